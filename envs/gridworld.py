@@ -1,0 +1,176 @@
+"""The 9 x 9 grid worlds of the PG-Kmeans paper (appendix B.1), in gymnax's API.
+
+An agent walks on a grid with a border wall. At every step, with probability `noise`, a uniformly
+drawn action is executed in place of the intended one. The episode terminates on the goal cell and
+is truncated after `max_steps_in_episode` steps. The reward is 0 throughout (section 6.1).
+
+All parameters live in `EnvParams`, which is traced: changing noise, walls, goal, start block or ball
+places does not recompile. A state has an integer code (`state_id`), so that a collected step costs
+four bytes and the observation maps are drawn once for each distinct state.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+
+GRID_SIZE = 9
+UP, DOWN, LEFT, RIGHT, STAY = range(5)
+ACTION_NAMES = ("up", "down", "left", "right", "stay")
+MOVES = np.array([[-1, 0], [1, 0], [0, -1], [0, 1], [0, 0]], np.int32)
+
+
+def border_walls() -> jax.Array:
+    """`[9, 9]` bool: True on the border, False on the 7 x 7 free cells."""
+    return jnp.ones((GRID_SIZE, GRID_SIZE), bool).at[1:-1, 1:-1].set(False)
+
+
+@struct.dataclass
+class EnvState(environment.EnvState):
+    """State of a grid world without objects."""
+
+    position: jax.Array  # [2] int32, (row, column)
+
+
+@struct.dataclass
+class EnvParams(environment.EnvParams):
+    """Parameters of a grid world; every leaf may be traced or vmapped."""
+
+    max_steps_in_episode: int = 40
+    noise: float = 0.3  # probability that a uniform action replaces the intended one
+    walls: jax.Array = struct.field(default_factory=border_walls)  # [9, 9] bool
+    goal: jax.Array = struct.field(default_factory=lambda: jnp.array([7, 7], jnp.int32))  # [2]
+    start_low: jax.Array = struct.field(default_factory=lambda: jnp.array([1, 1], jnp.int32))  # [2]
+    start_high: jax.Array = struct.field(default_factory=lambda: jnp.array([3, 3], jnp.int32))  # [2], inclusive
+
+
+class Expert(NamedTuple):
+    """A rule-based policy: `act(state, params) -> action`, a pure function of the state."""
+
+    name: str
+    act: Any
+
+
+class GridWorld(environment.Environment[EnvState, EnvParams]):
+    """Base of the grid worlds. Subclasses add objects by overriding the four hooks below.
+
+    Hooks: `initial_state`, `visit` (what entering a cell does), `object_maps` (extra observation
+    planes) and `state_id` / `state_from_id`. All methods are unbatched.
+    """
+
+    experts: ClassVar[tuple[Expert, ...]] = ()
+    num_object_maps: ClassVar[int] = 0
+
+    @property
+    def default_params(self) -> EnvParams:
+        return EnvParams()
+
+    # --- hooks ---------------------------------------------------------------------------------
+
+    def initial_state(self, key: jax.Array, position: jax.Array, params: EnvParams) -> EnvState:
+        """The state at the start of an episode on `position`; the key is consumed."""
+        del key, params
+        return EnvState(time=jnp.int32(0), position=position)
+
+    def visit(self, state: EnvState, params: EnvParams) -> EnvState:
+        """What standing on `state.position` changes. Nothing here."""
+        del params
+        return state
+
+    def object_maps(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """`[num_object_maps, 9, 9]` bool planes appended to the observation."""
+        del state, params
+        return jnp.zeros((0, GRID_SIZE, GRID_SIZE), bool)
+
+    def state_id(self, state: EnvState) -> jax.Array:
+        """An int32 code of the state, its time apart: `row * 9 + column`."""
+        return state.position[0] * GRID_SIZE + state.position[1]
+
+    def state_from_id(self, state_id: jax.Array) -> EnvState:
+        """The state of a code (time 0): the inverse of `state_id`."""
+        return EnvState(time=jnp.int32(0), position=_position_from_id(state_id))
+
+    def expert_action(self, index: jax.Array, key: Any, observation: Any, state: EnvState, params: EnvParams):
+        """The intended action (int32) of expert `index`; a rollout policy once `index` is bound."""
+        del key, observation
+        return jax.lax.switch(index, [expert.act for expert in self.experts], state, params)
+
+    def expert_log_probs(self, observation: Any, state: EnvState, action: jax.Array, params: EnvParams) -> jax.Array:
+        """`[K]` float32: log-probability of the intended action under each (deterministic) expert, 0 or -inf."""
+        del observation
+        choices = jnp.stack([expert.act(state, params) for expert in self.experts])
+        return jnp.where(choices == action, 0.0, -jnp.inf)
+
+    # --- gymnax's API --------------------------------------------------------------------------
+
+    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
+        """Starts an episode, the position uniform in the start block; the key is consumed."""
+        key_position, key_state = jax.random.split(key)
+        position = jax.random.randint(key_position, (2,), params.start_low, params.start_high + 1)
+        state = self.visit(self.initial_state(key_state, position, params), params)
+        return self.observe(key_state, state, None, params), state
+
+    def step_env(
+        self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[str, Any]]:
+        """One move. Returns observation, state, reward (0), terminated and info; the key is consumed."""
+        replace, choice = jax.random.uniform(key, (2,))  # one draw serves both decisions
+        random_action = jnp.minimum((choice * self.num_actions).astype(jnp.int32), self.num_actions - 1)
+        executed = jnp.where(replace < params.noise, random_action, action)
+        target = state.position + jnp.asarray(MOVES)[executed]
+        blocked = params.walls[target[0], target[1]]
+        position = jnp.where(blocked, state.position, target)
+        state = self.visit(state.replace(time=state.time + 1, position=position), params)
+        observation, state = self._apply_transition_gradient_policy(self.observe(key, state, action, params), state)
+        terminated = self.is_terminated(state, params)
+        return observation, state, jnp.float32(0.0), terminated, {"discount": self.discount(state, params)}
+
+    def observe(self, key: jax.Array, state: EnvState, action: Any, params: EnvParams) -> jax.Array:
+        """`[9, 9, 3 + num_object_maps]` uint8: wall, agent and goal maps, then one map an object."""
+        del key, action
+        maps = jnp.stack([params.walls, cell_map(state.position), cell_map(params.goal)])
+        return jnp.concatenate([maps, self.object_maps(state, params)]).astype(jnp.uint8).transpose(1, 2, 0)
+
+    def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """True on the goal cell."""
+        return jnp.all(state.position == params.goal)
+
+    @property
+    def name(self) -> str:
+        return f"{type(self).__name__}-v0"
+
+    @property
+    def num_actions(self) -> int:
+        return len(ACTION_NAMES)
+
+    def action_space(self, params: EnvParams | None = None) -> spaces.Discrete:
+        del params
+        return spaces.Discrete(self.num_actions)
+
+    def observation_space(self, params: EnvParams | None = None) -> spaces.Box:
+        del params
+        return spaces.Box(0, 1, (GRID_SIZE, GRID_SIZE, 3 + self.num_object_maps), jnp.uint8)
+
+    def state_space(self, params: EnvParams | None = None) -> spaces.Dict:
+        del params
+        cells = spaces.Box(0, GRID_SIZE - 1, (2,), jnp.int32)
+        return spaces.Dict({"time": spaces.Discrete(2**31 - 1), "position": cells})
+
+    def render(self, state: EnvState, params: EnvParams | None = None):
+        """Draws a state with matplotlib; returns `(figure, axes)` as gymnax's own environments do."""
+        from envs.plotting import draw_state
+
+        return draw_state(self, state, self.default_params if params is None else params)
+
+
+def cell_map(cell: jax.Array) -> jax.Array:
+    """`[9, 9]` bool with True on one cell `(row, column)`; all False for a cell off the grid."""
+    line = jnp.arange(GRID_SIZE)
+    return (line == cell[0])[:, None] & (line == cell[1])[None, :]
+
+
+def _position_from_id(state_id: jax.Array) -> jax.Array:
+    return jnp.stack([state_id // GRID_SIZE, state_id % GRID_SIZE]).astype(jnp.int32)

@@ -1,0 +1,106 @@
+"""Collecting episodes: one jitted call for all of them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments.environment import Environment
+from jax.tree_util import Partial
+
+Policy = Callable[[jax.Array, Any, Any, Any], jax.Array]  # (key, observation, state, params) -> action
+
+
+class Rollout(NamedTuple):
+    """N padded episodes as NumPy arrays.
+
+    Where the environment codes its states (`state_id`), observations are stored once each in `table`
+    and `observations` / `final_observations` are int32 row numbers; elsewhere `table` is None and they are
+    the observations themselves. Padded steps hold zeros.
+    """
+
+    observations: np.ndarray  # [N, T] int32 rows of table, or [N, T, ...]
+    table: np.ndarray | None  # [U, ...]
+    actions: np.ndarray  # [N, T] int32 or [N, T, A] float32: the INTENDED action
+    rewards: np.ndarray  # [N, T] float32
+    lengths: np.ndarray  # [N] int32
+    terminated: np.ndarray  # [N] bool, False where the time limit cut the episode
+    final_observations: np.ndarray  # [N] int32 rows of table, or [N, ...]
+    log_likelihoods: np.ndarray  # [N, K] float32: of the actions under each policy that `score` knows (K = 0 without)
+
+
+def expert_policy(env: Environment, index: int) -> Policy:
+    """Expert `index` of a grid world as a rollout policy; all experts share one compiled program."""
+    return Partial(env.expert_action, jnp.int32(index))
+
+
+def rollout(
+    env: Environment, policy: Policy, key: jax.Array, num_episodes: int, params: Any = None, score: Any = None
+) -> Rollout:
+    """Runs `num_episodes` episodes of `policy(key, observation, state, params)`; the key is consumed.
+
+    `params.max_steps_in_episode` gives T and must be a concrete int. A policy with parameters is a
+    `jax.tree_util.Partial` of a function and its arrays: other arrays do not recompile. `score(observation,
+    state, action, params)`, a `Partial` too, gives the action's log-probabilities `[K]` under K policies; they
+    are summed over each episode.
+    """
+    params = env.default_params if params is None else params
+    policy = policy if isinstance(policy, Partial) else Partial(policy)
+    score = Partial(_no_scores) if score is None else score
+    steps = _collect(env, num_episodes, int(params.max_steps_in_episode), policy, score, key, params)
+    observed, final, actions, rewards, valid, terminated, log_likelihoods = map(np.asarray, steps)
+    table = None
+    if hasattr(env, "state_id"):
+        codes = np.concatenate([observed[valid], final])
+        unique, rows = np.unique(codes, return_inverse=True)
+        table = np.asarray(_draw(env, jnp.asarray(unique), params))
+        # States that look alike (where a ball stood that is gone) share a row.
+        _, first, merged = np.unique(table.reshape(len(table), -1), axis=0, return_index=True, return_inverse=True)
+        table, rows = table[first], merged[rows]
+        final = rows[len(rows) - num_episodes :].astype(np.int32)
+        observed = np.zeros(observed.shape, np.int32)
+        observed[valid] = rows[: len(rows) - num_episodes]
+    return Rollout(observed, table, actions, rewards, valid.sum(1, dtype=np.int32), terminated, final, log_likelihoods)
+
+
+def _no_scores(observation, state, action, params):
+    return jnp.zeros((0,), jnp.float32)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _collect(env, num_episodes, max_steps, policy, score, key, params):
+    """Arrays `[N, T, ...]` and `[N, ...]` of `num_episodes` episodes."""
+    record = (lambda obs, state: env.state_id(state)) if hasattr(env, "state_id") else (lambda obs, state: obs)
+
+    def episode(key):
+        key_reset, key_steps = jax.random.split(key)
+        obs, state = env.reset_env(key_reset, params)
+
+        def step(carry, key):
+            obs, state, running, terminated = carry
+            key_policy, key_env = jax.random.split(key)
+            action = policy(key_policy, obs, state, params)
+            next_obs, next_state, reward, ends, _ = env.step_env(key_env, state, action, params)
+            out = (record(obs, state), action, reward, score(obs, state, action, params))
+            out = jax.tree.map(lambda x: jnp.where(running, x, 0), out) + (running,)
+            obs, state, terminated = jax.tree.map(
+                lambda new, old: jnp.where(running, new, old), (next_obs, next_state, ends), (obs, state, terminated)
+            )
+            running &= ~(ends | env.is_truncated(next_state, params))
+            return (obs, state, running, terminated), out
+
+        carry = (obs, state, jnp.bool_(True), jnp.bool_(False))
+        (obs, state, _, terminated), steps = jax.lax.scan(step, carry, jax.random.split(key_steps, max_steps))
+        observed, actions, rewards, scores, valid = steps
+        return observed, record(obs, state), actions, rewards, valid, terminated, scores.sum(0)
+
+    return jax.vmap(episode)(jax.random.split(key, num_episodes))
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw(env, state_ids, params):
+    """The observations `[U, ...]` of state codes `[U]`."""
+    key = jax.random.key(0)  # coded environments observe without randomness
+    return jax.vmap(lambda i: env.observe(key, env.state_from_id(i), None, params))(state_ids)

@@ -1,0 +1,3 @@
+"""Policy-based trajectory clustering in offline RL, in JAX."""
+
+__version__ = "0.1.0"

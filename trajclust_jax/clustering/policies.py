@@ -1,0 +1,477 @@
+"""The policy classes of a mixture: how a cluster's policy is trained (M-step) and how it scores (E-step).
+
+Three classes share one interface, so that the EM loop in `policy_mixture` is written once:
+
+- `CountedPolicy`: a Markov policy on discrete actions over a codebook. A trajectory is its counts of
+  (observation, action) pairs; both steps are exact sums over the U x A table, whatever N and T are.
+  Its policy is a network, or a table with a closed-form M-step.
+- `TransitionPolicy`: any other Markov policy, trained on minibatches of its own cluster's transitions.
+- `HistoryPolicy`: a GRU over the observations so far, trained on minibatches of its cluster's trajectories.
+
+    prepare(trajectories, num_members) -> data        host-side, once
+    init(key, data) -> Member                         one member, unbatched
+    fit(members, assignments, data, key, num_steps)   M-step of one restart's K members
+    scorer(params, data) -> (chunk -> [R, K, n])      E-step on one chunk of trajectories
+
+Trajectories are held in order of length, in C chunks of n: a chunk runs to its own longest trajectory,
+and the memory of an E-step is bounded by `memory_budget`, not by N.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from trajclust_jax.data import Codebook, Trajectories
+from trajclust_jax.networks import PolicyNetwork, ensemblize, member_keys
+
+CLIP = 10.0  # normalised float observations are clipped to +-10 standard deviations
+
+
+@struct.dataclass
+class Inputs:
+    """How an observation becomes a network's input: `((flat - shift) / scale)[columns]`."""
+
+    columns: np.ndarray  # [D] int32: the columns that are not constantly zero
+    shift: np.ndarray  # [D] float32
+    scale: np.ndarray  # [D] float32
+
+    def __call__(self, observations: jax.Array) -> jax.Array:
+        """`[..., *shape]` with any number of trailing observation axes -> `[..., D]` float32; batch axes: 1."""
+        flat = observations.reshape(observations.shape[0], -1)[:, self.columns].astype(np.float32)
+        return ((flat - self.shift) / self.scale).clip(-CLIP, CLIP)
+
+
+@struct.dataclass
+class Chunks:
+    """Trajectories `[C, n]` in order of length; the last chunk is filled up with empty ones."""
+
+    lengths: jax.Array  # [C, n] int32, 0 for a filler
+    max_length: jax.Array  # [C] int32, the longest of each chunk
+    actions: jax.Array  # [C, n, T] int32 or [C, n, T, A]
+    ids: jax.Array | None  # [C, n, T] int32 rows of the codebook, or None
+    inputs: jax.Array | None  # [C, n, T, D] float32 dense inputs, or None
+
+
+@struct.dataclass
+class MixtureData:
+    """What the EM loop works on: trajectories in order of length, and the codebook as network inputs."""
+
+    chunks: Chunks
+    order: jax.Array  # [N] int32: sorted position -> original trajectory
+    rank: jax.Array  # [N] int32: original trajectory -> sorted position
+    num_steps: jax.Array  # [] float32: real steps in all
+    table: jax.Array | None  # [U, D] float32, or None
+    inputs: Inputs
+    action_size: int = struct.field(pytree_node=False)
+    discrete: bool = struct.field(pytree_node=False)
+
+    @property
+    def num_trajectories(self) -> int:
+        return self.order.shape[0]
+
+    @property
+    def num_slots(self) -> int:
+        """N': trajectories with fillers."""
+        return self.chunks.lengths.size
+
+    @property
+    def lengths(self) -> jax.Array:  # [N'] int32
+        return self.chunks.lengths.reshape(-1)
+
+
+@struct.dataclass
+class Member:
+    """One policy with its optimiser; `[R, K, ...]` in a mixture's state."""
+
+    params: Any
+    optimizer: Any
+
+
+def input_transform(trajectories: Trajectories) -> Inputs:
+    """Float observations are standardised with the dataset's statistics (B.6); maps are left as they are.
+
+    Columns that are zero in every observation are dropped: their weights would have zero gradient and never
+    act, and on one-hot maps they are five of six columns.
+    """
+    observations = trajectories.observations
+    if isinstance(observations, Codebook):
+        flat = np.asarray(observations.table).reshape(len(observations.table), -1)
+        used = np.flatnonzero(flat.any(0))
+        weights = np.bincount(np.asarray(observations.ids)[np.asarray(trajectories.mask)], minlength=len(flat))
+    else:
+        flat = np.asarray(observations)[np.asarray(trajectories.mask)]
+        flat = flat.reshape(len(flat), -1)
+        used = np.flatnonzero(flat.any(0))
+        weights = None
+    used = used if len(used) else np.arange(1)
+    if not np.issubdtype(flat.dtype, np.floating):
+        return Inputs(used, np.zeros(len(used), np.float32), np.ones(len(used), np.float32))
+    mean = np.average(flat[:, used], axis=0, weights=weights)
+    std = np.sqrt(np.average((flat[:, used] - mean) ** 2, axis=0, weights=weights))
+    return Inputs(used, mean.astype(np.float32), np.maximum(std, 1e-3).astype(np.float32))
+
+
+def prepare(trajectories: Trajectories, bytes_per_trajectory: int, memory_budget: int) -> MixtureData:
+    """Sorts trajectories by length and cuts them into chunks of at most `memory_budget` bytes of E-step work."""
+    lengths = np.asarray(trajectories.lengths)
+    count, horizon = len(lengths), int(lengths.max())
+    num_chunks = max(1, -(-count * bytes_per_trajectory // memory_budget))
+    size = -(-count // num_chunks)
+    num_chunks = -(-count // size)
+    order = np.argsort(lengths, kind="stable").astype(np.int32)
+
+    def chunked(array):
+        array = np.asarray(array)[order]
+        fill = np.zeros((num_chunks * size - count, *array.shape[1:]), array.dtype)
+        return np.concatenate([array, fill]).reshape(num_chunks, size, *array.shape[1:])
+
+    transform = input_transform(trajectories)
+    observations, codebook = trajectories.observations, isinstance(trajectories.observations, Codebook)
+    inputs = ids = table = None
+    if codebook:
+        ids = chunked(np.asarray(observations.ids)[:, :horizon])
+        table = transform(np.asarray(observations.table))
+    else:
+        cropped = np.asarray(observations)[:, :horizon]
+        inputs = transform(cropped.reshape(-1, *cropped.shape[2:])).reshape(count, horizon, -1)
+        inputs = chunked(np.where(np.asarray(trajectories.mask)[:, :horizon, None], inputs, 0))
+    lengths = chunked(lengths)
+    return MixtureData(
+        chunks=Chunks(lengths, lengths.max(1), chunked(np.asarray(trajectories.actions)[:, :horizon]), ids, inputs),
+        order=order,
+        rank=np.argsort(order).astype(np.int32),
+        num_steps=np.float32(lengths.sum()),
+        table=table,
+        inputs=transform,
+        action_size=trajectories.action_size,
+        discrete=trajectories.discrete,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkPolicy:
+    """What the network policies share: the network, its optimiser, a gradient step."""
+
+    learning_rate: float = 1e-3  # Adam (B.6)
+    memory_budget: int = 128 * 2**20  # bytes of working memory of one E-step chunk
+
+    recurrent = False
+
+    def network(self, data: MixtureData) -> PolicyNetwork:
+        return PolicyNetwork(data.action_size, data.discrete, self.recurrent)
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        return optax.adam(self.learning_rate)
+
+    def init(self, key: jax.Array, data: MixtureData) -> Member:
+        """A fresh policy and its optimiser (unbatched); the key is consumed."""
+        params = self.network(data).init(key, jnp.zeros((1, data.inputs.columns.shape[-1])))
+        return Member(params, self.optimizer.init(params))
+
+    def log_prior(self, params: Any) -> jax.Array:
+        """Penalty added to the objective: none for a network."""
+        del params
+        return jnp.float32(0.0)
+
+    def update(self, loss: Callable[[Any], jax.Array], member: Member, trains: jax.Array) -> Member:
+        """One Adam step on `loss(params)`; a member with `trains` False (an empty cluster) stays as it is."""
+        updates, optimizer = self.optimizer.update(jax.grad(loss)(member.params), member.optimizer, member.params)
+        new = Member(optax.apply_updates(member.params, updates), optimizer)
+        return jax.tree.map(lambda a, b: jnp.where(trains, a, b), new, member)
+
+
+# --- Markov, discrete, codebook: sufficient statistics --------------------------------------------------
+
+
+class _Counted:
+    """The E-step and the statistics that tables and networks over (observation, action) counts share."""
+
+    def prepare(self, trajectories: Trajectories, num_members: int) -> MixtureData:
+        data = prepare(trajectories, 8 * num_members, self.memory_budget)
+        cell = data.chunks.ids * data.action_size + data.chunks.actions  # [C, n, T], row of the U x A table
+        padding = np.arange(cell.shape[-1]) >= data.chunks.lengths[..., None]
+        cell = np.where(padding, len(data.table) * data.action_size, cell).astype(np.int32)
+        return data.replace(chunks=data.chunks.replace(ids=np.moveaxis(cell, 1, 2), actions=None))  # ids: [C, T, n]
+
+    def counts(self, assignments: jax.Array, num_clusters: int, data: MixtureData) -> jax.Array:
+        """`[K, U, A]` float32: how often each cluster's trajectories pair an observation with an action.
+
+        Exact while a count stays below 2^24.
+        """
+        num_cells = data.table.shape[0] * data.action_size
+
+        def add_chunk(counts, chunk):
+            cells, longest, assigned = chunk
+            member = jax.nn.one_hot(assigned, num_clusters)  # [n, K]
+            return jax.lax.fori_loop(0, longest, lambda t, c: c.at[cells[t]].add(member), counts), None
+
+        chunks = data.chunks
+        assigned = assignments.reshape(chunks.lengths.shape)
+        counts = jnp.zeros((num_cells + 1, num_clusters))  # the last row collects padding
+        counts, _ = jax.lax.scan(add_chunk, counts, (chunks.ids, chunks.max_length, assigned))
+        return counts[:-1].T.reshape(num_clusters, data.table.shape[0], data.action_size)
+
+    def scorer(self, params: Any, data: MixtureData) -> Callable[[Chunks], jax.Array]:
+        """Log-likelihoods `[R, K, n]` of a chunk: `counts @ log_pi`, as a sum of table rows.
+
+        The table is `[U * A + 1, R * K]`: one row lookup serves all members, and nothing of size N x U exists.
+        """
+        log_pi = ensemblize(self.log_pi, 2, (0, None))(params, data)  # [R, K, U, A]
+        num_restarts, num_clusters = log_pi.shape[:2]
+        table = log_pi.reshape(num_restarts * num_clusters, -1).T
+        table = jnp.concatenate([table, jnp.zeros((1, table.shape[1]))])
+
+        def score(chunk: Chunks) -> jax.Array:
+            total = jnp.zeros((chunk.lengths.shape[0], table.shape[1]))
+            total = jax.lax.fori_loop(0, chunk.max_length, lambda t, acc: acc + table[chunk.ids[t]], total)
+            return total.T.reshape(num_restarts, num_clusters, -1)
+
+        return score
+
+
+@dataclasses.dataclass(frozen=True)
+class TabularPolicy(_Counted):
+    """One probability for each (observation, action): smoothed counts, the maximiser of J + log_prior.
+
+    With it Theorem 5.1 holds to the letter: neither step lowers the objective, and assignments can't cycle.
+    """
+
+    smoothing: float = 1e-2  # pseudo-counts added to every cell
+    memory_budget: int = 128 * 2**20
+
+    def init(self, key: jax.Array, data: MixtureData) -> Member:
+        """The uniform policy; the key is not needed."""
+        del key
+        shape = (data.table.shape[0], data.action_size)
+        return Member(jnp.full(shape, -jnp.log(data.action_size)), ())
+
+    def log_pi(self, params: jax.Array, data: MixtureData) -> jax.Array:
+        """`[U, A]` log-probabilities: the parameters themselves."""
+        del data
+        return params
+
+    def log_prior(self, params: jax.Array) -> jax.Array:
+        """`smoothing * sum(log_pi)`: what makes smoothed counts the exact maximiser."""
+        return self.smoothing * params.sum()
+
+    def fit(
+        self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
+    ) -> Member:
+        """The closed-form M-step of K members (unbatched over restarts); an empty cluster's policy stays."""
+        del key, num_steps
+        counts = self.counts(assignments, members.params.shape[0], data)
+        smoothed = counts + self.smoothing
+        log_pi = jnp.log(smoothed) - jnp.log(smoothed.sum(-1, keepdims=True))
+        occupied = counts.sum((1, 2), keepdims=True) > 0
+        return members.replace(params=jnp.where(occupied, log_pi, members.params))
+
+
+@dataclasses.dataclass(frozen=True)
+class CountedPolicy(_Counted, NetworkPolicy):
+    """An MLP over a codebook: full-batch gradient steps on the (observation, action) counts."""
+
+    def log_pi(self, params: Any, data: MixtureData) -> jax.Array:
+        """`[U, A]` log-probabilities of one member."""
+        return self.network(data).apply(params, data.table).logits
+
+    def fit(
+        self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
+    ) -> Member:
+        """`num_steps` Adam steps of K members on Eq. 3's inner sum, over all transitions of their clusters."""
+        del key
+        counts = self.counts(assignments, jax.tree.leaves(members)[0].shape[0], data)
+        total = counts.sum((1, 2))
+        weights = counts / jnp.maximum(total, 1)[:, None, None]  # a sum over steps, scaled for Adam's epsilon
+
+        def step(_, members):
+            def one(member, weight, trains):
+                return self.update(lambda params: -(weight * self.log_pi(params, data)).sum(), member, trains)
+
+            return ensemblize(one, 1)(members, weights, total > 0)
+
+        return jax.lax.fori_loop(0, num_steps, step, members)
+
+
+# --- everything else: minibatches drawn from each member's own cluster -----------------------------------
+
+
+def sorted_by_cluster(
+    assignments: jax.Array, num_clusters: int, lengths: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Trajectories grouped by cluster, fillers last: order `[N']`, first position and size of each cluster `[K]`."""
+    assigned = jnp.where(lengths > 0, assignments, num_clusters)
+    sizes = jnp.zeros(num_clusters + 1, jnp.int32).at[assigned].add(1)[:num_clusters]
+    return jnp.argsort(assigned, stable=True), jnp.cumsum(sizes) - sizes, sizes
+
+
+def draw(key: jax.Array, shape: tuple[int, ...], first: jax.Array, size: jax.Array) -> jax.Array:
+    """Uniform int32 in `[first, first + size)`; `first` where the range is empty (clamped). Key consumed."""
+    offset = jax.random.randint(key, shape, 0, jnp.maximum(size, 1))
+    return first + offset
+
+
+@dataclasses.dataclass(frozen=True)
+class TransitionPolicy(NetworkPolicy):
+    """An MLP on dense observations or continuous actions: minibatches of transitions."""
+
+    batch_size: int = 256  # transitions a cluster and gradient step
+
+    def prepare(self, trajectories: Trajectories, num_members: int) -> MixtureData:
+        horizon = int(np.asarray(trajectories.lengths).max())
+        return prepare(trajectories, 4 * 300 * horizon * num_members, self.memory_budget)
+
+    def fit(
+        self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
+    ) -> Member:
+        """`num_steps` Adam steps of K members, each on transitions drawn uniformly from its own cluster."""
+        num_clusters = jax.tree.leaves(members)[0].shape[0]
+        lengths, chunks, network = data.lengths, data.chunks, self.network(data)
+        order, first, sizes = sorted_by_cluster(assignments, num_clusters, lengths)
+        ends = jnp.cumsum(lengths[order])  # transitions up to and with each trajectory, clusters in turn
+        begin = jnp.concatenate([jnp.zeros(1, ends.dtype), ends])[first]
+        num_transitions = jnp.zeros(num_clusters, jnp.int32).at[assignments].add(lengths)
+        actions = chunks.actions.reshape(data.num_slots, *chunks.actions.shape[2:])
+        source = chunks.inputs if data.table is None else chunks.ids
+        source = source.reshape(data.num_slots, *source.shape[2:])
+
+        def step(i, members):
+            def one(member, key, begin, count):
+                position = draw(key, (self.batch_size,), begin, count)
+                place = jnp.searchsorted(ends, position, side="right")
+                n = order[jnp.minimum(place, data.num_slots - 1)]
+                t = jnp.clip(position - (ends - lengths[order])[place], 0, actions.shape[1] - 1)
+                inputs = source[n, t] if data.table is None else data.table[source[n, t]]
+
+                def loss(params):
+                    return -network.apply(params, inputs).log_prob(actions[n, t]).mean()
+
+                return self.update(loss, member, count > 0)
+
+            keys = member_keys(jax.random.fold_in(key, i), num_clusters)
+            return ensemblize(one, 1)(members, keys, begin, num_transitions)
+
+        return jax.lax.fori_loop(0, num_steps, step, members)
+
+    def scorer(self, params: Any, data: MixtureData) -> Callable[[Chunks], jax.Array]:
+        """Log-likelihoods `[R, K, n]` of a chunk from every step's observation (the dense path)."""
+        network = self.network(data)
+
+        def score(chunk: Chunks) -> jax.Array:
+            inputs = chunk.inputs if data.table is None else data.table[chunk.ids]
+            mask = jnp.arange(inputs.shape[1]) < chunk.lengths[:, None]
+            member = lambda params: jnp.where(mask, network.apply(params, inputs).log_prob(chunk.actions), 0).sum(1)
+            return ensemblize(member, 2)(params)
+
+        return score
+
+
+@dataclasses.dataclass(frozen=True)
+class HistoryPolicy(NetworkPolicy):
+    """A GRU over the observations so far. What depends on one observation is computed on the codebook."""
+
+    batch_size: int = 32  # trajectories a cluster and gradient step
+
+    recurrent = True
+
+    def prepare(self, trajectories: Trajectories, num_members: int) -> MixtureData:
+        floats = 700  # hidden state, gates and the read-out's layers of one trajectory at one step
+        if not isinstance(trajectories.observations, Codebook):
+            floats += 450 * int(np.asarray(trajectories.lengths).max())  # embeddings of every step
+        return prepare(trajectories, 4 * floats * num_members, self.memory_budget)
+
+    def embeddings(self, params: Any, data: MixtureData) -> jax.Array | None:
+        """`[U, 3H]` input gates of every distinct observation, or None for dense observations."""
+        if data.table is None:
+            return None
+        return self.network(data).apply(params, data.table, method="embed")
+
+    def fit(
+        self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
+    ) -> Member:
+        """`num_steps` Adam steps of K members, each on whole trajectories drawn from its own cluster.
+
+        The loss is the sum over the batch's steps divided by their number: long trajectories count more, as
+        in Eq. 3.
+        """
+        num_clusters = jax.tree.leaves(members)[0].shape[0]
+        lengths, chunks, network = data.lengths, data.chunks, self.network(data)
+        order, first, sizes = sorted_by_cluster(assignments, num_clusters, lengths)
+        actions = chunks.actions.reshape(data.num_slots, *chunks.actions.shape[2:])
+        source = chunks.inputs if data.table is None else chunks.ids
+        source = source.reshape(data.num_slots, *source.shape[2:])
+
+        def step(i, members):
+            def one(member, key, first, size):
+                n = order[jnp.minimum(draw(key, (self.batch_size,), first, size), data.num_slots - 1)]
+                mask = jnp.arange(source.shape[1]) < lengths[n][:, None]
+
+                def loss(params):
+                    if data.table is None:
+                        gates = network.apply(params, source[n], method="embed")
+                    else:
+                        gates = self.embeddings(params, data)[source[n]]
+                    along = lambda gates, actions: network.apply(params, gates, method="along").log_prob(actions)
+                    log_probs = jax.vmap(along)(gates, actions[n])
+                    return -jnp.where(mask, log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)
+
+                return self.update(loss, member, size > 0)
+
+            keys = member_keys(jax.random.fold_in(key, i), num_clusters)
+            return ensemblize(one, 1)(members, keys, first, sizes)
+
+        return jax.lax.fori_loop(0, num_steps, step, members)
+
+    def scorer(self, params: Any, data: MixtureData) -> Callable[[Chunks], jax.Array]:
+        """Log-likelihoods `[R, K, n]` of a chunk, stepping all its trajectories up to its longest."""
+        from trajclust_jax.networks import gru_step
+
+        network = self.network(data)
+        embedded = None if data.table is None else ensemblize(self.embeddings, 2, (0, None))(params, data)
+
+        def score(chunk: Chunks) -> jax.Array:
+            def member(params, embedded):
+                cell = params["params"]["gru"]
+                gates = embedded
+                if data.table is None:
+                    gates = network.apply(params, chunk.inputs, method="embed")  # [n, T, 3H]
+
+                def step(t, carry):
+                    hidden, total = carry
+                    gate = gates[:, t] if data.table is None else gates[chunk.ids[:, t]]
+                    hidden = gru_step(cell["recurrent_kernel"], cell["recurrent_bias"], hidden, gate)
+                    log_prob = network.apply(params, hidden, method="read_out").log_prob(chunk.actions[:, t])
+                    return hidden, total + jnp.where(t < chunk.lengths, log_prob, 0)
+
+                num = chunk.lengths.shape[0]
+                start = (jnp.zeros((num, network.hidden_size)), jnp.zeros(num))
+                return jax.lax.fori_loop(0, chunk.max_length, step, start)[1]
+
+            return ensemblize(member, 2)(params, embedded)
+
+        return score
+
+
+def policy_for(kind: str, trajectories: Trajectories, **settings: Any):
+    """The policy class for `kind` ("tabular", "mlp", "gru") on this data.
+
+    An MLP on a codebook with discrete actions is scored and trained through its sufficient statistics.
+
+    Raises:
+        ValueError: tabular policies on dense observations or continuous actions.
+    """
+    counted = trajectories.discrete and isinstance(trajectories.observations, Codebook)
+    if kind == "gru":
+        return HistoryPolicy(**settings)
+    if kind == "mlp":
+        return CountedPolicy(**settings) if counted else TransitionPolicy(**settings)
+    if not counted:
+        raise ValueError("a tabular policy needs discrete actions and repeated observations: use 'mlp' or 'gru'")
+    return TabularPolicy(**settings)

@@ -1,0 +1,257 @@
+"""PG-Kmeans: hard EM on a mixture of policies, R restarts of K policies at once.
+
+Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL", Algorithms 1, 3 and 4.
+
+    assign every trajectory to one of K = k* + extra clusters at random
+    repeat                                                        phase "em"
+        M-step: train each cluster's policy on its trajectories   (behaviour cloning)
+        E-step: assign each trajectory to the policy that makes its actions likeliest
+    merge clusters that lose least, until k* are left             phase "merge"
+    train fresh policies on the merged clusters, then EM again    phase "polish" (ours, not in the paper)
+    of the R restarts take the one with the highest J             (Best-of-N)
+
+Everything is written for one seed; `training.fit` maps it over S seeds.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from trajclust_jax.clustering.merging import MergeRule, merge_clusters
+from trajclust_jax.clustering.policies import Chunks, Member, MixtureData, policy_for
+from trajclust_jax.clustering.types import Clustering
+from trajclust_jax.data import Trajectories
+from trajclust_jax.networks import ensemblize, member_keys
+from trajclust_jax.training import Info, Phase
+
+PolicyKind = Literal["tabular", "mlp", "gru"]
+
+
+@struct.dataclass
+class State:
+    """State of R restarts of one seed. N' counts trajectories in `MixtureData`'s order, fillers included."""
+
+    members: Member  # [R, K, ...]
+    assignments: jax.Array  # [R, N'] int32
+    objective: jax.Array  # [R] float32: J (plus the log prior of tabular policies)
+    settled: jax.Array  # [R] bool: this restart has converged and is frozen
+    converged: jax.Array  # [] bool: all restarts have
+    key: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class PGKmeans:
+    """Policy-Guided K-means. `PGKmeans.default(k, policy)` gives the settings that work for a policy class."""
+
+    num_clusters: int
+    """k*: clusters after merging."""
+    extra_clusters: int = 2
+    """Over-parameterisation: EM starts with k* + this many clusters (B.4.2)."""
+    restarts: int = 5
+    """R: independent restarts, the best of which is chosen by J (B.4.1)."""
+    policy: PolicyKind = "mlp"
+    """Policy class: a table, an MLP of the observation, or a GRU over the observations so far."""
+    iterations: int = 25
+    """At most so many EM iterations."""
+    first_steps: int = 5
+    """Gradient steps of the first M-step: long ones would freeze the random partition."""
+    steps: int = 25
+    """Gradient steps of every later M-step; parameters and Adam's state stay warm."""
+    merging: MergeRule = "least_loss"
+    """How clusters are merged; `printed` is Algorithm 4 to the letter (worse: see `merging`)."""
+    polish_iterations: int = 6
+    """EM iterations after merging, with fresh policies; 0 leaves the polish out, as in the paper."""
+    polish_first_steps: int = 300
+    """Gradient steps of the polish's first M-step, on the merged clusters."""
+    polish_steps: int = 100
+    """Gradient steps of its later M-steps."""
+    tolerance: float = 1e-4
+    """A restart has converged when no assignment changes, or when J grows by less than this a step."""
+    patience: int = 8
+    """Iterations before the tolerance may stop a network policy: J is flat while a random partition holds."""
+    policy_settings: tuple[tuple[str, Any], ...] = ()
+    """Further settings of the policy class, e.g. `(("batch_size", 64),)`."""
+
+    VERSION: ClassVar[int] = 1  # of the algorithm: part of a cell's identity; raise it when results change
+
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
+        "tabular": {"iterations": 100, "tolerance": 0.0, "patience": 0, "polish_iterations": 50},
+        "mlp": {},
+        # a history policy infers the expert and absorbs mixtures if its M-steps are long
+        "gru": {"steps": 15, "iterations": 18, "polish_first_steps": 100, "polish_steps": 30},
+    }
+
+    def __post_init__(self) -> None:
+        if self.num_clusters < 1 or self.extra_clusters < 0 or self.restarts < 1:
+            raise ValueError("num_clusters and restarts must be at least 1, extra_clusters at least 0")
+        if self.policy not in self.DEFAULTS:
+            raise ValueError(f"unknown policy {self.policy!r}: choose one of {', '.join(self.DEFAULTS)}")
+
+    @classmethod
+    def default(cls, num_clusters: int, policy: PolicyKind = "mlp", **overrides: Any) -> "PGKmeans":
+        """The settings that work for a policy class, with overrides."""
+        return cls(num_clusters, policy=policy, **{**cls.DEFAULTS.get(policy, {}), **overrides})
+
+    # --- the method: prepare, phases, result ----------------------------------------------------
+
+    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> tuple[Any, MixtureData]:
+        """The policy class for this data, and the data as the EM loop wants it (host-side, once)."""
+        policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
+        num_members = num_seeds * self.restarts * (self.num_clusters + self.extra_clusters)
+        return Prepared(policies.prepare(trajectories, num_members), policies)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """EM, merge, polish; a phase that the settings make empty is left out."""
+        em = Phase("em", self._start, self._em_step, self.iterations)
+        merge = Phase("merge", self._merge, None, 0)
+        polish = Phase("polish", self._restart, self._polish_step, self.polish_iterations)
+        return (em,) + ((merge,) if self.extra_clusters else ()) + ((polish,) if self.polish_iterations else ())
+
+    def result(self, state: State, prepared: "Prepared") -> Clustering:
+        """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
+        data, policies = prepared.data, prepared.policies
+        best = jnp.argmax(state.objective)
+        members = jax.tree.map(lambda x: x[best], state.members)
+        score = policies.scorer(jax.tree.map(lambda x: x[None], members.params), data)
+        scores = jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks)  # [C, n, K]
+        log_likelihoods = scores.reshape(-1, scores.shape[-1])[data.rank]
+        assignments = state.assignments[:, data.rank]
+        return Clustering(
+            assignments=assignments[best],
+            posterior=jax.nn.softmax(log_likelihoods),
+            log_likelihoods=log_likelihoods,
+            objective=state.objective[best],
+            restart=best.astype(jnp.int32),
+            restart_assignments=assignments,
+            restart_objectives=state.objective,
+            params=members.params,
+        )
+
+    # --- phases -----------------------------------------------------------------------------------
+
+    def _start(self, key: jax.Array, prepared: "Prepared", previous: None) -> tuple[State, Info]:
+        """Random assignments and fresh policies for K = k* + extra clusters."""
+        del previous
+        num_clusters = self.num_clusters + self.extra_clusters
+        key, key_assign, key_members = jax.random.split(key, 3)
+        data = prepared.data
+
+        def assign(key):  # drawn in the dataset's order: padding and chunking don't enter
+            drawn = jax.random.randint(key, (data.num_trajectories,), 0, num_clusters)
+            return jnp.zeros(data.num_slots, jnp.int32).at[: data.num_trajectories].set(drawn[data.order])
+
+        assignments = jax.vmap(assign)(member_keys(key_assign, self.restarts))
+        return self._fresh(key, key_members, assignments, num_clusters, prepared)
+
+    def _merge(self, key: jax.Array, prepared: "Prepared", previous: State) -> tuple[State, Info]:
+        """Algorithm 4: merge to k* clusters; assignments follow, policies of merged clusters are dropped."""
+        del key
+        data, policies = prepared.data, prepared.policies
+        num_clusters = jax.tree.leaves(previous.members)[0].shape[1]
+        score = policies.scorer(previous.members.params, data)
+        grouped = previous.assignments.reshape(self.restarts, *data.chunks.lengths.shape).swapaxes(0, 1)
+
+        def add_chunk(totals, chunk_and_assigned):
+            chunk, assigned = chunk_and_assigned  # assigned: [R, n]
+            member = jax.nn.one_hot(assigned, num_clusters)
+            return totals + jnp.einsum("rnj,rin->rji", member, score(chunk), precision="highest"), None
+
+        totals = jnp.zeros((self.restarts, num_clusters, num_clusters))
+        totals, _ = jax.lax.scan(add_chunk, totals, (data.chunks, grouped))
+        target, kept = jax.vmap(lambda s: merge_clusters(s, self.num_clusters, self.merging))(totals)
+        members = jax.tree.map(lambda x: jax.vmap(lambda x, i: x[i])(x, kept), previous.members)
+        assignments = jax.vmap(lambda t, a: t[a])(target, previous.assignments)
+        objective, _ = self._objective(members, assignments, prepared)
+        settled = jnp.zeros(self.restarts, bool)
+        state = State(members, assignments, objective, settled, jnp.bool_(False), previous.key)
+        return state, self._info(state, previous.assignments != previous.assignments, data)
+
+    def _restart(self, key: jax.Array, prepared: "Prepared", previous: State) -> tuple[State, Info]:
+        """Fresh policies for the clusters found so far."""
+        key, key_members = jax.random.split(key)
+        return self._fresh(key, key_members, previous.assignments, self.num_clusters, prepared)
+
+    def _fresh(self, key, key_members, assignments, num_clusters, prepared):
+        members = ensemblize(lambda key: prepared.policies.init(key, prepared.data), 2)(
+            member_keys(key_members, self.restarts, num_clusters)
+        )
+        objective = jnp.full(self.restarts, -jnp.inf)
+        state = State(members, assignments, objective, jnp.zeros(self.restarts, bool), jnp.bool_(False), key)
+        return state, self._info(state, jnp.zeros_like(assignments, bool), prepared.data)
+
+    def _em_step(self, state: State, prepared: "Prepared", iteration: jax.Array) -> tuple[State, Info]:
+        steps = jnp.where(iteration == 0, self.first_steps, self.steps)
+        return self._iterate(state, prepared, iteration, steps)
+
+    def _polish_step(self, state: State, prepared: "Prepared", iteration: jax.Array) -> tuple[State, Info]:
+        steps = jnp.where(iteration == 0, self.polish_first_steps, self.polish_steps)
+        return self._iterate(state, prepared, iteration, steps)
+
+    # --- one EM iteration -----------------------------------------------------------------------------
+
+    def _iterate(
+        self, state: State, prepared: "Prepared", iteration: jax.Array, num_steps: jax.Array
+    ) -> tuple[State, Info]:
+        """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts."""
+        data, policies = prepared.data, prepared.policies
+        keys = member_keys(jax.random.fold_in(state.key, iteration), self.restarts)
+        m_step = lambda members, assignments, key: policies.fit(members, assignments, data, key, num_steps)
+        members = ensemblize(m_step, 1)(state.members, state.assignments, keys)
+        objective, assignments = self._objective(members, None, prepared)
+
+        moved = assignments != state.assignments
+        gain = (objective - state.objective) / data.num_steps
+        flat = ~moved.any(1) | (gain < self.tolerance)
+        settled = state.settled | (flat & (iteration + 1 >= self.patience))
+        new = State(members, assignments, objective, settled, settled.all(), state.key)
+
+        def keep(new, old):  # a settled restart stays as it was, whatever the others do
+            return jnp.where(state.settled.reshape(-1, *[1] * (new.ndim - 1)), old, new)
+
+        new = new.replace(
+            members=jax.tree.map(keep, members, state.members),
+            assignments=keep(assignments, state.assignments),
+            objective=keep(objective, state.objective),
+        )
+        return new, self._info(new, moved & ~state.settled[:, None], data)
+
+    def _objective(self, members, assignments, prepared) -> tuple[jax.Array, jax.Array]:
+        """J `[R]` (Eq. 3) and assignments `[R, N']`: the given ones, or each trajectory's likeliest policy (E-step)."""
+        data = prepared.data
+        score = prepared.policies.scorer(members.params, data)
+        shape = (self.restarts, *data.chunks.lengths.shape)
+        given = None if assignments is None else assignments.reshape(shape).swapaxes(0, 1)
+
+        def one_chunk(inputs: tuple[Chunks, Any]):
+            chunk, assigned = inputs
+            scores = score(chunk)  # [R, K, n]
+            assigned = scores.argmax(1).astype(jnp.int32) if assigned is None else assigned
+            return assigned, jnp.take_along_axis(scores, assigned[:, None], axis=1)[:, 0]
+
+        assigned, best = jax.lax.map(one_chunk, (data.chunks, given))  # [C, R, n]
+        prior = ensemblize(prepared.policies.log_prior, 2)(members.params).sum(1)
+        assigned = assigned.swapaxes(0, 1).reshape(self.restarts, -1)
+        return best.sum((0, 2)) + prior, assigned
+
+    def _info(self, state: State, moved: jax.Array, data: MixtureData) -> Info:
+        """What the training loop shows and records; `[R]` each, assignments in the dataset's order."""
+        num_clusters = jax.tree.leaves(state.members)[0].shape[1]
+        valid = data.lengths > 0
+        used = jax.vmap(lambda a: jnp.zeros(num_clusters, bool).at[a].max(valid).sum())(state.assignments)
+        return {
+            "objective": state.objective / data.num_steps,
+            "changed": (moved & valid).sum(1),
+            "used_clusters": used,
+            "assignments": state.assignments[:, data.rank],
+        }
+
+
+@struct.dataclass
+class Prepared:
+    """The data, and the policy class that fits it."""
+
+    data: MixtureData
+    policies: Any = struct.field(pytree_node=False)

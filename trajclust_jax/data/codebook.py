@@ -1,0 +1,88 @@
+"""Storing repeated observations once each (host-side, exact to the bit)."""
+
+import numpy as np
+
+from trajclust_jax.data.types import Codebook, Trajectories
+
+MAX_SHARE = 1 / 4  # a codebook pays where U <= MAX_SHARE * (steps + final observations)
+_BLOCKS, _BLOCK = 64, 1024  # the sample that tells continuous data apart, in runs of consecutive rows
+_GIVE_UP = 0.95  # distinct share of that sample above which no codebook is tried
+
+
+def compress(trajectories: Trajectories) -> Trajectories:
+    """Trajectories whose repeated observations are stored once each, in a `Codebook`.
+
+    Dense observations `[N, T, ...]` with `[N, ...]` final ones become codebooks that share one table `[U, ...]`
+    of their own dtype, numbered by first appearance on real steps (ids int32, 0 on padding), if U is at most
+    `MAX_SHARE` of their number; else the trajectories are returned as they are. An existing codebook loses its
+    unused rows, and equal rows become one; with nothing to do, the same object is returned. Rows are equal
+    when their bytes are: -0.0 and 0.0 stay apart.
+    """
+    observations, final = trajectories.observations, trajectories.final_observations
+    lengths = np.asarray(trajectories.lengths)
+    mask = np.arange(trajectories.max_length) < lengths[:, None]
+    if isinstance(observations, Codebook):
+        return _tidy(trajectories, mask)
+
+    observations, final = np.asarray(observations), np.asarray(final)
+    steps = np.flatnonzero(mask)
+    rows = observations.reshape(mask.size, *observations.shape[2:])
+    if _looks_distinct(rows, steps):
+        return trajectories
+    known: dict[bytes, int] = {}
+    limit = MAX_SHARE * (len(steps) + len(final))
+    numbers = np.empty(len(steps), np.int32)
+    for start in range(0, len(steps), _BLOCK):
+        chunk = steps[start : start + _BLOCK]
+        numbers[start : start + _BLOCK] = _number(rows[chunk], known)
+        if len(known) > limit:
+            return trajectories
+    final_ids = np.array(_number(final, known), np.int32)
+    if len(known) > limit:
+        return trajectories
+    table = np.frombuffer(bytearray().join(known), observations.dtype).reshape(-1, *observations.shape[2:])
+    ids = np.zeros(mask.shape, np.int32)
+    ids[mask] = numbers
+    return trajectories.replace(observations=Codebook(table, ids), final_observations=Codebook(table, final_ids))
+
+
+def _number(rows: np.ndarray, known: dict[bytes, int]) -> list[int]:
+    """The number of each row by its bytes; new rows enter `known` in order. A dict is exact: nothing can collide."""
+    data, width = rows.tobytes(), rows.nbytes // len(rows)
+    return [known.setdefault(data[i : i + width], len(known)) for i in range(0, len(data), width)]
+
+
+def _looks_distinct(rows: np.ndarray, steps: np.ndarray) -> bool:
+    """True where a sample has almost no repeated row, so that continuous data costs next to nothing.
+
+    Runs of consecutive steps see repeats within an episode, their spread repeats between episodes.
+    """
+    if len(steps) <= _BLOCKS * _BLOCK:
+        return False
+    starts = np.linspace(0, len(steps) - _BLOCK, _BLOCKS).astype(np.int64)
+    sample = steps[(starts[:, None] + np.arange(_BLOCK)).ravel()]
+    known: dict[bytes, int] = {}
+    _number(rows[sample], known)
+    return len(known) > _GIVE_UP * len(sample)
+
+
+def _tidy(trajectories: Trajectories, mask: np.ndarray) -> Trajectories:
+    """A codebook without unused or repeated rows, kept in their order, and with ids 0 on padding."""
+    table = np.asarray(trajectories.observations.table)
+    ids = np.asarray(trajectories.observations.ids)
+    final_ids = np.asarray(trajectories.final_observations.ids)
+    used = np.zeros(len(table), bool)
+    used[ids[mask]] = True
+    used[final_ids] = True
+    known: dict[bytes, int] = {}
+    renumber = np.zeros(len(table), np.int32)
+    renumber[used] = _number(table[used], known)
+    if len(known) == len(table) and not ids[~mask].any():
+        return trajectories
+    _, first = np.unique(renumber[used], return_index=True)
+    table = table[used][first]
+    tidy_ids = np.zeros(ids.shape, np.int32)
+    tidy_ids[mask] = renumber[ids[mask]]
+    return trajectories.replace(
+        observations=Codebook(table, tidy_ids), final_observations=Codebook(table, renumber[final_ids])
+    )

@@ -1,0 +1,238 @@
+"""One-line refusals of bad data, before anything is computed from it."""
+
+from typing import Any
+
+import numpy as np
+
+from trajclust_jax.data.types import Codebook, DataError, Observations, Trajectories
+
+
+def validate(trajectories: Trajectories) -> None:
+    """Checks shapes, dtypes and values; only real steps count, padding may hold anything.
+
+    Observations may be bool, or integers or floats of at most 32 bits (JAX would narrow wider ones silently);
+    the other fields have exactly the dtypes of `Trajectories`.
+
+    Raises:
+        DataError: one line with the field, the first bad index and what to do.
+    """
+    lengths = np.asarray(trajectories.lengths)
+    _check(lengths.ndim == 1, f"lengths has shape {lengths.shape}: give [N]")
+    _check(len(lengths) > 0, "lengths is empty (N = 0): give at least one trajectory")
+    _check_dtype("lengths", lengths, np.int32)
+    n = len(lengths)
+
+    rewards = np.asarray(trajectories.rewards)
+    _check(rewards.ndim == 2, f"rewards has shape {rewards.shape}: give [N, T]")
+    _check_dtype("rewards", rewards, np.float32)
+    _check(len(rewards) == n, f"rewards has {len(rewards)} trajectories, but lengths has {n}: make them equal")
+    t = rewards.shape[1]
+    _refuse("lengths", lengths < 1, lambda i: f"is {lengths[i]} (an empty episode): drop it")
+    _refuse("lengths", lengths > t, lambda i: f"is {lengths[i]}, but T = {t}: shorten it or pad the arrays")
+    mask = np.arange(t) < lengths[:, None]
+    _check_finite("rewards", rewards, mask)
+
+    terminated = np.asarray(trajectories.terminated)
+    _check_dtype("terminated", terminated, np.bool_)
+    _check_lead("terminated", terminated, (n,))
+    _check(terminated.ndim == 1, f"terminated has shape {terminated.shape}: give [N]")
+
+    _check_actions(np.asarray(trajectories.actions), mask, trajectories.num_actions)
+    _check_observations(trajectories.observations, trajectories.final_observations, mask)
+
+
+def validate_labels(labels: Any, num_trajectories: int) -> np.ndarray:
+    """Labels `[N]` as int32 in 0..k-1. Strings, and integers with gaps, are numbered in sorted order.
+
+    Raises:
+        DataError: for another shape, and for negative, fractional or other values.
+    """
+    labels = np.asarray(labels)
+    _check(labels.ndim == 1, f"labels has shape {labels.shape}: give one label per trajectory, [N]")
+    _check(
+        len(labels) == num_trajectories,
+        f"labels has {len(labels)} entries, but there are {num_trajectories} trajectories: give one per trajectory",
+    )
+    if labels.dtype == object:
+        text = np.array([isinstance(label, str) for label in labels], bool)
+        _refuse("labels", ~text, lambda i: f"is {labels[i]!r}: give integers or strings")
+        labels = labels.astype(str)
+    kind = labels.dtype.kind
+    _check(kind in "biufSUT", f"labels has dtype {labels.dtype}: give integers or strings")
+    if kind == "f":
+        _refuse("labels", labels != np.floor(labels), lambda i: f"is {labels[i]}: give whole numbers")
+    if kind in "if":
+        _refuse("labels", ~np.isfinite(labels), lambda i: f"is {labels[i]}: give whole numbers")
+        _refuse("labels", labels < 0, lambda i: f"is {labels[i]:g}: give labels from 0, or drop unlabelled episodes")
+    return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int32)
+
+
+def check_flat(
+    observations: np.ndarray,
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    terminals: np.ndarray,
+    timeouts: np.ndarray | None = None,
+    next_observations: np.ndarray | None = None,
+    num_actions: int = 0,
+) -> None:
+    """Checks flat arrays of P steps, as `split_episodes` takes them.
+
+    `terminals` and `timeouts` may have any numeric dtype but hold only 0 and 1.
+
+    Raises:
+        DataError: one line with the field, the first bad index and what to do.
+    """
+    fields = {"observations": observations, "actions": actions, "rewards": rewards, "terminals": terminals}
+    optional = {"timeouts": timeouts, "next_observations": next_observations}
+    fields |= {name: array for name, array in optional.items() if array is not None}
+    steps = len(observations) if observations.ndim else 0
+    _check(steps > 0, "observations is empty: give at least one step")
+    for name, array in fields.items():
+        _check_numeric(name, array)
+        _check(array.ndim > 0 and len(array) == steps, f"{name} has shape {array.shape}, but there are {steps} steps")
+    for name in ("rewards", "terminals", "timeouts"):
+        if name in fields:
+            _check(fields[name].ndim == 1, f"{name} has shape {fields[name].shape}: give one value per step, [P]")
+    if next_observations is not None:
+        _check(
+            next_observations.shape == observations.shape,
+            f"next_observations has shape {next_observations.shape}, but observations {observations.shape}: "
+            "make them equal",
+        )
+    for name in ("terminals", "timeouts"):
+        if name in fields:
+            flags = fields[name]
+            _refuse(name, (flags != 0) & (flags != 1), lambda i, flags=flags: f"is {flags[i]}: give 0 or 1", "step")
+    if num_actions > 0:
+        _check(actions.ndim == 1, f"actions has shape {actions.shape}: discrete actions are [P]")
+        _check_discrete(actions, np.ones(steps, bool), num_actions, ("step",))
+    else:
+        _check(
+            actions.ndim == 2, f"actions has shape {actions.shape}: give [P, A], or num_actions for discrete actions"
+        )
+    for name in ("observations", "actions", "rewards", "next_observations"):
+        if name in fields:
+            _check_finite(name, fields[name], np.ones(steps, bool), ("step",))
+
+
+def _check_actions(actions: np.ndarray, mask: np.ndarray, num_actions: int) -> None:
+    _check_numeric("actions", actions)
+    _check_lead("actions", actions, mask.shape)
+    _check(num_actions >= 0, f"num_actions is {num_actions}: give 0 for continuous actions")
+    if num_actions > 0:
+        _check(actions.ndim == 2, f"actions has shape {actions.shape}: discrete actions are [N, T]")
+        _check_discrete(actions, mask, num_actions)
+        _check_dtype("actions", actions, np.int32)
+    else:
+        _check(
+            actions.ndim == 3 and actions.shape[2] > 0,
+            f"actions has shape {actions.shape}: give [N, T, A], or num_actions for discrete actions",
+        )
+        _check_dtype("actions", actions, np.float32)
+        _check_finite("actions", actions, mask)
+
+
+def _check_discrete(actions: np.ndarray, mask: np.ndarray, num_actions: int, axes=("trajectory", "step")) -> None:
+    if actions.dtype.kind == "f":
+        fractional = (actions != np.floor(actions)) | ~np.isfinite(actions)
+        _refuse("actions", fractional & mask, lambda i: f"is {actions[i]}: discrete actions are integers", *axes)
+    _refuse(
+        "actions",
+        ((actions < 0) | (actions >= num_actions)) & mask,
+        lambda i: f"is {actions[i]}, outside 0..{num_actions - 1}: correct it or num_actions",
+        *axes,
+    )
+
+
+def _check_observations(observations: Observations, final: Observations, mask: np.ndarray) -> None:
+    coded = isinstance(observations, Codebook)
+    _check(
+        coded == isinstance(final, Codebook),
+        "final_observations must be a Codebook where observations is one, and only there",
+    )
+    if not coded:
+        observations, final = np.asarray(observations), np.asarray(final)
+        for name, array in (("observations", observations), ("final_observations", final)):
+            _check_narrow(name, array)
+        _check_lead("observations", observations, mask.shape)
+        _check_lead("final_observations", final, mask.shape[:1])
+        _check(
+            final.shape[1:] == observations.shape[2:] and final.dtype == observations.dtype,
+            f"final_observations has rows {final.dtype}{list(final.shape[1:])}, but observations "
+            f"{observations.dtype}{list(observations.shape[2:])}: make them equal",
+        )
+        _check(0 not in observations.shape, f"observations has shape {observations.shape}: an observation needs values")
+        _check_finite("observations", observations, mask)
+        _check_finite("final_observations", final, mask.any(1))
+        return
+
+    table = np.asarray(observations.table)
+    _check(
+        final.table is observations.table or np.array_equal(table, np.asarray(final.table)),
+        "final_observations has another codebook table than observations: share one",
+    )
+    _check_narrow("observations.table", table)
+    _check(table.ndim > 0 and table.size > 0, f"observations.table has shape {table.shape}: give [U, ...]")
+    bad_rows = ~_finite_rows(table, 1) if table.dtype.kind not in "biu" else np.zeros(len(table), bool)
+    for name, codes, real in (("observations", observations, mask), ("final_observations", final, mask.any(1))):
+        ids = np.asarray(codes.ids)
+        _check(ids.shape == real.shape, f"{name}.ids has shape {ids.shape}: give {real.shape}")
+        _check_dtype(f"{name}.ids", ids, np.int32)
+        axes = ("trajectory", "step")[: ids.ndim]
+        outside = ((ids < 0) | (ids >= len(table))) & real
+        _refuse(
+            f"{name}.ids", outside, lambda i, ids=ids: f"is {ids[i]}, outside the {len(table)} rows of table", *axes
+        )
+        if bad_rows.any():
+            bad = bad_rows[np.where(real, ids, 0)] & real
+            _refuse(name, bad, lambda i: "is NaN or infinite: repair or drop this episode", *axes)
+
+
+def _check_finite(name: str, array: np.ndarray, mask: np.ndarray, axes=("trajectory", "step")) -> None:
+    """`mask` covers the leading axes of `array`."""
+    if array.dtype.kind in "biu":
+        return
+    bad = ~_finite_rows(array, mask.ndim) & mask
+    _refuse(name, bad, lambda i: "is NaN or infinite: repair or drop this episode", *axes[: mask.ndim])
+
+
+def _finite_rows(array: np.ndarray, lead: int) -> np.ndarray:
+    """`[*lead axes]` bool: every value of the row is finite."""
+    return np.isfinite(array).reshape(*array.shape[:lead], -1).all(-1)
+
+
+def _check_numeric(name: str, array: np.ndarray) -> None:
+    is_number = array.dtype.kind in "biuf" or np.issubdtype(array.dtype, np.inexact) or array.dtype.name == "bfloat16"
+    _check(is_number and array.dtype.kind != "c", f"{name} has dtype {array.dtype}: give an array of real numbers")
+
+
+def _check_narrow(name: str, array: np.ndarray) -> None:
+    _check_numeric(name, array)
+    _check(
+        array.dtype.itemsize <= 4,
+        f"{name} has dtype {array.dtype}: cast it to 32 bits or fewer, such as .astype(np.float32)",
+    )
+
+
+def _check_dtype(name: str, array: np.ndarray, dtype: Any) -> None:
+    wanted = np.dtype(dtype).name
+    _check(array.dtype == dtype, f"{name} has dtype {array.dtype}: cast it with .astype(np.{wanted})")
+
+
+def _check_lead(name: str, array: np.ndarray, lead: tuple[int, ...]) -> None:
+    wanted = ", ".join(f"{axis} = {size}" for axis, size in zip("NT", lead, strict=False))
+    _check(array.shape[: len(lead)] == lead, f"{name} has shape {array.shape}: its leading axes must be {wanted}")
+
+
+def _refuse(name: str, bad: np.ndarray, what: Any, *axes: str) -> None:
+    """Raises for the first True of `bad`; `what(index)` tells what is wrong there and what to do."""
+    if bad.any():
+        index = np.unravel_index(int(bad.argmax()), bad.shape)
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes or ("trajectory",), index, strict=True))
+        raise DataError(f"{name} at {where} {what(index)}")
+
+
+def _check(condition: Any, message: str) -> None:
+    if not condition:
+        raise DataError(message)

@@ -1,0 +1,13 @@
+"""Neural networks: feature extractors, policy heads, ensembles."""
+
+from trajclust_jax.networks.ensemble import ensemblize, member_keys
+from trajclust_jax.networks.policies import (
+    GRU,
+    MLP,
+    CategoricalHead,
+    GaussianHead,
+    PolicyNetwork,
+    gru_step,
+)
+
+__all__ = ["GRU", "MLP", "CategoricalHead", "GaussianHead", "PolicyNetwork", "ensemblize", "gru_step", "member_keys"]

@@ -1,0 +1,127 @@
+"""Policy networks of the PG-Kmeans paper (B.6 and Table 2), in flax.
+
+A policy is a feature extractor (MLP, or MLP + GRU over the observations so far) and a head (categorical
+or diagonal Gaussian). Both extractors have the same two parts, so that whatever depends on one observation
+alone is computed once for each distinct observation (`data.apply`):
+
+    embed(observations [..., *shape]) -> [..., E]     one observation at a time
+    policy(embeddings [T, E]) -> distribution          along one trajectory
+
+For a Markov policy `embed` gives the head's inputs, and the T axis is only a batch.
+"""
+
+from typing import Any
+
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+MIN_STD = 0.1  # soft floor of the Gaussian head: deterministic behaviour must not send likelihoods to infinity
+
+
+class MLP(nn.Module):
+    """Dense layers with ReLU after each; `[..., D] -> [..., features[-1]]`."""
+
+    features: tuple[int, ...] = (128, 128)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for size in self.features:
+            x = nn.relu(nn.Dense(size)(x))
+        return x
+
+
+class GRU(nn.Module):
+    """A gated recurrent unit whose input gates are given: they depend on one observation only.
+
+    `gates [T, 3H] -> outputs [T, H]`, from a zero state; equations as in Cho et al. (2014) with the reset
+    gate applied after the recurrent product, so that one matmul a step serves all three gates.
+    """
+
+    hidden_size: int = 64
+
+    @nn.compact
+    def __call__(self, gates: jax.Array) -> jax.Array:
+        hidden_size = self.hidden_size
+        kernel = self.param("recurrent_kernel", nn.initializers.orthogonal(), (hidden_size, 3 * hidden_size))
+        bias = self.param("recurrent_bias", nn.initializers.zeros, (hidden_size,))
+
+        def scan(hidden, gate):
+            hidden = gru_step(kernel, bias, hidden, gate)
+            return hidden, hidden
+
+        return jax.lax.scan(scan, jnp.zeros(hidden_size, gates.dtype), gates)[1]
+
+
+def gru_step(kernel: jax.Array, bias: jax.Array, hidden: jax.Array, gate: jax.Array) -> jax.Array:
+    """One step: hidden `[..., H]`, input gates `[..., 3H]` (reset, update, candidate) -> `[..., H]`."""
+    reset_in, update_in, candidate_in = jnp.split(gate, 3, axis=-1)
+    reset_h, update_h, candidate_h = jnp.split(hidden @ kernel, 3, axis=-1)
+    reset = nn.sigmoid(reset_in + reset_h)
+    update = nn.sigmoid(update_in + update_h)
+    candidate = jnp.tanh(candidate_in + reset * (candidate_h + bias))
+    return (1 - update) * candidate + update * hidden
+
+
+class CategoricalHead(nn.Module):
+    """`[..., F] -> distrax.Categorical` over the actions (one dense layer, B.6)."""
+
+    action_size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> distrax.Categorical:
+        return distrax.Categorical(logits=nn.log_softmax(nn.Dense(self.action_size)(x)))
+
+
+class GaussianHead(nn.Module):
+    """`[..., F] -> ` diagonal Gaussian, mean and std by a dense layer each (B.6), std above `MIN_STD`."""
+
+    action_size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> distrax.Independent:
+        mean = nn.Dense(self.action_size, name="mean")(x)
+        std = MIN_STD + nn.softplus(nn.Dense(self.action_size, name="std")(x))
+        # Independent, not MultivariateNormalDiag: the latter must not be returned from jit or vmap.
+        return distrax.Independent(distrax.Normal(mean, std), 1)
+
+
+class PolicyNetwork(nn.Module):
+    """A Markov (`recurrent=False`) or history policy; `network_for` builds it for given data.
+
+    Markov: FC 128-128 and the head. History: FC 128-128, GRU 64, FC 128, the head (Table 2). Inputs are
+    flattened and cast to float32; no normalisation (B.6, GridWorld).
+    """
+
+    action_size: int
+    discrete: bool
+    recurrent: bool = False
+    features: tuple[int, ...] = (128, 128)
+    hidden_size: int = 64
+    output_size: int = 128
+
+    def setup(self) -> None:
+        self.mlp = MLP(self.features)
+        if self.recurrent:
+            self.input_gates = nn.Dense(3 * self.hidden_size)
+            self.gru = GRU(self.hidden_size)
+            self.output = MLP((self.output_size,))
+        self.head = (CategoricalHead if self.discrete else GaussianHead)(self.action_size)
+
+    def embed(self, inputs: jax.Array) -> jax.Array:
+        """`[..., D]` flat float inputs to what one observation contributes: `[..., E]`."""
+        x = self.mlp(inputs)
+        return self.input_gates(x) if self.recurrent else x
+
+    def read_out(self, x: jax.Array) -> Any:
+        """Distribution from features `[..., F]`: GRU states for a history policy, `embed`'s result otherwise."""
+        return self.head(self.output(x) if self.recurrent else x)
+
+    def along(self, embeddings: jax.Array) -> Any:
+        """Distribution at every step of one trajectory, from its embeddings `[T, E]`."""
+        return self.read_out(self.gru(embeddings) if self.recurrent else embeddings)
+
+    def __call__(self, inputs: jax.Array) -> Any:
+        """Distribution at every step of one trajectory of flat inputs `[T, D]` (batch, for a Markov policy)."""
+        return self.along(self.embed(inputs))

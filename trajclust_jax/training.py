@@ -1,0 +1,222 @@
+"""`fit`: the only training loop. All seeds of a method advance in one jitted step.
+
+A method is a frozen dataclass with three functions, written for ONE run:
+
+    prepare(trajectories, num_seeds) -> data     host-side, once
+    phases() -> tuple[Phase, ...]                each with start and step; shapes may change between phases
+    result(state, data) -> Clustering | Policy
+
+`fit` maps start, step and result over seeds, donates the state, loops on the host until every run has
+converged or the phase's budget is spent, and freezes a run that has converged while the others go on. Random
+numbers depend on (seed, phase, iteration) alone, so that a resumed fit ends bit for bit like an undisturbed one.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Info = dict[str, jax.Array]  # what a step reports; "assignments" is shown to `score` and not recorded
+
+log = logging.getLogger(__name__)
+
+
+class Phase(NamedTuple):
+    """A stretch of training in which shapes do not change. `state.converged` is a bool scalar."""
+
+    name: str
+    start: Callable[[jax.Array, Any, Any], tuple[Any, Info]]  # (key, data, previous phase's state)
+    step: Callable[[Any, Any, jax.Array], tuple[Any, Info]] | None  # (state, data, iteration), or None
+    budget: int  # at most so many iterations
+
+
+class Method(Protocol):
+    """An iterative method; see the module's docstring."""
+
+    def prepare(self, trajectories: Any, num_seeds: int) -> Any: ...
+    def phases(self) -> tuple[Phase, ...]: ...
+    def result(self, state: Any, data: Any) -> Any: ...
+
+
+@dataclasses.dataclass
+class Event:
+    """What a callback is told after every iteration, on the host."""
+
+    phase: str
+    iteration: int  # within the phase; 0 is its start
+    budget: int
+    total: int  # iterations since the beginning, over phases
+    metrics: dict[str, np.ndarray]  # [S, ...] each
+    converged: np.ndarray  # [S] bool
+
+
+@dataclasses.dataclass
+class Fit:
+    """The outcome of `fit`: `result` has a leading seed axis, in the order of `seeds`."""
+
+    result: Any
+    seeds: tuple[int, ...]
+    history: list[dict[str, Any]]  # one entry an iteration: phase, iteration and metrics as nested lists
+    compile_seconds: float
+    run_seconds: float  # without compilation; over all attempts of a resumed fit
+    resumed: bool
+
+
+Callback = Callable[[Event], None]
+Score = Callable[[np.ndarray], dict[str, np.ndarray]]  # assignments [..., N] -> scores [...]
+
+
+def fit(
+    method: Method,
+    trajectories: Any,
+    seeds: Sequence[int] | int,
+    *,
+    score: Score | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint_dir: str | None = None,
+    checkpoint_seconds: float = 20.0,
+) -> Fit:
+    """Trains `method` for all seeds at once.
+
+    Args:
+        method: what to train.
+        trajectories: its data; labels are not among them.
+        seeds: the seeds, or their number.
+        score: computes scores of assignments for display and history. It sees what the method found and
+            nothing comes back from it, so that labels cannot influence a result.
+        callbacks: called after every iteration.
+        checkpoint_dir: where state is kept every `checkpoint_seconds` and at the end of every phase. A fit
+            that finds a checkpoint there goes on from it; it is the caller's part to give one folder to one
+            cell only. None: nothing is kept.
+    """
+    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
+    data = jax.device_put(method.prepare(trajectories, len(seeds)))
+    phases = method.phases()
+    run = _Run(checkpoint_dir, checkpoint_seconds, seeds)
+    state, first, iteration = run.restore(phases, data)
+
+    for index in range(first, len(phases)):
+        phase = phases[index]
+        if iteration is None:
+            keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), index) for seed in seeds])
+            start = run.compile(jax.vmap(phase.start, (0, None, None if state is None else 0)), keys, data, state)
+            state, info = start(keys, data, state)
+            iteration = 0
+            run.report(phase, iteration, state, info, score, callbacks)
+        if phase.step is not None:
+            step = None
+            while iteration < phase.budget and not bool(jax.device_get(state.converged).all()):
+                if step is None:
+                    step = run.compile(_step_all(phase.step), state, data, jnp.int32(0), donate=True)
+                state, info = step(state, data, jnp.int32(iteration))
+                iteration += 1
+                run.report(phase, iteration, state, info, score, callbacks)
+                run.checkpoint(state, index, iteration)
+        if index + 1 < len(phases):
+            run.checkpoint(state, index, iteration, now=True)
+            iteration = None
+    result = run.compile(jax.vmap(method.result, (0, None)), state, data)(state, data)
+    result = jax.block_until_ready(result)
+    run.close()
+    return Fit(result, seeds, run.history, run.compile_seconds, run.run_seconds, run.resumed)
+
+
+def _step_all(step: Callable) -> Callable:
+    """`step` over seeds; a converged run's state stays as it is."""
+
+    def one(state, data, iteration):
+        new, info = step(state, data, iteration)
+        return jax.tree.map(lambda a, b: jnp.where(state.converged, b, a), new, state), info
+
+    return jax.vmap(one, in_axes=(0, None, None))
+
+
+class _Run:
+    """The host's side of a fit: clock, history, checkpoints."""
+
+    def __init__(self, checkpoint_dir: str | None, checkpoint_seconds: float, seeds: tuple[int, ...]):
+        self.seeds, self.every = seeds, checkpoint_seconds
+        self.history: list[dict[str, Any]] = []
+        self.compile_seconds = self.earlier_seconds = self.compiled_now = 0.0
+        self.resumed = False
+        self.begun = self.saved_at = time.perf_counter()
+        self.checkpointer = None
+        if checkpoint_dir is not None:
+            from trajclust_jax.checkpoint import Checkpointer
+
+            self.checkpointer = Checkpointer(checkpoint_dir)
+
+    @property
+    def run_seconds(self) -> float:
+        return self.earlier_seconds + time.perf_counter() - self.begun - self.compiled_now
+
+    def compile(self, fn: Callable, *args: Any, donate: bool = False) -> Callable:
+        """Compiles `fn` for `args`, the time counted apart."""
+        began = time.perf_counter()
+        compiled = jax.jit(fn, donate_argnums=(0,) if donate else ()).lower(*args).compile()
+        self.compiled_now += time.perf_counter() - began
+        self.compile_seconds += time.perf_counter() - began
+        return compiled
+
+    def report(self, phase: Phase, iteration: int, state: Any, info: Info, score, callbacks) -> None:
+        assignments = info.pop("assignments", None)
+        metrics = jax.device_get(info)
+        if score is not None and assignments is not None:
+            metrics |= score(np.asarray(assignments))
+        entry = {name: np.asarray(value).tolist() for name, value in metrics.items()}
+        self.history.append({"phase": phase.name, "iteration": iteration, **entry})
+        converged = np.asarray(state.converged)
+        event = Event(phase.name, iteration, phase.budget, len(self.history) - 1, metrics, converged)
+        for callback in callbacks:
+            callback(event)
+
+    def checkpoint(self, state: Any, index: int, iteration: int, now: bool = False) -> None:
+        if self.checkpointer is None or not (now or time.perf_counter() - self.saved_at >= self.every):
+            return
+        meta = {
+            "seeds": list(self.seeds),
+            "phase": index,
+            "iteration": iteration,
+            "complete": now,
+            "history": self.history,
+            "run_seconds": self.run_seconds,
+            "compile_seconds": self.compile_seconds,
+        }
+        self.checkpointer.save(len(self.history), state, meta)
+        self.saved_at = time.perf_counter()
+
+    def restore(self, phases: tuple[Phase, ...], data: Any) -> tuple[Any, int, int | None]:
+        """State, phase and iteration to go on from; a phase that is complete is not repeated."""
+        found = None
+        if self.checkpointer is not None:
+            found = self.checkpointer.restore_latest(lambda meta: _state_like(phases, meta, self.seeds, data))
+        if found is None:
+            return None, 0, None
+        state, meta = found
+        self.history, self.resumed = list(meta["history"]), True
+        self.earlier_seconds, self.compile_seconds = meta["run_seconds"], meta["compile_seconds"]
+        log.info("resumed at phase %s, iteration %d", phases[meta["phase"]].name, meta["iteration"])
+        if meta["complete"]:
+            return state, meta["phase"] + 1, None
+        return state, meta["phase"], meta["iteration"]
+
+    def close(self) -> None:
+        if self.checkpointer is not None:
+            self.checkpointer.close()
+
+
+def _state_like(phases: tuple[Phase, ...], meta: dict[str, Any], seeds: tuple[int, ...], data: Any) -> Any:
+    """Shapes and dtypes of the state of the phase that `meta` names, found without computing anything."""
+    if tuple(meta["seeds"]) != seeds:
+        raise ValueError(f"the checkpoint is of seeds {meta['seeds']}, not of {list(seeds)}")
+    keys = jax.eval_shape(lambda: jnp.stack([jax.random.key(seed) for seed in seeds]))
+    state = None
+    for phase in phases[: meta["phase"] + 1]:
+        start = jax.vmap(phase.start, (0, None, None if state is None else 0))
+        state = jax.eval_shape(start, keys, data, state)[0]
+    return state
