@@ -40,13 +40,18 @@ class GymEnv(GymnaxToGymWrapper):
     action_space = observation_space = None  # plain attributes in place of the base class's properties
 
     def __init__(self, env: Environment, params: Any = None, render_mode: str | None = None):
-        self.metadata = {"render_fps": 8}  # the base class writes into this, and must not into gymnasium.Env's
-        super().__init__(env, params)
-        self.metadata["render_modes"] = ["rgb_array"] if hasattr(env, "render") else []
+        # Not the base class's constructor: that one copies the environment, which then compiles programs of its own,
+        # and writes into gymnasium.Env's metadata, which belong to everybody.
+        self._env = env
+        self.env_params = env.default_params if params is None else params
+        self.metadata = {
+            "name": env.name,
+            "render_modes": ["rgb_array"] if hasattr(env, "render") else [],
+            "render_fps": 8,
+        }
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None or in {self.metadata['render_modes']}, not {render_mode!r}")
         self.render_mode = render_mode
-        self._env = env  # the base class made a copy, which would compile its own programs
         self._ended = True
         self._set_spaces()
 

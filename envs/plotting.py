@@ -126,7 +126,9 @@ def _draw_grid(ax: Axes, walls: np.ndarray, goal: np.ndarray, size: float) -> No
     ax.tick_params(length=0, labelbottom=False, labelleft=False)
     ax.set(xlim=(0.1, width - 1.1), ylim=(height - 1.1, 0.1))
     ax.spines[:].set_visible(False)
-    ax.plot(goal[1], goal[0], "*", color="#F0E442", markersize=size, markeredgecolor=_INK, markeredgewidth=0.7, zorder=6)
+    ax.plot(
+        goal[1], goal[0], "*", color="#F0E442", markersize=size, markeredgecolor=_INK, markeredgewidth=0.7, zorder=6
+    )
 
 
 def _draw_places(ax: Axes, places: Any, present: Any, size: float) -> None:

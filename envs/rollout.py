@@ -55,7 +55,8 @@ def rollout(
     if hasattr(env, "state_id"):
         codes = np.concatenate([observed[valid], final])
         unique, rows = np.unique(codes, return_inverse=True)
-        table = np.asarray(_draw(env, jnp.asarray(unique), params))
+        padded = np.resize(unique, 1 << (len(unique) - 1).bit_length())  # few sizes, so few compiled programs
+        table = np.asarray(_draw(env, jnp.asarray(padded), params))[: len(unique)]
         # States that look alike (where a ball stood that is gone) share a row.
         _, first, merged = np.unique(table.reshape(len(table), -1), axis=0, return_index=True, return_inverse=True)
         table, rows = table[first], merged[rows]
@@ -84,7 +85,7 @@ def _collect(env, num_episodes, max_steps, policy, score, key, params):
             action = policy(key_policy, obs, state, params)
             next_obs, next_state, reward, ends, _ = env.step_env(key_env, state, action, params)
             out = (record(obs, state), action, reward, score(obs, state, action, params))
-            out = jax.tree.map(lambda x: jnp.where(running, x, 0), out) + (running,)
+            out = (*jax.tree.map(lambda x: jnp.where(running, x, 0), out), running)
             obs, state, terminated = jax.tree.map(
                 lambda new, old: jnp.where(running, new, old), (next_obs, next_state, ends), (obs, state, terminated)
             )

@@ -13,6 +13,8 @@ numbers depend on (seed, phase, iteration) alone, so that a resumed fit ends bit
 
 import dataclasses
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -20,6 +22,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from trajclust_jax.checkpoint import Checkpointer
+from trajclust_jax.records import plain
 
 Info = dict[str, jax.Array]  # what a step reports; "assignments" is shown to `score` and not recorded
 
@@ -100,26 +105,29 @@ def fit(
     run = _Run(checkpoint_dir, checkpoint_seconds, seeds)
     state, first, iteration = run.restore(phases, data)
 
-    for index in range(first, len(phases)):
-        phase = phases[index]
-        if iteration is None:
-            keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), index) for seed in seeds])
-            start = run.compile(jax.vmap(phase.start, (0, None, None if state is None else 0)), keys, data, state)
-            state, info = start(keys, data, state)
-            iteration = 0
-            run.report(phase, iteration, state, info, score, callbacks)
-        if phase.step is not None:
-            step = None
-            while iteration < phase.budget and not bool(jax.device_get(state.converged).all()):
-                if step is None:
-                    step = run.compile(_step_all(phase.step), state, data, jnp.int32(0), donate=True)
-                state, info = step(state, data, jnp.int32(iteration))
-                iteration += 1
+    with _Interrupt() as interrupt:
+        for index in range(first, len(phases)):
+            phase = phases[index]
+            if iteration is None:
+                keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), index) for seed in seeds])
+                start = run.compile(jax.vmap(phase.start, (0, None, None if state is None else 0)), keys, data, state)
+                state, info = start(keys, data, state)
+                iteration = 0
                 run.report(phase, iteration, state, info, score, callbacks)
-                run.checkpoint(state, index, iteration)
-        if index + 1 < len(phases):
-            run.checkpoint(state, index, iteration, now=True)
-            iteration = None
+            if phase.step is not None:
+                step = None
+                while iteration < phase.budget and not bool(jax.device_get(state.converged).all()):
+                    if step is None:
+                        step = run.compile(_step_all(phase.step), state, data, jnp.int32(0), donate=True)
+                    state, info = step(state, data, jnp.int32(iteration))
+                    iteration += 1
+                    run.report(phase, iteration, state, info, score, callbacks)
+                    run.checkpoint(state, index, iteration, now=interrupt.requested)
+                    if interrupt.requested:
+                        raise KeyboardInterrupt
+            if index + 1 < len(phases):
+                run.checkpoint(state, index, iteration, now=True, complete=True)
+                iteration = None
     result = run.compile(jax.vmap(method.result, (0, None)), state, data)(state, data)
     result = jax.block_until_ready(result)
     run.close()
@@ -136,6 +144,29 @@ def _step_all(step: Callable) -> Callable:
     return jax.vmap(one, in_axes=(0, None, None))
 
 
+class _Interrupt:
+    """Ctrl-C ends the fit after the running iteration, so that its state can be kept; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.previous: Any = None
+
+    def __enter__(self) -> "_Interrupt":
+        if threading.current_thread() is threading.main_thread():  # signals belong to it alone
+            self.previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_: Any) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        log.warning("stopping after this iteration; press Ctrl-C again to stop at once")
+
+    def __exit__(self, *_: object) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+
+
 class _Run:
     """The host's side of a fit: clock, history, checkpoints."""
 
@@ -147,8 +178,6 @@ class _Run:
         self.begun = self.saved_at = time.perf_counter()
         self.checkpointer = None
         if checkpoint_dir is not None:
-            from trajclust_jax.checkpoint import Checkpointer
-
             self.checkpointer = Checkpointer(checkpoint_dir)
 
     @property
@@ -168,21 +197,20 @@ class _Run:
         metrics = jax.device_get(info)
         if score is not None and assignments is not None:
             metrics |= score(np.asarray(assignments))
-        entry = {name: np.asarray(value).tolist() for name, value in metrics.items()}
-        self.history.append({"phase": phase.name, "iteration": iteration, **entry})
+        self.history.append(plain({"phase": phase.name, "iteration": iteration, **metrics}))
         converged = np.asarray(state.converged)
         event = Event(phase.name, iteration, phase.budget, len(self.history) - 1, metrics, converged)
         for callback in callbacks:
             callback(event)
 
-    def checkpoint(self, state: Any, index: int, iteration: int, now: bool = False) -> None:
+    def checkpoint(self, state: Any, index: int, iteration: int, now: bool = False, complete: bool = False) -> None:
         if self.checkpointer is None or not (now or time.perf_counter() - self.saved_at >= self.every):
             return
         meta = {
             "seeds": list(self.seeds),
             "phase": index,
             "iteration": iteration,
-            "complete": now,
+            "complete": complete,  # the phase is over
             "history": self.history,
             "run_seconds": self.run_seconds,
             "compile_seconds": self.compile_seconds,

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from trajclust_jax.clustering.merging import MergeRule, merge_clusters
-from trajclust_jax.clustering.policies import Chunks, Member, MixtureData, policy_for
+from trajclust_jax.clustering.policies import Chunks, Inputs, Member, MixtureData, input_transform, policy_for
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.networks import ensemblize, member_keys
@@ -66,7 +66,7 @@ class PGKmeans:
     """EM iterations after merging, with fresh policies; 0 leaves the polish out, as in the paper."""
     polish_first_steps: int = 300
     """Gradient steps of the polish's first M-step, on the merged clusters."""
-    polish_steps: int = 100
+    polish_steps: int = 60
     """Gradient steps of its later M-steps."""
     tolerance: float = 1e-4
     """A restart has converged when no assignment changes, or when J grows by less than this a step."""
@@ -97,7 +97,15 @@ class PGKmeans:
 
     # --- the method: prepare, phases, result ----------------------------------------------------
 
-    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> tuple[Any, MixtureData]:
+    def check(self, trajectories: Trajectories) -> None:
+        """Raises ValueError if the policy class does not fit this data."""
+        policy_for(self.policy, trajectories, **dict(self.policy_settings))
+
+    def inputs(self, trajectories: Trajectories) -> Inputs:
+        """How an observation becomes a policy's input; a saved model needs it beside its parameters."""
+        return input_transform(trajectories)
+
+    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> "Prepared":
         """The policy class for this data, and the data as the EM loop wants it (host-side, once)."""
         policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
         num_members = num_seeds * self.restarts * (self.num_clusters + self.extra_clusters)

@@ -1,3 +1,54 @@
+"""Trajectory data: types, readers, writers and registered datasets."""
+
+from trajclust_jax.data.codebook import compress
+from trajclust_jax.data.d4rl import load_hdf5
+from trajclust_jax.data.episodes import from_episodes, split_episodes
+from trajclust_jax.data.loading import load
+from trajclust_jax.data.minari_io import load_minari, save_minari
+from trajclust_jax.data.npz import load_npz, save_npz
 from trajclust_jax.data.registry import REGISTRY, make
-from trajclust_jax.data.types import *
-from trajclust_jax.data.types import Codebook, Trajectories, DataError
+from trajclust_jax.data.types import (
+    Codebook,
+    DataError,
+    Dataset,
+    Provenance,
+    Spec,
+    Trajectories,
+    Transitions,
+    apply,
+    build_dataset,
+    dense,
+    fingerprint,
+    gather,
+    transitions,
+)
+from trajclust_jax.data.validation import validate, validate_labels
+
+__all__ = [
+    "REGISTRY",
+    "Codebook",
+    "DataError",
+    "Dataset",
+    "Provenance",
+    "Spec",
+    "Trajectories",
+    "Transitions",
+    "apply",
+    "build_dataset",
+    "compress",
+    "dense",
+    "fingerprint",
+    "from_episodes",
+    "gather",
+    "load",
+    "load_hdf5",
+    "load_minari",
+    "load_npz",
+    "make",
+    "save_minari",
+    "save_npz",
+    "split_episodes",
+    "transitions",
+    "validate",
+    "validate_labels",
+]

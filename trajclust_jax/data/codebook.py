@@ -18,28 +18,29 @@ def compress(trajectories: Trajectories) -> Trajectories:
     unused rows, and equal rows become one; with nothing to do, the same object is returned. Rows are equal
     when their bytes are: -0.0 and 0.0 stay apart.
     """
-    observations, final = trajectories.observations, trajectories.final_observations
-    lengths = np.asarray(trajectories.lengths)
-    mask = np.arange(trajectories.max_length) < lengths[:, None]
-    if isinstance(observations, Codebook):
-        return _tidy(trajectories, mask)
+    if isinstance(trajectories.observations, Codebook):
+        return _tidy(trajectories)
+    if _looks_distinct(trajectories):
+        return trajectories
+    return encode(trajectories, MAX_SHARE) or trajectories
 
-    observations, final = np.asarray(observations), np.asarray(final)
+
+def encode(trajectories: Trajectories, max_share: float = 1.0) -> Trajectories | None:
+    """The codebook form of dense trajectories, or None (early) where U is above `max_share` of the observations."""
+    observations, final = np.asarray(trajectories.observations), np.asarray(trajectories.final_observations)
+    mask = _mask(trajectories)
     steps = np.flatnonzero(mask)
     rows = observations.reshape(mask.size, *observations.shape[2:])
-    if _looks_distinct(rows, steps):
-        return trajectories
     known: dict[bytes, int] = {}
-    limit = MAX_SHARE * (len(steps) + len(final))
+    limit = max_share * (len(steps) + len(final))
     numbers = np.empty(len(steps), np.int32)
-    for start in range(0, len(steps), _BLOCK):
-        chunk = steps[start : start + _BLOCK]
-        numbers[start : start + _BLOCK] = _number(rows[chunk], known)
+    for start in range(0, len(steps), _BLOCK):  # in blocks: a small copy at a time, and an early end
+        numbers[start : start + _BLOCK] = _number(rows[steps[start : start + _BLOCK]], known)
         if len(known) > limit:
-            return trajectories
+            return None
     final_ids = np.array(_number(final, known), np.int32)
     if len(known) > limit:
-        return trajectories
+        return None
     table = np.frombuffer(bytearray().join(known), observations.dtype).reshape(-1, *observations.shape[2:])
     ids = np.zeros(mask.shape, np.int32)
     ids[mask] = numbers
@@ -52,25 +53,28 @@ def _number(rows: np.ndarray, known: dict[bytes, int]) -> list[int]:
     return [known.setdefault(data[i : i + width], len(known)) for i in range(0, len(data), width)]
 
 
-def _looks_distinct(rows: np.ndarray, steps: np.ndarray) -> bool:
+def _looks_distinct(trajectories: Trajectories) -> bool:
     """True where a sample has almost no repeated row, so that continuous data costs next to nothing.
 
     Runs of consecutive steps see repeats within an episode, their spread repeats between episodes.
     """
+    mask = _mask(trajectories)
+    steps = np.flatnonzero(mask)
     if len(steps) <= _BLOCKS * _BLOCK:
         return False
+    observations = np.asarray(trajectories.observations)
     starts = np.linspace(0, len(steps) - _BLOCK, _BLOCKS).astype(np.int64)
     sample = steps[(starts[:, None] + np.arange(_BLOCK)).ravel()]
     known: dict[bytes, int] = {}
-    _number(rows[sample], known)
+    _number(observations.reshape(mask.size, *observations.shape[2:])[sample], known)
     return len(known) > _GIVE_UP * len(sample)
 
 
-def _tidy(trajectories: Trajectories, mask: np.ndarray) -> Trajectories:
-    """A codebook without unused or repeated rows, kept in their order, and with ids 0 on padding."""
+def _tidy(trajectories: Trajectories) -> Trajectories:
+    """A codebook without unused or repeated rows, the others in their order, and with ids 0 on padding."""
+    mask = _mask(trajectories)
     table = np.asarray(trajectories.observations.table)
-    ids = np.asarray(trajectories.observations.ids)
-    final_ids = np.asarray(trajectories.final_observations.ids)
+    ids, final_ids = np.asarray(trajectories.observations.ids), np.asarray(trajectories.final_observations.ids)
     used = np.zeros(len(table), bool)
     used[ids[mask]] = True
     used[final_ids] = True
@@ -86,3 +90,7 @@ def _tidy(trajectories: Trajectories, mask: np.ndarray) -> Trajectories:
     return trajectories.replace(
         observations=Codebook(table, tidy_ids), final_observations=Codebook(table, renumber[final_ids])
     )
+
+
+def _mask(trajectories: Trajectories) -> np.ndarray:
+    return np.arange(trajectories.max_length) < np.asarray(trajectories.lengths)[:, None]

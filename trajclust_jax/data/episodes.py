@@ -151,16 +151,15 @@ def narrow(array: np.ndarray) -> np.ndarray:
 
 
 def cast_actions(actions: np.ndarray, num_actions: int) -> np.ndarray:
-    """float32 continuous actions, int32 discrete ones; fractional discrete actions are left for validation."""
+    """float32 continuous actions, int32 discrete ones; what is no int32 number is left for validation to name."""
     actions = np.asarray(actions)
     if actions.dtype.kind not in "biuf":
         return actions
     if num_actions == 0:
         return actions.astype(np.float32)
-    if actions.dtype.kind == "f" and not np.array_equal(actions, np.floor(actions)):
-        return actions
-    with np.errstate(invalid="ignore"):  # infinite: becomes negative, which validation names
-        return actions.astype(np.int32)
+    with np.errstate(invalid="ignore"):
+        whole = actions.astype(np.int32)
+    return whole if np.array_equal(whole, actions) else actions
 
 
 def count_actions(actions: np.ndarray) -> int:

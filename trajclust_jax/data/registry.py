@@ -17,6 +17,8 @@ class Entry:
     """A registered dataset: `build(name, size, seed)` makes `size` trajectories a policy."""
 
     summary: str
+    environment: str
+    num_policies: int
     build: Callable[[str, int, int], Dataset]
 
 
@@ -59,12 +61,15 @@ def _gridworld(env_id: str, name: str, size: int, seed: int) -> Dataset:
     )
 
 
+def _entry(env_id: str, summary: str) -> Entry:
+    return Entry(summary, env_id, len(envs.ENVIRONMENTS[env_id]().experts), partial(_gridworld, env_id))
+
+
 REGISTRY: dict[str, Entry] = {
-    "diagonal": Entry("5 ways to walk from the top left to the bottom right", partial(_gridworld, "Diagonal-v0")),
-    "takeball": Entry("4 experts that each take one ball first", partial(_gridworld, "Takeball-v0")),
-    "takeball-permuted": Entry(
-        "balls permuted each episode: two equally good clusterings (paper, A.3)",
-        partial(_gridworld, "TakeballPermuted-v0"),
+    "diagonal": _entry("Diagonal-v0", "5 ways to walk from the top left to the bottom right"),
+    "takeball": _entry("Takeball-v0", "4 experts that each take one ball first"),
+    "takeball-permuted": _entry(
+        "TakeballPermuted-v0", "balls permuted each episode: two equally good clusterings (paper, A.3)"
     ),
 }
 

@@ -164,17 +164,17 @@ def dense(observations: Observations) -> jax.Array:
     return observations.table[observations.ids] if isinstance(observations, Codebook) else observations
 
 
-def apply(fn: Callable[[jax.Array], Any], observations: Observations) -> Any:
+def apply(fn: Callable[[jax.Array], Any], observations: Observations, lead: int = 2) -> Any:
     """`fn` of every observation, evaluated once for each distinct one: on the table, then gathered by ids.
 
-    `fn` maps `[batch, ...]` to a pytree of `[batch, ...]`; dense observations are given with their leading
-    axes flattened, and the result has the leading axes of the observations.
+    `fn` maps `[batch, ...]` to a pytree of `[batch, ...]`. Dense observations have `lead` leading axes (2 for
+    `[N, T, ...]`, 1 for transitions), which are flattened for `fn`; the result has them again.
     """
     if isinstance(observations, Codebook):
         return jax.tree.map(lambda x: x[observations.ids], fn(observations.table))
-    lead = observations.shape[:2]
-    out = fn(observations.reshape(-1, *observations.shape[2:]))
-    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), out)
+    shape = observations.shape[:lead]
+    out = fn(observations.reshape(-1, *observations.shape[lead:]))
+    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), out)
 
 
 def transitions(trajectories: Trajectories) -> Transitions:

@@ -1,5 +1,7 @@
 """One-line refusals of bad data, before anything is computed from it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -88,6 +90,7 @@ def check_flat(
     fields |= {name: array for name, array in optional.items() if array is not None}
     steps = len(observations) if observations.ndim else 0
     _check(steps > 0, "observations is empty: give at least one step")
+    _check_narrow("observations", observations)
     for name, array in fields.items():
         _check_numeric(name, array)
         _check(array.ndim > 0 and len(array) == steps, f"{name} has shape {array.shape}, but there are {steps} steps")
@@ -96,9 +99,9 @@ def check_flat(
             _check(fields[name].ndim == 1, f"{name} has shape {fields[name].shape}: give one value per step, [P]")
     if next_observations is not None:
         _check(
-            next_observations.shape == observations.shape,
-            f"next_observations has shape {next_observations.shape}, but observations {observations.shape}: "
-            "make them equal",
+            next_observations.shape == observations.shape and next_observations.dtype == observations.dtype,
+            f"next_observations is {next_observations.dtype}{list(next_observations.shape)}, but observations "
+            f"{observations.dtype}{list(observations.shape)}: make them equal",
         )
     for name in ("terminals", "timeouts"):
         if name in fields:
@@ -114,6 +117,15 @@ def check_flat(
     for name in ("observations", "actions", "rewards", "next_observations"):
         if name in fields:
             _check_finite(name, fields[name], np.ones(steps, bool), ("step",))
+
+
+@contextmanager
+def located(where: Any) -> Iterator[None]:
+    """Puts `where` (a file, an id) before the message of a DataError raised inside."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _check_actions(actions: np.ndarray, mask: np.ndarray, num_actions: int) -> None:
@@ -203,8 +215,7 @@ def _finite_rows(array: np.ndarray, lead: int) -> np.ndarray:
 
 
 def _check_numeric(name: str, array: np.ndarray) -> None:
-    is_number = array.dtype.kind in "biuf" or np.issubdtype(array.dtype, np.inexact) or array.dtype.name == "bfloat16"
-    _check(is_number and array.dtype.kind != "c", f"{name} has dtype {array.dtype}: give an array of real numbers")
+    _check(array.dtype.kind in "biuf", f"{name} has dtype {array.dtype}: give an array of real numbers")
 
 
 def _check_narrow(name: str, array: np.ndarray) -> None:

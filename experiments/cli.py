@@ -1,0 +1,388 @@
+"""The command line: `trajclust list | run | cluster | data | report`.
+
+Exit codes: 0 done, 1 failed work, 2 bad usage or input, 130 interrupted. Errors are one line; with TRAJCLUST_DEBUG=1
+they show their traceback.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+Track = Literal["off", "offline", "online"]
+
+
+class UsageError(ValueError):
+    """A command that cannot be carried out as given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """Tables, datasets and methods, with one line each.
+
+    Example: trajclust list
+    """
+
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from experiments.methods import METHODS
+        from experiments.tables import get_table, table_names
+        from trajclust_jax.data import REGISTRY
+
+        tables = {name: get_table(name) for name in table_names()}
+        sections = {
+            "tables": {name: table.summary for name, table in tables.items()},
+            "presets": {name: preset.summary for name, preset in tables["pgkmeans/table1"].presets.items()},
+            "datasets": {name: entry.summary for name, entry in REGISTRY.items()},
+            "methods": {name: entry.summary for name, entry in METHODS.items()},
+        }
+        if self.json:
+            return _print_json(sections)
+        for title, entries in sections.items():
+            print(f"{title}:")
+            for name, summary in entries.items():
+                print(f"  {name:<20} {summary}")
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Reproduces a table or figure of a paper, ours beside the published numbers.
+
+    Finished cells are kept in the results folder and never computed again; a killed run goes on where it was when the
+    same command is given. The table and its figures are written to RESULTS/TABLE/PRESET.
+
+    Example: trajclust run pgkmeans/table1 --preset cpu --methods pg_kmeans_mlp
+    """
+
+    table: tyro.conf.Positional[str]
+    """A table's name; `trajclust list` shows them."""
+    preset: str = "cpu"
+    """smoke (seconds), cpu (minutes) or paper (the paper's scale)."""
+    datasets: tuple[str, ...] = ()
+    """Only these rows."""
+    methods: tuple[str, ...] = ()
+    """Only these columns; a prefix such as pg_kmeans takes all of that family."""
+    seeds: int | None = None
+    """Number of seeds; the preset's by default."""
+    results: Path | None = None
+    """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
+    track: Track = "off"
+    """W&B: one run a seed."""
+    json: bool = False
+    """Print JSON: the files, and every record's scores."""
+
+    def run(self) -> None:
+        from experiments.methods import select
+        from experiments.progress import Progress
+        from experiments.report import table_records, write_table
+        from experiments.runner import default_results, run_cells
+        from experiments.tables import get_table
+        from trajclust_jax.records import Results
+
+        try:
+            table = get_table(self.table)
+            datasets = select(self.datasets, table.datasets, "dataset")
+            methods = select(self.methods, table.methods, "method")
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        if self.preset not in table.presets:
+            raise UsageError(f"unknown preset {self.preset!r}: choose one of {', '.join(table.presets)}")
+        preset = table.presets[self.preset]
+        seeds = preset.seeds if self.seeds is None else self.seeds
+        if seeds < 1:
+            raise UsageError(f"--seeds is {seeds}: at least 1 is needed")
+        results = Results(default_results() if self.results is None else self.results)
+        cells = table.cells(preset, datasets, methods, tuple(range(seeds)))
+        records = run_cells(
+            cells, results, preset=self.preset, track=self.track, tags=[f"table:{table.name}"], progress=Progress()
+        )
+        text, files = write_table(table, records, results.folder / table.name / self.preset)
+        if self.json:
+            scores = [{"id": r["id"], **r["cell"], "scores": r["scores"], "timing": r["timing"]} for r in records]
+            return _print_json({"table": table.name, "files": [str(file) for file in files], "records": scores})
+        _print_markdown(text)
+        print("Files: " + ", ".join(str(file) for file in files))
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Clusters your own trajectories by the policies that made them.
+
+    Example: trajclust cluster mine.npz --method pg_kmeans --k 5 --out runs/mine
+    """
+
+    dataset: tyro.conf.Positional[str]
+    """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (takeball:size=500,seed=1)."""
+    k: int
+    """How many clusters to end with."""
+    method: str = "pg_kmeans"
+    """pg_kmeans, with the policy class of --policy."""
+    policy: Literal["tabular", "mlp", "gru"] = "mlp"
+    """Policy class: a table, an MLP of the observation, or a GRU over the observations so far."""
+    extra_clusters: int = 2
+    """Clusters to start with beyond k; they are merged."""
+    restarts: int = 5
+    """Independent restarts; the best by J is kept."""
+    iterations: int | None = None
+    """At most so many EM iterations; the policy class's default otherwise."""
+    seed: int = 0
+    """Seed of everything random."""
+    out: Path = Path("runs/cluster")
+    """Folder for the results."""
+    track: Track = "off"
+    """W&B tracking."""
+    json: bool = False
+    """Print the summary as JSON."""
+
+    def run(self) -> None:
+        from experiments.cluster import check_out, cluster_dataset
+        from experiments.progress import Progress
+        from trajclust_jax.data import load
+
+        if self.method != "pg_kmeans":
+            raise UsageError(f"unknown method {self.method!r}: choose pg_kmeans")
+        check_out(self.out)
+        settings = {"extra_clusters": self.extra_clusters, "restarts": self.restarts}
+        if self.iterations is not None:
+            settings["iterations"] = self.iterations
+        name = f"{self.method}_{self.policy}"
+        dataset = load(self.dataset)
+        summary = cluster_dataset(dataset, name, self.k, self.seed, self.out, self.track, Progress(), **settings)
+        if self.json:
+            return _print_json(summary)
+        for cluster in summary["clusters"]:
+            print(f"cluster {cluster['cluster'] + 1}: {cluster['trajectories']} trajectories")
+        if summary["scores"] is not None:
+            print("against the labels: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["scores"].items()))
+        print(f"J {summary['objective_per_step']:.4f} a step; files in {summary['out']}")
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Make:
+    """Builds a registered dataset.
+
+    Example: trajclust data make takeball --size 1000 --seed 0 --out takeball.npz
+    """
+
+    name: tyro.conf.Positional[str]
+    """A registered dataset; `trajclust list` shows them."""
+    out: Path
+    """The .npz to write."""
+    size: int = 1000
+    """Trajectories a policy."""
+    seed: int = 0
+    """Seed of the rollouts."""
+    json: bool = False
+    """Print the dataset's description as JSON."""
+
+    def run(self) -> None:
+        from trajclust_jax.data import make, save_npz
+
+        dataset = make(self.name, self.size, self.seed)
+        save_npz(dataset, self.out)
+        _print_description(dataset, self.json, str(self.out))
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """Describes a dataset: shapes, lengths, labels, where it is from.
+
+    Example: trajclust data info takeball.npz
+    """
+
+    dataset: tyro.conf.Positional[str]
+    """A file, a Minari folder or id, or a registered dataset."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from trajclust_jax.data import load
+
+        _print_description(load(self.dataset), self.json, self.dataset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Convert:
+    """Converts a dataset to .npz or to Minari.
+
+    Example: trajclust data convert takeball.npz gridworld/takeball-v0 --root minari
+    """
+
+    dataset: tyro.conf.Positional[str]
+    """A file, a Minari folder or id, or a registered dataset."""
+    target: tyro.conf.Positional[str]
+    """A file name ending in .npz, or a Minari id such as gridworld/takeball-v0."""
+    root: Path | None = None
+    """Minari's folder; $MINARI_DATASETS_PATH or Minari's own default otherwise."""
+    json: bool = False
+    """Print the dataset's description as JSON."""
+
+    def run(self) -> None:
+        from trajclust_jax.data import load, save_minari, save_npz
+
+        dataset = load(self.dataset)
+        written = self.target
+        if self.target.endswith(".npz"):
+            save_npz(dataset, self.target)
+        else:
+            written = str(save_minari(dataset, self.target, self.root))
+        _print_description(dataset, self.json, written)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Builds, inspects and converts datasets.
+
+    Example: trajclust data make diagonal --size 500 --out diagonal.npz
+    """
+
+    command: (
+        Annotated[Make, tyro.conf.subcommand("make")]
+        | Annotated[Info, tyro.conf.subcommand("info")]
+        | Annotated[Convert, tyro.conf.subcommand("convert")]
+    )
+
+    def run(self) -> None:
+        self.command.run()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Writes every table and figure that has records, ours beside the paper's.
+
+    Example: trajclust report --results results --out report
+    """
+
+    results: Path | None = None
+    """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
+    out: Path = Path("report")
+    """Folder for report.md, scores.csv, tables and figures."""
+    json: bool = False
+    """Print what was written as JSON."""
+
+    def run(self) -> None:
+        from experiments.report import write_report
+        from experiments.runner import default_results
+        from trajclust_jax.records import Results
+
+        results = Results(default_results() if self.results is None else self.results)
+        if not results.ids():
+            raise UsageError(f"{results.folder} holds no records: run a table first, e.g. trajclust run pgkmeans/table1")
+        written = write_report(results, self.out)
+        if self.json:
+            return _print_json({"out": str(self.out), "tables": written})
+        for entry in written:
+            print(f"{entry['table']} ({entry['preset']}): {entry['files'][0]}")
+        print(f"Report: {self.out / 'report.md'}")
+        return None
+
+
+Command = (
+    Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Cluster, tyro.conf.subcommand("cluster")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `trajclust`."""
+    command = tyro.cli(
+        Command,
+        prog="trajclust",
+        description="Find which policy made which trajectory. Start with: trajclust run pgkmeans/table1 --preset smoke",
+        args=argv,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+    sys.exit(_carry_out(command))
+
+
+def _carry_out(command: Any) -> int:
+    """Runs a command and turns what goes wrong into one line and an exit code."""
+    from trajclust_jax.data import DataError
+    from trajclust_jax.tracking import TrackingError
+
+    if os.environ.get("TRAJCLUST_DEBUG") == "1":
+        command.run()
+        return 0
+    try:
+        command.run()
+    except (UsageError, DataError, TrackingError) as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted: give the same command again to go on", 130)
+    except BrokenPipeError:  # e.g. `trajclust list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        return _fail(f"{text} (TRAJCLUST_DEBUG=1 shows where)", 1)
+    return 0
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"trajclust: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _print_json(value: Any) -> None:
+    from trajclust_jax.records import plain
+
+    print(json.dumps(plain(value), indent=1))
+
+
+def _print_markdown(text: str) -> None:
+    """Rendered on a terminal, as it is elsewhere."""
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(text))
+
+
+def _print_description(dataset: Any, as_json: bool, place: str) -> None:
+    import numpy as np
+
+    from trajclust_jax.data import Codebook
+
+    trajectories = dataset.trajectories
+    lengths = np.asarray(trajectories.lengths)
+    observations = trajectories.observations
+    description = {
+        "place": place,
+        "name": dataset.spec.name,
+        "source": dataset.provenance.source,
+        "parameters": dataset.provenance.parameters,
+        "seed": dataset.provenance.seed,
+        "fingerprint": dataset.provenance.fingerprint,
+        "trajectories": trajectories.num_trajectories,
+        "steps": int(lengths.sum()),
+        "lengths": {"min": int(lengths.min()), "mean": float(lengths.mean()), "max": int(lengths.max())},
+        "terminated": int(np.asarray(trajectories.terminated).sum()),
+        "observation_shape": list(trajectories.observation_shape),
+        "distinct_observations": len(observations.table) if isinstance(observations, Codebook) else None,
+        "actions": f"{trajectories.num_actions} discrete" if trajectories.discrete else f"{trajectories.action_size}-d",
+        "policies": None if dataset.labels is None else np.bincount(dataset.labels).tolist(),
+        "policy_names": list(dataset.spec.policy_names),
+    }
+    if as_json:
+        return _print_json(description)
+    for name, value in description.items():
+        print(f"{name.replace('_', ' '):<22} {value}")
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Progress on standard error: a bar a cell on a terminal, a line every half minute elsewhere."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from trajclust_jax.training import Callback, Event
+
+LINE_SECONDS = 30.0
+
+
+class Progress:
+    """Shows what runs. `quiet` shows nothing."""
+
+    def __init__(self, quiet: bool = False):
+        self.console = Console(stderr=True, quiet=quiet)
+
+    def note(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, style="dim", highlight=False)
+
+    @contextlib.contextmanager
+    def task(self, title: str) -> Iterator[Callback]:
+        """A callback for `fit` that shows phase, iteration, J, changed assignments and, with labels, NMI."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[metrics]}"),
+        )
+        began, told = time.monotonic(), [time.monotonic()]
+        with Bars(*columns, console=self.console, disable=not self.console.is_terminal) as bars:
+            task = bars.add_task(f"{title}: compiling", total=None, metrics="")
+
+            def show(event: Event) -> None:
+                text = describe(event)
+                name = f"{title}: {event.phase}"
+                bars.update(task, description=name, completed=event.iteration, total=event.budget, metrics=text)
+                if not self.console.is_terminal and time.monotonic() - told[0] >= LINE_SECONDS:
+                    told[0] = time.monotonic()
+                    self.note(f"{name} {event.iteration}/{event.budget} {text}")
+
+            yield show
+        self.note(f"{title}: done in {time.monotonic() - began:.0f} s")
+
+
+def describe(event: Event) -> str:
+    """J (best restart, mean over seeds), changed assignments, NMI of the best restarts."""
+    objective = np.asarray(event.metrics["objective"])  # [S, R]
+    best = objective.argmax(1)[:, None]
+    parts = []
+    if np.isfinite(objective).all():
+        parts.append(f"J {np.take_along_axis(objective, best, 1).mean():.4f}/step")
+    parts.append(f"changed {int(np.asarray(event.metrics['changed']).sum())}")
+    if "nmi" in event.metrics:
+        parts.append(f"NMI {np.take_along_axis(event.metrics['nmi'], best, 1).mean():.3f}")
+    return "  ".join(parts)

@@ -1,0 +1,205 @@
+"""Cells: the unit of work. A cell trains one method on one dataset, all its seeds in one program.
+
+A cell's record says everything: identity, per-seed scores, curves, a sample of trajectories to draw, time and
+machine. A finished cell is never computed again; a killed one goes on from its checkpoint; two processes on one
+results folder share the cells out by leases.
+"""
+
+import dataclasses
+import functools
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.methods import METHODS, ORACLE
+from experiments.progress import Progress
+from trajclust_jax.clustering.oracle import oracle
+from trajclust_jax.data import Codebook, Dataset, make
+from trajclust_jax.metrics import batch_scores
+from trajclust_jax.records import Results, cell_id, environment
+from trajclust_jax.tracking import make_tracker, run_id
+from trajclust_jax.training import Event, fit
+
+SAMPLE = 40  # trajectories of each found cluster that a record keeps for drawing
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A method on a registered dataset. `settings` override the method's defaults."""
+
+    dataset: str
+    size: int  # trajectories a policy
+    method: str  # a name in METHODS, or "oracle"
+    seeds: tuple[int, ...]
+    settings: tuple[tuple[str, Any], ...] = ()
+    data_seed: int = 0
+
+    @property
+    def title(self) -> str:
+        settings = "".join(f" {name}={value}" for name, value in self.settings)
+        return f"{self.dataset} {self.method}{settings}"
+
+
+@functools.lru_cache(maxsize=2)
+def load(name: str, size: int, seed: int) -> Dataset:
+    """A registered dataset, kept for the cells that share it."""
+    return make(name, size, seed)
+
+
+def build_method(cell: Cell, num_policies: int) -> Any:
+    """The cell's algorithm with all its hyperparameters."""
+    return METHODS[cell.method].build(num_policies, **dict(cell.settings))
+
+
+def identity(cell: Cell, dataset: Dataset) -> dict[str, Any]:
+    """Everything that determines a cell's result."""
+    base = {"dataset": cell.dataset, "size": cell.size, "data_seed": cell.data_seed, "method": cell.method}
+    base["fingerprint"] = dataset.provenance.fingerprint
+    if cell.method == ORACLE:
+        return base
+    method = build_method(cell, dataset.num_policies)
+    return {
+        **base,
+        "seeds": list(cell.seeds),
+        "hyperparameters": dataclasses.asdict(method),
+        "version": method.VERSION,
+    }
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    results: Results,
+    *,
+    preset: str,
+    track: str = "off",
+    tags: Sequence[str] = (),
+    progress: Progress | None = None,
+    poll_seconds: float = 2.0,
+) -> list[dict[str, Any]]:
+    """Computes what is missing and returns the cells' records, in their order.
+
+    A cell that another live process holds is left to it, and waited for at the end.
+    """
+    progress = progress or Progress(quiet=True)
+    records: dict[Cell, dict[str, Any]] = {}
+    while len(records) < len(set(cells)):
+        waiting = []
+        for cell in cells:
+            if cell in records:
+                continue
+            record = _run_cell(cell, results, preset, track, tags, progress)
+            if record is None:
+                waiting.append(cell)
+            else:
+                records[cell] = record
+        if waiting:
+            progress.note(f"waiting for another process: {', '.join(cell.title for cell in waiting)}")
+            time.sleep(poll_seconds)
+    return [records[cell] for cell in cells]
+
+
+def _run_cell(cell, results, preset, track, tags, progress) -> dict[str, Any] | None:
+    """The cell's record, or None while another process computes it."""
+    dataset = load(cell.dataset, cell.size, cell.data_seed)
+    described = identity(cell, dataset)
+    id = cell_id(described)
+    record = results.read(id)
+    if record is not None:
+        return record
+    lease = results.lease(id)
+    if lease is None:
+        return None
+    with lease:
+        record = results.read(id)  # it may have been finished just before the lease was free
+        if record is not None:
+            return record
+        compute = _oracle_body if cell.method == ORACLE else _method_body
+        body = compute(cell, id, dataset, results, described, track, tags, progress)
+        results.write(id, {"id": id, "preset": preset, "cell": described, **body, "environment": environment()})
+        shutil.rmtree(results.work(id), ignore_errors=True)  # its checkpoints
+    return results.read(id)
+
+
+def _oracle_body(cell, id, dataset, results, described, track, tags, progress) -> dict[str, Any]:
+    began = time.perf_counter()
+    scores = oracle(dataset.labels, dataset.true_log_likelihoods)
+    return {
+        "scores": scores,
+        "sample": _sample(dataset, dataset.labels, list(dataset.spec.policy_names)),
+        "timing": {"run_seconds": time.perf_counter() - began, "compile_seconds": 0.0},
+    }
+
+
+def _method_body(cell, id, dataset, results, described, track, tags, progress) -> dict[str, Any]:
+    method = build_method(cell, dataset.num_policies)
+    score = functools.partial(batch_scores, dataset.labels)
+    tracker = make_tracker(
+        track,
+        directory=results.folder,
+        group=f"{cell.dataset}-{cell.method}-{id}",
+        tags=[*tags, f"dataset:{cell.dataset}", f"method:{cell.method}"],
+        config=described,
+        seeds=cell.seeds,
+        run_ids=[run_id(cell.title, id, seed) for seed in cell.seeds],
+    )
+    with tracker, progress.task(cell.title) as show:
+        outcome = fit(
+            method,
+            dataset.trajectories,
+            cell.seeds,
+            score=score,
+            callbacks=[show, lambda event: tracker.log(event.total, _tracked(event))],
+            checkpoint_dir=results.work(id),
+        )
+        clustering = outcome.result
+        assignments = np.asarray(clustering.assignments)
+        final = {name: values.tolist() for name, values in score(assignments).items()}
+        final["objective"] = np.asarray(clustering.objective).tolist()
+        final["restart"] = np.asarray(clustering.restart).tolist()
+        for index, seed in enumerate(cell.seeds):
+            tracker.summary(seed, {f"final/{name}": values[index] for name, values in final.items()})
+    names = [f"cluster {k + 1}" for k in range(method.num_clusters)]
+    return {
+        "scores": final,
+        "num_steps": int(np.asarray(dataset.trajectories.lengths).sum()),
+        "history": outcome.history,
+        "sample": _sample(dataset, assignments[0], names),
+        "timing": {
+            "run_seconds": outcome.run_seconds,
+            "compile_seconds": outcome.compile_seconds,
+            "resumed": outcome.resumed,
+        },
+    }
+
+
+def _tracked(event: Event) -> dict[str, np.ndarray]:
+    return {f"{event.phase}/{name}": values for name, values in event.metrics.items()}
+
+
+def _sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """Up to SAMPLE grid paths of each group, the first ones in the dataset's order, for the figures."""
+    from envs.plotting import cells_from_observations
+
+    trajectories = dataset.trajectories
+    observations, final = trajectories.observations, trajectories.final_observations
+    if not isinstance(observations, Codebook):
+        return {}
+    cells = cells_from_observations(np.asarray(observations.table))
+    lengths, paths, members = np.asarray(trajectories.lengths), [], []
+    counts = np.bincount(groups, minlength=len(names))
+    for group in range(len(names)):
+        for n in np.flatnonzero(groups == group)[:SAMPLE]:
+            path = [*np.asarray(observations.ids)[n, : lengths[n]], np.asarray(final.ids)[n]]
+            paths.append((cells[path] @ [10, 1]).tolist())  # two digits: row, column
+            members.append(group)
+    return {"names": names, "counts": counts.tolist(), "groups": members, "paths": paths}
+
+
+def default_results() -> str:
+    """The results folder of commands that are given none: `$TRAJCLUST_RESULTS`, else `results`."""
+    return os.environ.get("TRAJCLUST_RESULTS", "results")
+

@@ -1,0 +1,58 @@
+"""What a table of a paper is, and the registry of those that exist."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from experiments.runner import Cell
+
+Records = Sequence[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A scale to run a table at."""
+
+    summary: str
+    size: int  # trajectories a policy
+    seeds: int
+    settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by method name
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table or figure of a paper: which cells it needs, and how their records become text and figures."""
+
+    name: str
+    summary: str
+    datasets: tuple[str, ...]
+    methods: tuple[str, ...]
+    presets: Mapping[str, Preset]
+    cells: Callable[[Preset, tuple[str, ...], tuple[str, ...], tuple[int, ...]], list[Cell]]
+    render: Callable[[Records], tuple[str, dict[str, Figure]]]  # records -> Markdown, figures by file stem
+
+
+_MODULES = {
+    "pgkmeans/table1": "experiments.papers.pgkmeans.table1",
+    "pgkmeans/table3": "experiments.papers.pgkmeans.table3",
+    "pgkmeans/figure4": "experiments.papers.pgkmeans.figure4",
+}
+
+
+def table_names() -> tuple[str, ...]:
+    """All tables, in the papers' order."""
+    return tuple(_MODULES)
+
+
+def get_table(name: str) -> Table:
+    """A table by name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in _MODULES:
+        raise ValueError(f"unknown table {name!r}: choose one of {', '.join(_MODULES)}")
+    return importlib.import_module(_MODULES[name]).TABLE

@@ -1,0 +1,203 @@
+"""Round trips through Minari's storage."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from trajclust_jax.data import Codebook, DataError, build_dataset, load_minari, save_minari
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "elsewhere"))
+    return tmp_path / "root"
+
+
+def build(trajectories, labels=True, **more):
+    n = trajectories.num_trajectories
+    names = {"policy_names": ("left", "right")} if labels else {}
+    labels = np.arange(n) % 2 if labels else None
+    return build_dataset(
+        trajectories, labels, name="toy", source="tests", parameters={"a": [1, None]}, seed=3, **names, **more
+    )
+
+
+def images(discrete, size):
+    """Coded uint8 images of every value; the large ones Minari would store as JPEG."""
+    data = discrete(n=30)
+    table = np.random.default_rng(0).integers(0, 256, (5, size, size, 3)).astype(np.uint8)
+    return data.replace(
+        observations=data.observations.replace(table=table),
+        final_observations=data.final_observations.replace(table=table),
+    )
+
+
+@pytest.mark.parametrize("size", [9, 32])
+def test_images_exactly(discrete, same, root, size):
+    likelihoods = np.array([[-0.25, -np.inf]] * 30, np.float32)
+    data = build(images(discrete, size), true_log_likelihoods=likelihoods)
+    folder = save_minari(data, "demo/grid/mixed-v0", root)
+    assert folder == root / "demo/grid/mixed-v0"
+    for source in ("demo/grid/mixed-v0", folder, str(folder)):
+        again = load_minari(source, root)
+        same(data, again)
+        assert isinstance(again.trajectories.observations, Codebook)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_continuous(continuous, same, root, labels):
+    data = build(continuous(padding=np.nan), labels)
+    save_minari(data, "toy-v1", root)
+    same(data, load_minari("toy-v1", root))
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.int32, np.float16])
+def test_other_observations(continuous, same, root, dtype):
+    data = continuous()
+    data = build(
+        data.replace(
+            observations=(data.observations > 0).astype(dtype),
+            final_observations=(data.final_observations > 0).astype(dtype),
+        )
+    )
+    save_minari(data, "toy-v0", root)
+    same(data, load_minari("toy-v0", root))
+
+
+def test_root_from_the_environment_is_restored(continuous, root, tmp_path):
+    before = os.environ["MINARI_DATASETS_PATH"]
+    data = build(continuous())
+    save_minari(data, "demo/toy-v0")
+    assert (tmp_path / "elsewhere/demo/toy-v0/data/main_data.hdf5").is_file()
+    save_minari(data, "demo/toy-v0", root)
+    load_minari("demo/toy-v0", root)
+    assert os.environ["MINARI_DATASETS_PATH"] == before
+
+
+def test_minari_reads_it(discrete, root, monkeypatch):
+    import minari
+
+    data = build(images(discrete, 9))
+    save_minari(data, "demo/toy-v0", root)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    stored = minari.load_dataset("demo/toy-v0")
+    assert minari.list_local_datasets().keys() == {"demo/toy-v0"}
+    details = list(stored.storage.get_episode_metadata(stored.episode_indices))
+    assert [detail["label"] for detail in details] == data.labels.tolist()
+    assert {detail["policy"] for detail in details} == {"left", "right"}
+    episode = stored[0]
+    length = data.trajectories.lengths[0]
+    assert episode.observations.shape == (length + 1, 9, 9, 3)
+    assert bool(episode.terminations[-1]) == data.trajectories.terminated[0]
+    assert bool(episode.truncations[-1]) == (not data.trajectories.terminated[0])
+    assert not (episode.terminations | episode.truncations)[:-1].any()
+
+
+@pytest.mark.parametrize("dataset_id", ["a/x-v0", "noversion", "../up-v0", "", "spa ce-v0", "x-v0/"])
+def test_bad_id_leaves_nothing(continuous, root, dataset_id):
+    root.mkdir()
+    with pytest.raises(DataError, match="is not a Minari id"):
+        save_minari(build(continuous()), dataset_id, root)
+    assert not os.listdir(root)
+
+
+def test_failure_leaves_nothing(continuous, root, monkeypatch):
+    import minari
+
+    def broken(*args, **kwargs):
+        original(*args, **kwargs)
+        raise OSError("no space left")
+
+    original = minari.create_dataset_from_buffers
+    monkeypatch.setattr(minari, "create_dataset_from_buffers", broken)
+    with pytest.raises(OSError, match="no space"):
+        save_minari(build(continuous()), "demo/toy-v0", root)
+    assert not os.listdir(root)
+
+
+def test_existing_id_is_kept(continuous, same, root):
+    data = build(continuous())
+    save_minari(data, "toy-v0", root)
+    with pytest.raises(DataError, match="toy-v0: exists in"):
+        save_minari(build(continuous(seed=1)), "toy-v0", root)
+    same(data, load_minari("toy-v0", root))
+
+
+def test_missing_and_damaged(continuous, root):
+    with pytest.raises(DataError, match="nothing-v0: no Minari dataset"):
+        load_minari("nothing-v0", root)
+    assert not root.exists()
+    folder = save_minari(build(continuous()), "toy-v0", root)
+    file = folder / "data/main_data.hdf5"
+    content = file.read_bytes()
+    for size in (0, 100, len(content) // 2):
+        file.write_bytes(content[:size])
+        with pytest.raises(DataError, match=r"toy-v0: .*cannot be read") as caught:
+            load_minari("toy-v0", root)
+        assert "\n" not in str(caught.value)
+    file.write_bytes(content)
+    text = (folder / "data/metadata.json").read_text()
+    (folder / "data/metadata.json").write_text(text[:-20])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_minari("toy-v0", root)
+    described = json.loads(text)
+    described["trajclust"]["provenance"]["fingerprint"] = "0" * 64
+    (folder / "data/metadata.json").write_text(json.dumps(described))
+    with pytest.raises(DataError, match="fingerprint"):
+        load_minari("toy-v0", root)
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")  # what Minari misses in other people's datasets
+@pytest.mark.parametrize("labels", ["label", "policy", "none"])
+def test_datasets_of_others(root, monkeypatch, labels):
+    """No metadata of ours: names and spec come from Minari's, actions may start at 1."""
+    import gymnasium
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    buffers = [
+        EpisodeBuffer(
+            observations=np.full((n + 3, 2), n, np.float64),
+            actions=np.full(n + 2, 1 + n % 3),
+            rewards=np.ones(n + 2),
+            terminations=np.arange(n + 2) == n + 1,
+            truncations=np.zeros(n + 2, bool),
+        )
+        for n in range(4)
+    ]
+    stored = minari.create_dataset_from_buffers(
+        "demo/other-v0",
+        buffers,
+        observation_space=gymnasium.spaces.Box(-9, 9, (2,), np.float64),
+        action_space=gymnasium.spaces.Discrete(3, start=1),
+    )
+    if labels == "label":
+        stored.storage.update_episode_metadata([{"label": 5 - n % 2} for n in range(4)])
+    elif labels == "policy":
+        stored.storage.update_episode_metadata([{"policy": "ab"[n % 2]} for n in range(4)])
+    data = load_minari("demo/other-v0")
+    assert data.spec.name == data.provenance.source == "demo/other-v0"
+    assert data.trajectories.num_actions == 3
+    np.testing.assert_array_equal(data.trajectories.lengths, [2, 3, 4, 5])
+    np.testing.assert_array_equal(data.trajectories.actions[:, 0], [0, 1, 2, 0])
+    assert data.trajectories.terminated.all()
+    assert data.spec.policy_names == (("a", "b") if labels == "policy" else ())
+    expected = {"label": [1, 0, 1, 0], "policy": [0, 1, 0, 1], "none": None}[labels]
+    assert (data.labels is None) == (expected is None)
+    if expected is not None:
+        np.testing.assert_array_equal(data.labels, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_other_spaces_are_refused(root, monkeypatch):
+    import gymnasium
+    import minari
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    space = gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(2))
+    minari.create_dataset_from_buffers("odd-v0", [], observation_space=space, action_space=gymnasium.spaces.Discrete(2))
+    with pytest.raises(DataError, match="observations has space Dict"):
+        load_minari("odd-v0")

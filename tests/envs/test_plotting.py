@@ -1,0 +1,126 @@
+"""Pictures are made without a display and show what they should."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from envs import ENVIRONMENTS, Takeball
+from envs.plotting import PALETTE, cells_from_observations, draw_state, draw_trajectories
+
+ENV = Takeball()
+PARAMS = ENV.default_params
+
+
+def pixels(figure):
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+
+
+def has_color(image, color):
+    return (np.abs(image - 255 * np.array(to_rgb(color))).max(-1) < 12).any()
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    """Cells, lengths, final cells and groups: 6 walks right and down, 6 down and right, of 12 to 8 steps."""
+    right_first = [(1, column) for column in range(1, 7)] + [(row, 7) for row in range(1, 7)]
+    cells = np.array([right_first] * 6 + [[(column, row) for row, column in right_first]] * 6)
+    skipped = np.tile(np.arange(6) % 5, 2)  # the first steps, in which case padding follows
+    cells = np.stack([np.roll(path, -skip, axis=0) for path, skip in zip(cells, skipped, strict=True)])
+    return cells, 12 - skipped, np.full((12, 2), 7), np.repeat([0, 1], 6)
+
+
+def picture(episodes, **changes):
+    cells, lengths, final_cells, groups = episodes
+    options = {"walls": PARAMS.walls, "goal": PARAMS.goal, "names": ["one", "two"], "final_cells": final_cells}
+    return draw_trajectories(cells, lengths, groups, **{**options, **changes})
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_states_of_all_environments_are_drawn(name):
+    env = ENVIRONMENTS[name]()
+    _, state = env.reset(jax.random.key(0))
+    figure, ax = env.render(state, env.default_params)
+    image = pixels(figure)
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+    assert has_color(image, PALETTE[0])  # the agent
+    assert has_color(image, "#F0E442")  # the goal
+    numbers = [text.get_text() for text in ax.texts]
+    assert numbers == (["1", "2", "3", "4"] if hasattr(env, "places") else [])
+
+
+def test_a_state_shows_where_things_are():
+    _, state = ENV.reset(jax.random.key(0))
+    base = pixels(draw_state(ENV, state, PARAMS)[0])
+    changes = {
+        "agent": (state.replace(position=jnp.array([4, 4])), PARAMS),
+        "ball": (state.replace(balls=state.balls.at[2].set(False)), PARAMS),
+        "goal": (state, PARAMS.replace(goal=jnp.array([4, 6]))),
+        "wall": (state, PARAMS.replace(walls=PARAMS.walls.at[4, 5].set(True))),
+    }
+    for name, (changed_state, params) in changes.items():
+        assert (pixels(draw_state(ENV, changed_state, params)[0]) != base).any(), name
+    np.testing.assert_array_equal(pixels(draw_state(ENV, state, PARAMS)[0]), base)
+
+
+def test_cells_are_read_off_observations():
+    ids = np.arange(81)
+    table = np.ones((81, 9, 9, 7), np.uint8)
+    table[..., 1] = ids.reshape(9, 9) == ids[:, None, None]
+    np.testing.assert_array_equal(cells_from_observations(table), np.stack([ids // 9, ids % 9], -1))
+    obs, state = ENV.reset(jax.random.key(0))
+    np.testing.assert_array_equal(cells_from_observations(obs[None])[0], state.position)
+
+
+def test_a_panel_for_each_group(episodes):
+    figure = picture(episodes, places=PARAMS.ball_places)
+    assert isinstance(figure, Figure)
+    assert [ax.get_title() for ax in figure.axes] == ["one (n = 6)", "two (n = 6)"]
+    image = pixels(figure)
+    left, right = np.array_split(image, 2, axis=1)
+    assert (has_color(left, PALETTE[0]), has_color(left, PALETTE[1])) == (True, False)
+    assert (has_color(right, PALETTE[0]), has_color(right, PALETTE[1])) == (False, True)
+    np.testing.assert_array_equal(image, pixels(picture(episodes, places=PARAMS.ball_places)))  # fixed offsets
+
+
+def test_padding_and_left_out_trajectories_are_not_drawn(episodes):
+    cells, lengths, final_cells, groups = episodes
+    base = pixels(picture(episodes))
+    padded = np.where((np.arange(cells.shape[1]) < lengths[:, None])[..., None], cells, 4)
+    np.testing.assert_array_equal(pixels(picture([padded, lengths, final_cells, groups])), base)
+    fewer = picture(episodes, max_per_group=2)
+    assert fewer.axes[0].get_title() == "one (n = 6)"
+    assert len(fewer.axes[0].lines) == 1 + 2  # the goal and two starts
+    left_out = picture([cells, lengths, final_cells, np.where(groups == 0, -1, 1)])
+    assert left_out.axes[0].get_title() == "one (n = 0)"
+
+
+def test_groups_share_given_axes(episodes):
+    ax = Figure().add_subplot()
+    figure = picture(episodes, ax=ax)
+    assert figure is ax.figure
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one (n = 6)", "two (n = 6)"]
+
+
+def test_edges():
+    stay = np.full((2, 3, 2), 2)
+    options = {"walls": PARAMS.walls, "goal": PARAMS.goal}
+    pixels(draw_trajectories(stay, [3, 1], [0, 8], names=[str(i) for i in range(9)], **options))
+
+
+def test_files_are_written_and_the_global_state_is_left_alone(episodes, tmp_path):
+    for ending in ("png", "pdf"):
+        picture(episodes).savefig(tmp_path / f"picture.{ending}")
+        assert (tmp_path / f"picture.{ending}").stat().st_size > 5000
+
+
+def test_plotting_does_not_import_pyplot():
+    code = "import sys; sys.modules['envs'] = type(sys)('envs'); sys.modules['envs'].__path__ = ['envs']; "
+    code += "import envs.plotting; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=__file__.rsplit("/tests/", 1)[0])

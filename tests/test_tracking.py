@@ -1,0 +1,156 @@
+"""Tracking: what a reader of the runs finds, and what tracking must never do."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wandb_reader import read_runs
+
+from trajclust_jax.tracking import TrackingError, make_tracker, run_id
+
+ROOT = Path(__file__).parents[1]
+SEEDS = [3, 7]
+COMMON = {"group": "pgkmeans-takeball", "tags": ["table1", "takeball"], "seeds": SEEDS}
+IDS = [run_id("pgkmeans-takeball", "0123456789abcdef", seed) for seed in SEEDS]
+
+
+@pytest.fixture(autouse=True)
+def _stop_wandb():
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
+
+
+def _python(code: str, **environment: str) -> str:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**clean, "PYTHONPATH": str(ROOT), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_off_does_nothing_and_never_imports_wandb(tmp_path):
+    output = _python(f"""
+import sys
+from trajclust_jax.tracking import make_tracker
+with make_tracker("off", directory={str(tmp_path)!r}, group="g", seeds=[0], run_ids=["a"]) as tracker:
+    tracker.log(0, {{"objective": [1.0]}})
+    tracker.summary(0, {{"nmi": 1.0}})
+assert "wandb" not in sys.modules
+""")
+    assert output == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_offline_runs_hold_all_that_was_logged(tmp_path, capfd):
+    config = {"lr": np.float32(0.5), "layers": (128, 128), "nested": {"k": 4}}
+    with make_tracker("offline", directory=tmp_path / "new", config=config, run_ids=IDS, **COMMON) as tracker:
+        for i in range(3):
+            metrics = {
+                "temperature": np.array([0.25, 0.5]) + i,
+                "objective": np.array([[-3.0, -1.0, np.nan], [-5.0, -4.0, -8.0]]),
+                "entropy": np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 9.0]]),
+                "grad": np.arange(12.0).reshape(2, 3, 2),
+            }
+            tracker.log(10 * i, metrics)
+        tracker.summary(7, {"nmi": np.float64(0.75), "restart": np.int32(1)})
+
+    runs = read_runs(tmp_path / "new")
+    assert [run.name for run in runs] == ["seed3", "seed7"]
+    assert [run.id for run in runs] == IDS
+    for seed, run in zip(SEEDS, runs, strict=True):
+        assert (run.project, run.group) == ("trajclust", "pgkmeans-takeball")
+        assert sorted(run.tags) == sorted(["table1", "takeball", f"seed:{seed}"])
+        assert run.config["lr"] == 0.5
+        assert run.config["layers"] == [128, 128]
+        assert run.config["nested"] == {"k": 4}
+        assert run.config["seed"] == seed
+        assert [row["_step"] for row in run.history] == [0, 10, 20]
+        assert run.exit_code == 0
+    first, second = runs[0].history[-1], runs[1].history[-1]
+    assert [row["temperature"] for row in runs[1].history] == [0.5, 1.5, 2.5]
+    assert (first["objective/best"], second["objective/best"]) == (-1, -4)  # the diverged restart is passed over
+    assert (first["objective/r0"], second["objective/r2"]) == (-3, -8)
+    assert np.isnan(first["objective/r2"])
+    assert (first["entropy/mean"], second["entropy/mean"], second["entropy/r2"]) == (2, 6, 9)
+    assert (second["grad/mean"], second["grad/min"], second["grad/max"]) == (8.5, 6, 11)
+    assert runs[1].summary["nmi"] == 0.75
+    assert runs[1].summary["restart"] == 1
+    assert "nmi" not in runs[0].summary
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_resumed_job_continues_its_runs_and_a_failed_one_says_so(tmp_path):
+    for start, fails in ((0, True), (1, False)):
+        try:
+            with make_tracker("offline", directory=tmp_path, run_ids=IDS, **COMMON) as tracker:
+                tracker.log(start, {"objective": np.zeros(2)})
+                if fails:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            assert fails
+    runs = read_runs(tmp_path)
+    assert [run.id for run in runs] == [IDS[0], IDS[0], IDS[1], IDS[1]]
+    assert [run.exit_code for run in runs] == [1, 0, 1, 0]
+    assert [[row["_step"] for row in run.history] for run in runs] == [[0], [1], [0], [1]]
+
+
+def test_run_ids_depend_on_all_three_parts():
+    ids = {run_id(group, cell, seed) for group in "ab" for cell in "ab" for seed in (0, 1)}
+    assert len(ids) == 8
+    assert run_id("a", "b", 0) == run_id("a", "b", 0)
+
+
+def test_wrong_arguments_are_named(tmp_path):
+    with pytest.raises(TrackingError, match="give off, offline or online"):
+        make_tracker("on", directory=tmp_path, run_ids=IDS, **COMMON)
+    with pytest.raises(TrackingError, match="1 run ids for 2 seeds"):
+        make_tracker("offline", directory=tmp_path, run_ids=IDS[:1], **COMMON)
+    with make_tracker("offline", directory=tmp_path, run_ids=IDS, **COMMON) as tracker:
+        with pytest.raises(ValueError, match=r"metric nmi: shape \(3,\)"):
+            tracker.log(0, {"nmi": np.zeros(3)})
+        tracker.finish()
+        tracker.finish()
+        tracker.log(1, {"nmi": np.zeros(2)})  # nothing left to log to
+
+
+def test_online_without_a_key_fails_at_once_even_at_a_terminal(tmp_path):
+    """At a terminal wandb would ask for an account, and wait for ever."""
+    code = f"""
+from trajclust_jax.tracking import TrackingError, make_tracker
+try:
+    make_tracker("online", directory={str(tmp_path)!r}, group="g", seeds=[0], run_ids=["a"])
+except TrackingError as error:
+    print("ERROR:", error)
+"""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "NETRC"))}
+    ours, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**clean, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            timeout=60,
+            check=False,
+        )
+        output = os.read(ours, 100_000).decode()
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert done.returncode == 0, output
+    assert output.count("\n") == 1, output
+    assert output.startswith("ERROR: W&B has no API key"), output
+    assert "wandb login" in output

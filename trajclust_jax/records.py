@@ -1,0 +1,381 @@
+"""Result records: one JSON file a cell, written whole or not at all, and the leases that keep cells apart.
+
+    folder/cells/<id>.json     a finished cell, with a checksum
+    folder/cells/<id>.lease    the process that computes it now
+    folder/work/<id>/          its checkpoints
+
+Importing this costs nothing: jax is only loaded by `environment`.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from trajclust_jax import __version__
+
+_VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "numpy")
+_LEFTOVER_SECONDS = 3600.0  # a temporary file this old belongs to a process that was killed
+
+
+class RecordError(RuntimeError):
+    """A record that cannot be trusted. The message is one line: the file, and what to do."""
+
+
+def plain(value: Any, *, finite: bool = False) -> Any:
+    """`value` as plain JSON: NumPy and jax values become numbers and lists, tuples lists, keys strings.
+
+    JSON has no NaN and no infinity: they become null, or with `finite=True` raise ValueError.
+    Raises TypeError for what has no place in JSON.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        if finite:
+            raise ValueError(f"{value} has no canonical form: give a finite number")
+        return None
+    if isinstance(value, dict):
+        return {str(key): plain(item, finite=finite) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, finite=finite) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars, jax arrays
+        return plain(value.tolist(), finite=finite)
+    raise TypeError(f"a {type(value).__name__} cannot be stored as JSON: {value!r}")
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, floats by repr. Raises ValueError for NaN and infinities."""
+    return json.dumps(plain(value, finite=True), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def cell_id(identity: dict[str, Any]) -> str:
+    """16 hex digits that name a cell: the same for equal identities, on every machine."""
+    return _sha256(identity)[:16]
+
+
+def comparable(record: dict[str, Any]) -> dict[str, Any]:
+    """What two runs of one cell must agree on: all but the checksum and every `timing` and `environment`."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: strip(item) for key, item in value.items() if key not in ("timing", "environment")}
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    return strip({key: value for key, value in record.items() if key != "checksum"})
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the libraries a record was made with."""
+    import jax
+
+    devices = jax.devices()
+    versions = {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+    return {
+        "device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
+        "cpu_count": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {**versions, "trajclust_jax": __version__},
+    }
+
+
+class Results:
+    """The results folder. Several processes, on several hosts, may use one at the same time."""
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.cells = self.folder / "cells"
+
+    def write(self, id: str, record: dict[str, Any]) -> Path:
+        """Stores a finished cell, replacing an earlier record. A reader sees the old or the new one, never a part."""
+        self.cells.mkdir(parents=True, exist_ok=True)
+        _sweep(self.cells)
+        body = plain({key: value for key, value in record.items() if key != "checksum"})
+        path = self._path(id, "json")
+        _write_whole(path, _pretty({**body, "checksum": _sha256(body)}) + "\n")
+        return path
+
+    def read(self, id: str) -> dict[str, Any] | None:
+        """The record of a cell; None where it is not finished. Raises RecordError where it is damaged."""
+        path = self._path(id, "json")
+        try:
+            record = json.loads(path.read_bytes())
+            body = {key: value for key, value in record.items() if key != "checksum"}
+            sound = record.get("checksum") == _sha256(body)
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError):  # not JSON, not UTF-8, not an object
+            sound = False
+        if not sound:
+            raise RecordError(f"{path}: damaged record (its checksum does not match); delete it to compute it again")
+        return record
+
+    def ids(self) -> list[str]:
+        """The finished cells, sorted."""
+        return sorted(path.stem for path in self.cells.glob("[!.]*.json"))
+
+    def all(self) -> list[dict[str, Any]]:
+        """All records, sorted by id. Raises RecordError at a damaged one."""
+        return [record for id in self.ids() if (record := self.read(id)) is not None]
+
+    def work(self, id: str) -> Path:
+        """Where the cell keeps its checkpoints. Not created here."""
+        return self.folder / "work" / _checked(id)
+
+    def lease(self, id: str, *, heartbeat: float = 5.0, stale_after: float = 60.0) -> "Lease | None":
+        """The right to compute a cell; None while another live process has it. See `Lease`."""
+        self.cells.mkdir(parents=True, exist_ok=True)
+        return Lease.acquire(self._path(id, "lease"), heartbeat=heartbeat, stale_after=stale_after)
+
+    def _path(self, id: str, suffix: str) -> Path:
+        return self.cells / f"{_checked(id)}.{suffix}"
+
+
+class _Seen(NamedTuple):
+    """A lease file at one moment. Two that are equal show the same file without a heartbeat between."""
+
+    inode: int
+    mtime_ns: int
+    text: str
+
+
+class Lease:
+    """The sole right to something, held by a file that this process keeps fresh.
+
+    A lease is stale when its file was not touched for `stale_after` seconds or, seen from the same machine, when its
+    process is gone; then the next one who asks takes it. A holder that slept through that (a suspended laptop) finds
+    `lost` True and must throw its work away.
+
+    Two things make taking over safe. Where the file system has locks, deciding and taking is one critical section.
+    Where it has none, a stale file is renamed away, and given back if it turns out not to be the one judged stale;
+    then three processes within the same milliseconds could still make two believe they hold it, until `lost` tells.
+    """
+
+    def __init__(self, path: Path, text: str, heartbeat: float):
+        self._path, self._text, self._heartbeat = path, text, heartbeat
+        self._taken, self._stop = False, threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease {path.name}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def acquire(cls, path: Path, *, heartbeat: float = 5.0, stale_after: float = 60.0) -> Self | None:
+        """The lease, or None while another live process, or another holder in this one, has it."""
+        if not 0 < heartbeat < stale_after:
+            raise ValueError(f"heartbeat must lie between 0 and stale_after, got {heartbeat} and {stale_after}")
+        token, pid = uuid.uuid4().hex, os.getpid()
+        holder = {"token": token, "pid": pid, "started": _started(pid), "host": _host(), "time": time.time()}
+        text = json.dumps(holder)
+        # The file appears under its name complete, by a link, so nobody ever sees an empty lease.
+        claim = path.with_name(f".{path.name}.{token}.tmp")
+        claim.write_text(text)
+        try:
+            with _critical_section(path.parent) as entered:
+                held = entered and _claim(claim, path, stale_after)
+        finally:
+            claim.unlink(missing_ok=True)
+        return cls(path, text, heartbeat) if held else None
+
+    @property
+    def lost(self) -> bool:
+        """True if another process took the lease, or someone removed its file."""
+        if not self._taken and not self._stop.is_set():
+            with contextlib.suppress(OSError):  # a passing trouble of a network disk does not end a run
+                self._taken = not self._is_mine()
+        return self._taken
+
+    def release(self) -> None:
+        """Gives the lease back. Does nothing where it was lost, or released before."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join()
+        with _critical_section(self._path.parent):
+            if self._is_mine():
+                self._path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+    def _is_mine(self) -> bool:
+        seen = _look(self._path)
+        return seen is not None and seen.text == self._text
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._heartbeat):
+            # Any other OSError may be a passing trouble of a network disk: the next beat tries again.
+            with contextlib.suppress(OSError):
+                try:
+                    # Touching the open file, not the name: never keeps another's lease alive.
+                    with open(self._path) as file:
+                        if file.read() != self._text:
+                            self._taken = True
+                            return
+                        os.utime(file.fileno())
+                except FileNotFoundError:
+                    self._taken = True
+                    return
+
+
+def _claim(claim: Path, path: Path, stale_after: float) -> bool:
+    if _link(claim, path):
+        return True
+    seen = _look(path)
+    if seen is None:  # released just now
+        return _link(claim, path)
+    # "Now" is the claim's mtime, given by the same file system: the hosts' clocks play no part.
+    if not _is_stale(seen, os.stat(claim).st_mtime_ns, stale_after):
+        return False
+    aside = claim.with_suffix(".aside.tmp")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return _link(claim, path)
+    judged = _look(aside) == seen
+    if not judged:  # it came alive, or is a newer holder's
+        _link(aside, path)
+    os.unlink(aside)
+    return judged and _link(claim, path)
+
+
+def _link(source: Path, path: Path) -> bool:
+    """Creates `path` with the source's content, at once and only if it does not exist."""
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _look(path: Path) -> _Seen | None:
+    try:
+        with open(path) as file:
+            status = os.fstat(file.fileno())
+            return _Seen(status.st_ino, status.st_mtime_ns, file.read())
+    except FileNotFoundError:
+        return None
+
+
+def _is_stale(seen: _Seen, now_ns: int, stale_after: float) -> bool:
+    if now_ns - seen.mtime_ns > stale_after * 1e9:
+        return True
+    try:
+        holder = json.loads(seen.text)
+        host, pid, started = holder["host"], holder["pid"], holder["started"]
+    except (ValueError, TypeError, KeyError):
+        return False  # not written by this code: only its age can tell
+    if host != _host():
+        return False
+    now = _started(pid)
+    return now is None or bool(now and started and now != started)
+
+
+@contextlib.contextmanager
+def _critical_section(folder: Path, patience: float = 5.0) -> Iterator[bool]:
+    """One process at a time, freed by the kernel when it dies. Yields False if it stayed busy."""
+    with open(folder / ".lock", "a") as file:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    yield False
+                    return
+                time.sleep(0.002)
+            except OSError:  # a file system without locks
+                break
+            else:
+                break
+        try:
+            yield True
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a fork inherited the file
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, to tell it from a later one of the same number; "" if unknown, None if it is gone."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass  # alive, and another user's
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    state, started = fields[0], fields[19]
+    return None if state in "ZX" else started
+
+
+def _host() -> str:
+    """Where process numbers mean the same: host name, boot and, in containers, process namespace."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "x") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name itself must survive a power cut
+    finally:
+        os.close(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes left behind."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                path.unlink()
+
+
+def _pretty(value: Any, indent: str = "") -> str:
+    """Indented JSON in which a list of numbers stays on one line, so that diffs can be read."""
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        rows = [f"{json.dumps(key)}: {_pretty(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(inner + row for row in rows) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return "[\n" + ",\n".join(inner + _pretty(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False)
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def _checked(id: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", id):
+        raise ValueError(f"cell id {id!r}: letters, digits, '_', '.' and '-' only")
+    return id
