@@ -38,6 +38,7 @@ class Phase(NamedTuple):
     start: Callable[[jax.Array, Any, Any], tuple[Any, Info]]  # (key, data, previous phase's state)
     step: Callable[[Any, Any, jax.Array], tuple[Any, Info]] | None  # (state, data, iteration), or None
     budget: int  # at most so many iterations
+    light_start: bool = False  # start computes little: compile it quickly rather than well
 
 
 class Method(Protocol):
@@ -110,7 +111,8 @@ def fit(
             phase = phases[index]
             if iteration is None:
                 keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), index) for seed in seeds])
-                start = run.compile(jax.vmap(phase.start, (0, None, None if state is None else 0)), keys, data, state)
+                start = jax.vmap(phase.start, (0, None, None if state is None else 0))
+                start = run.compile(start, keys, data, state, light=phase.light_start)
                 state, info = start(keys, data, state)
                 iteration = 0
                 run.report(phase, iteration, state, info, score, callbacks)
@@ -184,10 +186,12 @@ class _Run:
     def run_seconds(self) -> float:
         return self.earlier_seconds + time.perf_counter() - self.begun - self.compiled_now
 
-    def compile(self, fn: Callable, *args: Any, donate: bool = False) -> Callable:
+    def compile(self, fn: Callable, *args: Any, donate: bool = False, light: bool = False) -> Callable:
         """Compiles `fn` for `args`, the time counted apart."""
         began = time.perf_counter()
-        compiled = jax.jit(fn, donate_argnums=(0,) if donate else ()).lower(*args).compile()
+        # Drawing initial parameters is a second of work and, fully optimised, five of compilation.
+        options = {"xla_backend_optimization_level": 0} if light else None
+        compiled = jax.jit(fn, donate_argnums=(0,) if donate else ()).lower(*args).compile(compiler_options=options)
         self.compiled_now += time.perf_counter() - began
         self.compile_seconds += time.perf_counter() - began
         return compiled

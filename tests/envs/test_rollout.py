@@ -158,3 +158,23 @@ def test_policies_with_parameters_do_not_recompile():
     assert _collect._cache_size() == before
     assert (down.actions == 1).all()
     assert (right.actions == 3).all()
+
+
+def test_log_likelihoods_sum_the_scores_of_real_steps():
+    env = ENVS["Diagonal-v0"]
+    params = env.default_params.replace(max_steps_in_episode=LIMIT)
+    score = Partial(env.expert_log_probs)
+    data = rollout(env, expert_policy(env, 1), jax.random.key(0), NUM, params, score)
+    choices = np.array(
+        [
+            jax.vmap(lambda i, k=k: env.expert_action(k, None, None, env.state_from_id(i), params))(jnp.arange(81))
+            for k in range(5)
+        ]
+    )
+    cells = data.table[..., 1].reshape(-1, 81).argmax(1)[data.observations]
+    differs = (choices[:, cells] != data.actions) & (np.arange(LIMIT) < data.lengths[:, None])
+    assert data.log_likelihoods.dtype == np.float32
+    np.testing.assert_array_equal(data.log_likelihoods, np.where(differs.any(-1), -np.inf, 0.0).T)
+    assert not data.log_likelihoods[:, 1].any()
+    assert np.isneginf(data.log_likelihoods[:, 0]).any()
+    assert rollout(env, expert_policy(env, 1), jax.random.key(0), NUM, params).log_likelihoods.shape == (NUM, 0)

@@ -54,7 +54,7 @@ class PGKmeans:
     """R: independent restarts, the best of which is chosen by J (B.4.1)."""
     policy: PolicyKind = "mlp"
     """Policy class: a table, an MLP of the observation, or a GRU over the observations so far."""
-    iterations: int = 25
+    iterations: int = 20
     """At most so many EM iterations."""
     first_steps: int = 5
     """Gradient steps of the first M-step: long ones would freeze the random partition."""
@@ -64,9 +64,9 @@ class PGKmeans:
     """How clusters are merged; `printed` is Algorithm 4 to the letter (worse: see `merging`)."""
     polish_iterations: int = 6
     """EM iterations after merging, with fresh policies; 0 leaves the polish out, as in the paper."""
-    polish_first_steps: int = 300
+    polish_first_steps: int = 200
     """Gradient steps of the polish's first M-step, on the merged clusters."""
-    polish_steps: int = 60
+    polish_steps: int = 50
     """Gradient steps of its later M-steps."""
     tolerance: float = 1e-4
     """A restart has converged when no assignment changes, or when J grows by less than this a step."""
@@ -113,9 +113,9 @@ class PGKmeans:
 
     def phases(self) -> tuple[Phase, ...]:
         """EM, merge, polish; a phase that the settings make empty is left out."""
-        em = Phase("em", self._start, self._em_step, self.iterations)
+        em = Phase("em", self._start, self._em_step, self.iterations, light_start=True)
         merge = Phase("merge", self._merge, None, 0)
-        polish = Phase("polish", self._restart, self._polish_step, self.polish_iterations)
+        polish = Phase("polish", self._restart, self._polish_step, self.polish_iterations, light_start=True)
         return (em,) + ((merge,) if self.extra_clusters else ()) + ((polish,) if self.polish_iterations else ())
 
     def result(self, state: State, prepared: "Prepared") -> Clustering:
