@@ -46,6 +46,7 @@ def draw_trajectories(
     final_cells: ArrayLike | None = None,
     max_per_group: int = 40,
     columns: int = 5,
+    counts: Sequence[int] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
     """Trajectories in the grid, coloured by group (a policy or a cluster): a panel a group, or all in `ax`.
@@ -64,6 +65,7 @@ def draw_trajectories(
         final_cells: `[N, 2]`, the cell after the last step, where the lines should go on to it.
         max_per_group: the first this many of each group are drawn.
         columns: panels side by side at most.
+        counts: `[G]`, the groups' sizes, where the trajectories given are a sample of them.
         ax: draw every group in these axes, with a legend.
     """
     cells, lengths, groups = np.asarray(cells), np.asarray(lengths), np.asarray(groups)
@@ -75,7 +77,8 @@ def draw_trajectories(
     rng = np.random.default_rng(0)
     offsets = rng.uniform(-0.3, 0.3, (len(paths), 2))
     members = [np.flatnonzero(groups == group) for group in range(len(names))]
-    titles = [f"{name} (n = {len(member):,})" for name, member in zip(names, members, strict=True)]
+    counts = [len(member) for member in members] if counts is None else counts
+    titles = [f"{name} (n = {count:,})" for name, count in zip(names, counts, strict=True)]
 
     def draw(ax, group):
         chosen = members[group][:max_per_group]

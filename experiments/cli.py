@@ -81,7 +81,7 @@ class Run:
     def run(self) -> None:
         from experiments.methods import select
         from experiments.progress import Progress
-        from experiments.report import table_records, write_table
+        from experiments.report import write_table
         from experiments.runner import default_results, run_cells
         from experiments.tables import get_table
         from trajclust_jax.records import Results
@@ -276,7 +276,9 @@ class Report:
 
         results = Results(default_results() if self.results is None else self.results)
         if not results.ids():
-            raise UsageError(f"{results.folder} holds no records: run a table first, e.g. trajclust run pgkmeans/table1")
+            raise UsageError(
+                f"{results.folder} holds no records: run a table first, e.g. trajclust run pgkmeans/table1"
+            )
         written = write_report(results, self.out)
         if self.json:
             return _print_json({"out": str(self.out), "tables": written})

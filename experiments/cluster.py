@@ -29,7 +29,14 @@ from trajclust_jax.training import Fit, fit
 
 
 def cluster_dataset(
-    dataset: Dataset, method_name: str, num_clusters: int, seed: int, out: Path, track: str, progress: Progress, **settings
+    dataset: Dataset,
+    method_name: str,
+    num_clusters: int,
+    seed: int,
+    out: Path,
+    track: str,
+    progress: Progress,
+    **settings,
 ) -> dict[str, Any]:
     """Clusters a dataset and writes `out`; returns its summary.
 
@@ -190,13 +197,14 @@ def overview(trajectories: Trajectories, clustering: Clustering, returns: np.nda
 def grid_figure(trajectories: Trajectories, assignments: np.ndarray, num_clusters: int) -> Figure | None:
     """Trajectories in the grid, a panel a cluster, for observations that are grid-world maps; else None."""
     shape = trajectories.observation_shape
-    if not (isinstance(trajectories.observations, Codebook) and len(shape) == 3 and shape[:2] == (9, 9) and shape[2] >= 3):
+    if not (
+        isinstance(trajectories.observations, Codebook) and len(shape) == 3 and shape[:2] == (9, 9) and shape[2] >= 3
+    ):
         return None
     table = np.asarray(trajectories.observations.table)
     if not np.isin(table, (0, 1)).all() or not (table[..., 1].sum((1, 2)) == 1).all():
         return None
     cells = cells_from_observations(table)
-    sizes = np.bincount(assignments, minlength=num_clusters)
     goal = np.stack(np.nonzero(table[0, :, :, 2]), axis=-1)
     return draw_trajectories(
         cells[np.asarray(trajectories.observations.ids)],
@@ -204,6 +212,6 @@ def grid_figure(trajectories: Trajectories, assignments: np.ndarray, num_cluster
         assignments,
         walls=table[0, :, :, 0].astype(bool),
         goal=goal[0] if len(goal) else (-1, -1),
-        names=[f"cluster {k + 1} ({size:,})" for k, size in enumerate(sizes)],
+        names=[f"cluster {k + 1}" for k in range(num_clusters)],
         final_cells=cells[np.asarray(trajectories.final_observations.ids)],
     )

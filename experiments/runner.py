@@ -154,6 +154,7 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress) -
             score=score,
             callbacks=[show, lambda event: tracker.log(event.total, _tracked(event))],
             checkpoint_dir=results.work(id),
+            checkpoint_seconds=float(os.environ.get("TRAJCLUST_CHECKPOINT_SECONDS", 20)),
         )
         clustering = outcome.result
         assignments = np.asarray(clustering.assignments)
@@ -202,4 +203,3 @@ def _sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str,
 def default_results() -> str:
     """The results folder of commands that are given none: `$TRAJCLUST_RESULTS`, else `results`."""
     return os.environ.get("TRAJCLUST_RESULTS", "results")
-

@@ -55,7 +55,7 @@ def test_experts_follow_their_rules_in_all_states(name):
 
     @jax.jit
     def actions(index):
-        act = lambda i: env.expert_action(index, None, None, env.state_from_id(i), params)  # noqa: E731
+        act = lambda i: env.expert_action(index, None, None, env.state_from_id(i), params)
         return jax.vmap(act)(jnp.asarray(ids))
 
     for expert in range(len(env.experts)):

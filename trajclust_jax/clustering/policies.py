@@ -339,7 +339,7 @@ class TransitionPolicy(NetworkPolicy):
         """`num_steps` Adam steps of K members, each on transitions drawn uniformly from its own cluster."""
         num_clusters = jax.tree.leaves(members)[0].shape[0]
         lengths, chunks, network = data.lengths, data.chunks, self.network(data)
-        order, first, sizes = sorted_by_cluster(assignments, num_clusters, lengths)
+        order, first, _ = sorted_by_cluster(assignments, num_clusters, lengths)
         ends = jnp.cumsum(lengths[order])  # transitions up to and with each trajectory, clusters in turn
         begin = jnp.concatenate([jnp.zeros(1, ends.dtype), ends])[first]
         num_transitions = jnp.zeros(num_clusters, jnp.int32).at[assignments].add(lengths)

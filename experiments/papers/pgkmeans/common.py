@@ -123,7 +123,9 @@ def nmi_bars(grouped: dict[str, dict[str, list[dict[str, Any]]]], published: dic
             mean = values.mean()
             ax.bar(position, mean, width=0.6, color=PALETTE[position], zorder=2)
             ax.errorbar(position, mean, [[mean - low], [high - mean]], color="black", capsize=4, linewidth=1, zorder=3)
-            ax.plot(np.linspace(-0.15, 0.15, len(values)) + position, values, ".", color="black", markersize=3, zorder=4)
+            ax.plot(
+                np.linspace(-0.15, 0.15, len(values)) + position, values, ".", color="black", markersize=3, zorder=4
+            )
         ceiling = methods[ORACLE][0]["scores"]["nmi"]
         ax.axhline(ceiling, color="black", linewidth=1, linestyle="--", label=f"oracle {ceiling:.3f}", zorder=1)
         if dataset in published:
@@ -146,14 +148,14 @@ def sample_figure(record: dict[str, Any]) -> Figure:
     for row, path in zip(cells, sample["paths"], strict=True):
         row[: len(path)] = np.stack(np.divmod(path, 10), axis=-1)
         lengths.append(len(path))
-    names = [f"{name} ({count:,})" for name, count in zip(sample["names"], sample["counts"], strict=True)]
     return draw_trajectories(
         cells,
         np.array(lengths),
         np.array(sample["groups"]),
         walls=params.walls,
         goal=params.goal,
-        names=names,
+        names=sample["names"],
+        counts=sample["counts"],
         places=getattr(params, "ball_places", None),
     )
 

@@ -50,8 +50,8 @@ def render(records: Records):
     minutes = ", ".join(f"{common.TITLES[k]} {v:g}" for k, v in PUBLISHED_MINUTES.items())
     notes = [
         *common.provenance_lines(records),
-        "- PG-Kmeans: best of 5 restarts by J after polish; mean ± std over seeds. Paper: 20,000 trajectories a policy.",
-        "- Oracle: Bayes assignment under the true experts, ties to the first expert (mean over random ties in brackets).",
+        "- PG-Kmeans: best of 5 restarts by J after polish; mean ± std over seeds. The paper has 20,000 a policy.",
+        "- Oracle: Bayes assignment under the true experts, ties to the first (random ties in brackets).",
         f"- The paper's minutes for ONE seed, best of 5, on an RTX A6000 (its Table 6): {minutes}.",
     ]
     text = "# PG-Kmeans paper, Table 1 (GridWorld rows)\n\n"

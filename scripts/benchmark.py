@@ -1,0 +1,335 @@
+"""Times each hot path beside its reference, in one run on this machine, and prints ratios.
+
+    python scripts/benchmark.py                        on Diagonal, 1,000 trajectories a policy
+    python scripts/benchmark.py --json --size 200
+
+Compile time is reported apart. Every time is the best of `--repeats` runs: the least disturbed one.
+"""
+
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from gymnax.environments.misc.rooms import FourRooms
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import envs
+from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
+from trajclust_jax.data import Trajectories, dense, make
+from trajclust_jax.networks import ensemblize, member_keys
+from trajclust_jax.records import environment
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Times the hot paths beside their references. Example: python scripts/benchmark.py --size 1000"""
+
+    dataset: str = "diagonal"
+    """A registered grid-world dataset."""
+    size: int = 1000
+    """Trajectories a policy."""
+    restarts: int = 5
+    """R."""
+    clusters: int = 7
+    """K."""
+    num_envs: int = 2048
+    """Batch of the environment steps."""
+    env_steps: int = 200
+    """Steps of each environment in the batch."""
+    repeats: int = 3
+    """Runs of each timing, of which the best counts."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclasses.dataclass
+class Row:
+    """One hot path: seconds (or a rate) of ours and of the reference, and how many times better ours is."""
+
+    name: str
+    ours: float
+    reference_name: str
+    reference: float
+    ratio: float
+    unit: str
+    compile_seconds: float
+
+
+def timed(fn: Callable, *args: Any, repeats: int) -> tuple[float, float, Any]:
+    """Best seconds of a run, seconds to compile, and the result."""
+    began = time.perf_counter()
+    compiled = jax.jit(fn).lower(*args).compile()
+    compile_seconds = time.perf_counter() - began
+    jax.block_until_ready(compiled(*args))
+    best = np.inf
+    for _ in range(repeats):
+        began = time.perf_counter()
+        out = jax.block_until_ready(compiled(*args))
+        best = min(best, time.perf_counter() - began)
+    return best, compile_seconds, out
+
+
+def environment_rows(config: Benchmark) -> list[Row]:
+    """Steps a second, auto-reset and observations included, beside gymnax's FourRooms with visual observations."""
+
+    def rate(env):
+        params = env.default_params
+
+        def episode(key):
+            key, key_reset = jax.random.split(key)
+            obs, state = env.reset(key_reset, params)
+
+            def step(carry, key):
+                _, state = carry  # the observation is carried so that it is made at every step
+                key_action, key_step = jax.random.split(key)
+                action = env.action_space(params).sample(key_action)
+                obs, state, reward, _, _, info = env.step(key_step, state, action, params)
+                return (obs, state), (reward, info["final_observation"].ravel()[0])
+
+            return jax.lax.scan(step, (obs, state), jax.random.split(key, config.env_steps))
+
+        keys = jax.random.split(jax.random.key(0), config.num_envs)
+        seconds, compile_seconds, _ = timed(jax.vmap(episode), keys, repeats=config.repeats)
+        return config.num_envs * config.env_steps / seconds, compile_seconds
+
+    reference, _ = rate(FourRooms(use_visual_obs=True))
+    rows = []
+    for name in envs.ENVIRONMENTS:
+        ours, compile_seconds = rate(gymnax.make(name)[0])
+        rows.append(
+            Row(
+                f"{name} steps",
+                ours,
+                "gymnax FourRooms, visual",
+                reference,
+                ours / reference,
+                "steps/s",
+                compile_seconds,
+            )
+        )
+    return rows
+
+
+def setting(policies: NetworkPolicy, trajectories: Trajectories, config: Benchmark):
+    """Prepared data, fresh members `[R, K]` and random assignments `[R, N']`."""
+    data = jax.device_put(policies.prepare(trajectories, config.restarts * config.clusters))
+    members = ensemblize(lambda key: policies.init(key, data), 2)(
+        member_keys(jax.random.key(0), config.restarts, config.clusters)
+    )
+    assignments = jax.random.randint(jax.random.key(1), (config.restarts, data.num_slots), 0, config.clusters)
+    return data, members, assignments
+
+
+def e_step(policies: NetworkPolicy, data: MixtureData) -> Callable:
+    """Log-likelihoods `[C, R, K, n]` of all trajectories under all members."""
+    return lambda params: jax.lax.map(policies.scorer(params, data), data.chunks)
+
+
+def m_step(policies: NetworkPolicy, data: MixtureData, num_steps: int) -> Callable:
+    """`num_steps` gradient steps of all members."""
+
+    def step(members, assignments):
+        keys = member_keys(jax.random.key(2), assignments.shape[0])
+        return ensemblize(lambda m, a, key: policies.fit(m, a, data, key, num_steps), 1)(members, assignments, keys)
+
+    return step
+
+
+def dense_m_step(policies: TransitionPolicy, data: MixtureData, config: Benchmark) -> Callable:
+    """The same full-batch gradient step from every transition's observation: what the counts replace."""
+    network = policies.network(data)
+    lengths = data.lengths
+    inputs = data.chunks.inputs.reshape(data.num_slots, *data.chunks.inputs.shape[2:])
+    actions = data.chunks.actions.reshape(data.num_slots, -1)
+    mask = jnp.arange(actions.shape[1]) < lengths[:, None]
+
+    def step(members, assignments):
+        def one(member, assigned, k):
+            weight = (mask & (assigned == k)[:, None]) / jnp.maximum((lengths * (assigned == k)).sum(), 1)
+            loss = lambda params: -(network.apply(params, inputs).log_prob(actions) * weight).sum()
+            return policies.update(loss, member, jnp.bool_(True))
+
+        # One member after another: all at once would need the activations of every transition times 35.
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), members)
+        restart, cluster = jnp.divmod(jnp.arange(config.restarts * config.clusters), config.clusters)
+        return jax.lax.map(lambda x: one(x[0], assignments[x[1]], x[2]), (flat, restart, cluster))
+
+    return step
+
+
+def mlp_flops(rows: int, inputs: int, actions: int, backward: bool) -> float:
+    """Floating-point operations of one member's MLP on `rows` observations (FC 128-128 and the head)."""
+    layers = [(inputs, 128), (128, 128), (128, actions)]
+    passes = [1 + backward * (1 if i == 0 else 2) for i in range(3)]  # no gradient in the inputs
+    return float(sum(2 * rows * a * b * n for (a, b), n in zip(layers, passes, strict=True)))
+
+
+def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
+    """All rows, and facts of the run."""
+    rows, facts = [], {}
+    dataset = make(config.dataset, config.size, 0)
+    coded = dataset.trajectories
+    raw = coded.replace(observations=np.asarray(dense(coded.observations)))
+    raw = raw.replace(final_observations=np.asarray(dense(coded.final_observations)))
+    repeats, num_members = config.repeats, config.restarts * config.clusters
+    facts |= {"trajectories": coded.num_trajectories, "transitions": int(np.asarray(coded.lengths).sum())}
+    facts |= {"distinct_observations": len(coded.observations.table), "members": num_members}
+
+    a = jax.random.normal(jax.random.key(0), (2048, 2048))
+    seconds, _, _ = timed(lambda a: a @ a, a, repeats=repeats)
+    peak = 2 * 2048**3 / seconds
+    facts["matmul_flops"] = peak
+
+    def stages():
+        yield environment_rows(config)
+
+        counted, transition, history = CountedPolicy(), TransitionPolicy(), HistoryPolicy()
+        data, members, assignments = setting(counted, coded, config)
+        dense_data, _, _ = setting(transition, raw, config)
+
+        ours, compile_ours, exact = timed(e_step(counted, data), members.params, repeats=repeats)
+        reference, _, full = timed(e_step(transition, dense_data), members.params, repeats=1)
+        order = lambda x, d: np.moveaxis(np.asarray(x), 0, 2).reshape(num_members, -1)[:, np.asarray(d.rank)]
+        facts["e_step_largest_difference"] = float(np.abs(order(exact, data) - order(full, dense_data)).max())
+        yield [Row("E-step, MLP, counts", ours, "dense path", reference, reference / ours, "s", compile_ours)]
+
+        steps = 10
+        ours, compile_ours, _ = timed(m_step(counted, data, steps), members, assignments, repeats=repeats)
+        # Assignments are by slot; both orders are by length, so that they are the same trajectories.
+        slots = jnp.zeros((config.restarts, dense_data.num_slots), jnp.int32)
+        slots = slots.at[:, : coded.num_trajectories].set(assignments[:, : coded.num_trajectories])
+        reference, _, dense_fit = timed(dense_m_step(transition, dense_data, config), members, slots, repeats=1)
+        _, _, one_step = timed(m_step(counted, data, 1), members, assignments, repeats=1)
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), one_step.params)
+        difference = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), flat, dense_fit.params)
+        facts["m_step_largest_difference"] = max(jax.tree.leaves(difference))
+        yield [
+            Row(
+                "M-step, MLP, counts, one gradient step",
+                ours / steps,
+                "dense path, full batch",
+                reference,
+                reference * steps / ours,
+                "s",
+                compile_ours,
+            )
+        ]
+
+        rate = num_members * mlp_flops(*data.table.shape, data.action_size, backward=True) * steps / ours
+        yield [
+            Row("M-step, MLP, counts, FLOP/s", rate, "matmul 2048 x 2048", peak, rate / peak, "FLOP/s", compile_ours)
+        ]
+
+        lone = jax.tree.map(lambda x: x[:1, :1], members)
+        single = jax.jit(m_step(counted, data, steps)).lower(lone, assignments[:1] * 0).compile()
+        one_by_one = [
+            jax.tree.map(lambda x, r=r, k=k: x[r : r + 1, k : k + 1], members)
+            for r in range(config.restarts)
+            for k in range(config.clusters)
+        ]
+        jax.block_until_ready(single(one_by_one[0], assignments[:1] * 0))
+        best = np.inf
+        for _ in range(repeats):
+            began = time.perf_counter()
+            jax.block_until_ready([single(member, assignments[:1] * 0) for member in one_by_one])
+            best = min(best, time.perf_counter() - began)
+        yield [
+            Row(
+                f"M-step, MLP, {num_members} members vmapped, {steps} gradient steps",
+                ours,
+                "Python loop over members",
+                best,
+                best / ours,
+                "s",
+                compile_ours,
+            )
+        ]
+
+        data, members, assignments = setting(history, coded, config)
+        ours, compile_ours, _ = timed(e_step(history, data), members.params, repeats=1)
+        steps_run = float((np.asarray(data.chunks.max_length) * data.chunks.lengths.shape[1]).sum())
+        per_step = 2 * (64 * 192 + 64 * 128 + 128 * data.action_size)
+        rate = num_members * steps_run * per_step / ours
+        yield [Row("E-step, GRU, FLOP/s", rate, "matmul 2048 x 2048", peak, rate / peak, "FLOP/s", compile_ours)]
+        facts["gru_e_step_seconds"] = ours
+        raw_data, _, _ = setting(history, raw, config)
+        reference, _, _ = timed(e_step(history, raw_data), members.params, repeats=1)
+        yield [
+            Row(
+                "E-step, GRU, features on the codebook",
+                ours,
+                "features of every step",
+                reference,
+                reference / ours,
+                "s",
+                compile_ours,
+            )
+        ]
+        ours, compile_ours, _ = timed(m_step(history, data, 2), members, assignments, repeats=1)
+        reference, _, _ = timed(m_step(history, raw_data, 2), members, assignments, repeats=1)
+        yield [
+            Row(
+                "M-step, GRU, one gradient step",
+                ours / 2,
+                "features of every step",
+                reference / 2,
+                reference / ours,
+                "s",
+                compile_ours,
+            )
+        ]
+
+    console = Console(stderr=True)
+    for stage in track(stages(), description="timing", total=8, console=console, disable=not console.is_terminal):
+        rows += stage
+    facts["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    statistics = jax.devices()[0].memory_stats()
+    if statistics:
+        facts["peak_device_bytes"] = statistics.get("peak_bytes_in_use", 0)
+    return rows, facts
+
+
+def _readable(value: float, unit: str) -> str:
+    if unit == "s":
+        return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+    return f"{value / 1e9:.3g} G{unit}" if unit == "FLOP/s" else f"{value / 1e6:.3g} M{unit}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    config = tyro.cli(Benchmark, args=arguments, description=__doc__)
+    rows, facts = run(config)
+    machine = environment()
+    if config.json:
+        described = {"config": dataclasses.asdict(config), "rows": [dataclasses.asdict(row) for row in rows]}
+        print(json.dumps({**described, "facts": facts, "environment": machine}, indent=1))
+        return
+    table = Table("hot path", "ours", "reference", "", "times better", "compile s")
+    for row in rows:
+        ours, reference = _readable(row.ours, row.unit), _readable(row.reference, row.unit)
+        table.add_row(row.name, ours, row.reference_name, reference, f"{row.ratio:.2f}", f"{row.compile_seconds:.1f}")
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(table)
+    for name, value in facts.items():
+        console.print(f"{name.replace('_', ' ')}: {value:.4g}")
+    device = machine["device"]
+    console.print(
+        f"device: {device['count']} x {device['kind']}, {machine['cpu_count']} cores, jax {machine['versions']['jax']}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""The policy classes of a mixture: E-steps and M-steps against plain NumPy."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from trajclust_jax.clustering.policies import (
+    CountedPolicy,
+    HistoryPolicy,
+    TabularPolicy,
+    TransitionPolicy,
+    input_transform,
+    policy_for,
+    sorted_by_cluster,
+)
+from trajclust_jax.data import Trajectories
+from trajclust_jax.networks import ensemblize, member_keys
+
+R, K = 2, 3
+SMALL = 2000  # bytes: several chunks even for 30 trajectories
+
+
+def _members(policies, data, seed=0):
+    return ensemblize(lambda key: policies.init(key, data), 2)(member_keys(jax.random.key(seed), R, K))
+
+
+def _log_likelihoods(policies, data, params):
+    """`[R, K, N]` in the dataset's order."""
+    scores = jax.lax.map(policies.scorer(params, data), data.chunks)  # [C, R, K, n]
+    return np.asarray(jnp.moveaxis(scores, 0, 2).reshape(R, K, -1)[..., data.rank])
+
+
+def _reference(network_params, policies, data, trajectories):
+    """`[R, K, N]`: every trajectory on its own through the whole network."""
+    network, transform = policies.network(data), data.inputs
+    observations = trajectories.observations
+    table = None if data.table is None else np.asarray(observations.table)
+    out = np.zeros((R, K, trajectories.num_trajectories))
+    for n, length in enumerate(np.asarray(trajectories.lengths)):
+        steps = table[observations.ids[n, :length]] if table is not None else np.asarray(observations)[n, :length]
+        inputs, actions = transform(steps), np.asarray(trajectories.actions)[n, :length]
+        for r in range(R):
+            for k in range(K):
+                params = jax.tree.map(lambda x, r=r, k=k: x[r, k], network_params)
+                out[r, k, n] = network.apply(params, inputs).log_prob(actions).sum()
+    return out
+
+
+@pytest.mark.parametrize("budget", [SMALL, 10**9])
+@pytest.mark.parametrize("kind", ["counted", "transitions", "history", "history dense"])
+def test_scores_equal_running_every_trajectory_alone(random_data, dense, kind, budget):
+    trajectories = random_data(n=11, t=5)
+    if kind in ("transitions", "history dense"):
+        trajectories = dense(trajectories)
+    cls = {"counted": CountedPolicy, "transitions": TransitionPolicy}.get(kind, HistoryPolicy)
+    policies = cls(memory_budget=budget)
+    data = policies.prepare(trajectories, R * K)
+    assert (data.chunks.lengths.shape[0] > 1) == (budget == SMALL)
+    params = _members(policies, data).params
+    expected = _reference(params, policies, data, trajectories)
+    np.testing.assert_allclose(_log_likelihoods(policies, data, params), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_continuous_actions_and_normalised_observations_score_like_numpy():
+    rng = np.random.default_rng(0)
+    n, t = 7, 6
+    trajectories = Trajectories(
+        observations=(5 + 3 * rng.normal(size=(n, t, 4))).astype(np.float32),
+        actions=rng.normal(size=(n, t, 2)).astype(np.float32),
+        rewards=np.zeros((n, t), np.float32),
+        lengths=rng.integers(1, t + 1, n).astype(np.int32),
+        terminated=np.zeros(n, bool),
+        final_observations=np.zeros((n, 4), np.float32),
+    )
+    real = trajectories.observations[np.asarray(trajectories.mask)]
+    transform = input_transform(trajectories)
+    np.testing.assert_allclose(transform(real), (real - real.mean(0)) / real.std(0), atol=1e-4)
+    for cls in (TransitionPolicy, HistoryPolicy):
+        policies = cls(memory_budget=SMALL)
+        data = policies.prepare(trajectories, R * K)
+        params = _members(policies, data).params
+        expected = _reference(params, policies, data, trajectories)
+        np.testing.assert_allclose(_log_likelihoods(policies, data, params), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_counts_equal_a_loop(random_data):
+    trajectories = random_data()
+    policies = TabularPolicy(memory_budget=SMALL)
+    data = policies.prepare(trajectories, R * K)
+    assignments = np.random.default_rng(1).integers(0, K, trajectories.num_trajectories)
+    expected = np.zeros((K, 6, 4))
+    for n, length in enumerate(trajectories.lengths):
+        for t in range(length):
+            expected[assignments[n], trajectories.observations.ids[n, t], trajectories.actions[n, t]] += 1
+    slots = np.zeros(data.num_slots, np.int32)
+    slots[: len(assignments)] = assignments[data.order]
+    counts = policies.counts(jnp.asarray(slots), K, data)
+    np.testing.assert_array_equal(counts, expected)
+    # The closed-form M-step: smoothed relative frequencies.
+    members = ensemblize(lambda key: policies.init(key, data), 1)(member_keys(jax.random.key(0), K))
+    fitted = policies.fit(members, jnp.asarray(slots), data, jax.random.key(0), 0)
+    smoothed = expected + policies.smoothing
+    np.testing.assert_allclose(np.exp(fitted.params), smoothed / smoothed.sum(-1, keepdims=True), rtol=1e-5)
+
+
+def test_the_sufficient_statistics_equal_the_dense_path_at_5000_trajectories(random_data, dense):
+    trajectories = random_data(n=5000, t=12, rows=20)
+    counted = CountedPolicy()
+    data = counted.prepare(trajectories, R * K)
+    params = _members(counted, data).params
+    exact = _log_likelihoods(counted, data, params)
+    transitions = TransitionPolicy()
+    dense_data = transitions.prepare(dense(trajectories), R * K)
+    np.testing.assert_allclose(_log_likelihoods(transitions, dense_data, params), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_counted_gradient_step_is_the_gradient_over_all_transitions(random_data):
+    trajectories = random_data(n=9)
+    policies = CountedPolicy()
+    data = policies.prepare(trajectories, K)
+    member = jax.tree.map(lambda x: x[0, 0], _members(policies, data))
+    mask = np.asarray(trajectories.mask)
+    ids, actions = np.asarray(trajectories.observations.ids)[mask], np.asarray(trajectories.actions)[mask]
+
+    def mean_loss(params):
+        return -policies.network(data).apply(params, data.table[ids]).log_prob(actions).mean()
+
+    expected = policies.update(mean_loss, member, jnp.bool_(True)).params
+    one = jax.tree.map(lambda x: x[None], member)
+    fitted = policies.fit(one, jnp.zeros(data.num_slots, jnp.int32), data, jax.random.key(0), 1).params
+    for a, b in zip(jax.tree.leaves(fitted), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a[0], b, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["counted", "transitions", "history"])
+def test_each_member_learns_its_own_cluster_and_an_empty_one_stays(conflict, dense, kind):
+    """Two clusters that disagree on one observation; a third is empty."""
+    trajectories, labels = conflict(k=2, n=30)
+    if kind == "transitions":
+        trajectories = dense(trajectories)
+    cls = {"counted": CountedPolicy, "transitions": TransitionPolicy, "history": HistoryPolicy}[kind]
+    policies = cls(learning_rate=1e-2)
+    data = policies.prepare(trajectories, K)
+    slots = np.zeros(data.num_slots, np.int32)
+    slots[: len(labels)] = labels[data.order]
+    before = jax.tree.map(lambda x: x[0], _members(policies, data))
+    fitted = jax.jit(policies.fit, static_argnums=())(before, jnp.asarray(slots), data, jax.random.key(1), 60)
+    start = np.eye(3, dtype=np.float32)[[2]]  # every trajectory begins in the state of conflict
+    for k in range(2):
+        params = jax.tree.map(lambda x, k=k: x[k], fitted.params)
+        probabilities = np.exp(policies.network(data).apply(params, start).logits[0])
+        assert probabilities[k] > 0.9, (kind, k, probabilities)
+    for new, old in zip(jax.tree.leaves(fitted.params), jax.tree.leaves(before.params), strict=True):
+        np.testing.assert_array_equal(new[2], old[2])
+
+
+def test_sorting_by_cluster_leaves_fillers_last():
+    lengths = jnp.array([3, 1, 0, 2, 5, 0])
+    order, first, sizes = sorted_by_cluster(jnp.array([1, 0, 0, 1, 0, 1]), 3, lengths)
+    assert order.tolist() == [1, 4, 0, 3, 2, 5]
+    assert first.tolist() == [0, 2, 4]
+    assert sizes.tolist() == [2, 2, 0]
+
+
+def test_columns_that_are_always_zero_are_dropped_and_maps_stay_as_they_are(random_data):
+    trajectories = random_data()
+    table = np.concatenate([np.zeros((6, 3), np.uint8), trajectories.observations.table], axis=1)
+    trajectories = trajectories.replace(observations=trajectories.observations.replace(table=table))
+    transform = input_transform(trajectories)
+    assert transform.columns.tolist() == [3, 4, 5, 6, 7, 8]
+    np.testing.assert_array_equal(transform(table), np.eye(6))
+
+
+def test_the_policy_class_follows_the_data(random_data, dense):
+    coded, raw = random_data(), dense(random_data())
+    assert isinstance(policy_for("mlp", coded), CountedPolicy)
+    assert isinstance(policy_for("mlp", raw), TransitionPolicy)
+    assert isinstance(policy_for("gru", raw), HistoryPolicy)
+    assert isinstance(policy_for("tabular", coded), TabularPolicy)
+    with pytest.raises(ValueError, match="tabular"):
+        policy_for("tabular", raw)
+
+
+@pytest.mark.parametrize("cls", [CountedPolicy, HistoryPolicy, TransitionPolicy])
+def test_padding_changes_nothing(random_data, dense, cls):
+    trajectories = random_data(n=8)
+    if cls is TransitionPolicy:
+        trajectories = dense(trajectories)
+    pad = ~np.asarray(trajectories.mask)
+
+    def scores(trajectories):
+        policies = cls()
+        data = policies.prepare(trajectories, R * K)
+        members = _members(policies, data)
+        fit = lambda m, key: policies.fit(m, jnp.zeros(data.num_slots, jnp.int32), data, key, 3)
+        members = ensemblize(fit, 1)(members, member_keys(jax.random.key(1), R))
+        return _log_likelihoods(policies, data, members.params)
+
+    other = dataclasses.replace(trajectories, actions=np.where(pad, 3, trajectories.actions))
+    if cls is TransitionPolicy:
+        observations = np.where(pad[..., None], np.float32(7), trajectories.observations)
+        other = other.replace(observations=observations)
+        trajectories = trajectories.replace(observations=trajectories.observations.astype(np.float32))
+    np.testing.assert_array_equal(scores(trajectories), scores(other))

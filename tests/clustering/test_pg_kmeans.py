@@ -1,0 +1,204 @@
+"""PG-Kmeans as an algorithm: known answers, Theorem 5.1, independence of what must not matter."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from trajclust_jax.clustering import PGKmeans
+from trajclust_jax.data import make
+from trajclust_jax.metrics import batch_scores, nmi
+from trajclust_jax.training import fit
+
+QUICK = {
+    "restarts": 2,
+    "iterations": 6,
+    "patience": 0,
+    "polish_iterations": 2,
+    "polish_first_steps": 20,
+    "polish_steps": 5,
+}
+
+
+def quick(num_clusters, policy, **settings):
+    return PGKmeans.default(num_clusters, policy, **{**QUICK, **settings})
+
+
+def assert_same(a, b, objective_tolerance=0.0):
+    np.testing.assert_array_equal(a.assignments, b.assignments)
+    np.testing.assert_allclose(a.objective, b.objective, rtol=objective_tolerance)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("smoothing", [1e-3, 1.0])
+def test_theorem_5_1_the_objective_never_falls_and_em_ends(random_data, seed, smoothing):
+    """Tabular M-steps are exact, so that J (with its prior) rises until no assignment changes, in finite time."""
+    trajectories = random_data(n=60, t=12, rows=5, num_actions=3, seed=seed)
+    settings = {"restarts": 4, "extra_clusters": 0, "iterations": 500, "polish_iterations": 0}
+    method = PGKmeans.default(4, "tabular", **settings, policy_settings=(("smoothing", smoothing),))
+    outcome = fit(method, trajectories, 3)
+    objective = np.array([entry["objective"] for entry in outcome.history[1:]])  # [iterations, S, R]
+    steps = np.diff(objective, axis=0)
+    assert (steps >= -1e-6 * np.abs(objective[:-1])).all(), steps.min()
+    assert len(outcome.history) - 1 < 500
+    changed = np.array([entry["changed"] for entry in outcome.history])
+    assert (changed[-1] == 0).all()
+
+
+@pytest.mark.parametrize("policy", ["tabular", "mlp", "gru"])
+def test_policies_that_disagree_are_told_apart(conflict, policy):
+    trajectories, labels = conflict(k=3, n=60)
+    settings = {} if policy == "tabular" else {"iterations": 20, "restarts": 5, "polish_first_steps": 100}
+    outcome = fit(quick(3, policy, **settings), trajectories, 1)
+    assert nmi(labels, np.asarray(outcome.result.assignments[0])) == 1.0
+
+
+def test_the_result_is_consistent(conflict):
+    trajectories, _ = conflict(k=2, n=30)
+    outcome = fit(quick(2, "mlp"), trajectories, 2)
+    result = outcome.result
+    assert result.posterior.shape == result.log_likelihoods.shape == (2, 30, 2)
+    assert result.restart_assignments.shape == (2, 2, 30)
+    np.testing.assert_allclose(result.posterior.sum(-1), 1, rtol=1e-5)
+    for s in range(2):
+        best = int(result.restart[s])
+        assert result.restart_objectives[s, best] == result.restart_objectives[s].max() == result.objective[s]
+        np.testing.assert_array_equal(result.restart_assignments[s, best], result.assignments[s])
+        np.testing.assert_array_equal(result.log_likelihoods[s].argmax(-1), result.assignments[s])
+        np.testing.assert_allclose(result.log_likelihoods[s].max(-1).sum(), result.objective[s], rtol=1e-4)
+
+
+def test_small_takeball_reaches_its_ceiling():
+    dataset = make("takeball", 150, 0)
+    outcome = fit(PGKmeans.default(4, "tabular"), dataset.trajectories, 2)
+    ceiling = nmi(dataset.labels, dataset.true_log_likelihoods.argmax(1))
+    for assignments in np.asarray(outcome.result.assignments):
+        assert nmi(dataset.labels, assignments) > ceiling - 0.03
+
+
+@pytest.mark.parametrize("policy", ["tabular", "mlp", "gru"])
+def test_vmapped_equals_lone(policy):
+    """Seed 3 of ten equals seed 3 alone."""
+    trajectories = make("diagonal", 30, 0).trajectories
+    method = quick(5, policy, iterations=4)
+    many = fit(method, trajectories, 10).result
+    alone = fit(method, trajectories, [3]).result
+    assert_same(jax.tree.map(lambda x: x[3], many), jax.tree.map(lambda x: x[0], alone), objective_tolerance=1e-4)
+
+
+def test_a_restart_does_not_depend_on_the_others():
+    trajectories = make("diagonal", 30, 0).trajectories
+    two = fit(quick(5, "mlp", restarts=2), trajectories, 1).result
+    four = fit(quick(5, "mlp", restarts=4), trajectories, 1).result
+    np.testing.assert_array_equal(two.restart_assignments[0], four.restart_assignments[0, :2])
+
+
+def test_seeds_reproduce_bit_for_bit():
+    trajectories = make("diagonal", 30, 0).trajectories
+    first, second = (fit(quick(5, "mlp"), trajectories, 2).result for _ in range(2))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first.assignments[0], first.assignments[1])
+
+
+@pytest.mark.parametrize("labels", ["shuffled", "removed"])
+def test_labels_change_nothing_but_the_scores(labels):
+    dataset = make("diagonal", 30, 0)
+    truth = fit(quick(5, "mlp"), dataset.trajectories, 1, score=lambda a: batch_scores(dataset.labels, a))
+    score = None
+    if labels == "shuffled":
+        shuffled = np.random.default_rng(0).permutation(dataset.labels)
+        score = lambda a: batch_scores(shuffled, a)
+    other = fit(quick(5, "mlp"), dataset.trajectories, 1, score=score)
+    for a, b in zip(jax.tree.leaves(truth.result), jax.tree.leaves(other.result), strict=True):
+        np.testing.assert_array_equal(a, b)
+    names = ("objective", "changed", "used_clusters")
+    assert [[e[n] for n in names] for e in truth.history] == [[e[n] for n in names] for e in other.history]
+    assert truth.history[-1].get("nmi") != other.history[-1].get("nmi")
+
+
+def test_chunks_and_padding_change_nothing():
+    """The E-step's memory budget and the padded length are not part of the algorithm."""
+    trajectories = make("diagonal", 30, 0).trajectories
+    method = quick(5, "tabular")
+    expected = fit(method, trajectories, 1).result
+    small = dataclasses.replace(method, policy_settings=(("memory_budget", 10_000),))
+    assert_same(fit(small, trajectories, 1).result, expected, objective_tolerance=1e-6)
+    pad = lambda x: np.pad(np.asarray(x), [(0, 0), (0, 7)], constant_values=1)
+    longer = trajectories.replace(
+        observations=trajectories.observations.replace(ids=pad(trajectories.observations.ids)),
+        actions=pad(trajectories.actions),
+        rewards=pad(trajectories.rewards),
+    )
+    assert_same(fit(method, longer, 1).result, expected)
+
+
+@pytest.mark.parametrize("policy", ["tabular", "mlp", "gru"])
+@pytest.mark.parametrize(("n", "k", "extra"), [(1, 1, 0), (1, 1, 2), (3, 3, 2), (5, 1, 1)])
+def test_few_trajectories_many_clusters(conflict, policy, n, k, extra):
+    """One trajectory, as many clusters as trajectories, more clusters than trajectories: no NaN anywhere."""
+    trajectories, _ = conflict(n=n)
+    method = quick(k, policy, extra_clusters=extra, iterations=2, polish_iterations=1, polish_first_steps=2)
+    with jax.debug_nans(True):
+        result = fit(method, trajectories, 2).result
+    assert np.isfinite(result.objective).all()
+    assert np.isfinite(result.log_likelihoods).all()
+    assert ((result.assignments >= 0) & (result.assignments < k)).all()
+
+
+def test_identical_trajectories_of_one_step():
+    trajectories = jax.tree.map(lambda x: x, make("diagonal", 2, 0).trajectories)
+    same = trajectories.replace(
+        observations=trajectories.observations.replace(ids=np.zeros((10, 1), np.int32)),
+        actions=np.zeros((10, 1), np.int32),
+        rewards=np.zeros((10, 1), np.float32),
+        lengths=np.ones(10, np.int32),
+    )
+    for policy in ("tabular", "mlp", "gru"):
+        result = fit(quick(2, policy), same, 1).result
+        assert len(np.unique(result.assignments)) == 1, "what is identical stays together"
+
+
+def test_a_settled_restart_is_frozen(conflict):
+    trajectories, _ = conflict(k=2, n=30)
+    outcome = fit(quick(2, "tabular", iterations=30, restarts=4), trajectories, 3)
+    em = [entry for entry in outcome.history if entry["phase"] == "em"][1:]
+    for s in range(3):
+        for r in range(4):
+            changed = [entry["changed"][s][r] for entry in em]
+            objective = [entry["objective"][s][r] for entry in em]
+            still = changed.index(0)
+            assert not any(changed[still:])
+            assert len(set(objective[still:])) == 1
+
+
+@pytest.mark.parametrize("policy", ["mlp", "gru"])
+def test_continuous_actions(policy):
+    """Two Gaussian policies, one acting up where the other acts down."""
+    rng = np.random.default_rng(0)
+    n, t = 24, 10
+    labels = np.arange(n) % 2
+    observations = rng.normal(size=(n, t, 3)).astype(np.float32)
+    actions = observations[..., :1] * np.where(labels == 1, 1, -1)[:, None, None]
+    from trajclust_jax.data import Trajectories
+
+    trajectories = Trajectories(
+        observations=observations,
+        actions=(actions + 0.1 * rng.normal(size=actions.shape)).astype(np.float32),
+        rewards=np.zeros((n, t), np.float32),
+        lengths=np.full(n, t, np.int32),
+        terminated=np.zeros(n, bool),
+        final_observations=observations[:, -1],
+    )
+    method = quick(2, policy, restarts=4, iterations=15, polish_first_steps=60, polish_steps=20)
+    outcome = fit(method, trajectories, 1)
+    assert nmi(labels, np.asarray(outcome.result.assignments[0])) == 1.0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_clusters": 0}, {"num_clusters": 2, "restarts": 0}, {"num_clusters": 2, "policy": "cnn"}]
+)
+def test_bad_settings_are_refused(settings):
+    with pytest.raises(ValueError, match=r"num_clusters|unknown policy"):
+        PGKmeans(**settings)

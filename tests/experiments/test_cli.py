@@ -1,0 +1,238 @@
+"""The command line, run in this process: what it writes, and one clear line for whatever is wrong."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import cli
+from trajclust_jax.checkpoint import load_tree
+from trajclust_jax.data import load_npz, make, save_npz
+
+
+@pytest.fixture
+def trajclust(capsys, monkeypatch, tmp_path):
+    """Runs a command in an empty folder; returns exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TRAJCLUST_DEBUG", raising=False)
+    monkeypatch.delenv("TRAJCLUST_RESULTS", raising=False)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as exit:
+            cli.main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return exit.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def discrete_npz(tmp_path):
+    """An npz as a user makes one: dense observations, discrete actions, lengths and nothing else."""
+    rng = np.random.default_rng(0)
+    n, t = 40, 8
+    labels = rng.integers(0, 2, n)
+    cells = rng.integers(0, 3, (n, t))
+    actions = np.where(cells == 2, labels[:, None], cells)
+    path = tmp_path / "mine.npz"
+    np.savez(path, observations=np.eye(3, dtype=np.float32)[cells], actions=actions, lengths=np.full(n, t))
+    return path, labels
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("cluster",), ("data",), ("data", "make"), ("report",), ("list",)])
+def test_help_teaches(trajclust, command):
+    code, out, _ = trajclust(*command, "--help")
+    assert code == 0
+    assert "trajclust" in out
+    assert command in ((), ("data",)) or "Example" in out
+
+
+def test_list(trajclust):
+    code, out, _ = trajclust("list", "--json")
+    assert code == 0
+    listed = json.loads(out)
+    assert {"pgkmeans/table1", "pgkmeans/table3", "pgkmeans/figure4"} <= set(listed["tables"])
+    assert {"takeball", "diagonal"} <= set(listed["datasets"])
+    assert "pg_kmeans_mlp" in listed["methods"]
+    code, out, _ = trajclust("list")
+    assert "pgkmeans/table1" in out
+
+
+def test_data_make_info_convert(trajclust, tmp_path):
+    code, out, _ = trajclust("data", "make", "takeball", "--size", 5, "--seed", 3, "--out", "t.npz", "--json")
+    assert code == 0
+    made = json.loads(out)
+    assert made["trajectories"] == 20
+    assert made["policies"] == [5, 5, 5, 5]
+    assert load_npz(tmp_path / "t.npz").provenance.fingerprint == make("takeball", 5, 3).provenance.fingerprint
+    code, out, _ = trajclust("data", "convert", "t.npz", "grid/takeball-v0", "--root", tmp_path / "minari", "--json")
+    assert code == 0, out
+    place = json.loads(out)["place"]
+    code, out, _ = trajclust("data", "convert", place, "back.npz", "--json")
+    assert code == 0
+    assert json.loads(out)["fingerprint"] == made["fingerprint"]
+    code, out, _ = trajclust("data", "info", "back.npz")
+    assert code == 0
+    assert "5 discrete" in out
+
+
+@pytest.mark.parametrize("policy", ["mlp", "tabular"])
+def test_cluster_a_users_npz(trajclust, discrete_npz, tmp_path, policy):
+    path, labels = discrete_npz
+    arguments = ("cluster", path, "--k", 2, "--policy", policy, "--restarts", 3, "--out", "runs/mine", "--json")
+    code, out, err = trajclust(*arguments)
+    assert code == 0, err
+    summary = json.loads(out)
+    folder = tmp_path / "runs" / "mine"
+    names = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png"}
+    assert {file.name for file in folder.iterdir()} == names
+    frame = pd.read_csv(folder / "assignments.csv")
+    assert len(frame) == 40
+    agreement = (frame["cluster"].to_numpy() == labels).mean()
+    assert agreement in (0, 1), "two policies that disagree are told apart"
+    posterior = np.load(folder / "posterior.npz")
+    np.testing.assert_array_equal(posterior["posterior"].argmax(1), frame["cluster"])
+    assert [c["trajectories"] for c in summary["clusters"]] == np.bincount(frame["cluster"], minlength=2).tolist()
+    assert json.loads((folder / "summary.json").read_text())["objective"] == summary["objective"]
+    model = load_tree(folder / "model")
+    assert model["inputs"]["columns"].shape == (3,)
+    assert summary["scores"] is None
+    assert {file.name for file in (tmp_path / "runs").iterdir()} == {"mine"}, "nothing else is left"
+    code, out, _ = trajclust(*arguments)
+    assert json.loads(out)["restart_objectives"] == summary["restart_objectives"]
+
+
+def test_cluster_with_labels_scores_and_draws_the_grid(trajclust, tmp_path):
+    save_npz(make("diagonal", 20, 0), tmp_path / "d.npz")
+    code, out, _ = trajclust("cluster", "d.npz", "--k", 5, "--policy", "tabular", "--out", "runs/d")
+    assert code == 0
+    assert "against the labels" in out
+    assert (tmp_path / "runs" / "d" / "trajectories.png").stat().st_size > 5000
+
+
+def test_run_and_report(trajclust, tmp_path):
+    arguments = ("run", "pgkmeans/table1", "--preset", "smoke", "--methods", "pg_kmeans_tabular")
+    code, out, err = trajclust(*arguments)
+    assert code == 0, err
+    assert "| Diagonal | PG-Kmeans, tabular |" in out
+    assert "0.92 ± 0.00" in out, "the published value stands beside ours"
+    files = sorted((tmp_path / "results" / "cells").glob("*.json"))
+    assert len(files) == 4, "two datasets, the method and the oracle"
+    stamps = [file.stat().st_mtime_ns for file in files]
+    code, again, _ = trajclust(*arguments)
+    assert again == out
+    assert [file.stat().st_mtime_ns for file in files] == stamps, "finished cells are not computed again"
+    code, out, _ = trajclust("run", "pgkmeans/table3", "--preset", "smoke", "--methods", "pg_kmeans_tabular", "--json")
+    assert code == 0
+    assert [file.stat().st_mtime_ns for file in files] == stamps, "table 3 stands on table 1's cells"
+    code, out, _ = trajclust("report", "--out", "report")
+    assert code == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "Table 1" in text
+    assert "Table 3" in text
+    assert "Not run" in text
+    assert len(pd.read_csv(tmp_path / "report" / "scores.csv")) == 2 * 2 + 2
+    figures = list((tmp_path / "report").rglob("*.png"))
+    assert figures
+    assert all(figure.stat().st_size > 3000 for figure in figures)
+
+
+def _bad(n=6, t=4, **changes):
+    return {
+        "observations": np.zeros((n, t, 2), np.float32),
+        "actions": np.zeros((n, t), np.int32),
+        "rewards": np.zeros((n, t), np.float32),
+        "lengths": np.full(n, t, np.int32),
+        "num_actions": 3,
+        **changes,
+    }
+
+
+def _at(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+BAD = {
+    "NaN observation": (_bad(observations=_at(np.zeros((6, 4, 2), np.float32), (3, 1, 0), np.nan)), "observations.*3"),
+    "NaN reward": (_bad(rewards=_at(np.zeros((6, 4), np.float32), (2, 1), np.nan)), "rewards.*2"),
+    "wrong shape": (_bad(observations=np.zeros(6, np.float32)), "observations"),
+    "unequal lengths": (_bad(rewards=np.zeros((5, 4), np.float32)), "rewards"),
+    "empty episode": (_bad(lengths=np.array([4, 4, 0, 4, 4, 4], np.int32)), "lengths.*2"),
+    "too long": (_bad(lengths=np.array([4, 9, 4, 4, 4, 4], np.int32)), "lengths.*1"),
+    "action out of range": (_bad(actions=_at(np.zeros((6, 4), np.int32), (5, 2), 3)), "actions.*5"),
+    "labels of another length": (_bad(labels=np.zeros(5, np.int32)), "labels"),
+    "no actions": ({"observations": np.zeros((6, 4, 2), np.float32)}, "actions"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gives_one_line_and_leaves_nothing(trajclust, tmp_path, case):
+    arrays, pattern = BAD[case]
+    np.savez(tmp_path / "bad.npz", **arrays)
+    code, out, err = trajclust("cluster", "bad.npz", "--k", 2, "--out", "runs/bad")
+    assert_one_line(code, out, err)
+    assert re.search(pattern, err), err
+    assert {file.name for file in tmp_path.iterdir()} == {"bad.npz"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (("cluster", "missing.npz", "--k", 2), "missing.npz"),
+        (("cluster", "cut.npz", "--k", 2), "cut.npz"),
+        (("cluster", "good.npz", "--k", 0), "--k is 0"),
+        (("cluster", "good.npz", "--k", 99), "--k is 99"),
+        (("cluster", "good.npz", "--k", 2, "--method", "dbscan"), "dbscan"),
+        (("cluster", "good.npz", "--k", 2, "--restarts", 0), "restarts"),
+        (("cluster", "continuous.npz", "--k", 2, "--policy", "tabular"), "tabular"),
+        (("cluster", "good.npz", "--k", 2, "--out", "good.npz"), "is a file"),
+        (("cluster", "good.npz", "--k", 2, "--out", "."), "other files"),
+        (("data", "make", "takebal", "--out", "x.npz"), "takebal"),
+        (("data", "make", "takeball", "--size", 0, "--out", "x.npz"), "size"),
+        (("data", "info", "takeball:size=x"), "size"),
+        (("run", "pgkmeans/table9"), "table9"),
+        (("run", "pgkmeans/table1", "--preset", "huge"), "huge"),
+        (("run", "pgkmeans/table1", "--methods", "dec"), "dec"),
+        (("run", "pgkmeans/table1", "--datasets", "ant"), "ant"),
+        (("run", "pgkmeans/table1", "--seeds", 0), "--seeds"),
+        (("report",), "no records"),
+    ],
+)
+def test_bad_usage_gives_one_line_and_leaves_nothing(trajclust, tmp_path, arguments, pattern):
+    save_npz(make("takeball", 2, 0), tmp_path / "good.npz")
+    data = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(data[: len(data) // 2])
+    actions = np.random.default_rng(0).normal(size=(3, 2, 2)).astype(np.float32)
+    observations = np.zeros((3, 2, 1), np.float32)
+    np.savez(tmp_path / "continuous.npz", observations=observations, actions=actions, lengths=np.full(3, 2))
+    before = {file.name for file in tmp_path.iterdir()}
+    code, out, err = trajclust(*arguments)
+    assert_one_line(code, out, err)
+    assert re.search(pattern, err), err
+    assert {file.name for file in tmp_path.iterdir()} == before
+
+
+def test_unknown_options_end_with_2(trajclust):
+    code, _, err = trajclust("run", "pgkmeans/table1", "--sedes", 3)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_failed_work_ends_with_1(trajclust, discrete_npz, monkeypatch):
+    monkeypatch.setattr("experiments.cluster.fit", lambda *a, **k: 1 / 0)
+    code, out, err = trajclust("cluster", discrete_npz[0], "--k", 2)
+    assert code == 1
+    assert out == ""
+    assert err.strip().splitlines()[-1].startswith("trajclust: ZeroDivisionError")
+
+
+def assert_one_line(code, out, err):
+    assert code == 2, err
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("trajclust: ")
+    assert "Traceback" not in err

@@ -1,0 +1,121 @@
+"""Cells: identity, sharing between processes, tracking."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.methods import METHODS, select
+from experiments.runner import Cell, identity, load, run_cells
+from experiments.tables import get_table, table_names
+from trajclust_jax.clustering import PGKmeans
+from trajclust_jax.data import REGISTRY
+from trajclust_jax.records import Results, cell_id, comparable
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = (("iterations", 3), ("polish_iterations", 1), ("restarts", 2))
+CELL = Cell("diagonal", 10, "pg_kmeans_tabular", (0, 1), SETTINGS)
+
+
+def _id(cell):
+    return cell_id(identity(cell, load(cell.dataset, cell.size, cell.data_seed)))
+
+
+def test_identity_is_everything_that_determines_the_result(monkeypatch):
+    changed = [
+        {"dataset": "takeball"},
+        {"size": 11},
+        {"data_seed": 1},
+        {"method": "pg_kmeans_mlp"},
+        {"seeds": (0, 2)},
+        {"settings": (("iterations", 4),)},
+    ]
+    ids = {_id(CELL), *(_id(dataclasses.replace(CELL, **change)) for change in changed)}
+    assert len(ids) == 1 + len(changed)
+    monkeypatch.setattr(PGKmeans, "VERSION", PGKmeans.VERSION + 1)
+    assert _id(CELL) not in ids
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_every_table_and_preset_constructs(name):
+    table = get_table(name)
+    assert table.name == name
+    assert {"smoke", "cpu", "paper"} <= set(table.presets)
+    for preset in table.presets.values():
+        cells = table.cells(preset, table.datasets, table.methods, tuple(range(preset.seeds)))
+        assert cells
+        for cell in cells:
+            assert cell.dataset in REGISTRY
+            if cell.method in METHODS:
+                METHODS[cell.method].build(REGISTRY[cell.dataset].num_policies, **dict(cell.settings))
+
+
+def test_selection_by_name_and_family():
+    names = tuple(METHODS)
+    assert select((), names, "method") == names
+    assert select(("pg_kmeans",), names, "method") == names
+    assert select(("pg_kmeans_gru",), names, "method") == ("pg_kmeans_gru",)
+    with pytest.raises(ValueError, match="unknown method 'pg'"):
+        select(("pg",), names, "method")
+
+
+def test_a_record_says_everything(tmp_path):
+    record = run_cells([CELL], Results(tmp_path), preset="test")[0]
+    assert record["cell"]["hyperparameters"]["iterations"] == 3
+    assert record["cell"]["fingerprint"] == load("diagonal", 10, 0).provenance.fingerprint
+    assert len(record["scores"]["nmi"]) == len(record["scores"]["objective"]) == 2
+    assert {entry["phase"] for entry in record["history"]} == {"em", "merge", "polish"}
+    assert np.array(record["history"][-1]["nmi"]).shape == (2, 2)
+    assert sum(record["sample"]["counts"]) == 50
+    assert record["environment"]["versions"]["jax"]
+    assert record["timing"]["run_seconds"] > 0
+    assert not (tmp_path / "work" / record["id"]).exists(), "checkpoints go when the record stands"
+
+
+def test_a_second_run_equals_the_first(tmp_path):
+    first, second = (run_cells([CELL], Results(tmp_path / name), preset="test")[0] for name in ("a", "b"))
+    assert comparable(first) == comparable(second)
+
+
+def test_two_processes_compute_each_cell_once(tmp_path):
+    """Both get the whole table; every cell was computed by one of them."""
+    command = ["-m", "experiments.cli", "run", "pgkmeans/table1", "--preset", "smoke", "--methods", "pg_kmeans_tabular"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *command, "--results", str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    done = sum(err.count(": done in") for _, err in outputs)
+    assert done == 2, outputs
+    assert len(Results(tmp_path).all()) == 4
+
+
+def test_tracking_offline_has_one_run_a_seed(tmp_path):
+    from wandb_reader import read_runs
+
+    record = run_cells([CELL], Results(tmp_path), preset="test", track="offline", tags=["table:test"])[0]
+    import wandb
+
+    wandb.teardown()
+    runs = sorted(read_runs(tmp_path), key=lambda run: run["run"]["name"])
+    assert [run["run"]["name"] for run in runs] == ["seed0", "seed1"]
+    for seed, run in enumerate(runs):
+        assert run["run"]["group"].startswith("diagonal-pg_kmeans_tabular")
+        assert {"table:test", "dataset:diagonal", f"seed:{seed}"} <= set(run["run"]["tags"])
+        assert run["summary"]["final/nmi"] == pytest.approx(record["scores"]["nmi"][seed])
+        assert len(run["history"]) == len(record["history"])
+        last = run["history"][-1]
+        assert last["polish/objective/best"] == pytest.approx(max(record["history"][-1]["objective"][seed]))

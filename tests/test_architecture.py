@@ -1,0 +1,65 @@
+"""The arrows of the design: who may import whom, and what no file may do."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("envs", "trajclust_jax", "experiments", "scripts")
+
+FORBIDDEN = {
+    "envs": ("trajclust_jax", "experiments"),
+    "trajclust_jax": ("experiments",),
+    "trajclust_jax/data": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
+    "trajclust_jax/networks": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
+    "trajclust_jax/metrics": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
+    "trajclust_jax/clustering": ("trajclust_jax.learners",),
+}
+
+
+def _files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_data_flows_one_way(folder):
+    files = _files(folder)
+    assert files, folder
+    for path in files:
+        for name in _imports(path):
+            assert not name.startswith(FORBIDDEN[folder]), f"{path} imports {name}"
+
+
+def test_clustering_never_sees_labels():
+    for path in _files("trajclust_jax/clustering"):
+        if path.name == "oracle.py":  # scores with the truth, by its purpose
+            continue
+        names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+        attributes = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert not {"labels", "Dataset", "true_log_likelihoods"} & (names | attributes), path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_pickle_float64_or_callbacks_in_jax_code(package):
+    for path in _files(package):
+        text = path.read_text()
+        for word in (
+            "allow_pickle=True",
+            "import pickle",
+            "jax_enable_x64",
+            "io_callback",
+            "pure_callback",
+            "PRNGKey(",
+        ):
+            assert word not in text, f"{path}: {word}"

@@ -1,0 +1,147 @@
+"""The training loop: resume, interruption, freezing, on a method that counts."""
+
+import dataclasses
+import os
+import signal
+import threading
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from trajclust_jax.clustering import PGKmeans
+from trajclust_jax.data import make
+from trajclust_jax.training import Phase, fit
+
+
+@struct.dataclass
+class Walk:
+    position: jax.Array
+    steps: jax.Array
+    converged: jax.Array
+    key: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomWalk:
+    """A walk to a barrier in two phases of different shape; `data` is the step size."""
+
+    barrier: float = 3.0
+    budget: int = 12
+
+    def prepare(self, trajectories: Any, num_seeds: int):
+        return jnp.float32(trajectories)
+
+    def phases(self):
+        first = Phase("one", lambda key, data, _: self._begin(key, 1), self._step, self.budget)
+        second = Phase("two", lambda key, data, state: self._begin(key, 2, state.position.sum()), self._step, 3)
+        return first, second
+
+    def _begin(self, key, size, at=0.0):
+        state = Walk(jnp.zeros(size) + at, jnp.int32(0), jnp.bool_(False), key)
+        return state, {"position": state.position.sum()}
+
+    def _step(self, state, data, iteration):
+        move = data * jax.random.normal(jax.random.fold_in(state.key, iteration), state.position.shape)
+        position = state.position + move
+        new = Walk(position, state.steps + 1, jnp.abs(position).max() > self.barrier, state.key)
+        return new, {"position": position.sum()}
+
+    def result(self, state, data):
+        return {"position": state.position, "steps": state.steps}
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(total):
+    def callback(event):
+        if event.total == total:
+            raise Stop
+
+    return callback
+
+
+@pytest.mark.parametrize("stop", range(16))
+def test_a_stopped_fit_resumes_to_the_same_end(tmp_path, stop):
+    expected = fit(RandomWalk(), 1.0, 4)
+    with pytest.raises(Stop):
+        fit(RandomWalk(), 1.0, 4, checkpoint_dir=str(tmp_path), checkpoint_seconds=0, callbacks=[stop_at(stop)])
+    resumed = fit(RandomWalk(), 1.0, 4, checkpoint_dir=str(tmp_path), checkpoint_seconds=0)
+    assert resumed.history == expected.history
+    for name in expected.result:
+        np.testing.assert_array_equal(resumed.result[name], expected.result[name])
+    assert resumed.resumed == (stop > 1)  # nothing was kept before the first iteration's end
+
+
+def test_pg_kmeans_resumes_bit_for_bit_in_every_phase(tmp_path):
+    trajectories = make("diagonal", 20, 0).trajectories
+    method = PGKmeans.default(
+        5, "mlp", restarts=2, iterations=3, polish_iterations=2, polish_first_steps=3, polish_steps=2
+    )
+    expected = fit(method, trajectories, 2)
+    for stop in (2, 4, 6):  # in EM, at the merge, in the polish
+        folder = str(tmp_path / str(stop))
+        with pytest.raises(Stop):
+            fit(method, trajectories, 2, checkpoint_dir=folder, checkpoint_seconds=0, callbacks=[stop_at(stop)])
+        resumed = fit(method, trajectories, 2, checkpoint_dir=folder)
+        assert resumed.resumed
+        assert resumed.history == expected.history
+        for a, b in zip(jax.tree.leaves(resumed.result), jax.tree.leaves(expected.result), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_converged_run_is_frozen_while_others_go_on():
+    outcome = fit(RandomWalk(barrier=1.5), 1.0, 6)
+    entries = [np.array(entry["position"]) for entry in outcome.history if entry["phase"] == "one"]
+    stopped = [np.flatnonzero(np.abs([e[s] for e in entries]) > 1.5) for s in range(6)]
+    assert len({int(s[0]) for s in stopped if len(s)}) > 1, "runs converge at different iterations"
+    lone = [fit(RandomWalk(barrier=1.5), 1.0, [seed]).result["position"][0] for seed in range(6)]
+    np.testing.assert_array_equal(outcome.result["position"], lone)
+
+
+def test_ctrl_c_keeps_the_state_and_says_so(tmp_path):
+    expected = fit(RandomWalk(), 1.0, 2)
+
+    def interrupt(event):
+        if event.total == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(RandomWalk(), 1.0, 2, checkpoint_dir=str(tmp_path), checkpoint_seconds=1e9, callbacks=[interrupt])
+    assert signal.getsignal(signal.SIGINT) is before
+    seen = []
+    resumed = fit(RandomWalk(), 1.0, 2, checkpoint_dir=str(tmp_path), callbacks=[lambda e: seen.append(e.total)])
+    assert seen[0] == 6
+    assert resumed.history == expected.history
+
+
+def test_fit_runs_in_a_thread():
+    results = []
+    thread = threading.Thread(target=lambda: results.append(fit(RandomWalk(), 1.0, 1)))
+    thread.start()
+    thread.join()
+    assert results[0].history == fit(RandomWalk(), 1.0, 1).history
+
+
+def test_a_checkpoint_of_other_seeds_is_refused(tmp_path):
+    with pytest.raises(Stop):
+        fit(RandomWalk(), 1.0, 2, checkpoint_dir=str(tmp_path), checkpoint_seconds=0, callbacks=[stop_at(4)])
+    with pytest.raises(ValueError, match="seeds"):
+        fit(RandomWalk(), 1.0, 3, checkpoint_dir=str(tmp_path))
+
+
+def test_seeds_may_be_named():
+    all_seeds = fit(RandomWalk(), 1.0, 5).result["position"]
+    np.testing.assert_array_equal(fit(RandomWalk(), 1.0, [4, 1]).result["position"], all_seeds[np.array([4, 1])])
+
+
+def test_compile_and_run_seconds_are_apart():
+    outcome = fit(RandomWalk(), 1.0, 1)
+    assert outcome.compile_seconds > 0
+    assert 0 < outcome.run_seconds < outcome.compile_seconds + 5
