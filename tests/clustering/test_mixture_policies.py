@@ -20,7 +20,11 @@ from trajclust_jax.data import Trajectories
 from trajclust_jax.networks import ensemblize, member_keys
 
 R, K = 2, 3
-SMALL = 2000  # bytes: several chunks even for 30 trajectories
+SMALL = 200  # bytes: several chunks even for 30 trajectories
+
+
+def prepare(policies, trajectories, num_members=R * K):
+    return jax.device_put(policies.prepare(trajectories, num_members))
 
 
 def _members(policies, data, seed=0):
@@ -57,7 +61,7 @@ def test_scores_equal_running_every_trajectory_alone(random_data, dense, kind, b
         trajectories = dense(trajectories)
     cls = {"counted": CountedPolicy, "transitions": TransitionPolicy}.get(kind, HistoryPolicy)
     policies = cls(memory_budget=budget)
-    data = policies.prepare(trajectories, R * K)
+    data = prepare(policies, trajectories)
     assert (data.chunks.lengths.shape[0] > 1) == (budget == SMALL)
     params = _members(policies, data).params
     expected = _reference(params, policies, data, trajectories)
@@ -80,7 +84,7 @@ def test_continuous_actions_and_normalised_observations_score_like_numpy():
     np.testing.assert_allclose(transform(real), (real - real.mean(0)) / real.std(0), atol=1e-4)
     for cls in (TransitionPolicy, HistoryPolicy):
         policies = cls(memory_budget=SMALL)
-        data = policies.prepare(trajectories, R * K)
+        data = prepare(policies, trajectories)
         params = _members(policies, data).params
         expected = _reference(params, policies, data, trajectories)
         np.testing.assert_allclose(_log_likelihoods(policies, data, params), expected, rtol=1e-4, atol=1e-4)
@@ -89,7 +93,7 @@ def test_continuous_actions_and_normalised_observations_score_like_numpy():
 def test_counts_equal_a_loop(random_data):
     trajectories = random_data()
     policies = TabularPolicy(memory_budget=SMALL)
-    data = policies.prepare(trajectories, R * K)
+    data = prepare(policies, trajectories)
     assignments = np.random.default_rng(1).integers(0, K, trajectories.num_trajectories)
     expected = np.zeros((K, 6, 4))
     for n, length in enumerate(trajectories.lengths):
@@ -109,18 +113,18 @@ def test_counts_equal_a_loop(random_data):
 def test_the_sufficient_statistics_equal_the_dense_path_at_5000_trajectories(random_data, dense):
     trajectories = random_data(n=5000, t=12, rows=20)
     counted = CountedPolicy()
-    data = counted.prepare(trajectories, R * K)
+    data = prepare(counted, trajectories)
     params = _members(counted, data).params
     exact = _log_likelihoods(counted, data, params)
     transitions = TransitionPolicy()
-    dense_data = transitions.prepare(dense(trajectories), R * K)
+    dense_data = prepare(transitions, dense(trajectories))
     np.testing.assert_allclose(_log_likelihoods(transitions, dense_data, params), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_a_counted_gradient_step_is_the_gradient_over_all_transitions(random_data):
     trajectories = random_data(n=9)
     policies = CountedPolicy()
-    data = policies.prepare(trajectories, K)
+    data = prepare(policies, trajectories, K)
     member = jax.tree.map(lambda x: x[0, 0], _members(policies, data))
     mask = np.asarray(trajectories.mask)
     ids, actions = np.asarray(trajectories.observations.ids)[mask], np.asarray(trajectories.actions)[mask]
@@ -143,7 +147,7 @@ def test_each_member_learns_its_own_cluster_and_an_empty_one_stays(conflict, den
         trajectories = dense(trajectories)
     cls = {"counted": CountedPolicy, "transitions": TransitionPolicy, "history": HistoryPolicy}[kind]
     policies = cls(learning_rate=1e-2)
-    data = policies.prepare(trajectories, K)
+    data = prepare(policies, trajectories, K)
     slots = np.zeros(data.num_slots, np.int32)
     slots[: len(labels)] = labels[data.order]
     before = jax.tree.map(lambda x: x[0], _members(policies, data))
@@ -193,7 +197,7 @@ def test_padding_changes_nothing(random_data, dense, cls):
 
     def scores(trajectories):
         policies = cls()
-        data = policies.prepare(trajectories, R * K)
+        data = prepare(policies, trajectories)
         members = _members(policies, data)
         fit = lambda m, key: policies.fit(m, jnp.zeros(data.num_slots, jnp.int32), data, key, 3)
         members = ensemblize(fit, 1)(members, member_keys(jax.random.key(1), R))

@@ -13,11 +13,12 @@ from trajclust_jax.training import fit
 
 QUICK = {
     "restarts": 2,
-    "iterations": 6,
+    "iterations": 4,
+    "steps": 3,
     "patience": 0,
     "polish_iterations": 2,
-    "polish_first_steps": 20,
-    "polish_steps": 5,
+    "polish_first_steps": 6,
+    "polish_steps": 3,
 }
 
 
@@ -49,9 +50,9 @@ def test_theorem_5_1_the_objective_never_falls_and_em_ends(random_data, seed, sm
 @pytest.mark.parametrize("policy", ["tabular", "mlp", "gru"])
 def test_policies_that_disagree_are_told_apart(conflict, policy):
     trajectories, labels = conflict(k=3, n=60)
-    settings = {} if policy == "tabular" else {"iterations": 20, "restarts": 5, "polish_first_steps": 100}
+    settings = {"iterations": 15, "restarts": 4, "steps": 15, "polish_first_steps": 60}
     outcome = fit(quick(3, policy, **settings), trajectories, 1)
-    assert nmi(labels, np.asarray(outcome.result.assignments[0])) == 1.0
+    assert nmi(labels, np.asarray(outcome.result.assignments[0])) == pytest.approx(1)
 
 
 def test_the_result_is_consistent(conflict):
@@ -79,10 +80,10 @@ def test_small_takeball_reaches_its_ceiling():
 
 @pytest.mark.parametrize("policy", ["tabular", "mlp", "gru"])
 def test_vmapped_equals_lone(policy):
-    """Seed 3 of ten equals seed 3 alone."""
-    trajectories = make("diagonal", 30, 0).trajectories
-    method = quick(5, policy, iterations=4)
-    many = fit(method, trajectories, 10).result
+    """Seed 3 of ten (GRU: of five, they take long) equals seed 3 alone."""
+    trajectories = make("diagonal", 12 if policy == "gru" else 30, 0).trajectories
+    method = quick(5, policy)
+    many = fit(method, trajectories, 5 if policy == "gru" else 10).result
     alone = fit(method, trajectories, [3]).result
     assert_same(jax.tree.map(lambda x: x[3], many), jax.tree.map(lambda x: x[0], alone), objective_tolerance=1e-4)
 
@@ -135,9 +136,9 @@ def test_chunks_and_padding_change_nothing():
 
 
 @pytest.mark.parametrize("policy", ["tabular", "mlp", "gru"])
-@pytest.mark.parametrize(("n", "k", "extra"), [(1, 1, 0), (1, 1, 2), (3, 3, 2), (5, 1, 1)])
+@pytest.mark.parametrize(("n", "k", "extra"), [(1, 1, 0), (3, 3, 2)])
 def test_few_trajectories_many_clusters(conflict, policy, n, k, extra):
-    """One trajectory, as many clusters as trajectories, more clusters than trajectories: no NaN anywhere."""
+    """One trajectory; as many clusters as trajectories, and more before merging: no NaN anywhere."""
     trajectories, _ = conflict(n=n)
     method = quick(k, policy, extra_clusters=extra, iterations=2, polish_iterations=1, polish_first_steps=2)
     with jax.debug_nans(True):
@@ -191,9 +192,9 @@ def test_continuous_actions(policy):
         terminated=np.zeros(n, bool),
         final_observations=observations[:, -1],
     )
-    method = quick(2, policy, restarts=4, iterations=15, polish_first_steps=60, polish_steps=20)
+    method = quick(2, policy, restarts=3, iterations=10, steps=15, polish_first_steps=40, polish_steps=10)
     outcome = fit(method, trajectories, 1)
-    assert nmi(labels, np.asarray(outcome.result.assignments[0])) == 1.0
+    assert nmi(labels, np.asarray(outcome.result.assignments[0])) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
