@@ -302,7 +302,8 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
     return rows, facts
 
 
-def _readable(value: float, unit: str) -> str:
+def readable(value: float, unit: str) -> str:
+    """A rate or a time with a fitting unit."""
     if unit == "s":
         return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
     return f"{value / 1e9:.3g} G{unit}" if unit == "FLOP/s" else f"{value / 1e6:.3g} M{unit}"
@@ -319,7 +320,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     table = Table("hot path", "ours", "reference", "", "times better", "compile s")
     for row in rows:
-        ours, reference = _readable(row.ours, row.unit), _readable(row.reference, row.unit)
+        ours, reference = readable(row.ours, row.unit), readable(row.reference, row.unit)
         table.add_row(row.name, ours, row.reference_name, reference, f"{row.ratio:.2f}", f"{row.compile_seconds:.1f}")
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)

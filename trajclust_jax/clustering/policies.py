@@ -109,7 +109,8 @@ def input_transform(trajectories: Trajectories) -> Inputs:
     else:
         flat = np.asarray(observations)[np.asarray(trajectories.mask)]
         flat = flat.reshape(len(flat), -1)
-        used = np.flatnonzero(flat.any(0))
+        final = np.asarray(trajectories.final_observations)
+        used = np.flatnonzero(flat.any(0) | final.reshape(len(final), -1).any(0))  # as in a codebook's table
         weights = None
     used = used if len(used) else np.arange(1)
     if not np.issubdtype(flat.dtype, np.floating):

@@ -1,0 +1,93 @@
+"""Writes the README's result blocks from stored records: nothing in them is typed by hand.
+
+python scripts/update_readme.py            rewrite them
+python scripts/update_readme.py --check    fail if they are not what the records say
+"""
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+import tyro
+
+from experiments.report import table_records, write_text
+from experiments.tables import get_table
+from trajclust_jax.records import Results
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "experiments" / "records"
+BLOCK = re.compile(r"(<!-- (table|benchmark) (\S+) ?(\S*) -->\n).*?(<!-- end -->)", re.S)
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """Writes the README's result blocks from experiments/records."""
+
+    check: bool = False
+    """Change nothing; exit with 1 if a block is out of date."""
+
+
+def rendered(text: str) -> str:
+    """The README's text with every block made anew."""
+    records = Results(RECORDS).all()
+
+    def block(match: re.Match) -> str:
+        begin, kind, name, preset, end = match.groups()
+        if kind == "table":
+            table = get_table(name)
+            body = table.render(table_records(table, preset, records))[0].split("\n", 2)[2]  # without its title
+        else:
+            body = benchmark(json.loads((RECORDS / name).read_text()))
+        return f"{begin}{body}{end}"
+
+    return BLOCK.sub(block, text)
+
+
+def benchmark(record: dict) -> str:
+    """A Markdown table of a benchmark's record."""
+    from benchmark import readable
+
+    lines = ["| hot path | ours | reference | | times better | compile, s |", "|---|---|---|---|---|---|"]
+    for row in record["rows"]:
+        ours, reference = readable(row["ours"], row["unit"]), readable(row["reference"], row["unit"])
+        cells = [
+            row["name"],
+            ours,
+            row["reference_name"],
+            reference,
+            f"{row['ratio']:.2f}",
+            f"{row['compile_seconds']:.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    facts, machine = record["facts"], record["environment"]
+    lines += [
+        "",
+        f"- {facts['trajectories']:,} trajectories, {facts['transitions']:,} transitions, "
+        f"{facts['distinct_observations']} distinct observations, {facts['members']} members.",
+        f"- E-step by counts against the dense path: largest difference {facts['e_step_largest_difference']:.1e} nats; "
+        f"M-step: {facts['m_step_largest_difference']:.1e} in the parameters.",
+        f"- Peak memory of the whole benchmark: {facts['peak_memory_bytes'] / 2**30:.1f} GiB.",
+        f"- Device: {machine['device']['count']} x {machine['device']['kind']} ({machine['cpu_count']} cores), "
+        f"jax {machine['versions']['jax']}. Not run on a GPU."
+        if machine["device"]["platform"] == "cpu"
+        else f"- Device: {machine['device']['count']} x {machine['device']['kind']}, jax {machine['versions']['jax']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Entry point."""
+    config = tyro.cli(Update, description=__doc__)
+    readme = ROOT / "README.md"
+    old = readme.read_text()
+    new = rendered(old)
+    if config.check and new != old:
+        sys.exit("README.md: result blocks are out of date: run python scripts/update_readme.py")
+    if not config.check:
+        write_text(readme, new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Scripts run: what is not run rots."""
+
+import json
+import re
+
+import benchmark
+import pytest
+import update_readme
+
+README = (update_readme.ROOT / "README.md").read_text()
+
+
+def test_the_readmes_numbers_are_the_records():
+    assert update_readme.rendered(README) == README, "run python scripts/update_readme.py"
+    assert len(update_readme.BLOCK.findall(README)) >= 4
+
+
+def test_the_readmes_python_example_runs(capsys):
+    code = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    exec(compile(code.replace("size=200", "size=10"), "README.md", "exec"), {})
+    assert capsys.readouterr().out == "(3, 40)\n"
+
+
+def test_set_up_is_two_lines():
+    block = re.search(r"## Set up and see it work.*?```bash\n(.*?)```", README, re.S).group(1)
+    main_job, tests = block.strip().splitlines()
+    assert "trajclust run pgkmeans/table1" in main_job
+    assert "pytest" in tests
+
+
+def test_the_benchmark_compares_equals(capsys):
+    benchmark.main(
+        ["--size", "4", "--restarts", "1", "--clusters", "2", "--num-envs", "8", "--env-steps", "5", "--json"]
+    )
+    record = json.loads(capsys.readouterr().out)
+    assert len(record["rows"]) == 10
+    assert all(row["ours"] > 0 and row["reference"] > 0 and row["ratio"] > 0 for row in record["rows"])
+    assert record["facts"]["e_step_largest_difference"] < 1e-4
+    assert record["facts"]["m_step_largest_difference"] < 1e-5
+    assert update_readme.benchmark(record).count("|") > 50
+
+
+def test_the_benchmarks_table_prints(capsys, monkeypatch):
+    rows = [benchmark.Row("a path", 0.002, "its reference", 0.4, 200.0, "s", 1.5)]
+    facts = {"members": 2}
+    monkeypatch.setattr(benchmark, "run", lambda config: (rows, facts))
+    benchmark.main([])
+    out = capsys.readouterr().out
+    assert "a path" in out
+    assert "2 ms" in out
+    assert "200.00" in out
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"), [(0.5, "s", "500 ms"), (3e6, "steps/s", "3 Msteps/s"), (2e9, "FLOP/s", "2 GFLOP/s")]
+)
+def test_units(value, unit, text):
+    assert benchmark.readable(value, unit) == text
