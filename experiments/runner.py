@@ -24,6 +24,7 @@ from trajclust_jax.records import Results, cell_id, environment
 from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import Event, fit
 
+ORACLE_VERSION = 1  # raise it when the oracle's results change
 SAMPLE = 40  # trajectories of each found cluster that a record keeps for drawing
 
 
@@ -44,10 +45,15 @@ class Cell:
         return f"{self.dataset} {self.method}{settings}"
 
 
-@functools.lru_cache(maxsize=2)
-def load(name: str, size: int, seed: int) -> Dataset:
-    """A registered dataset, kept for the cells that share it."""
-    return make(name, size, seed)
+class LeaseLost(RuntimeError):
+    """Another process took the cell over, for instance while this one was suspended."""
+
+
+@functools.lru_cache(maxsize=8)
+def load(name: str, size: int, seed: int) -> tuple[Dataset, float]:
+    """A registered dataset, kept for the cells that share it, and the seconds it took to make."""
+    began = time.perf_counter()
+    return make(name, size, seed), time.perf_counter() - began
 
 
 def build_method(cell: Cell, num_policies: int) -> Any:
@@ -60,7 +66,7 @@ def identity(cell: Cell, dataset: Dataset) -> dict[str, Any]:
     base = {"dataset": cell.dataset, "size": cell.size, "data_seed": cell.data_seed, "method": cell.method}
     base["fingerprint"] = dataset.provenance.fingerprint
     if cell.method == ORACLE:
-        return base
+        return {**base, "version": ORACLE_VERSION}
     method = build_method(cell, dataset.num_policies)
     return {
         **base,
@@ -86,6 +92,7 @@ def run_cells(
     """
     progress = progress or Progress(quiet=True)
     records: dict[Cell, dict[str, Any]] = {}
+    told = None
     while len(records) < len(set(cells)):
         waiting = []
         for cell in cells:
@@ -97,34 +104,47 @@ def run_cells(
             else:
                 records[cell] = record
         if waiting:
-            progress.note(f"waiting for another process: {', '.join(cell.title for cell in waiting)}")
+            if waiting != told:
+                progress.note(f"waiting for another process: {', '.join(cell.title for cell in waiting)}")
+                told = waiting
             time.sleep(poll_seconds)
     return [records[cell] for cell in cells]
 
 
 def _run_cell(cell, results, preset, track, tags, progress) -> dict[str, Any] | None:
     """The cell's record, or None while another process computes it."""
-    dataset = load(cell.dataset, cell.size, cell.data_seed)
+    dataset, data_seconds = load(cell.dataset, cell.size, cell.data_seed)
     described = identity(cell, dataset)
     id = cell_id(described)
     record = results.read(id)
-    if record is not None:
+    if record is not None and not results.work(id).exists():
         return record
     lease = results.lease(id)
     if lease is None:
-        return None
+        return record
     with lease:
         record = results.read(id)  # it may have been finished just before the lease was free
-        if record is not None:
-            return record
-        compute = _oracle_body if cell.method == ORACLE else _method_body
-        body = compute(cell, id, dataset, results, described, track, tags, progress)
-        results.write(id, {"id": id, "preset": preset, "cell": described, **body, "environment": environment()})
-        shutil.rmtree(results.work(id), ignore_errors=True)  # its checkpoints
+        if record is None:
+
+            def guard(event: Event | None = None) -> None:
+                if lease.lost:
+                    raise LeaseLost(f"{cell.title}: another process took over")
+
+            compute = _oracle_body if cell.method == ORACLE else _method_body
+            try:
+                body = compute(cell, id, dataset, results, described, track, tags, progress, guard)
+                guard()
+            except LeaseLost:
+                return None
+            body["timing"]["data_seconds"] = data_seconds
+            results.write(id, {"id": id, "preset": preset, "cell": described, **body, "environment": environment()})
+        shutil.rmtree(
+            results.work(id), ignore_errors=True
+        )  # its checkpoints, also those of a process killed right here
     return results.read(id)
 
 
-def _oracle_body(cell, id, dataset, results, described, track, tags, progress) -> dict[str, Any]:
+def _oracle_body(cell, id, dataset, results, described, track, tags, progress, guard) -> dict[str, Any]:
     began = time.perf_counter()
     scores = oracle(dataset.labels, dataset.true_log_likelihoods)
     return {
@@ -134,7 +154,7 @@ def _oracle_body(cell, id, dataset, results, described, track, tags, progress) -
     }
 
 
-def _method_body(cell, id, dataset, results, described, track, tags, progress) -> dict[str, Any]:
+def _method_body(cell, id, dataset, results, described, track, tags, progress, guard) -> dict[str, Any]:
     method = build_method(cell, dataset.num_policies)
     score = functools.partial(batch_scores, dataset.labels)
     tracker = make_tracker(
@@ -152,7 +172,7 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress) -
             dataset.trajectories,
             cell.seeds,
             score=score,
-            callbacks=[show, lambda event: tracker.log(event.total, _tracked(event))],
+            callbacks=[guard, show, lambda event: tracker.log(event.total, _tracked(event))],
             checkpoint_dir=results.work(id),
             checkpoint_seconds=float(os.environ.get("TRAJCLUST_CHECKPOINT_SECONDS", 20)),
         )

@@ -67,9 +67,9 @@ class Fit:
 
     result: Any
     seeds: tuple[int, ...]
-    history: list[dict[str, Any]]  # one entry an iteration: phase, iteration and metrics as nested lists
+    history: list[dict[str, Any]]  # one entry an iteration: phase, iteration, metrics as lists (null: not finite)
     compile_seconds: float
-    run_seconds: float  # without compilation; over all attempts of a resumed fit
+    run_seconds: float  # preparation included, compilation not; over all attempts of a resumed fit
     resumed: bool
 
 
@@ -101,39 +101,55 @@ def fit(
             cell only. None: nothing is kept.
     """
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
+    run = _Run(checkpoint_dir, checkpoint_seconds, seeds)
+    try:
+        with _Interrupt() as interrupt:
+            return _fit(method, trajectories, seeds, score, callbacks, run, interrupt)
+    finally:
+        run.close()
+
+
+def _fit(method, trajectories, seeds, score, callbacks, run, interrupt) -> Fit:
     data = jax.device_put(method.prepare(trajectories, len(seeds)))
     phases = method.phases()
-    run = _Run(checkpoint_dir, checkpoint_seconds, seeds)
     state, first, iteration = run.restore(phases, data)
-
-    with _Interrupt() as interrupt:
-        for index in range(first, len(phases)):
-            phase = phases[index]
-            if iteration is None:
-                keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), index) for seed in seeds])
-                start = jax.vmap(phase.start, (0, None, None if state is None else 0))
-                start = run.compile(start, keys, data, state, light=phase.light_start)
-                state, info = start(keys, data, state)
-                iteration = 0
-                run.report(phase, iteration, state, info, score, callbacks)
-            if phase.step is not None:
-                step = None
-                while iteration < phase.budget and not bool(jax.device_get(state.converged).all()):
-                    if step is None:
-                        step = run.compile(_step_all(phase.step), state, data, jnp.int32(0), donate=True)
-                    state, info = step(state, data, jnp.int32(iteration))
-                    iteration += 1
-                    run.report(phase, iteration, state, info, score, callbacks)
-                    run.checkpoint(state, index, iteration, now=interrupt.requested)
-                    if interrupt.requested:
-                        raise KeyboardInterrupt
-            if index + 1 < len(phases):
-                run.checkpoint(state, index, iteration, now=True, complete=True)
-                iteration = None
+    for index in range(first, len(phases)):
+        phase = phases[index]
+        if iteration is None:
+            keys = jnp.stack([_key(seed, index) for seed in seeds])
+            start = jax.vmap(phase.start, (0, None, None if state is None else 0))
+            start = run.compile(start, keys, data, state, light=phase.light_start)
+            state, info = start(keys, data, state)
+            iteration = 0
+            run.report(phase, iteration, state, info, None, score, callbacks)
+        step = None
+        while phase.step is not None and iteration < phase.budget:
+            frozen = np.asarray(state.converged)
+            if frozen.all():
+                break
+            if step is None:
+                step = run.compile(_step_all(phase.step), state, data, jnp.int32(0), donate=True)
+            state, info = step(state, data, jnp.int32(iteration))
+            iteration += 1
+            run.report(phase, iteration, state, info, frozen, score, callbacks)
+            stop = interrupt.requested
+            run.checkpoint(state, index, iteration, now=stop)
+            if stop:
+                raise KeyboardInterrupt
+        run.checkpoint(state, index, iteration, now=True, complete=True)
+        if interrupt.requested:
+            raise KeyboardInterrupt
+        iteration = None
     result = run.compile(jax.vmap(method.result, (0, None)), state, data)(state, data)
     result = jax.block_until_ready(result)
-    run.close()
+    if interrupt.requested:
+        raise KeyboardInterrupt
     return Fit(result, seeds, run.history, run.compile_seconds, run.run_seconds, run.resumed)
+
+
+def _key(seed: int, phase: int) -> jax.Array:
+    """The key of a run's phase. The constant keeps it apart from keys that others derive from the same seed."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x666974), phase)
 
 
 def _step_all(step: Callable) -> Callable:
@@ -147,7 +163,8 @@ def _step_all(step: Callable) -> Callable:
 
 
 class _Interrupt:
-    """Ctrl-C ends the fit after the running iteration, so that its state can be kept; a second one ends it at once."""
+    """Ctrl-C ends the fit after the running iteration (or compilation and first iteration), its state kept; a second
+    one ends it at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -177,6 +194,7 @@ class _Run:
         self.history: list[dict[str, Any]] = []
         self.compile_seconds = self.earlier_seconds = self.compiled_now = 0.0
         self.resumed = False
+        self.last: dict[str, np.ndarray] = {}  # metrics of the latest report
         self.begun = self.saved_at = time.perf_counter()
         self.checkpointer = None
         if checkpoint_dir is not None:
@@ -190,17 +208,23 @@ class _Run:
         """Compiles `fn` for `args`, the time counted apart."""
         began = time.perf_counter()
         # Drawing initial parameters is a second of work and, fully optimised, five of compilation.
+        light = light and jax.default_backend() == "cpu"
         options = {"xla_backend_optimization_level": 0} if light else None
         compiled = jax.jit(fn, donate_argnums=(0,) if donate else ()).lower(*args).compile(compiler_options=options)
         self.compiled_now += time.perf_counter() - began
         self.compile_seconds += time.perf_counter() - began
         return compiled
 
-    def report(self, phase: Phase, iteration: int, state: Any, info: Info, score, callbacks) -> None:
+    def report(self, phase: Phase, iteration: int, state: Any, info: Info, frozen, score, callbacks) -> None:
+        """Records an iteration. A run that was frozen before it keeps the metrics of its last real step."""
         assignments = info.pop("assignments", None)
-        metrics = jax.device_get(info)
+        metrics = {name: np.array(value) for name, value in jax.device_get(info).items()}
         if score is not None and assignments is not None:
-            metrics |= score(np.asarray(assignments))
+            metrics |= {name: np.array(value) for name, value in score(np.asarray(assignments)).items()}
+        if frozen is not None and frozen.any():
+            for name, value in metrics.items():
+                value[frozen] = self.last[name][frozen]
+        self.last = metrics
         self.history.append(plain({"phase": phase.name, "iteration": iteration, **metrics}))
         converged = np.asarray(state.converged)
         event = Event(phase.name, iteration, phase.budget, len(self.history) - 1, metrics, converged)
@@ -210,6 +234,7 @@ class _Run:
     def checkpoint(self, state: Any, index: int, iteration: int, now: bool = False, complete: bool = False) -> None:
         if self.checkpointer is None or not (now or time.perf_counter() - self.saved_at >= self.every):
             return
+        began = time.perf_counter()
         meta = {
             "seeds": list(self.seeds),
             "phase": index,
@@ -221,6 +246,7 @@ class _Run:
         }
         self.checkpointer.save(len(self.history), state, meta)
         self.saved_at = time.perf_counter()
+        self.every = max(self.every, 20 * (self.saved_at - began))  # at most a twentieth of the time goes into saving
 
     def restore(self, phases: tuple[Phase, ...], data: Any) -> tuple[Any, int, int | None]:
         """State, phase and iteration to go on from; a phase that is complete is not repeated."""
@@ -231,6 +257,8 @@ class _Run:
             return None, 0, None
         state, meta = found
         self.history, self.resumed = list(meta["history"]), True
+        latest = {name: value for name, value in self.history[-1].items() if name not in ("phase", "iteration")}
+        self.last = {name: np.array(value, float) for name, value in latest.items()}  # null, not finite, reads as NaN
         self.earlier_seconds, self.compile_seconds = meta["run_seconds"], meta["compile_seconds"]
         log.info("resumed at phase %s, iteration %d", phases[meta["phase"]].name, meta["iteration"])
         if meta["complete"]:

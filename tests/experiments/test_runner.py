@@ -22,7 +22,7 @@ CELL = Cell("diagonal", 10, "pg_kmeans_tabular", (0, 1), SETTINGS)
 
 
 def _id(cell):
-    return cell_id(identity(cell, load(cell.dataset, cell.size, cell.data_seed)))
+    return cell_id(identity(cell, load(cell.dataset, cell.size, cell.data_seed)[0]))
 
 
 def test_identity_is_everything_that_determines_the_result(monkeypatch):
@@ -66,7 +66,7 @@ def test_selection_by_name_and_family():
 def test_a_record_says_everything(tmp_path):
     record = run_cells([CELL], Results(tmp_path), preset="test")[0]
     assert record["cell"]["hyperparameters"]["iterations"] == 3
-    assert record["cell"]["fingerprint"] == load("diagonal", 10, 0).provenance.fingerprint
+    assert record["cell"]["fingerprint"] == load("diagonal", 10, 0)[0].provenance.fingerprint
     assert len(record["scores"]["nmi"]) == len(record["scores"]["objective"]) == 2
     assert {entry["phase"] for entry in record["history"]} == {"em", "merge", "polish"}
     assert np.array(record["history"][-1]["nmi"]).shape == (2, 2)

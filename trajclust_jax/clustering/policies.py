@@ -13,8 +13,8 @@ Three classes share one interface, so that the EM loop in `policy_mixture` is wr
     fit(members, assignments, data, key, num_steps)   M-step of one restart's K members
     scorer(params, data) -> (chunk -> [R, K, n])      E-step on one chunk of trajectories
 
-Trajectories are held in order of length, in C chunks of n: a chunk runs to its own longest trajectory,
-and the memory of an E-step is bounded by `memory_budget`, not by N.
+Trajectories are held in order of length, in C chunks of n, so that the memory of an E-step is bounded by
+`memory_budget`, not by N. Counted and history policies run a chunk to its own longest trajectory.
 """
 
 import dataclasses
@@ -28,24 +28,25 @@ import numpy as np
 import optax
 from flax import struct
 
-from trajclust_jax.data import Codebook, Trajectories
-from trajclust_jax.networks import PolicyNetwork, ensemblize, member_keys
+from trajclust_jax.data import Codebook, Observations, Trajectories, apply
+from trajclust_jax.networks import PolicyNetwork, ensemblize, gru_step, member_keys
 
-CLIP = 10.0  # normalised float observations are clipped to +-10 standard deviations
+CLIP = 10.0  # standardised observations are clipped to +-10 standard deviations
 
 
 @struct.dataclass
 class Inputs:
-    """How an observation becomes a network's input: `((flat - shift) / scale)[columns]`."""
+    """How an observation becomes a network's input: `clip((flat[columns] - shift) / scale)`."""
 
     columns: np.ndarray  # [D] int32: the columns that are not constantly zero
     shift: np.ndarray  # [D] float32
     scale: np.ndarray  # [D] float32
+    clip: np.ndarray  # [] float32, infinite where nothing is standardised
 
     def __call__(self, observations: jax.Array) -> jax.Array:
-        """`[..., *shape]` with any number of trailing observation axes -> `[..., D]` float32; batch axes: 1."""
+        """`[batch, *shape]` -> `[batch, D]` float32."""
         flat = observations.reshape(observations.shape[0], -1)[:, self.columns].astype(np.float32)
-        return ((flat - self.shift) / self.scale).clip(-CLIP, CLIP)
+        return ((flat - self.shift) / self.scale).clip(-self.clip, self.clip)
 
 
 @struct.dataclass
@@ -86,6 +87,10 @@ class MixtureData:
     def lengths(self) -> jax.Array:  # [N'] int32
         return self.chunks.lengths.reshape(-1)
 
+    def observed(self, source: jax.Array) -> Observations:
+        """Inputs of steps: `source` itself `[n, T, D]`, or as rows `[n, T]` of the codebook."""
+        return source if self.table is None else Codebook(self.table, source)
+
 
 @struct.dataclass
 class Member:
@@ -96,7 +101,7 @@ class Member:
 
 
 def input_transform(trajectories: Trajectories) -> Inputs:
-    """Float observations are standardised with the dataset's statistics (B.6); maps are left as they are.
+    """Observations are standardised with the dataset's statistics (B.6); maps of zeros and ones stay as they are.
 
     Columns that are zero in every observation are dropped: their weights would have zero gradient and never
     act, and on one-hot maps they are five of six columns.
@@ -113,11 +118,12 @@ def input_transform(trajectories: Trajectories) -> Inputs:
         used = np.flatnonzero(flat.any(0) | final.reshape(len(final), -1).any(0))  # as in a codebook's table
         weights = None
     used = used if len(used) else np.arange(1)
-    if not np.issubdtype(flat.dtype, np.floating):
-        return Inputs(used, np.zeros(len(used), np.float32), np.ones(len(used), np.float32))
+    if ((flat == 0) | (flat == 1)).all():
+        zeros, ones = np.zeros(len(used), np.float32), np.ones(len(used), np.float32)
+        return Inputs(used, zeros, ones, np.float32(np.inf))
     mean = np.average(flat[:, used], axis=0, weights=weights)
     std = np.sqrt(np.average((flat[:, used] - mean) ** 2, axis=0, weights=weights))
-    return Inputs(used, mean.astype(np.float32), np.maximum(std, 1e-3).astype(np.float32))
+    return Inputs(used, mean.astype(np.float32), np.maximum(std, 1e-3).astype(np.float32), np.float32(CLIP))
 
 
 def prepare(trajectories: Trajectories, bytes_per_trajectory: int, memory_budget: int) -> MixtureData:
@@ -188,9 +194,13 @@ class NetworkPolicy:
         return jnp.float32(0.0)
 
     def update(self, loss: Callable[[Any], jax.Array], member: Member, trains: jax.Array) -> Member:
-        """One Adam step on `loss(params)`; the policy of a member with `trains` False (an empty cluster) stays."""
-        updates, optimizer = self.optimizer.update(jax.grad(loss)(member.params), member.optimizer, member.params)
-        updates = jax.tree.map(lambda u: u * trains, updates)  # cheaper than choosing between whole states
+        """One Adam step on `loss(params)`.
+
+        Where `trains` is False (an empty cluster) the policy stays, whatever the loss; Adam's moments decay.
+        """
+        gradients = jax.tree.map(lambda g: jnp.where(trains, g, 0), jax.grad(loss)(member.params))
+        updates, optimizer = self.optimizer.update(gradients, member.optimizer, member.params)
+        updates = jax.tree.map(lambda u: jnp.where(trains, u, 0), updates)
         return Member(optax.apply_updates(member.params, updates), optimizer)
 
 
@@ -205,12 +215,16 @@ class _Counted:
         cell = data.chunks.ids * data.action_size + data.chunks.actions  # [C, n, T], row of the U x A table
         padding = np.arange(cell.shape[-1]) >= data.chunks.lengths[..., None]
         cell = np.where(padding, len(data.table) * data.action_size, cell).astype(np.int32)
+        if np.bincount(cell[~padding]).max() >= 2**24:
+            raise ValueError(
+                "an (observation, action) pair occurs 2^24 times or more: float32 counts would not be exact"
+            )
         return data.replace(chunks=data.chunks.replace(ids=np.moveaxis(cell, 1, 2), actions=None))  # ids: [C, T, n]
 
     def counts(self, assignments: jax.Array, num_clusters: int, data: MixtureData) -> jax.Array:
         """`[K, U, A]` float32: how often each cluster's trajectories pair an observation with an action.
 
-        Exact while a count stays below 2^24.
+        Exact: `prepare` refuses data in which a count could reach 2^24.
         """
         num_cells = data.table.shape[0] * data.action_size
 
@@ -371,9 +385,14 @@ class TransitionPolicy(NetworkPolicy):
         network = self.network(data)
 
         def score(chunk: Chunks) -> jax.Array:
-            inputs = chunk.inputs if data.table is None else data.table[chunk.ids]
-            mask = jnp.arange(inputs.shape[1]) < chunk.lengths[:, None]
-            member = lambda params: jnp.where(mask, network.apply(params, inputs).log_prob(chunk.actions), 0).sum(1)
+            observed = data.observed(chunk.inputs if data.table is None else chunk.ids)
+            mask = jnp.arange(chunk.actions.shape[1]) < chunk.lengths[:, None]
+
+            def member(params):
+                embeddings = apply(lambda x: network.apply(params, x, method="embed"), observed)
+                distribution = network.apply(params, embeddings, method="read_out")
+                return jnp.where(mask, distribution.log_prob(chunk.actions), 0).sum(1)
+
             return ensemblize(member, 2)(params)
 
         return score
@@ -397,16 +416,10 @@ class HistoryPolicy(NetworkPolicy):
         horizon = int(np.quantile(np.asarray(trajectories.lengths), self.horizon_quantile, method="higher"))
         return data.replace(horizon=horizon)
 
-    def embeddings(self, params: Any, data: MixtureData) -> jax.Array | None:
-        """`[U, 3H]` input gates of every distinct observation, or None for dense observations."""
-        if data.table is None:
-            return None
-        return self.network(data).apply(params, data.table, method="embed")
-
     def fit(
         self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
     ) -> Member:
-        """`num_steps` Adam steps of K members, each on whole trajectories drawn from its own cluster.
+        """`num_steps` Adam steps of K members, each on trajectories (their first H steps) of its own cluster.
 
         The loss is the sum over the batch's steps divided by their number: long trajectories count more, as
         in Eq. 3.
@@ -424,10 +437,7 @@ class HistoryPolicy(NetworkPolicy):
                 mask = jnp.arange(source.shape[1]) < lengths[n][:, None]
 
                 def loss(params):
-                    if data.table is None:
-                        gates = network.apply(params, source[n], method="embed")
-                    else:
-                        gates = self.embeddings(params, data)[source[n]]
+                    gates = apply(lambda x: network.apply(params, x, method="embed"), data.observed(source[n]))
                     along = lambda gates, actions: network.apply(params, gates, method="along").log_prob(actions)
                     log_probs = jax.vmap(along)(gates, actions[n])
                     return -jnp.where(mask, log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)
@@ -441,17 +451,16 @@ class HistoryPolicy(NetworkPolicy):
 
     def scorer(self, params: Any, data: MixtureData) -> Callable[[Chunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk, stepping all its trajectories up to its longest."""
-        from trajclust_jax.networks import gru_step
-
         network = self.network(data)
-        embedded = None if data.table is None else ensemblize(self.embeddings, 2, (0, None))(params, data)
+        embed = lambda params, inputs: network.apply(params, inputs, method="embed")  # input gates [..., 3H]
+        embedded = None if data.table is None else ensemblize(embed, 2, (0, None))(params, data.table)
 
         def score(chunk: Chunks) -> jax.Array:
             def member(params, embedded):
                 cell = params["params"]["gru"]
                 gates = embedded
                 if data.table is None:
-                    gates = network.apply(params, chunk.inputs, method="embed")  # [n, T, 3H]
+                    gates = embed(params, chunk.inputs)  # [n, T, 3H]
 
                 def step(t, carry):
                     hidden, total = carry

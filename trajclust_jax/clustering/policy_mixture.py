@@ -14,7 +14,7 @@ Everything is written for one seed; `training.fit` maps it over S seeds.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -69,9 +69,10 @@ class PGKmeans:
     polish_steps: int = 50
     """Gradient steps of its later M-steps."""
     tolerance: float = 1e-4
-    """A restart has converged when no assignment changes, or when J grows by less than this a step."""
+    """A restart has converged when no assignment changes, or when J a step changes by less than this."""
     patience: int = 8
-    """Iterations before the tolerance may stop a network policy: J is flat while a random partition holds."""
+    """Iterations of a phase before a restart may count as converged: the policies of a network are not yet trained
+    when assignments first stand still. A polish shorter than this runs its whole budget."""
     policy_settings: tuple[tuple[str, Any], ...] = ()
     """Further settings of the policy class, e.g. `(("batch_size", 64),)`."""
 
@@ -85,8 +86,16 @@ class PGKmeans:
     }
 
     def __post_init__(self) -> None:
-        if self.num_clusters < 1 or self.extra_clusters < 0 or self.restarts < 1:
-            raise ValueError("num_clusters and restarts must be at least 1, extra_clusters at least 0")
+        for least, names in (
+            (1, ("num_clusters", "restarts", "iterations", "first_steps", "steps")),
+            (0, ("extra_clusters", "polish_iterations", "polish_first_steps", "polish_steps")),
+            (0, ("tolerance", "patience")),
+        ):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        if self.merging not in get_args(MergeRule):
+            raise ValueError(f"unknown merging {self.merging!r}: choose one of {', '.join(get_args(MergeRule))}")
         if self.policy not in self.DEFAULTS:
             raise ValueError(f"unknown policy {self.policy!r}: choose one of {', '.join(self.DEFAULTS)}")
 
@@ -121,7 +130,7 @@ class PGKmeans:
     def result(self, state: State, prepared: "Prepared") -> Clustering:
         """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
         data, policies = prepared.data, prepared.policies
-        best = jnp.argmax(state.objective)
+        best = jnp.argmax(jnp.where(jnp.isnan(state.objective), -jnp.inf, state.objective))  # a diverged one never wins
         members = jax.tree.map(lambda x: x[best], state.members)
         score = policies.scorer(jax.tree.map(lambda x: x[None], members.params), data)
         scores = jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks)  # [C, n, K]
@@ -175,7 +184,7 @@ class PGKmeans:
         objective, _ = self._objective(members, assignments, prepared)
         settled = jnp.zeros(self.restarts, bool)
         state = State(members, assignments, objective, settled, jnp.bool_(False), previous.key)
-        return state, self._info(state, previous.assignments != previous.assignments, data)
+        return state, self._info(state, jnp.zeros_like(assignments, bool), data)
 
     def _restart(self, key: jax.Array, prepared: "Prepared", previous: State) -> tuple[State, Info]:
         """Fresh policies for the clusters found so far."""
@@ -210,9 +219,9 @@ class PGKmeans:
         members = ensemblize(m_step, 1)(state.members, state.assignments, keys)
         objective, assignments = self._objective(members, None, prepared)
 
-        moved = assignments != state.assignments
+        moved = (assignments != state.assignments) & (data.lengths > 0)
         gain = (objective - state.objective) / data.num_steps
-        flat = ~moved.any(1) | (gain < self.tolerance)
+        flat = ~moved.any(1) | (jnp.abs(gain) < self.tolerance)
         settled = state.settled | (flat & (iteration + 1 >= self.patience))
         new = State(members, assignments, objective, settled, settled.all(), state.key)
 
@@ -251,7 +260,7 @@ class PGKmeans:
         used = jax.vmap(lambda a: jnp.zeros(num_clusters, bool).at[a].max(valid).sum())(state.assignments)
         return {
             "objective": state.objective / data.num_steps,
-            "changed": (moved & valid).sum(1),
+            "changed": moved.sum(1),
             "used_clusters": used,
             "assignments": state.assignments[:, data.rank],
         }

@@ -16,7 +16,7 @@ class Clustering:
     assignments: jax.Array  # [N] int32
     posterior: jax.Array  # [N, K] float32, under a uniform prior over clusters
     log_likelihoods: jax.Array  # [N, K] float32, log P(actions | cluster's policy)
-    objective: jax.Array  # [] float32, J of Eq. 3 (higher is better)
+    objective: jax.Array  # [] float32, J of Eq. 3 (tabular: plus the log prior); higher is better
     restart: jax.Array  # [] int32, the chosen restart
     restart_assignments: jax.Array  # [R, N] int32
     restart_objectives: jax.Array  # [R] float32
