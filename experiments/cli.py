@@ -56,7 +56,7 @@ class Run:
     """Reproduces a table or figure of a paper, ours beside the published numbers.
 
     Finished cells are kept in the results folder and never computed again; a killed run goes on where it was when the
-    same command is given. The table and its figures are written to RESULTS/TABLE/PRESET.
+    same command is given. The table of all that is finished, and its figures, are written to RESULTS/TABLE/PRESET.
 
     Example: trajclust run pgkmeans/table1 --preset cpu --methods pg_kmeans_mlp
     """
@@ -81,7 +81,7 @@ class Run:
     def run(self) -> None:
         from experiments.methods import select
         from experiments.progress import Progress
-        from experiments.report import write_table
+        from experiments.report import with_stored, write_table
         from experiments.runner import default_results, run_cells
         from experiments.tables import get_table
         from trajclust_jax.records import Results
@@ -103,7 +103,8 @@ class Run:
         records = run_cells(
             cells, results, preset=self.preset, track=self.track, tags=[f"table:{table.name}"], progress=Progress()
         )
-        text, files = write_table(table, records, results.folder / table.name / self.preset)
+        shown = with_stored(table, self.preset, records, results.all())
+        text, files = write_table(table, shown, results.folder / table.name / self.preset)
         if self.json:
             scores = [{"id": r["id"], **r["cell"], "scores": r["scores"], "timing": r["timing"]} for r in records]
             return _print_json({"table": table.name, "files": [str(file) for file in files], "records": scores})
@@ -162,6 +163,8 @@ class Cluster:
             print(f"cluster {cluster['cluster'] + 1}: {cluster['trajectories']} trajectories")
         if summary["scores"] is not None:
             print("against the labels: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["scores"].items()))
+        if summary["oracle"] is not None:
+            print("oracle, the ceiling: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["oracle"].items()))
         print(f"J {summary['objective_per_step']:.4f} a step; files in {summary['out']}")
         return None
 
@@ -187,6 +190,8 @@ class Make:
     def run(self) -> None:
         from trajclust_jax.data import make, save_npz
 
+        if self.out.suffix != ".npz":
+            raise UsageError(f"--out is {self.out}: give a file name that ends in .npz")
         dataset = make(self.name, self.size, self.seed)
         save_npz(dataset, self.out)
         _print_description(dataset, self.json, str(self.out))
@@ -311,16 +316,17 @@ def main(argv: list[str] | None = None) -> None:
 
 def _carry_out(command: Any) -> int:
     """Runs a command and turns what goes wrong into one line and an exit code."""
-    from trajclust_jax.data import DataError
-    from trajclust_jax.tracking import TrackingError
-
     if os.environ.get("TRAJCLUST_DEBUG") == "1":
         command.run()
         return 0
     try:
-        command.run()
-    except (UsageError, DataError, TrackingError) as error:
-        return _fail(str(error), 2)
+        from trajclust_jax.data import DataError
+        from trajclust_jax.tracking import TrackingError
+
+        try:
+            command.run()
+        except (UsageError, DataError, TrackingError) as error:
+            return _fail(str(error), 2)
     except KeyboardInterrupt:
         return _fail("interrupted: give the same command again to go on", 130)
     except BrokenPipeError:  # e.g. `trajclust list | head`

@@ -5,7 +5,6 @@ import functools
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,17 @@ from experiments.methods import METHODS
 from experiments.papers.pgkmeans.common import new_figure
 from experiments.progress import Progress
 from experiments.report import save_figure
+from experiments.runner import tracked
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.clustering import Clustering
+from trajclust_jax.clustering.oracle import oracle
 from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories
 from trajclust_jax.metrics import batch_scores, scores
-from trajclust_jax.records import cell_id, environment, plain
+from trajclust_jax.records import Lease, cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import Fit, fit
+
+OUTPUTS = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png", "trajectories.png"}
 
 
 def cluster_dataset(
@@ -36,15 +39,17 @@ def cluster_dataset(
     out: Path,
     track: str,
     progress: Progress,
-    **settings,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Clusters a dataset and writes `out`; returns its summary.
+    """Clusters a dataset and writes `out`; returns its summary, with assignments and posterior.
 
     `out` receives assignments.csv, posterior.npz, model/ (Orbax), summary.json, overview.png and, for grid worlds,
-    trajectories.png. It appears whole at the end; until then a killed run goes on from `.<out>.work-*` beside it.
+    trajectories.png. It appears whole at the end; until then everything lies in `.<out>.work` beside it, from which
+    a killed run goes on.
 
     Raises:
-        DataError: more clusters than trajectories, or a method that this data does not allow.
+        DataError: more clusters than trajectories, a method that this data does not allow, an `out` that holds
+            other files or that another process is writing.
     """
     trajectories = dataset.trajectories
     if not 1 <= num_clusters <= trajectories.num_trajectories:
@@ -64,103 +69,127 @@ def cluster_dataset(
     }
     id = cell_id(described)
     out = Path(os.path.abspath(out))
-    work = out.with_name(f".{out.name}.work-{id}")
-    score = None if dataset.labels is None else functools.partial(batch_scores, dataset.labels)
-    tracker = make_tracker(
-        track,
-        directory=out.parent,
-        group=f"{dataset.spec.name}-{method_name}-{id}",
-        tags=[f"dataset:{dataset.spec.name}", f"method:{method_name}"],
-        config=described,
-        seeds=[seed],
-        run_ids=[run_id(dataset.spec.name, id, seed)],
-    )
-    began = time.perf_counter()
-    with tracker, progress.task(f"{dataset.spec.name} {method_name}") as show:
-        log = lambda event: tracker.log(event.total, {f"{event.phase}/{k}": v for k, v in event.metrics.items()})
-        outcome = fit(method, trajectories, [seed], score=score, callbacks=[show, log], checkpoint_dir=work)
-    clustering = _first_seed(outcome.result)
-    assignments = clustering.assignments
-    sizes = np.bincount(assignments, minlength=num_clusters)
-    returns = np.where(np.asarray(trajectories.mask), np.asarray(trajectories.rewards), 0).sum(1)
-    found = {
+    work = out.with_name(f".{out.name}.work")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out {out} cannot be written: {error.strerror}") from None
+    lease = Lease.acquire(work / "lease")
+    if lease is None:
+        raise DataError(f"--out {out}: another process is writing it; wait for it or give another folder")
+    with lease:
+        _finish_interrupted_swap(work, out)
+        tracker = make_tracker(
+            track,
+            directory=out.parent,
+            group=f"{dataset.spec.name}-{method_name}-{id}",
+            tags=[f"dataset:{dataset.spec.name}", f"method:{method_name}"],
+            config=described,
+            seeds=[seed],
+            run_ids=[run_id(dataset.spec.name, id, seed)],
+        )
+        score = None if dataset.labels is None else functools.partial(batch_scores, dataset.labels)
+        with tracker, progress.task(f"{dataset.spec.name} {method_name}") as show:
+            track_event = lambda event: tracker.log(event.total, tracked(event))
+            outcome = fit(
+                method, trajectories, [seed], score=score, callbacks=[show, track_event], checkpoint_dir=work / id
+            )
+        clustering = jax.tree.map(lambda x: np.asarray(x[0]), outcome.result)
+        summary = {"id": id, **described, **_summary(dataset, clustering, outcome), "environment": environment()}
+        _write(work / "new", dataset, method, clustering, outcome, plain(summary))
+        if out.exists():
+            out.rename(work / "old")
+        (work / "new").rename(out)
+    shutil.rmtree(work)
+    files = sorted(str(path) for path in out.iterdir())
+    found = {"assignments": clustering.assignments, "posterior": clustering.posterior}
+    return plain({**summary, "out": str(out), "files": files, **found})
+
+
+def _finish_interrupted_swap(work: Path, out: Path) -> None:
+    """A process killed while it put its results in place: the earlier ones come back, halves go."""
+    if (work / "old").exists() and not out.exists():
+        (work / "old").rename(out)
+    for name in ("old", "new"):
+        shutil.rmtree(work / name, ignore_errors=True)
+
+
+def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit) -> dict[str, Any]:
+    """What a person wants to know first."""
+    trajectories, assignments = dataset.trajectories, clustering.assignments
+    lengths, returns = np.asarray(trajectories.lengths), _returns(trajectories)
+    members = [assignments == k for k in range(clustering.posterior.shape[1])]
+    labels, truth = dataset.labels, dataset.true_log_likelihoods
+    return {
+        "num_trajectories": trajectories.num_trajectories,
+        "num_steps": int(lengths.sum()),
         "objective": float(clustering.objective),
-        "objective_per_step": float(clustering.objective / np.asarray(trajectories.lengths).sum()),
+        "objective_per_step": float(clustering.objective / lengths.sum()),
         "restart": int(clustering.restart),
         "restart_objectives": clustering.restart_objectives,
         "clusters": [
             {
                 "cluster": k,
-                "trajectories": int(sizes[k]),
-                "mean_return": float(returns[assignments == k].mean()) if sizes[k] else None,
-                "mean_length": float(np.asarray(trajectories.lengths)[assignments == k].mean()) if sizes[k] else None,
+                "trajectories": int(member.sum()),
+                "mean_return": float(returns[member].mean()) if member.any() else None,
+                "mean_length": float(lengths[member].mean()) if member.any() else None,
             }
-            for k in range(num_clusters)
+            for k, member in enumerate(members)
         ],
-        "mean_confidence": float(clustering.posterior.max(1).mean()),
+        "mean_confidence": float(_confidence(clustering).mean()),
+        "scores": None if labels is None else scores(labels, assignments),
+        "oracle": None if labels is None or truth is None else oracle(labels, truth),
+        "timing": {"run_seconds": outcome.run_seconds, "compile_seconds": outcome.compile_seconds},
     }
-    summary = plain(
-        {
-            "id": id,
-            **described,
-            "num_trajectories": trajectories.num_trajectories,
-            "num_steps": int(np.asarray(trajectories.lengths).sum()),
-            **found,
-            "scores": None if dataset.labels is None else scores(dataset.labels, assignments),
-            "timing": {"seconds": time.perf_counter() - began, "compile_seconds": outcome.compile_seconds},
-            "environment": environment(),
-        }
-    )
-    building = out.with_name(f".{out.name}.new-{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+
+
+def _returns(trajectories: Trajectories) -> np.ndarray:
+    return np.where(np.asarray(trajectories.mask), np.asarray(trajectories.rewards), 0).sum(1)
+
+
+def _confidence(clustering: Clustering) -> np.ndarray:
+    """`[N]`: the posterior of each trajectory's own cluster."""
+    return clustering.posterior[np.arange(len(clustering.assignments)), clustering.assignments]
+
+
+def _write(folder: Path, dataset: Dataset, method: Any, clustering: Clustering, outcome: Fit, summary: dict) -> None:
+    trajectories, assignments = dataset.trajectories, clustering.assignments
+    folder.mkdir()
     frame = pd.DataFrame(
         {
             "trajectory": np.arange(len(assignments)),
             "cluster": assignments,
-            "probability": clustering.posterior.max(1),
+            "probability": _confidence(clustering),
             "log_likelihood": clustering.log_likelihoods[np.arange(len(assignments)), assignments],
             "length": np.asarray(trajectories.lengths),
-            "return": returns,
+            "return": _returns(trajectories),
         }
     )
-    frame.to_csv(building / "assignments.csv", index=False)
+    frame.to_csv(folder / "assignments.csv", index=False)
     np.savez_compressed(
-        building / "posterior.npz", posterior=clustering.posterior, log_likelihoods=clustering.log_likelihoods
+        folder / "posterior.npz", posterior=clustering.posterior, log_likelihoods=clustering.log_likelihoods
     )
-    save_tree(building / "model", {"params": clustering.params, "inputs": method.inputs(trajectories)})
-    save_figure(overview(trajectories, clustering, returns, outcome), building / "overview.png")
-    grid = grid_figure(trajectories, assignments, num_clusters)
+    model = {"params": clustering.params, "inputs": method.inputs(trajectories)}
+    if isinstance(trajectories.observations, Codebook):  # a tabular policy's rows mean nothing without it
+        model["observations"] = trajectories.observations.table
+    save_tree(folder / "model", model)
+    save_figure(overview(trajectories, clustering, outcome), folder / "overview.png")
+    grid = grid_figure(trajectories, assignments, clustering.posterior.shape[1])
     if grid is not None:
-        save_figure(grid, building / "trajectories.png")
-    (building / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    _replace_folder(building, out)
-    shutil.rmtree(work, ignore_errors=True)
-    return {**summary, "out": str(out), "files": sorted(str(path) for path in out.iterdir())}
-
-
-def _first_seed(result: Clustering) -> Clustering:
-    return jax.tree.map(lambda x: np.asarray(x[0]), result)
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    """Puts `new` in the place of `target`, which is a run's folder or does not exist."""
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+        save_figure(grid, folder / "trajectories.png")
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
 def check_out(out: Path) -> None:
     """Raises DataError unless `out` can be written: it is new, empty, or an earlier run's folder."""
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out} is a file: give a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / "summary.json").exists():
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if names and not ("summary.json" in names and names <= OUTPUTS):
         raise DataError(f"--out {out} holds other files: give a new folder")
 
 
-def overview(trajectories: Trajectories, clustering: Clustering, returns: np.ndarray, outcome: Fit) -> Figure:
+def overview(trajectories: Trajectories, clustering: Clustering, outcome: Fit) -> Figure:
     """Sizes, J against iterations for every restart, confidence, and returns (lengths if all returns are equal)."""
     figure = new_figure(10.0, 2.8)
     sizes, curve, confidence, spread = figure.subplots(1, 4)
@@ -170,21 +199,20 @@ def overview(trajectories: Trajectories, clustering: Clustering, returns: np.nda
     sizes.bar(range(num_clusters), [m.sum() for m in members], color=colors)
     sizes.set(title="trajectories a cluster", xlabel="cluster", xticks=range(num_clusters))
 
-    entries = [entry for entry in outcome.history if None not in entry["objective"][0]]
-    objective = np.array([entry["objective"][0] for entry in entries], float)
+    objective = np.array([entry["objective"][0] for entry in outcome.history], float)  # NaN where not finite
     best = int(clustering.restart)
     for restart in range(objective.shape[1]):
         style = {"color": "black", "linewidth": 1.5} if restart == best else {"color": "gray", "linewidth": 0.7}
         curve.plot(objective[:, restart], **style)
     curve.set(title="J a step (chosen restart black)", xlabel="iteration")
 
-    probability = clustering.posterior.max(1)
+    probability = _confidence(clustering)
     confidence.hist(
         [probability[m] for m in members], bins=np.linspace(1 / max(num_clusters, 2), 1, 21), stacked=True, color=colors
     )
     confidence.set(title="posterior of the assigned cluster", yscale="log")
 
-    lengths = np.asarray(trajectories.lengths)
+    lengths, returns = np.asarray(trajectories.lengths), _returns(trajectories)
     values, name = (returns, "return") if np.ptp(returns) > 0 else (lengths, "length")
     spread.hist([values[m] for m in members], bins=30, stacked=True, color=colors)
     spread.set(title=f"{name} by cluster", xlabel=name)

@@ -37,10 +37,12 @@ class Progress:
         began, told = time.monotonic(), [time.monotonic()]
         with Bars(*columns, console=self.console, disable=not self.console.is_terminal) as bars:
             task = bars.add_task(f"{title}: compiling", total=None, metrics="")
+            self.note(f"{title}: compiling") if not self.console.is_terminal else None
 
             def show(event: Event) -> None:
                 text = describe(event)
                 name = f"{title}: {event.phase}"
+                name += " (compiling)" if event.iteration == 0 else ""
                 bars.update(task, description=name, completed=event.iteration, total=event.budget, metrics=text)
                 if not self.console.is_terminal and time.monotonic() - told[0] >= LINE_SECONDS:
                     told[0] = time.monotonic()
@@ -53,9 +55,9 @@ class Progress:
 def describe(event: Event) -> str:
     """J (best restart, mean over seeds), changed assignments, NMI of the best restarts."""
     objective = np.asarray(event.metrics["objective"])  # [S, R]
-    best = objective.argmax(1)[:, None]
+    best = np.nan_to_num(objective, nan=-np.inf).argmax(1)[:, None]
     parts = []
-    if np.isfinite(objective).all():
+    if np.isfinite(objective).any(1).all():
         parts.append(f"J {np.take_along_axis(objective, best, 1).mean():.4f}/step")
     parts.append(f"changed {int(np.asarray(event.metrics['changed']).sum())}")
     if "nmi" in event.metrics:

@@ -172,7 +172,7 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
             dataset.trajectories,
             cell.seeds,
             score=score,
-            callbacks=[guard, show, lambda event: tracker.log(event.total, _tracked(event))],
+            callbacks=[guard, show, lambda event: tracker.log(event.total, tracked(event))],
             checkpoint_dir=results.work(id),
             checkpoint_seconds=float(os.environ.get("TRAJCLUST_CHECKPOINT_SECONDS", 20)),
         )
@@ -197,7 +197,8 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
     }
 
 
-def _tracked(event: Event) -> dict[str, np.ndarray]:
+def tracked(event: Event) -> dict[str, np.ndarray]:
+    """An event's metrics under names that keep phases apart."""
     return {f"{event.phase}/{name}": values for name, values in event.metrics.items()}
 
 

@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnax
 import jax
@@ -55,35 +55,66 @@ class Benchmark:
 
 @dataclasses.dataclass
 class Row:
-    """One hot path: seconds (or a rate) of ours and of the reference, and how many times better ours is."""
+    """One hot path: time or rate of ours and of the reference, and how many times better ours is."""
 
     name: str
     ours: float
     reference_name: str
     reference: float
     ratio: float
-    unit: str
+    unit: str  # "s": less is better; a rate: more is
+    compile_seconds: float  # of ours
+    memory_bytes: int  # arguments, results and temporaries of our compiled program
+
+
+class Timing(NamedTuple):
+    """A compiled program's best time, what it took to compile, its memory and its result."""
+
+    seconds: float
     compile_seconds: float
+    memory_bytes: int
+    out: Any
 
 
-def timed(fn: Callable, *args: Any, repeats: int) -> tuple[float, float, Any]:
-    """Best seconds of a run, seconds to compile, and the result."""
+def timed(fn: Callable, *args: Any, repeats: int) -> Timing:
+    """Times `repeats` runs after a first one that does not count."""
     began = time.perf_counter()
     compiled = jax.jit(fn).lower(*args).compile()
     compile_seconds = time.perf_counter() - began
-    jax.block_until_ready(compiled(*args))
+    seconds, out = best_of(lambda: compiled(*args), repeats)
+    memory = compiled.memory_analysis()
+    parts = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+    return Timing(seconds, compile_seconds, sum(int(getattr(memory, part, 0)) for part in parts), out)
+
+
+def best_of(run: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """Best seconds of `repeats` runs after a first one, and the result."""
+    out = jax.block_until_ready(run())
     best = np.inf
     for _ in range(repeats):
         began = time.perf_counter()
-        out = jax.block_until_ready(compiled(*args))
+        out = jax.block_until_ready(run())
         best = min(best, time.perf_counter() - began)
-    return best, compile_seconds, out
+    return best, out
+
+
+def row(name: str, ours: Timing, reference_name: str, reference: float, per: float = 1.0) -> Row:
+    """A row of seconds, each `per` of what was timed."""
+    seconds = ours.seconds / per
+    cost = ours.compile_seconds, ours.memory_bytes
+    return Row(name, seconds, reference_name, reference, reference / seconds, "s", *cost)
+
+
+def rate_row(name: str, ours: Timing, amount: float, reference_name: str, reference: float, unit: str) -> Row:
+    """A row of rates: `amount` of work in ours."""
+    rate = amount / ours.seconds
+    return Row(name, rate, reference_name, reference, rate / reference, unit, ours.compile_seconds, ours.memory_bytes)
 
 
 def environment_rows(config: Benchmark) -> list[Row]:
     """Steps a second, auto-reset and observations included, beside gymnax's FourRooms with visual observations."""
 
-    def rate(env):
+    def rate(env) -> Timing:
         params = env.default_params
 
         def episode(key):
@@ -100,25 +131,14 @@ def environment_rows(config: Benchmark) -> list[Row]:
             return jax.lax.scan(step, (obs, state), jax.random.split(key, config.env_steps))
 
         keys = jax.random.split(jax.random.key(0), config.num_envs)
-        seconds, compile_seconds, _ = timed(jax.vmap(episode), keys, repeats=config.repeats)
-        return config.num_envs * config.env_steps / seconds, compile_seconds
+        return timed(jax.vmap(episode), keys, repeats=config.repeats)
 
-    reference, _ = rate(FourRooms(use_visual_obs=True))
-    rows = []
-    for name in envs.ENVIRONMENTS:
-        ours, compile_seconds = rate(gymnax.make(name)[0])
-        rows.append(
-            Row(
-                f"{name} steps",
-                ours,
-                "gymnax FourRooms, visual",
-                reference,
-                ours / reference,
-                "steps/s",
-                compile_seconds,
-            )
-        )
-    return rows
+    steps = config.num_envs * config.env_steps
+    reference = steps / rate(FourRooms(use_visual_obs=True)).seconds
+    return [
+        rate_row(f"{name} steps", rate(gymnax.make(name)[0]), steps, "gymnax FourRooms, visual", reference, "steps/s")
+        for name in envs.ENVIRONMENTS
+    ]
 
 
 def setting(policies: NetworkPolicy, trajectories: Trajectories, config: Benchmark):
@@ -186,9 +206,12 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
     facts |= {"trajectories": coded.num_trajectories, "transitions": int(np.asarray(coded.lengths).sum())}
     facts |= {"distinct_observations": len(coded.observations.table), "members": num_members}
 
-    a = jax.random.normal(jax.random.key(0), (2048, 2048))
-    seconds, _, _ = timed(lambda a: a @ a, a, repeats=repeats)
-    peak = 2 * 2048**3 / seconds
+    def measure(fn, *args):
+        return timed(fn, *args, repeats=repeats)
+
+    square = jax.random.normal(jax.random.key(0), (2048, 2048))
+    peak = 2 * 2048**3 / measure(lambda a: a @ a, square).seconds
+    matmul = "matmul 2048 x 2048"
     facts["matmul_flops"] = peak
 
     def stages():
@@ -198,97 +221,57 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
         data, members, assignments = setting(counted, coded, config)
         dense_data, _, _ = setting(transition, raw, config)
 
-        ours, compile_ours, exact = timed(e_step(counted, data), members.params, repeats=repeats)
-        reference, _, full = timed(e_step(transition, dense_data), members.params, repeats=1)
-        order = lambda x, d: np.moveaxis(np.asarray(x), 0, 2).reshape(num_members, -1)[:, np.asarray(d.rank)]
-        facts["e_step_largest_difference"] = float(np.abs(order(exact, data) - order(full, dense_data)).max())
-        yield [Row("E-step, MLP, counts", ours, "dense path", reference, reference / ours, "s", compile_ours)]
+        ours = measure(e_step(counted, data), members.params)
+        reference = measure(e_step(transition, dense_data), members.params)
+        flat = lambda x, d: np.moveaxis(np.asarray(x), 0, 2).reshape(num_members, -1)[:, np.asarray(d.rank)]
+        facts["e_step_largest_difference"] = float(np.abs(flat(ours.out, data) - flat(reference.out, dense_data)).max())
+        yield [row("E-step, MLP, counts", ours, "dense path", reference.seconds)]
 
-        steps = 10
-        ours, compile_ours, _ = timed(m_step(counted, data, steps), members, assignments, repeats=repeats)
-        # Assignments are by slot; both orders are by length, so that they are the same trajectories.
+        # Both hold the trajectories in order of length, so that slot n is the same one in each.
         slots = jnp.zeros((config.restarts, dense_data.num_slots), jnp.int32)
         slots = slots.at[:, : coded.num_trajectories].set(assignments[:, : coded.num_trajectories])
-        reference, _, dense_fit = timed(dense_m_step(transition, dense_data, config), members, slots, repeats=1)
-        _, _, one_step = timed(m_step(counted, data, 1), members, assignments, repeats=1)
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), one_step.params)
-        difference = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), flat, dense_fit.params)
+        reference = measure(dense_m_step(transition, dense_data, config), members, slots)
+        one = measure(m_step(counted, data, 1), members, assignments)
+        params = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), one.out.params)
+        difference = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, reference.out.params)
         facts["m_step_largest_difference"] = max(jax.tree.leaves(difference))
+        steps = 50  # the counts are taken once an M-step; so many gradient steps make them a small part
+        ours = measure(m_step(counted, data, steps), members, assignments)
         yield [
-            Row(
-                "M-step, MLP, counts, one gradient step",
-                ours / steps,
-                "dense path, full batch",
-                reference,
-                reference * steps / ours,
-                "s",
-                compile_ours,
-            )
+            row("M-step, MLP, counts, a gradient step", ours, "dense path, full batch", reference.seconds, per=steps)
         ]
 
-        rate = num_members * mlp_flops(*data.table.shape, data.action_size, backward=True) * steps / ours
-        yield [
-            Row("M-step, MLP, counts, FLOP/s", rate, "matmul 2048 x 2048", peak, rate / peak, "FLOP/s", compile_ours)
-        ]
+        flops = num_members * mlp_flops(*data.table.shape, data.action_size, backward=True) * steps
+        yield [rate_row("M-step, MLP, counts, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
 
-        lone = jax.tree.map(lambda x: x[:1, :1], members)
-        single = jax.jit(m_step(counted, data, steps)).lower(lone, assignments[:1] * 0).compile()
-        one_by_one = [
+        everyone = assignments[:1] * 0
+        lone = [
             jax.tree.map(lambda x, r=r, k=k: x[r : r + 1, k : k + 1], members)
             for r in range(config.restarts)
             for k in range(config.clusters)
         ]
-        jax.block_until_ready(single(one_by_one[0], assignments[:1] * 0))
-        best = np.inf
-        for _ in range(repeats):
-            began = time.perf_counter()
-            jax.block_until_ready([single(member, assignments[:1] * 0) for member in one_by_one])
-            best = min(best, time.perf_counter() - began)
-        yield [
-            Row(
-                f"M-step, MLP, {num_members} members vmapped, {steps} gradient steps",
-                ours,
-                "Python loop over members",
-                best,
-                best / ours,
-                "s",
-                compile_ours,
-            )
-        ]
+        single = jax.jit(m_step(counted, data, steps)).lower(lone[0], everyone).compile()
+        seconds, _ = best_of(lambda: [single(member, everyone) for member in lone], repeats)
+        yield [row(f"M-step, MLP, {num_members} members vmapped", ours, "Python loop over members", seconds)]
 
         data, members, assignments = setting(history, coded, config)
-        ours, compile_ours, _ = timed(e_step(history, data), members.params, repeats=1)
-        steps_run = float((np.asarray(data.chunks.max_length) * data.chunks.lengths.shape[1]).sum())
-        per_step = 2 * (64 * 192 + 64 * 128 + 128 * data.action_size)
-        rate = num_members * steps_run * per_step / ours
-        yield [Row("E-step, GRU, FLOP/s", rate, "matmul 2048 x 2048", peak, rate / peak, "FLOP/s", compile_ours)]
-        facts["gru_e_step_seconds"] = ours
         raw_data, _, _ = setting(history, raw, config)
-        reference, _, _ = timed(e_step(history, raw_data), members.params, repeats=1)
+        features = "features of every step"
+        ours = measure(e_step(history, data), members.params)
+        steps_run = float((np.asarray(data.chunks.max_length) * data.chunks.lengths.shape[1]).sum())
+        flops = num_members * steps_run * 2 * (64 * 192 + 64 * 128 + 128 * data.action_size)
+        yield [rate_row("E-step, GRU, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
         yield [
-            Row(
+            row(
                 "E-step, GRU, features on the codebook",
                 ours,
-                "features of every step",
-                reference,
-                reference / ours,
-                "s",
-                compile_ours,
+                features,
+                measure(e_step(history, raw_data), members.params).seconds,
             )
         ]
-        ours, compile_ours, _ = timed(m_step(history, data, 2), members, assignments, repeats=1)
-        reference, _, _ = timed(m_step(history, raw_data, 2), members, assignments, repeats=1)
-        yield [
-            Row(
-                "M-step, GRU, one gradient step",
-                ours / 2,
-                "features of every step",
-                reference / 2,
-                reference / ours,
-                "s",
-                compile_ours,
-            )
-        ]
+        ours = measure(m_step(history, data, 2), members, assignments)
+        reference = measure(m_step(history, raw_data, 2), members, assignments).seconds / 2
+        yield [row("M-step, GRU, a gradient step", ours, features, reference, per=2)]
 
     console = Console(stderr=True)
     for stage in track(stages(), description="timing", total=8, console=console, disable=not console.is_terminal):
@@ -315,13 +298,21 @@ def main(arguments: list[str] | None = None) -> None:
     rows, facts = run(config)
     machine = environment()
     if config.json:
-        described = {"config": dataclasses.asdict(config), "rows": [dataclasses.asdict(row) for row in rows]}
+        described = {"config": dataclasses.asdict(config), "rows": [dataclasses.asdict(entry) for entry in rows]}
         print(json.dumps({**described, "facts": facts, "environment": machine}, indent=1))
         return
-    table = Table("hot path", "ours", "reference", "", "times better", "compile s")
-    for row in rows:
-        ours, reference = readable(row.ours, row.unit), readable(row.reference, row.unit)
-        table.add_row(row.name, ours, row.reference_name, reference, f"{row.ratio:.2f}", f"{row.compile_seconds:.1f}")
+    table = Table("hot path", "ours", "reference", "", "times better", "compile s", "MB")
+    for entry in rows:
+        ours, reference = readable(entry.ours, entry.unit), readable(entry.reference, entry.unit)
+        table.add_row(
+            entry.name,
+            ours,
+            entry.reference_name,
+            reference,
+            f"{entry.ratio:.2f}",
+            f"{entry.compile_seconds:.1f}",
+            f"{entry.memory_bytes / 1e6:.0f}",
+        )
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
     for name, value in facts.items():

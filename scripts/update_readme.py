@@ -12,12 +12,11 @@ from pathlib import Path
 
 import tyro
 
+from experiments.papers.pgkmeans.common import stored_records
 from experiments.report import table_records, write_text
 from experiments.tables import get_table
-from trajclust_jax.records import Results
 
 ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "experiments" / "records"
 BLOCK = re.compile(r"(<!-- (table|benchmark) (\S+) ?(\S*) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -31,7 +30,7 @@ class Update:
 
 def rendered(text: str) -> str:
     """The README's text with every block made anew."""
-    records = Results(RECORDS).all()
+    records = stored_records().all()
 
     def block(match: re.Match) -> str:
         begin, kind, name, preset, end = match.groups()
@@ -39,7 +38,7 @@ def rendered(text: str) -> str:
             table = get_table(name)
             body = table.render(table_records(table, preset, records))[0].split("\n", 2)[2]  # without its title
         else:
-            body = benchmark(json.loads((RECORDS / name).read_text()))
+            body = benchmark(json.loads((stored_records().folder / name).read_text()))
         return f"{begin}{body}{end}"
 
     return BLOCK.sub(block, text)
@@ -49,7 +48,10 @@ def benchmark(record: dict) -> str:
     """A Markdown table of a benchmark's record."""
     from benchmark import readable
 
-    lines = ["| hot path | ours | reference | | times better | compile, s |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| hot path | ours | reference | | times better | compile, s | memory, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in record["rows"]:
         ours, reference = readable(row["ours"], row["unit"]), readable(row["reference"], row["unit"])
         cells = [
@@ -59,6 +61,7 @@ def benchmark(record: dict) -> str:
             reference,
             f"{row['ratio']:.2f}",
             f"{row['compile_seconds']:.1f}",
+            f"{row['memory_bytes'] / 1e6:.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     facts, machine = record["facts"], record["environment"]

@@ -1,6 +1,7 @@
 """The arrows of the design: who may import whom, and what no file may do."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_clustering_never_sees_labels():
         names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
         attributes = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert not {"labels", "Dataset", "true_log_likelihoods"} & (names | attributes), path
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+def test_nothing_under_way_or_large_is_tracked():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in filter(None, files):
+        assert not name.endswith((".lease", ".lock")), name
+        assert "/work/" not in name, name
+        assert not (ROOT / name).exists() or (ROOT / name).stat().st_size < 2**20, name
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 import jax
@@ -100,25 +101,36 @@ def test_a_converged_run_is_frozen_while_others_go_on():
     entries = [np.array(entry["position"]) for entry in outcome.history if entry["phase"] == "one"]
     stopped = [np.flatnonzero(np.abs([e[s] for e in entries]) > 1.5) for s in range(6)]
     assert len({int(s[0]) for s in stopped if len(s)}) > 1, "runs converge at different iterations"
-    lone = [fit(RandomWalk(barrier=1.5), 1.0, [seed]).result["position"][0] for seed in range(6)]
-    np.testing.assert_allclose(outcome.result["position"], lone, rtol=1e-6)
+    for seed in range(6):
+        lone = fit(RandomWalk(barrier=1.5), 1.0, [seed])
+        np.testing.assert_allclose(outcome.result["position"][seed], lone.result["position"][0], rtol=1e-5)
+        assert outcome.result["steps"][seed] == lone.result["steps"][0]
+        own = [entry["position"][0] for entry in lone.history if entry["phase"] == "one"]
+        together = [entry["position"][seed] for entry in outcome.history if entry["phase"] == "one"]
+        np.testing.assert_allclose(together[: len(own)], own, rtol=1e-5)
+        assert set(together[len(own) :]) <= {together[len(own) - 1]}, "a frozen run reports its last real step"
 
 
-def test_ctrl_c_keeps_the_state_and_says_so(tmp_path):
-    expected = fit(RandomWalk(), 1.0, 2)
+@pytest.mark.parametrize("total", [0, 1, 5, 13, 14, 16])
+def test_ctrl_c_keeps_the_state_wherever_it_comes(tmp_path, total):
+    """At a phase's start, within it, at its last iteration, at the very last one of all: never swallowed."""
+    walk = RandomWalk(barrier=1e9)  # nobody arrives: 13 reports in phase one, 4 in phase two
+    expected = fit(walk, 1.0, 2)
+    assert len(expected.history) == 17
 
     def interrupt(event):
-        if event.total == 5:
+        if event.total == total:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        fit(RandomWalk(), 1.0, 2, checkpoint_dir=str(tmp_path), checkpoint_seconds=1e9, callbacks=[interrupt])
+        fit(walk, 1.0, 2, checkpoint_dir=str(tmp_path), checkpoint_seconds=1e9, callbacks=[interrupt])
     assert signal.getsignal(signal.SIGINT) is before
     seen = []
-    resumed = fit(RandomWalk(), 1.0, 2, checkpoint_dir=str(tmp_path), callbacks=[lambda e: seen.append(e.total)])
-    assert seen[0] == 6
+    resumed = fit(walk, 1.0, 2, checkpoint_dir=str(tmp_path), callbacks=[lambda e: seen.append(e.total)])
+    assert len(seen) == 17 - (total + 1 if total in (5, 16) or total == 1 else total + 2)
     assert resumed.history == expected.history
+    np.testing.assert_array_equal(resumed.result["position"], expected.result["position"])
 
 
 def test_fit_runs_in_a_thread():
@@ -142,6 +154,9 @@ def test_seeds_may_be_named():
 
 
 def test_compile_and_run_seconds_are_apart():
-    outcome = fit(RandomWalk(), 1.0, 1)
+    """A slow callback is run time, not compile time."""
+    outcome = fit(RandomWalk(budget=2), 1.0, 1, callbacks=[lambda event: time.sleep(0.5)])
+    assert outcome.run_seconds > 0.5 * len(outcome.history)
     assert outcome.compile_seconds > 0
-    assert 0 < outcome.run_seconds < outcome.compile_seconds + 5
+    slower = fit(RandomWalk(budget=2), 1.0, 1, callbacks=[lambda event: time.sleep(1.0)])
+    assert slower.run_seconds - outcome.run_seconds > 0.3 * len(outcome.history)

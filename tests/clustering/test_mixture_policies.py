@@ -178,6 +178,23 @@ def test_columns_that_are_always_zero_are_dropped_and_maps_stay_as_they_are(rand
     np.testing.assert_array_equal(transform(table), np.eye(6))
 
 
+def test_integer_observations_stay_distinct(random_data):
+    trajectories = random_data(rows=81, n=200)
+    trajectories = trajectories.replace(
+        observations=trajectories.observations.replace(table=np.arange(81, dtype=np.int32)[:, None])
+    )
+    inputs = input_transform(trajectories)(trajectories.observations.table)
+    assert len(np.unique(inputs)) == 81
+    assert abs(inputs).max() < 3
+
+
+def test_counts_that_would_not_be_exact_are_refused(random_data, monkeypatch):
+    trajectories = random_data(n=3)
+    monkeypatch.setattr(np, "bincount", lambda *a, **k: np.array([2**24]))
+    with pytest.raises(ValueError, match="float32 counts"):
+        TabularPolicy().prepare(trajectories, 1)
+
+
 def test_the_policy_class_follows_the_data(random_data, dense):
     coded, raw = random_data(), dense(random_data())
     assert isinstance(policy_for("mlp", coded), CountedPolicy)

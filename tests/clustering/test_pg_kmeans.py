@@ -174,6 +174,15 @@ def test_a_settled_restart_is_frozen(conflict):
             assert len(set(objective[still:])) == 1
 
 
+def test_a_diverged_restart_is_never_chosen(conflict):
+    trajectories, _ = conflict(n=8)
+    method = quick(2, "tabular", restarts=3)
+    prepared = jax.device_put(method.prepare(trajectories))
+    state, _ = method.phases()[0].start(jax.random.key(0), prepared, None)
+    state = state.replace(objective=np.array([-2.0, np.nan, -3.0], np.float32))
+    assert method.result(state, prepared).restart == 0
+
+
 @pytest.mark.parametrize("policy", ["mlp", "gru"])
 def test_continuous_actions(policy):
     """Two Gaussian policies, one acting up where the other acts down."""
@@ -198,8 +207,16 @@ def test_continuous_actions(policy):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"num_clusters": 0}, {"num_clusters": 2, "restarts": 0}, {"num_clusters": 2, "policy": "cnn"}]
+    "settings",
+    [
+        {"num_clusters": 0},
+        {"num_clusters": 2, "restarts": 0},
+        {"num_clusters": 2, "policy": "cnn"},
+        {"num_clusters": 2, "merging": "worst"},
+        {"num_clusters": 2, "iterations": 0},
+        {"num_clusters": 2, "tolerance": -1.0},
+    ],
 )
 def test_bad_settings_are_refused(settings):
-    with pytest.raises(ValueError, match=r"num_clusters|unknown policy"):
+    with pytest.raises(ValueError, match=r"unknown (policy|merging)|must be at least"):
         PGKmeans(**settings)

@@ -9,7 +9,8 @@ import pytest
 
 from experiments import cli
 from trajclust_jax.checkpoint import load_tree
-from trajclust_jax.data import load_npz, make, save_npz
+from trajclust_jax.data import build_dataset, load_npz, make, save_npz
+from trajclust_jax.records import Lease
 
 
 @pytest.fixture
@@ -96,12 +97,56 @@ def test_cluster_a_users_npz(trajclust, discrete_npz, tmp_path, policy):
     np.testing.assert_array_equal(posterior["posterior"].argmax(1), frame["cluster"])
     assert [c["trajectories"] for c in summary["clusters"]] == np.bincount(frame["cluster"], minlength=2).tolist()
     assert json.loads((folder / "summary.json").read_text())["objective"] == summary["objective"]
+    assert summary["assignments"] == frame["cluster"].tolist()
+    np.testing.assert_allclose(summary["posterior"], posterior["posterior"])
     model = load_tree(folder / "model")
     assert model["inputs"]["columns"].shape == (3,)
+    if policy == "tabular":  # the stored model explains the stored likelihoods
+        given = np.load(path)
+        rows = (given["observations"][..., None, :] == model["observations"]).all(-1).argmax(-1)
+        log_pi = np.asarray(model["params"])[:, rows, given["actions"]]  # [K, N, T]
+        np.testing.assert_allclose(log_pi.sum(-1).T, posterior["log_likelihoods"], rtol=1e-4)
     assert summary["scores"] is None
     assert {file.name for file in (tmp_path / "runs").iterdir()} == {"mine"}, "nothing else is left"
     code, out, _ = trajclust(*arguments)
     assert json.loads(out)["restart_objectives"] == summary["restart_objectives"]
+
+
+def test_labels_in_the_file_change_nothing_but_the_scores(trajclust, tmp_path):
+    dataset = make("diagonal", 10, 0)
+    shuffled = np.random.default_rng(0).permutation(dataset.labels)
+    outputs = {}
+    for name, labels in (("true", dataset.labels), ("shuffled", shuffled), ("removed", None)):
+        other = build_dataset(dataset.trajectories, labels, name="diagonal", source="test")
+        save_npz(other, tmp_path / f"{name}.npz")
+        code, out, err = trajclust("cluster", f"{name}.npz", "--k", 5, "--policy", "tabular", "--out", name, "--json")
+        assert code == 0, err
+        files = [(tmp_path / name / file).read_bytes() for file in ("assignments.csv", "posterior.npz")]
+        outputs[name] = files, json.loads(out)["scores"]
+    assert outputs["true"][0] == outputs["shuffled"][0] == outputs["removed"][0]
+    assert outputs["true"][1]["nmi"] > outputs["shuffled"][1]["nmi"] + 0.3
+    assert outputs["removed"][1] is None
+
+
+def test_a_second_process_is_told_that_the_folder_is_taken(trajclust, discrete_npz, tmp_path):
+    (tmp_path / "runs" / ".mine.work").mkdir(parents=True)
+    with Lease.acquire(tmp_path / "runs" / ".mine.work" / "lease"):
+        code, out, err = trajclust("cluster", discrete_npz[0], "--k", 2, "--out", "runs/mine")
+    assert_one_line(code, out, err)
+    assert "another process" in err
+
+
+def test_a_swap_that_was_killed_halfway_is_put_right(trajclust, discrete_npz, tmp_path):
+    arguments = ("cluster", discrete_npz[0], "--k", 2, "--policy", "tabular", "--out", "runs/mine")
+    assert trajclust(*arguments)[0] == 0
+    before = (tmp_path / "runs" / "mine" / "assignments.csv").read_bytes()
+    work = tmp_path / "runs" / ".mine.work"
+    work.mkdir()
+    (tmp_path / "runs" / "mine").rename(work / "old")
+    (work / "new").mkdir()
+    assert trajclust(*arguments)[0] == 0
+    assert (tmp_path / "runs" / "mine" / "assignments.csv").read_bytes() == before
+    assert {file.name for file in (tmp_path / "runs").iterdir()} == {"mine"}
 
 
 def test_cluster_with_labels_scores_and_draws_the_grid(trajclust, tmp_path):
@@ -109,6 +154,7 @@ def test_cluster_with_labels_scores_and_draws_the_grid(trajclust, tmp_path):
     code, out, _ = trajclust("cluster", "d.npz", "--k", 5, "--policy", "tabular", "--out", "runs/d")
     assert code == 0
     assert "against the labels" in out
+    assert "oracle, the ceiling" in out
     assert (tmp_path / "runs" / "d" / "trajectories.png").stat().st_size > 5000
 
 
@@ -192,6 +238,9 @@ def test_bad_input_gives_one_line_and_leaves_nothing(trajclust, tmp_path, case):
         (("cluster", "good.npz", "--k", 2, "--out", "good.npz"), "is a file"),
         (("cluster", "good.npz", "--k", 2, "--out", "."), "other files"),
         (("data", "make", "takebal", "--out", "x.npz"), "takebal"),
+        (("data", "make", "takeball", "--out", "x.np"), ".npz"),
+        (("cluster", "good.npz", "--k", 2, "--iterations", 0), "iterations"),
+        (("cluster", "good.npz", "--k", 2, "--out", "good.npz/mine"), "cannot be written"),
         (("data", "make", "takeball", "--size", 0, "--out", "x.npz"), "size"),
         (("data", "info", "takeball:size=x"), "size"),
         (("run", "pgkmeans/table9"), "table9"),

@@ -4,12 +4,14 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments.methods import METHODS, select
+from experiments.report import table_records
 from experiments.runner import Cell, identity, load, run_cells
 from experiments.tables import get_table, table_names
 from trajclust_jax.clustering import PGKmeans
@@ -95,12 +97,64 @@ def test_two_processes_compute_each_cell_once(tmp_path):
         )
         for _ in range(2)
     ]
+    while not list(tmp_path.rglob("*.lease")) and all(process.poll() is None for process in processes):
+        time.sleep(0.05)
+    assert all(process.poll() is None for process in processes), "both are at work"
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
     done = sum(err.count(": done in") for _, err in outputs)
     assert done == 2, outputs
     assert len(Results(tmp_path).all()) == 4
+
+
+def test_a_lost_lease_gives_the_work_up(tmp_path):
+    """Another process took the cell over while this one slept: it computes again only when the lease is free."""
+
+    class Fading:
+        def __init__(self, lease):
+            self.lease, self.asked = lease, 0
+
+        @property
+        def lost(self):
+            self.asked += 1
+            return self.asked > 3
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.lease.release()
+
+    results, handed = Results(tmp_path), []
+    lease_of = results.lease
+
+    def lease(id):
+        handed.append(Fading(lease_of(id)) if not handed else lease_of(id))
+        return handed[-1]
+
+    results.lease = lease
+    record = run_cells([CELL], results, preset="test", poll_seconds=0.01)[0]
+    assert len(handed) == 2
+    assert handed[0].asked == 4
+    assert record["scores"]["nmi"]
+
+
+def test_checkpoints_of_a_process_killed_after_its_record_go(tmp_path):
+    record = run_cells([CELL], Results(tmp_path), preset="test")[0]
+    work = Results(tmp_path).work(record["id"])
+    work.mkdir(parents=True)
+    assert run_cells([CELL], Results(tmp_path), preset="test") == [record]
+    assert not work.exists()
+
+
+def test_records_of_an_older_version_do_not_count(tmp_path, monkeypatch):
+    table = get_table("pgkmeans/table1")
+    cells = table.cells(table.presets["smoke"], ("diagonal",), ("pg_kmeans_tabular",), (0,))
+    records = run_cells(cells, Results(tmp_path), preset="smoke")
+    assert len(table_records(table, "smoke", records)) == 2
+    monkeypatch.setattr(PGKmeans, "VERSION", PGKmeans.VERSION + 1)
+    assert table_records(table, "smoke", records) == []
 
 
 def test_tracking_offline_has_one_run_a_seed(tmp_path):

@@ -41,7 +41,7 @@ def test_the_benchmark_compares_equals(capsys):
 
 
 def test_the_benchmarks_table_prints(capsys, monkeypatch):
-    rows = [benchmark.Row("a path", 0.002, "its reference", 0.4, 200.0, "s", 1.5)]
+    rows = [benchmark.Row("a path", 0.002, "its reference", 0.4, 200.0, "s", 1.5, 10**6)]
     facts = {"members": 2}
     monkeypatch.setattr(benchmark, "run", lambda config: (rows, facts))
     benchmark.main([])

@@ -5,6 +5,7 @@ Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL".
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import envs
+import experiments
 from envs.plotting import PALETTE, draw_trajectories
 from experiments.methods import METHODS, ORACLE
 from experiments.runner import Cell
 from experiments.tables import Preset
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import bootstrap_interval, mean_std
+from trajclust_jax.records import Results
 
 DATASETS = ("diagonal", "takeball")
 TITLES = {"diagonal": "Diagonal", "takeball": "Takeball"}
-NOT_RUN = "not run"
 
 _QUICK = {"iterations": 6, "polish_iterations": 2, "polish_first_steps": 60, "polish_steps": 20}
 PRESETS = {
@@ -50,6 +52,11 @@ def cells(
             merged = {**preset.settings.get(method, {}), **settings}
             chosen.append(Cell(dataset, preset.size, method, tuple(seeds), tuple(sorted(merged.items()))))
     return chosen
+
+
+def stored_records() -> Results:
+    """The records that come with the project (of a clone; an installed package has none)."""
+    return Results(Path(experiments.__file__).parent / "records")
 
 
 def by_cell(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
@@ -95,9 +102,9 @@ def provenance_lines(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """`mean ± std` over seeds."""
+    """`mean ± std` over seeds; the mean alone for one seed."""
     mean, std = mean_std(values)
-    return f"{mean:.3f} ± {std:.3f}"
+    return f"{mean:.3f} ± {std:.3f}" if len(values) > 1 else f"{mean:.3f}"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

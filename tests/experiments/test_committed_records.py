@@ -1,0 +1,57 @@
+"""What the stored records must show: the paper's numbers, the ceilings, the times."""
+
+import json
+
+import pytest
+
+from experiments.methods import ORACLE
+from experiments.papers.pgkmeans import common
+from experiments.report import table_records
+from experiments.tables import get_table
+
+RECORDS = common.stored_records()
+LEAST = {"diagonal": 0.92, "takeball": 0.99}
+
+
+def _cells(table, preset):
+    return {
+        (r["cell"]["dataset"], r["cell"]["method"]): r for r in table_records(get_table(table), preset, RECORDS.all())
+    }
+
+
+@pytest.mark.parametrize(("preset", "seeds"), [("cpu", 5), ("paper", 10)])
+@pytest.mark.parametrize("dataset", ["diagonal", "takeball"])
+@pytest.mark.parametrize("method", ["pg_kmeans_mlp", "pg_kmeans_gru"])
+def test_best_of_5_reaches_the_paper_and_the_oracle(preset, seeds, dataset, method):
+    if preset == "paper" and method == "pg_kmeans_gru":
+        pytest.skip("needs an accelerator: not run")
+    cells = _cells("pgkmeans/table1", preset)
+    record = cells[dataset, method]
+    scores = record["scores"]["nmi"]
+    assert len(scores) == seeds
+    assert record["cell"]["hyperparameters"]["restarts"] == 5
+    mean = sum(scores) / seeds
+    assert mean >= LEAST[dataset]
+    assert mean >= cells[dataset, ORACLE]["scores"]["nmi"] - 0.01
+
+
+@pytest.mark.parametrize("dataset", ["diagonal", "takeball"])
+def test_the_papers_scale_takes_at_most_ten_minutes(dataset):
+    timing = _cells("pgkmeans/table1", "paper")[dataset, "pg_kmeans_mlp"]["timing"]
+    assert timing["data_seconds"] + timing["compile_seconds"] + timing["run_seconds"] <= 600
+
+
+def test_the_mlp_rows_take_at_most_two_minutes():
+    cells = _cells("pgkmeans/table1", "cpu")
+    times = [cells[dataset, "pg_kmeans_mlp"]["timing"] for dataset in LEAST]
+    assert sum(t["data_seconds"] + t["compile_seconds"] + t["run_seconds"] for t in times) <= 120
+
+
+def test_the_benchmark():
+    record = json.loads((RECORDS.folder / "benchmark-cpu.json").read_text())
+    rows = {row["name"]: row for row in record["rows"]}
+    assert record["facts"]["trajectories"] == 5000
+    assert rows["E-step, MLP, counts"]["ratio"] >= 50
+    assert record["facts"]["e_step_largest_difference"] < 1e-3
+    for name in ("Diagonal-v0", "Takeball-v0"):
+        assert rows[f"{name} steps"]["ratio"] >= 1
