@@ -111,7 +111,7 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
         key_position, key_state = jax.random.split(key)
         position = jax.random.randint(key_position, (2,), params.start_low, params.start_high + 1)
         state = self.visit(self.initial_state(key_state, position, params), params)
-        return self.observe(key_state, state, None, params), state
+        return self.observe(None, state, None, params), state  # observing draws nothing
 
     def step_env(
         self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
@@ -124,7 +124,7 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
         blocked = params.walls[target[0], target[1]]
         position = jnp.where(blocked, state.position, target)
         state = self.visit(state.replace(time=state.time + 1, position=position), params)
-        observation, state = self._apply_transition_gradient_policy(self.observe(key, state, action, params), state)
+        observation, state = self._apply_transition_gradient_policy(self.observe(None, state, action, params), state)
         terminated = self.is_terminated(state, params)
         return observation, state, jnp.float32(0.0), terminated, {"discount": self.discount(state, params)}
 

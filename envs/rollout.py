@@ -32,7 +32,13 @@ class Rollout(NamedTuple):
 
 
 def expert_policy(env: Environment, index: int) -> Policy:
-    """Expert `index` of a grid world as a rollout policy; all experts share one compiled program."""
+    """Expert `index` of a grid world as a rollout policy; all experts share one compiled program.
+
+    Raises:
+        IndexError: for an index that no expert has.
+    """
+    if not 0 <= index < len(env.experts):
+        raise IndexError(f"{env.name} has experts 0 to {len(env.experts) - 1}, not {index}")
     return Partial(env.expert_action, jnp.int32(index))
 
 

@@ -14,7 +14,18 @@ from trajclust_jax.records import Results, comparable
 
 ROOT = Path(__file__).parents[2]
 KILLS = 20
-COMMAND = ["-m", "experiments.cli", "run", "pgkmeans/table1", "--preset", "smoke", "--methods", "pg_kmeans_mlp"]
+COMMAND = [
+    "-m",
+    "experiments.cli",
+    "run",
+    "pgkmeans/table1",
+    "--preset",
+    "smoke",
+    "--methods",
+    "pg_kmeans_mlp",
+    "--datasets",
+    "diagonal",
+]
 
 
 def _start(results: Path) -> subprocess.Popen:
