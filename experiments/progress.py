@@ -22,7 +22,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """One line."""
-        self.console.print(text, style="dim", highlight=False)
+        self.console.print(text, style="dim", highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def task(self, title: str) -> Iterator[Callback]:

@@ -19,12 +19,12 @@ def _cells(table, preset):
     }
 
 
-@pytest.mark.parametrize(("preset", "seeds"), [("cpu", 5), ("paper", 10)])
+@pytest.mark.parametrize(
+    ("preset", "seeds", "method"),
+    [("cpu", 5, "pg_kmeans_mlp"), ("cpu", 5, "pg_kmeans_gru"), ("paper", 10, "pg_kmeans_mlp")],
+)
 @pytest.mark.parametrize("dataset", ["diagonal", "takeball"])
-@pytest.mark.parametrize("method", ["pg_kmeans_mlp", "pg_kmeans_gru"])
-def test_best_of_5_reaches_the_paper_and_the_oracle(preset, seeds, dataset, method):
-    if preset == "paper" and method == "pg_kmeans_gru":
-        pytest.skip("needs an accelerator: not run")
+def test_best_of_5_reaches_the_paper_and_the_oracle(preset, seeds, method, dataset):
     cells = _cells("pgkmeans/table1", preset)
     record = cells[dataset, method]
     scores = record["scores"]["nmi"]
@@ -52,6 +52,6 @@ def test_the_benchmark():
     rows = {row["name"]: row for row in record["rows"]}
     assert record["facts"]["trajectories"] == 5000
     assert rows["E-step, MLP, counts"]["ratio"] >= 50
-    assert record["facts"]["e_step_largest_difference"] < 1e-3
+    assert record["facts"]["e_step_largest_difference"] < 1e-4
     for name in ("Diagonal-v0", "Takeball-v0"):
         assert rows[f"{name} steps"]["ratio"] >= 1
