@@ -66,6 +66,8 @@ class Takeball(GridWorld):
 
     def places(self, state: EnvState, params: EnvParams) -> jax.Array:
         """`[4, 2]` int32: where each ball is, or was."""
+        if len(self.permutations) == 1:  # known at compile time: nothing to look up
+            return params.ball_places[self.permutations[0]]
         return params.ball_places[jnp.asarray(self.permutations)[state.permutation]]
 
     def initial_state(self, key: jax.Array, position: jax.Array, params: EnvParams) -> EnvState:
