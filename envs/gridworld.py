@@ -9,6 +9,7 @@ places does not recompile. A state has an integer code (`state_id`), so that a c
 four bytes and the observation maps are drawn once for each distinct state.
 """
 
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -105,6 +106,21 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
         return jnp.where(choices == action, 0.0, -jnp.inf)
 
     # --- gymnax's API --------------------------------------------------------------------------
+
+    @partial(jax.jit, static_argnames=("self",))
+    def step(self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams | None = None):
+        """gymnax's auto-resetting step, with its keys and results.
+
+        The observation is made from the state that was chosen; gymnax makes both and chooses between the maps.
+        """
+        params = self.default_params if params is None else params
+        key_step, key_reset = jax.random.split(key)
+        final_observation, after, reward, terminated, info = self.step_env(key_step, state, action, params)
+        truncated = self.is_truncated(after, params)
+        _, fresh = self.reset_env(key_reset, params)
+        state = jax.tree.map(lambda new, old: jnp.where(terminated | truncated, new, old), fresh, after)
+        info |= {"terminated": terminated, "truncated": truncated, "final_observation": final_observation}
+        return self.observe(None, state, action, params), state, reward, terminated, truncated, info
 
     def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
         """Starts an episode, the position uniform in the start block; the key is consumed."""
