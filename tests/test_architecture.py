@@ -56,7 +56,7 @@ def test_nothing_under_way_or_large_is_tracked():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     for name in filter(None, files):
         assert not name.endswith((".lease", ".lock")), name
-        assert "/work/" not in name, name
+        assert "work" not in Path(name).parts, name  # a results folder's checkpoints
         assert not (ROOT / name).exists() or (ROOT / name).stat().st_size < 2**20, name
 
 
