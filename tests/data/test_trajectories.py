@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trajclust_jax.data import Codebook, apply, build_dataset, compress, dense, fingerprint, gather, transitions
+from trajclust_jax.data import Codebook, apply, build_dataset, compress, dense, fingerprint, transitions
 
 
 def test_transitions_of_a_codebook_equal_those_of_its_dense_form(discrete, expand):
@@ -120,11 +120,3 @@ def test_apply_evaluates_the_table_only(discrete, expand):
     for name, shape in (("sum", (12, 7)), ("pair", (12, 7, 2))):
         assert coded[name].shape == shape
         np.testing.assert_array_equal(coded[name], plain[name])
-
-
-def test_gather_keeps_the_table(discrete, expand):
-    data = discrete()
-    rows = np.array([3, 0])
-    part = gather(data.observations, rows)
-    assert part.table is data.observations.table
-    np.testing.assert_array_equal(dense(part), gather(expand(data).observations, rows))

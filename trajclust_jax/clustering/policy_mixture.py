@@ -31,6 +31,14 @@ PolicyKind = Literal["tabular", "mlp", "gru"]
 
 
 @struct.dataclass
+class Prepared:
+    """The data, and the policy class that fits it."""
+
+    data: MixtureData
+    policies: Any = struct.field(pytree_node=False)
+
+
+@struct.dataclass
 class State:
     """State of R restarts of one seed. N' counts trajectories in `MixtureData`'s order, fillers included."""
 
@@ -114,7 +122,7 @@ class PGKmeans:
         """How an observation becomes a policy's input; a saved model needs it beside its parameters."""
         return input_transform(trajectories)
 
-    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> "Prepared":
+    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
         """The policy class for this data, and the data as the EM loop wants it (host-side, once)."""
         policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
         num_members = num_seeds * self.restarts * (self.num_clusters + self.extra_clusters)
@@ -127,7 +135,7 @@ class PGKmeans:
         polish = Phase("polish", self._restart, self._polish_step, self.polish_iterations, light_start=True)
         return (em,) + ((merge,) if self.extra_clusters else ()) + ((polish,) if self.polish_iterations else ())
 
-    def result(self, state: State, prepared: "Prepared") -> Clustering:
+    def result(self, state: State, prepared: Prepared) -> Clustering:
         """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
         data, policies = prepared.data, prepared.policies
         best = jnp.argmax(jnp.where(jnp.isnan(state.objective), -jnp.inf, state.objective))  # a diverged one never wins
@@ -149,7 +157,7 @@ class PGKmeans:
 
     # --- phases -----------------------------------------------------------------------------------
 
-    def _start(self, key: jax.Array, prepared: "Prepared", previous: None) -> tuple[State, Info]:
+    def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
         """Random assignments and fresh policies for K = k* + extra clusters."""
         del previous
         num_clusters = self.num_clusters + self.extra_clusters
@@ -163,7 +171,7 @@ class PGKmeans:
         assignments = jax.vmap(assign)(member_keys(key_assign, self.restarts))
         return self._fresh(key, key_members, assignments, num_clusters, prepared)
 
-    def _merge(self, key: jax.Array, prepared: "Prepared", previous: State) -> tuple[State, Info]:
+    def _merge(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         """Algorithm 4: merge to k* clusters; assignments follow, policies of merged clusters are dropped."""
         del key
         data, policies = prepared.data, prepared.policies
@@ -186,7 +194,7 @@ class PGKmeans:
         state = State(members, assignments, objective, settled, jnp.bool_(False), previous.key)
         return state, self._info(state, jnp.zeros_like(assignments, bool), data)
 
-    def _restart(self, key: jax.Array, prepared: "Prepared", previous: State) -> tuple[State, Info]:
+    def _restart(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         """Fresh policies for the clusters found so far."""
         key, key_members = jax.random.split(key)
         return self._fresh(key, key_members, previous.assignments, self.num_clusters, prepared)
@@ -199,18 +207,18 @@ class PGKmeans:
         state = State(members, assignments, objective, jnp.zeros(self.restarts, bool), jnp.bool_(False), key)
         return state, self._info(state, jnp.zeros_like(assignments, bool), prepared.data)
 
-    def _em_step(self, state: State, prepared: "Prepared", iteration: jax.Array) -> tuple[State, Info]:
+    def _em_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         steps = jnp.where(iteration == 0, self.first_steps, self.steps)
         return self._iterate(state, prepared, iteration, steps)
 
-    def _polish_step(self, state: State, prepared: "Prepared", iteration: jax.Array) -> tuple[State, Info]:
+    def _polish_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         steps = jnp.where(iteration == 0, self.polish_first_steps, self.polish_steps)
         return self._iterate(state, prepared, iteration, steps)
 
     # --- one EM iteration -----------------------------------------------------------------------------
 
     def _iterate(
-        self, state: State, prepared: "Prepared", iteration: jax.Array, num_steps: jax.Array
+        self, state: State, prepared: Prepared, iteration: jax.Array, num_steps: jax.Array
     ) -> tuple[State, Info]:
         """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts."""
         data, policies = prepared.data, prepared.policies
@@ -264,11 +272,3 @@ class PGKmeans:
             "used_clusters": used,
             "assignments": state.assignments[:, data.rank],
         }
-
-
-@struct.dataclass
-class Prepared:
-    """The data, and the policy class that fits it."""
-
-    data: MixtureData
-    policies: Any = struct.field(pytree_node=False)

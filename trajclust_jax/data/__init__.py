@@ -20,7 +20,6 @@ from trajclust_jax.data.types import (
     build_dataset,
     dense,
     fingerprint,
-    gather,
     transitions,
 )
 from trajclust_jax.data.validation import validate, validate_labels
@@ -41,7 +40,6 @@ __all__ = [
     "dense",
     "fingerprint",
     "from_episodes",
-    "gather",
     "load",
     "load_hdf5",
     "load_minari",

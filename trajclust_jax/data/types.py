@@ -152,13 +152,6 @@ def build_dataset(
     return Dataset(trajectories, labels, Spec(name, policy_names), provenance, true_log_likelihoods)
 
 
-def gather(observations: Observations, *index: Any) -> Any:
-    """`observations[index]`, with a codebook's ids indexed and its table kept."""
-    if isinstance(observations, Codebook):
-        return observations.replace(ids=observations.ids[index])
-    return observations[index]
-
-
 def dense(observations: Observations) -> jax.Array:
     """The observations themselves: `table[ids]` for a codebook."""
     return observations.table[observations.ids] if isinstance(observations, Codebook) else observations

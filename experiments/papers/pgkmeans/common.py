@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -119,10 +120,20 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def panels(grouped: dict[str, Any], width: float) -> tuple[Figure, list[Axes]]:
+    """A figure with one titled panel of `width` inches a dataset, side by side."""
+    figure = new_figure(1.2 + width * len(grouped), 3.2)
+    axes = list(figure.subplots(1, len(grouped), squeeze=False)[0])
+    for ax, dataset in zip(axes, grouped, strict=True):
+        ax.set_title(TITLES[dataset])
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
 def nmi_bars(grouped: dict[str, dict[str, list[dict[str, Any]]]], published: dict[str, float]) -> Figure:
     """Mean NMI over seeds with 95% bootstrap intervals, the oracle's ceiling and the published value as lines."""
-    figure = new_figure(1.2 + 3.2 * len(grouped), 3.2)
-    for ax, (dataset, methods) in zip(figure.subplots(1, len(grouped), squeeze=False)[0], grouped.items(), strict=True):
+    figure, axes = panels(grouped, 3.2)
+    for ax, (dataset, methods) in zip(axes, grouped.items(), strict=True):
         names = [name for name in METHODS if name in methods]
         for position, name in enumerate(names):
             values = np.array(methods[name][0]["scores"]["nmi"])
@@ -138,11 +149,10 @@ def nmi_bars(grouped: dict[str, dict[str, list[dict[str, Any]]]], published: dic
         if dataset in published:
             value = published[dataset]
             ax.axhline(value, color="gray", linewidth=1, linestyle=":", label=f"published {value:.2f}", zorder=1)
-        ax.set(title=TITLES[dataset], ylim=(0, 1.08), xlim=(-0.6, max(len(names), 1) - 0.4))
+        ax.set(ylim=(0, 1.08), xlim=(-0.6, max(len(names), 1) - 0.4))
         ax.set_xticks(range(len(names)), [method_title(name).replace("PG-Kmeans, ", "PG-Kmeans\n") for name in names])
         ax.legend(loc="lower right", fontsize=7, framealpha=1)
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("NMI")
+    axes[0].set_ylabel("NMI")
     return figure
 
 

@@ -33,8 +33,7 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
 def render(records: Records):
     rows = []
     grouped = common.by_cell(records)
-    figure = common.new_figure(1.2 + 3.4 * len(grouped), 3.2)
-    axes = figure.subplots(1, len(grouped), squeeze=False)[0]
+    figure, axes = common.panels(grouped, 3.4)
     for ax, (dataset, methods) in zip(axes, grouped.items(), strict=True):
         ceiling = methods.pop(ORACLE)[0]["scores"]["nmi"]
         for color, (name, of_method) in zip(PALETTE, methods.items(), strict=False):
@@ -60,9 +59,8 @@ def render(records: Records):
                 ax.plot(initial, mean, style, color=color, marker=".", label=title)
                 ax.fill_between(initial, mean - std, mean + std, color=color, alpha=0.08, linewidth=0)
         ax.axhline(ceiling, color="black", linewidth=1, linestyle="-.", label=f"oracle {ceiling:.3f}")
-        ax.set(title=common.TITLES[dataset], xlabel="initial number of clusters K", ylim=(None, 1.02))
+        ax.set(xlabel="initial number of clusters K", ylim=(None, 1.02))
         ax.legend(fontsize=6)
-        ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("NMI, single run")
     header = [
         "task",

@@ -19,8 +19,7 @@ PUBLISHED = {"diagonal": ("0.892 ± 0.032", "0.920 ± 0.001"), "takeball": ("0.9
 def render(records: Records):
     rows = []
     grouped = common.by_cell(records)
-    figure = common.new_figure(1.2 + 3.2 * len(grouped), 3.2)
-    axes = figure.subplots(1, len(grouped), squeeze=False)[0]
+    figure, axes = common.panels(grouped, 3.2)
     for ax, (dataset, methods) in zip(axes, grouped.items(), strict=True):
         columns, labels = [], []
         for name in METHODS:
@@ -47,9 +46,7 @@ def render(records: Records):
                 short = common.method_title(name).split(", ")[1]
                 labels += [f"{short}\nmerged", f"{short}\npolished", f"{short}\nbest of {restarts}"]
         ax.boxplot(columns, tick_labels=labels, whis=(0, 100))
-        ax.set_title(common.TITLES[dataset])
         ax.tick_params(axis="x", labelsize=6)
-        ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("NMI")
     header = ["task", "method", "single run, merged", "single run, polished", "paper, single run"]
     header += ["best of restarts by J", "paper, best of 5", "oracle", "runs (single, best of)"]
