@@ -125,7 +125,7 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
     def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
         """Starts an episode, the position uniform in the start block; the key is consumed."""
         key_position, key_state = jax.random.split(key)
-        position = jax.random.randint(key_position, (2,), params.start_low, params.start_high + 1)
+        position = draw_integers(key_position, params.start_low, params.start_high)
         state = self.visit(self.initial_state(key_state, position, params), params)
         return self.observe(None, state, None, params), state  # observing draws nothing
 
@@ -180,6 +180,16 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
         from envs.plotting import draw_state
 
         return draw_state(self, state, self.default_params if params is None else params)
+
+
+def draw_integers(key: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+    """Uniform int32 in low..high, both included, of their shape; the key is consumed.
+
+    `jax.random.randint` hashes three times as often to be exact for large ranges; here they are tiny.
+    """
+    span = high - low + 1
+    drawn = (jax.random.uniform(key, jnp.shape(span)) * span).astype(jnp.int32)
+    return low + jnp.minimum(drawn, span - 1)  # the product may round up to span
 
 
 def cell_map(cell: jax.Array) -> jax.Array:

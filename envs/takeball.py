@@ -74,7 +74,7 @@ class Takeball(GridWorld):
         del params
         permutation = jnp.int32(0)
         if len(self.permutations) > 1:
-            permutation = jax.random.randint(key, (), 0, len(self.permutations))
+            permutation = gridworld.draw_integers(key, jnp.int32(0), jnp.int32(len(self.permutations) - 1))
         balls = jnp.ones((NUM_BALLS,), bool)
         return EnvState(time=jnp.int32(0), position=position, balls=balls, permutation=permutation)
 
