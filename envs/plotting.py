@@ -22,13 +22,11 @@ _AGENT_PLANE = 1
 
 
 def draw_state(env: Any, state: Any, params: Any) -> tuple[Figure, Axes]:
-    """Walls, goal, agent and, where the environment has `places`, its numbered balls; taken balls are hollow."""
+    """Walls, goal, agent and the environment's numbered objects; those that are gone are hollow."""
     figure = _figure(3.0, 3.0)
     ax = figure.add_axes((0.02, 0.02, 0.96, 0.96))
-    places = np.asarray(env.places(state, params)) if hasattr(env, "places") else ()
-    present = np.asarray(state.balls) if hasattr(env, "places") else ()
-    _draw_grid(ax, np.asarray(params.walls), np.asarray(params.goal), size=21)
-    _draw_places(ax, places, present, size=15)
+    _draw_grid(ax, np.asarray(env.walls(state, params)), np.asarray(params.goal), size=21)
+    _draw_places(ax, np.asarray(env.places(state, params)), np.asarray(env.present(state)), size=15)
     row, column = np.asarray(state.position)
     ax.plot(column, row, "o", color=PALETTE[0], markersize=11, markeredgecolor="white", zorder=5)
     return figure, ax
