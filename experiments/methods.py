@@ -28,6 +28,9 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "pg_kmeans_mlp": MethodEntry("PG-Kmeans, MLP", "hard EM, Markov policies (FC 128-128)", _pg_kmeans("mlp")),
     "pg_kmeans_gru": MethodEntry("PG-Kmeans, GRU", "hard EM, policies of the observations so far", _pg_kmeans("gru")),
+    "pg_kmeans_planner": MethodEntry(
+        "PG-Kmeans, planner", "hard EM, policies that plan on the map they observe", _pg_kmeans("planner")
+    ),
 }
 
 

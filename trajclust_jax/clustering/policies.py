@@ -179,6 +179,10 @@ class NetworkPolicy:
     def network(self, data: MixtureData) -> PolicyNetwork:
         return PolicyNetwork(data.action_size, data.discrete, self.recurrent)
 
+    def check(self, trajectories: Trajectories) -> None:
+        """Raises ValueError for data that the class can't model: none here."""
+        del trajectories
+
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate)
@@ -482,13 +486,17 @@ class HistoryPolicy(NetworkPolicy):
 
 
 def policy_for(kind: str, trajectories: Trajectories, **settings: Any):
-    """The policy class for `kind` ("tabular", "mlp", "gru") on this data.
+    """The policy class for `kind` ("tabular", "mlp", "gru", "planner") on this data.
 
     An MLP on a codebook with discrete actions is scored and trained through its sufficient statistics.
 
     Raises:
-        ValueError: tabular policies on dense observations or continuous actions.
+        ValueError: tabular policies on dense observations or continuous actions, planners on what is no map.
     """
+    if kind == "planner":
+        from trajclust_jax.clustering.planning import PlanningPolicy
+
+        return PlanningPolicy(**settings)
     counted = trajectories.discrete and isinstance(trajectories.observations, Codebook)
     if kind == "gru":
         return HistoryPolicy(**settings)

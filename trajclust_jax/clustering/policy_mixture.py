@@ -21,13 +21,21 @@ import jax.numpy as jnp
 from flax import struct
 
 from trajclust_jax.clustering.merging import MergeRule, merge_clusters
-from trajclust_jax.clustering.policies import Chunks, Inputs, Member, MixtureData, input_transform, policy_for
+from trajclust_jax.clustering.policies import (
+    Chunks,
+    Inputs,
+    Member,
+    MixtureData,
+    NetworkPolicy,
+    input_transform,
+    policy_for,
+)
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info, Phase
 
-PolicyKind = Literal["tabular", "mlp", "gru"]
+PolicyKind = Literal["tabular", "mlp", "gru", "planner"]
 
 
 @struct.dataclass
@@ -61,7 +69,8 @@ class PGKmeans:
     restarts: int = 5
     """R: independent restarts, the best of which is chosen by J (B.4.1)."""
     policy: PolicyKind = "mlp"
-    """Policy class: a table, an MLP of the observation, or a GRU over the observations so far."""
+    """Policy class: a table, an MLP of the observation, a GRU over the observations so far, or value iteration on
+    the map observed."""
     iterations: int = 20
     """At most so many EM iterations."""
     first_steps: int = 5
@@ -91,6 +100,8 @@ class PGKmeans:
         "mlp": {},
         # a history policy infers the expert and absorbs mixtures if its M-steps are long
         "gru": {"steps": 15, "iterations": 18, "polish_first_steps": 100, "polish_steps": 30},
+        # on the maps it is for, over-clustering hurts
+        "planner": {"extra_clusters": 0, "first_steps": 10, "polish_iterations": 0},
     }
 
     def __post_init__(self) -> None:
@@ -116,7 +127,9 @@ class PGKmeans:
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError if the policy class does not fit this data."""
-        policy_for(self.policy, trajectories, **dict(self.policy_settings))
+        policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
+        if isinstance(policies, NetworkPolicy):
+            policies.check(trajectories)
 
     def inputs(self, trajectories: Trajectories) -> Inputs:
         """How an observation becomes a policy's input; a saved model needs it beside its parameters."""

@@ -1,6 +1,7 @@
 """Neural networks: feature extractors, policy heads, ensembles."""
 
 from trajclust_jax.networks.ensemble import ensemblize, member_keys
+from trajclust_jax.networks.planner import MOVES, Planner
 from trajclust_jax.networks.policies import (
     GRU,
     MLP,
@@ -10,4 +11,15 @@ from trajclust_jax.networks.policies import (
     gru_step,
 )
 
-__all__ = ["GRU", "MLP", "CategoricalHead", "GaussianHead", "PolicyNetwork", "ensemblize", "gru_step", "member_keys"]
+__all__ = [
+    "GRU",
+    "MLP",
+    "MOVES",
+    "CategoricalHead",
+    "GaussianHead",
+    "Planner",
+    "PolicyNetwork",
+    "ensemblize",
+    "gru_step",
+    "member_keys",
+]
