@@ -227,6 +227,6 @@ figcaption { position: sticky; left: 0; color: var(--faint); font-size: .875rem;
   td { white-space: normal; }
   tr, figure { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  figure img { width: auto; max-width: 100%; max-height: 160mm; }
+  figure img { width: auto; max-width: 100%; max-height: 95mm; }
 }
 """

@@ -211,7 +211,7 @@ def _not_run(planned: Sequence[Section]) -> str:
     filled = [section for section in planned if section.done]
     elsewhere = [section.name for section in filled if not any(map(_on_gpu, section.done))]
     if elsewhere or not filled:
-        names = _plain_text("; ".join(elsewhere)) if len(elsewhere) < len(filled) else "none of the tables"
+        names = _plain_text("; ".join(elsewhere)) if len(elsewhere) < len(filled) else "every table"
         fewer.append(f"- Not run on a GPU: {names}.")
     return "## What was not run\n\n" + ("\n".join(missing + fewer) or "Nothing is missing.") + "\n"
 
