@@ -118,7 +118,7 @@ def scores_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         base |= {"preset": record["preset"], "id": record["id"]}
         if "hyperparameters" in cell:
             settings = cell["hyperparameters"]
-            base["initial_clusters"] = settings["num_clusters"] + settings["extra_clusters"]
+            base["initial_clusters"] = settings["num_clusters"] + settings.get("extra_clusters", 0)
         if cell["method"] == ORACLE:
             rows.append(base | record["scores"])
             continue

@@ -9,5 +9,16 @@ from trajclust_jax.networks.policies import (
     PolicyNetwork,
     gru_step,
 )
+from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
 
-__all__ = ["GRU", "MLP", "CategoricalHead", "GaussianHead", "PolicyNetwork", "ensemblize", "gru_step", "member_keys"]
+__all__ = [
+    "GRU",
+    "MLP",
+    "CategoricalHead",
+    "GaussianHead",
+    "PolicyNetwork",
+    "TrajectoryAutoencoder",
+    "ensemblize",
+    "gru_step",
+    "member_keys",
+]
