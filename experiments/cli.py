@@ -125,15 +125,15 @@ class Cluster:
     k: int
     """How many clusters to end with."""
     method: str = "pg_kmeans"
-    """pg_kmeans, with the policy class of --policy."""
-    policy: Literal["tabular", "mlp", "gru"] = "mlp"
-    """Policy class: a table, an MLP of the observation, or a GRU over the observations so far."""
-    extra_clusters: int = 2
-    """Clusters to start with beyond k; they are merged."""
-    restarts: int = 5
-    """Independent restarts; the best by J is kept."""
+    """pg_kmeans, with the policy class of --policy; caae, dec, vae_kmeans, return_kmeans."""
+    policy: Literal["tabular", "mlp", "gru"] | None = None
+    """pg_kmeans: a table, an MLP of the observation (default), or a GRU over the observations so far."""
+    extra_clusters: int | None = None
+    """pg_kmeans: clusters to start with beyond k; they are merged. 2 by default."""
+    restarts: int | None = None
+    """pg_kmeans: independent restarts, of which the best by J is kept. 5 by default."""
     iterations: int | None = None
-    """At most so many EM iterations; the policy class's default otherwise."""
+    """At most so many iterations (of EM; with codes; of refinement); the method's default otherwise."""
     seed: int = 0
     """Seed of everything random."""
     out: Path = Path("runs/cluster")
@@ -145,16 +145,22 @@ class Cluster:
 
     def run(self) -> None:
         from experiments.cluster import check_out, cluster_dataset
+        from experiments.methods import METHODS
         from experiments.progress import Progress
         from trajclust_jax.data import load
 
-        if self.method != "pg_kmeans":
-            raise UsageError(f"unknown method {self.method!r}: choose pg_kmeans")
+        name = f"pg_kmeans_{self.policy or 'mlp'}" if self.method == "pg_kmeans" else self.method
+        if name not in METHODS:
+            known = ["pg_kmeans", *(each for each in METHODS if not each.startswith("pg_kmeans"))]
+            raise UsageError(f"unknown method {self.method!r}: choose one of {', '.join(known)}")
+        settings = {"extra_clusters": self.extra_clusters, "restarts": self.restarts, "iterations": self.iterations}
+        settings = {option: value for option, value in settings.items() if value is not None}
+        allowed = METHODS[name].settings()
+        given = [*settings, *(["policy"] if self.policy else [])]
+        for option in given:
+            if option not in allowed:
+                raise UsageError(f"--{option.replace('_', '-')} is no setting of {self.method}")
         check_out(self.out)
-        settings = {"extra_clusters": self.extra_clusters, "restarts": self.restarts}
-        if self.iterations is not None:
-            settings["iterations"] = self.iterations
-        name = f"{self.method}_{self.policy}"
         dataset = load(self.dataset)
         summary = cluster_dataset(dataset, name, self.k, self.seed, self.out, self.track, Progress(), **settings)
         if self.json:
@@ -165,7 +171,9 @@ class Cluster:
             print("against the labels: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["scores"].items()))
         if summary["oracle"] is not None:
             print("oracle, the ceiling: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["oracle"].items()))
-        print(f"J {summary['objective_per_step']:.4f} a step; files in {summary['out']}")
+        for warning in summary["warnings"]:
+            print(f"warning: {warning}")
+        print(f"objective {summary['objective_per_step']:.4f} a step; files in {summary['out']}")
         return None
 
 

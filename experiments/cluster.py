@@ -21,14 +21,24 @@ from experiments.report import save_figure
 from experiments.runner import tracked
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.clustering import Clustering
+from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
+from trajclust_jax.clustering.return_kmeans import returns
 from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories
 from trajclust_jax.metrics import batch_scores, scores
 from trajclust_jax.records import Lease, cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import Fit, fit
 
-OUTPUTS = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png", "trajectories.png"}
+OUTPUTS = {
+    "assignments.csv",
+    "posterior.npz",
+    "model",
+    "summary.json",
+    "overview.png",
+    "latents.png",
+    "trajectories.png",
+}
 
 
 def cluster_dataset(
@@ -43,9 +53,9 @@ def cluster_dataset(
 ) -> dict[str, Any]:
     """Clusters a dataset and writes `out`; returns its summary, with assignments and posterior.
 
-    `out` receives assignments.csv, posterior.npz, model/ (Orbax), summary.json, overview.png and, for grid worlds,
-    trajectories.png. It appears whole at the end; until then everything lies in `.<out>.work` beside it, from which
-    a killed run goes on.
+    `out` receives assignments.csv, posterior.npz, model/ (Orbax), summary.json, overview.png, for representation
+    methods latents.png and for grid worlds trajectories.png. It appears whole at the end; until then everything lies
+    in `.<out>.work` beside it, from which a killed run goes on.
 
     Raises:
         DataError: more clusters than trajectories, a method that this data does not allow, an `out` that holds
@@ -58,7 +68,7 @@ def cluster_dataset(
         method = METHODS[method_name].build(num_clusters, **settings)
         method.check(trajectories)
     except ValueError as error:
-        raise DataError(str(error)) from None
+        raise DataError(f"--method {method_name}: {error}") from None
     described = {
         "dataset": dataset.spec.name,
         "fingerprint": dataset.provenance.fingerprint,
@@ -117,9 +127,10 @@ def _finish_interrupted_swap(work: Path, out: Path) -> None:
 def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit) -> dict[str, Any]:
     """What a person wants to know first."""
     trajectories, assignments = dataset.trajectories, clustering.assignments
-    lengths, returns = np.asarray(trajectories.lengths), _returns(trajectories)
+    lengths, gained = np.asarray(trajectories.lengths), returns(trajectories)
     members = [assignments == k for k in range(clustering.posterior.shape[1])]
     labels, truth = dataset.labels, dataset.true_log_likelihoods
+    health, warnings = diagnose(clustering)
     return {
         "num_trajectories": trajectories.num_trajectories,
         "num_steps": int(lengths.sum()),
@@ -131,20 +142,18 @@ def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit) -> dict[str
             {
                 "cluster": k,
                 "trajectories": int(member.sum()),
-                "mean_return": float(returns[member].mean()) if member.any() else None,
+                "mean_return": float(gained[member].mean()) if member.any() else None,
                 "mean_length": float(lengths[member].mean()) if member.any() else None,
             }
             for k, member in enumerate(members)
         ],
         "mean_confidence": float(_confidence(clustering).mean()),
+        "health": health,
+        "warnings": warnings,
         "scores": None if labels is None else scores(labels, assignments),
         "oracle": None if labels is None or truth is None else oracle(labels, truth),
         "timing": {"run_seconds": outcome.run_seconds, "compile_seconds": outcome.compile_seconds},
     }
-
-
-def _returns(trajectories: Trajectories) -> np.ndarray:
-    return np.where(np.asarray(trajectories.mask), np.asarray(trajectories.rewards), 0).sum(1)
 
 
 def _confidence(clustering: Clustering) -> np.ndarray:
@@ -155,20 +164,22 @@ def _confidence(clustering: Clustering) -> np.ndarray:
 def _write(folder: Path, dataset: Dataset, method: Any, clustering: Clustering, outcome: Fit, summary: dict) -> None:
     trajectories, assignments = dataset.trajectories, clustering.assignments
     folder.mkdir()
-    frame = pd.DataFrame(
-        {
-            "trajectory": np.arange(len(assignments)),
-            "cluster": assignments,
-            "probability": _confidence(clustering),
-            "log_likelihood": clustering.log_likelihoods[np.arange(len(assignments)), assignments],
-            "length": np.asarray(trajectories.lengths),
-            "return": _returns(trajectories),
-        }
-    )
-    frame.to_csv(folder / "assignments.csv", index=False)
-    np.savez_compressed(
-        folder / "posterior.npz", posterior=clustering.posterior, log_likelihoods=clustering.log_likelihoods
-    )
+    columns = {
+        "trajectory": np.arange(len(assignments)),
+        "cluster": assignments,
+        "probability": _confidence(clustering),
+        "length": np.asarray(trajectories.lengths),
+        "return": returns(trajectories),
+    }
+    arrays = {"posterior": clustering.posterior}
+    if clustering.log_likelihoods is not None:
+        columns["log_likelihood"] = clustering.log_likelihoods[np.arange(len(assignments)), assignments]
+        arrays["log_likelihoods"] = clustering.log_likelihoods
+    if clustering.latents is not None:
+        arrays["latents"] = clustering.latents
+        save_figure(latents_figure(clustering), folder / "latents.png")
+    pd.DataFrame(columns).to_csv(folder / "assignments.csv", index=False)
+    np.savez_compressed(folder / "posterior.npz", **arrays)
     model = {"params": clustering.params, "inputs": method.inputs(trajectories)}
     if isinstance(trajectories.observations, Codebook):  # a tabular policy's rows mean nothing without it
         model["observations"] = trajectories.observations.table
@@ -204,7 +215,7 @@ def overview(trajectories: Trajectories, clustering: Clustering, outcome: Fit) -
     for restart in range(objective.shape[1]):
         style = {"color": "black", "linewidth": 1.5} if restart == best else {"color": "gray", "linewidth": 0.7}
         curve.plot(objective[:, restart], **style)
-    curve.set(title="J a step (chosen restart black)", xlabel="iteration")
+    curve.set(title="objective (chosen restart black)", xlabel="iteration")
 
     probability = _confidence(clustering)
     confidence.hist(
@@ -212,13 +223,31 @@ def overview(trajectories: Trajectories, clustering: Clustering, outcome: Fit) -
     )
     confidence.set(title="posterior of the assigned cluster", yscale="log")
 
-    lengths, returns = np.asarray(trajectories.lengths), _returns(trajectories)
-    values, name = (returns, "return") if np.ptp(returns) > 0 else (lengths, "length")
+    lengths, gained = np.asarray(trajectories.lengths), returns(trajectories)
+    values, name = (gained, "return") if np.ptp(gained) > 0 else (lengths, "length")
     spread.hist([values[m] for m in members], bins=30, stacked=True, color=colors)
     spread.set(title=f"{name} by cluster", xlabel=name)
     for ax in figure.axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.title.set_fontsize(9)
+    return figure
+
+
+def latents_figure(clustering: Clustering) -> Figure:
+    """Latents on their two principal axes, coloured by cluster."""
+    latents = np.asarray(clustering.latents, np.float64)
+    latents = latents - latents.mean(0)
+    _, scale, axes = np.linalg.svd(latents, full_matrices=False)
+    shown, share = latents @ axes[:2].T, scale[:2] ** 2 / max((scale**2).sum(), np.finfo(float).tiny)
+    figure = new_figure(4.2, 3.6)
+    ax = figure.subplots()
+    for k in range(clustering.posterior.shape[1]):
+        member = clustering.assignments == k
+        color = PALETTE[k % len(PALETTE)]
+        ax.scatter(*shown[member].T, s=4, alpha=0.5, linewidths=0, color=color, label=f"cluster {k + 1}")
+    ax.set(title="latents", xlabel=f"first axis ({share[0]:.0%})", ylabel=f"second axis ({share[1]:.0%})")
+    ax.legend(fontsize=7, markerscale=3)
+    ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from trajclust_jax.clustering import PGKmeans
+from trajclust_jax.clustering import CAAE, DEC, PGKmeans, ReturnKmeans, VAEKmeans
 
 ORACLE = "oracle"
 
@@ -15,22 +15,37 @@ class MethodEntry:
 
     title: str
     summary: str
+    algorithm: type
     build: Callable[..., Any]
 
+    def settings(self) -> set[str]:
+        """The names of the algorithm's hyperparameters."""
+        return {field.name for field in dataclasses.fields(self.algorithm)}
 
-def _pg_kmeans(policy: str) -> Callable[..., PGKmeans]:
-    return lambda num_clusters, **settings: PGKmeans.default(num_clusters, policy, **settings)
+
+def _pg_kmeans(title: str, summary: str, policy: str) -> MethodEntry:
+    build = lambda num_clusters, **settings: PGKmeans.default(num_clusters, policy, **settings)
+    return MethodEntry(title, summary, PGKmeans, build)
+
+
+def _entry(title: str, summary: str, algorithm: type, **defaults: Any) -> MethodEntry:
+    build = lambda num_clusters, **settings: algorithm(num_clusters, **{**defaults, **settings})
+    return MethodEntry(title, summary, algorithm, build)
 
 
 METHODS: dict[str, MethodEntry] = {
-    "pg_kmeans_tabular": MethodEntry(
-        "PG-Kmeans, tabular", "hard EM, one probability for each (observation, action)", _pg_kmeans("tabular")
+    "pg_kmeans_tabular": _pg_kmeans(
+        "PG-Kmeans, tabular", "hard EM, one probability for each (observation, action)", "tabular"
     ),
-    "pg_kmeans_mlp": MethodEntry("PG-Kmeans, MLP", "hard EM, Markov policies (FC 128-128)", _pg_kmeans("mlp")),
-    "pg_kmeans_gru": MethodEntry("PG-Kmeans, GRU", "hard EM, policies of the observations so far", _pg_kmeans("gru")),
-    "pg_kmeans_planner": MethodEntry(
-        "PG-Kmeans, planner", "hard EM, policies that plan on the map they observe", _pg_kmeans("planner")
-    ),
+    "pg_kmeans_mlp": _pg_kmeans("PG-Kmeans, MLP", "hard EM, Markov policies (FC 128-128)", "mlp"),
+    "pg_kmeans_gru": _pg_kmeans("PG-Kmeans, GRU", "hard EM, policies of the observations so far", "gru"),
+    "pg_kmeans_planner": _pg_kmeans("PG-Kmeans, planner", "hard EM, policies that plan on the observed map", "planner"),
+    "caae": _entry("CAAE", "an autoencoder whose latents are attracted to codes", CAAE),
+    "caae_plain": _entry("CAAE, plain", "as printed: no warm-up, random codes; collapses", CAAE, warmup_iterations=0),
+    "caae_unregularised": _entry("CAAE, unregularised", "codes do not repel each other", CAAE, regularisation=False),
+    "dec": _entry("DEC", "an autoencoder, then soft assignments sharpened", DEC),
+    "vae_kmeans": _entry("VAE + k-means", "a variational autoencoder, k-means on its latents", VAEKmeans),
+    "return_kmeans": _entry("Return + k-means", "k-means on sums of rewards", ReturnKmeans),
 }
 
 

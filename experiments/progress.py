@@ -26,7 +26,7 @@ class Progress:
 
     @contextlib.contextmanager
     def task(self, title: str) -> Iterator[Callback]:
-        """A callback for `fit` that shows phase, iteration, J, changed assignments and, with labels, NMI."""
+        """A callback for `fit` that shows phase, iteration, J and, where there are, changed assignments and NMI."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -59,7 +59,8 @@ def describe(event: Event) -> str:
     parts = []
     if np.isfinite(objective).any(1).all():
         parts.append(f"J {np.take_along_axis(objective, best, 1).mean():.4f}/step")
-    parts.append(f"changed {int(np.asarray(event.metrics['changed']).sum())}")
+    if "changed" in event.metrics:
+        parts.append(f"changed {int(np.asarray(event.metrics['changed']).sum())}")
     if "nmi" in event.metrics:
         parts.append(f"NMI {np.take_along_axis(event.metrics['nmi'], best, 1).mean():.3f}")
     return "  ".join(parts)

@@ -13,10 +13,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.methods import METHODS, ORACLE
 from experiments.progress import Progress
+from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
 from trajclust_jax.data import Codebook, Dataset, make
 from trajclust_jax.metrics import batch_scores
@@ -156,6 +158,10 @@ def _oracle_body(cell, id, dataset, results, described, track, tags, progress, g
 
 def _method_body(cell, id, dataset, results, described, track, tags, progress, guard) -> dict[str, Any]:
     method = build_method(cell, dataset.num_policies)
+    try:
+        method.check(dataset.trajectories)
+    except ValueError as reason:  # the method has no answer here: that is the result
+        return {"not_applicable": str(reason), "scores": {}, "timing": {"run_seconds": 0.0, "compile_seconds": 0.0}}
     score = functools.partial(batch_scores, dataset.labels)
     tracker = make_tracker(
         track,
@@ -176,16 +182,22 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
             checkpoint_dir=results.work(id),
             checkpoint_seconds=float(os.environ.get("TRAJCLUST_CHECKPOINT_SECONDS", 20)),
         )
-        clustering = outcome.result
+        clustering = jax.device_get(outcome.result)
+        diagnoses = [diagnose(jax.tree.map(lambda x, s=s: x[s], clustering)) for s in range(len(cell.seeds))]
         assignments = np.asarray(clustering.assignments)
         final = {name: values.tolist() for name, values in score(assignments).items()}
         final["objective"] = np.asarray(clustering.objective).tolist()
         final["restart"] = np.asarray(clustering.restart).tolist()
         for index, seed in enumerate(cell.seeds):
             tracker.summary(seed, {f"final/{name}": values[index] for name, values in final.items()})
+            tracker.summary(seed, {f"health/{name}": value for name, value in diagnoses[index][0].items()})
+            for warning in diagnoses[index][1]:
+                progress.note(f"{cell.title}, seed {seed}: {warning}")
     names = [f"cluster {k + 1}" for k in range(method.num_clusters)]
     return {
         "scores": final,
+        "health": {name: [health[name] for health, _ in diagnoses] for name in diagnoses[0][0]},
+        "warnings": [warnings for _, warnings in diagnoses],  # of each seed
         "num_steps": int(np.asarray(dataset.trajectories.lengths).sum()),
         "history": outcome.history,
         "sample": _sample(dataset, assignments[0], names),

@@ -10,14 +10,22 @@ from flax import struct
 class Clustering:
     """A clustering of N trajectories, the best of R restarts; `[S, ...]` on every leaf for S seeds.
 
-    Trajectories are in the dataset's order.
+    Trajectories are in the dataset's order. Only mixtures of policies have log-likelihoods, only representation
+    methods latents; the latter have one restart.
     """
 
     assignments: jax.Array  # [N] int32
     posterior: jax.Array  # [N, K] float32, under a uniform prior over clusters
-    log_likelihoods: jax.Array  # [N, K] float32, log P(actions | cluster's policy)
-    objective: jax.Array  # [] float32, J of Eq. 3 (tabular: plus the log prior); higher is better
+    objective: jax.Array  # [] float32, summed over trajectories, higher is better; what it is, the method says
     restart: jax.Array  # [] int32, the chosen restart
     restart_assignments: jax.Array  # [R, N] int32
     restart_objectives: jax.Array  # [R] float32
-    params: Any  # the chosen restart's policies, [K, ...]
+    params: Any  # PG-Kmeans: the chosen restart's policies, [K, ...]; others: networks and centres
+    log_likelihoods: jax.Array | None = None  # [N, K] float32, log P(actions | cluster's policy)
+    latents: jax.Array | None = None  # [N, d] float32
+
+
+def lone(assignments: jax.Array, posterior: jax.Array, objective: jax.Array, params: Any, **fields: Any) -> Clustering:
+    """The clustering of a method without restarts."""
+    restart = jax.numpy.int32(0)
+    return Clustering(assignments, posterior, objective, restart, assignments[None], objective[None], params, **fields)

@@ -10,6 +10,7 @@ from trajclust_jax.networks.policies import (
     PolicyNetwork,
     gru_step,
 )
+from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
 
 __all__ = [
     "GRU",
@@ -19,6 +20,7 @@ __all__ = [
     "GaussianHead",
     "Planner",
     "PolicyNetwork",
+    "TrajectoryAutoencoder",
     "ensemblize",
     "gru_step",
     "member_keys",

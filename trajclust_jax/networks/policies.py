@@ -35,7 +35,7 @@ class MLP(nn.Module):
 class GRU(nn.Module):
     """A gated recurrent unit whose input gates are given: they depend on one observation only.
 
-    `gates [T, 3H] -> outputs [T, H]`, from a zero state; equations as in Cho et al. (2014) with the reset
+    `gates [T, ..., 3H] -> outputs [T, ..., H]`, from a zero state; equations as in Cho et al. (2014) with the reset
     gate applied after the recurrent product, so that one matmul a step serves all three gates.
     """
 
@@ -48,10 +48,12 @@ class GRU(nn.Module):
         bias = self.param("recurrent_bias", nn.initializers.zeros, (hidden_size,))
 
         def scan(hidden, gate):
+            # Kept apart from the cell: a lookup fused into it stops XLA's CPU backend from vectorising.
+            gate = jax.lax.optimization_barrier(gate)
             hidden = gru_step(kernel, bias, hidden, gate)
             return hidden, hidden
 
-        return jax.lax.scan(scan, jnp.zeros(hidden_size, gates.dtype), gates)[1]
+        return jax.lax.scan(scan, jnp.zeros((*gates.shape[1:-1], hidden_size), gates.dtype), gates)[1]
 
 
 def gru_step(kernel: jax.Array, bias: jax.Array, hidden: jax.Array, gate: jax.Array) -> jax.Array:

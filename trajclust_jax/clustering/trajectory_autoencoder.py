@@ -1,0 +1,458 @@
+"""Clustering by representation: CAAE, DEC and VAE + k-means on one trajectory encoder and decoder.
+
+Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL", Section 5.2 and appendix B.5. The encoder maps a
+trajectory to a latent z; the decoder sees z and ONE observation and predicts its action, so that z is left with what
+the observations do not tell: the policy.
+
+    CAAE   autoencoder ("warmup"); codes by k-means; autoencoder + distance to the nearest code, codes learned ("main")
+    DEC    autoencoder ("pretrain"); centroids by k-means; KL(sharpened || soft assignment) ("refine")
+    VAE    variational autoencoder ("train"); k-means on posterior means ("cluster")
+
+Everything is written for one seed; `training.fit` maps it over S seeds. An iteration is `steps` gradient steps. A
+gradient step's trajectories are of similar length: they come from one bucket, drawn in proportion to its size by a
+key that all seeds share, so that a step runs over that bucket's horizon and not over the longest trajectory's.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
+from trajclust_jax.clustering.policies import Inputs, MixtureData, input_transform, prepare
+from trajclust_jax.clustering.types import Clustering, lone
+from trajclust_jax.data import Observations, Trajectories
+from trajclust_jax.networks import TrajectoryAutoencoder
+from trajclust_jax.training import Info, Phase
+
+QUANTILES = (0.5, 0.9, 1.0)  # of the lengths: the horizons of the buckets
+_BUCKETS = 0x6275636B  # the key from which every run draws the bucket of a gradient step
+
+
+class Batch(NamedTuple):
+    """n trajectories, cropped to T steps."""
+
+    position: jax.Array  # [n] int32 place in order of length
+    observations: Observations  # [n, T]
+    actions: jax.Array  # [n, T] or [n, T, A]
+    lengths: jax.Array  # [n] int32, 0 for a filler
+
+
+class Bucket(NamedTuple):
+    """Trajectories of similar length: a range in order of length, and its longest."""
+
+    first: int
+    size: int
+    horizon: int
+
+
+@struct.dataclass
+class EncoderData:
+    """Trajectories in order of length, in chunks for what is done on all of them and in buckets for training."""
+
+    data: MixtureData
+    buckets: tuple[Bucket, ...] = struct.field(pytree_node=False)
+
+    def batch(self, positions: jax.Array, horizon: int) -> Batch:
+        """The first `horizon` steps of the trajectories at `positions [n]` in order of length."""
+        data, chunks = self.data, self.data.chunks
+        steps = lambda x: x.reshape(data.num_slots, *x.shape[2:])[:, :horizon][positions]
+        observed = data.observed(steps(chunks.inputs if data.table is None else chunks.ids))
+        return Batch(positions, observed, steps(chunks.actions), data.lengths[positions])
+
+    @property
+    def num_trajectories(self) -> int:
+        return self.data.num_trajectories
+
+    def bucket_of(self, position: jax.Array) -> jax.Array:
+        """The index of the bucket that holds a place in order of length; fillers count to the last one."""
+        ends = jnp.array([bucket.first + bucket.size for bucket in self.buckets[:-1]], jnp.int32)
+        return jnp.searchsorted(ends, position, side="right")
+
+    def map_all(self, fn: Callable[[Batch], Any]) -> Any:
+        """`fn(batch) -> [n, ...]` of all trajectories, chunk by chunk: `[N, ...]` in the dataset's order."""
+        num_chunks, size = self.data.chunks.lengths.shape
+        branches = [partial(self.batch, horizon=bucket.horizon) for bucket in self.buckets]
+
+        def one(chunk):
+            positions = chunk * size + jnp.arange(size)
+            bucket = self.bucket_of(positions[-1])
+            return jax.lax.switch(bucket, [lambda p, take=take: fn(take(p)) for take in branches], positions)
+
+        out = jax.lax.map(one, jnp.arange(num_chunks))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[self.data.rank], out)
+
+
+@struct.dataclass
+class State:
+    """State of one seed."""
+
+    params: dict[str, Any]  # "network", and once there are codes or centroids "centres" [K, d]
+    optimizer: Any
+    latents: jax.Array  # [N, d] of `params`, in the dataset's order; zeros while there are no centres
+    converged: jax.Array  # [] bool
+    key: jax.Array
+
+
+class Loss(NamedTuple):
+    """Of every trajectory in a batch, `[n]`: what is minimised, and the reconstruction's part of it."""
+
+    total: jax.Array
+    reconstruction: jax.Array  # - sum over steps of log P(a_t | z, o_t)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Autoencoder:
+    """What the three methods share: data, network, gradient steps, the plain autoencoder."""
+
+    num_clusters: int
+    """k: codes or centroids."""
+    latent_size: int = 8
+    """d: dimensions of a trajectory's latent."""
+    batch_size: int = 64
+    """Trajectories a gradient step."""
+    learning_rate: float = 1e-3
+    """Adam's (B.6)."""
+    gradient_clip: float = 10.0
+    """Largest global norm of a gradient."""
+    steps: int = 100
+    """Gradient steps an iteration; progress and checkpoints come after each iteration."""
+    memory_budget: int = 128 * 2**20
+    """Bytes of working memory where all trajectories are encoded."""
+
+    VERSION: ClassVar[int] = 1  # of the algorithm: part of a cell's identity; raise it when results change
+    STOCHASTIC: ClassVar[bool] = False  # the encoder gives a mean and a log variance
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, may_be_zero = getattr(self, field.name), field.metadata.get("may_be_zero", False)
+            if value < 0 or (value == 0 and not may_be_zero):
+                raise ValueError(f"{field.name} is {value}: it must be {'at least' if may_be_zero else 'above'} 0")
+
+    # --- prepare, phases, result: what is the same for all ----------------------------------------
+
+    def check(self, trajectories: Trajectories) -> None:
+        """Raises ValueError if there are fewer trajectories than clusters."""
+        if trajectories.num_trajectories < self.num_clusters:
+            raise ValueError(f"{trajectories.num_trajectories} trajectories cannot make {self.num_clusters} clusters")
+
+    def inputs(self, trajectories: Trajectories) -> Inputs:
+        """How an observation becomes the network's input; a saved model needs it beside its parameters."""
+        return input_transform(trajectories)
+
+    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> EncoderData:
+        """Trajectories in order of length, and their buckets (host-side, once)."""
+        self.check(trajectories)
+        lengths = np.sort(np.asarray(trajectories.lengths))
+        floats = 700 * int(lengths[-1])  # gates, states and layers of one trajectory
+        data = prepare(trajectories, 4 * floats * num_seeds, self.memory_budget)
+        horizons = np.unique(np.quantile(lengths, QUANTILES, method="higher"))
+        ends = np.searchsorted(lengths, horizons, side="right")
+        sizes = np.diff(ends, prepend=0)
+        buckets = zip((ends - sizes).tolist(), sizes.tolist(), horizons.tolist(), strict=True)
+        return EncoderData(data, tuple(Bucket(*each) for each in buckets))
+
+    def fresh(self, key: jax.Array, data: EncoderData, previous: None) -> tuple[State, Info]:
+        """Start of a first phase: a new network."""
+        del previous
+        key, key_network = jax.random.split(key)
+        latents = jnp.zeros((data.num_trajectories, self.latent_size))
+        return self.begin(key, {"network": self.new_network(key_network, data)}, latents)
+
+    def autoencode(self, state: State, data: EncoderData, iteration: jax.Array) -> tuple[State, Info]:
+        """An iteration of the plain autoencoder."""
+
+        def loss(params, batch, key):
+            del key
+            reconstruction = self.reconstruction(params, self.encode(params, batch, data), batch, data)
+            return Loss(reconstruction, reconstruction)
+
+        return self.train(state, data, iteration, loss)
+
+    # --- pieces ------------------------------------------------------------------------------------
+
+    def network(self, data: EncoderData) -> TrajectoryAutoencoder:
+        return TrajectoryAutoencoder(data.data.discrete, data.data.action_size, self.latent_size, self.STOCHASTIC)
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        return optax.chain(optax.clip_by_global_norm(self.gradient_clip), optax.adam(self.learning_rate))
+
+    def new_network(self, key: jax.Array, data: EncoderData) -> Any:
+        """Parameters of the network; the key is consumed."""
+        size = data.data.action_size
+        action = jnp.zeros((1, 1), jnp.int32) if data.data.discrete else jnp.zeros((1, 1, size))
+        observation = jnp.zeros((1, 1, data.data.inputs.columns.shape[-1]))
+        return self.network(data).init(key, observation, action, jnp.ones(1, jnp.int32))
+
+    def encode(self, params: dict[str, Any], batch: Batch, data: EncoderData) -> jax.Array:
+        """Latents `[n, d]` (a stochastic encoder: mean and log variance `[n, 2d]`)."""
+        given = batch.observations, batch.actions, batch.lengths
+        return self.network(data).apply(params["network"], *given, method="encode")
+
+    def encode_all(self, params: dict[str, Any], data: EncoderData) -> jax.Array:
+        """Latents (means) `[N, d]` of all trajectories."""
+        return data.map_all(lambda batch: self.encode(params, batch, data)[:, : self.latent_size])
+
+    def reconstruction(self, params: dict[str, Any], latents: jax.Array, batch: Batch, data: EncoderData) -> jax.Array:
+        """`[n]`: minus the log-likelihood of each trajectory's actions given its latent (B.5)."""
+        distribution = self.network(data).apply(params["network"], latents, batch.observations, method="decode")
+        real = jnp.arange(batch.actions.shape[1]) < batch.lengths[:, None]
+        return -jnp.where(real, distribution.log_prob(batch.actions), 0).sum(1)
+
+    def begin(self, key: jax.Array, params: dict[str, Any], latents: jax.Array) -> tuple[State, Info]:
+        """A phase's first state, with a new optimiser, and what is known by then; the key is kept."""
+        unknown = jnp.full(1, -jnp.inf)
+        info = {"objective": unknown, "reconstruction": -unknown}
+        if "centres" in params:
+            info |= self.found(params, latents, None)
+        return State(params, self.optimizer.init(params), latents, jnp.bool_(False), key), info
+
+    def train(
+        self, state: State, data: EncoderData, iteration: jax.Array, loss: Callable[[Any, Batch, jax.Array], Loss]
+    ) -> tuple[State, Info]:
+        """`steps` Adam steps on `loss(params, batch, key)`, averaged over a batch.
+
+        Reports minus the loss and the reconstruction, in nats a step and averaged over the iteration's batches.
+        """
+
+        def update(bucket, carry, key):
+            params, optimizer, totals = carry
+            key_draw, key_loss = jax.random.split(key)
+            positions = bucket.first + jax.random.randint(key_draw, (self.batch_size,), 0, bucket.size)
+            batch = data.batch(positions, bucket.horizon)
+
+            def mean(params):
+                losses = jax.tree.map(jnp.mean, loss(params, batch, key_loss))
+                return losses.total, losses
+
+            gradients, losses = jax.grad(mean, has_aux=True)(params)
+            updates, optimizer = self.optimizer.update(gradients, optimizer, params)
+            return optax.apply_updates(params, updates), optimizer, jax.tree.map(jnp.add, totals, losses)
+
+        branches = [partial(update, bucket) for bucket in data.buckets]
+
+        def step(i, carry):
+            number = iteration * self.steps + i
+            # The same draw for all seeds: mapped over them, the switch stays a switch and does not run every branch.
+            draw = jax.random.fold_in(jax.random.key(_BUCKETS), number)
+            bucket = data.bucket_of(jax.random.randint(draw, (), 0, data.num_trajectories))
+            return jax.lax.switch(bucket, branches, carry, jax.random.fold_in(state.key, number))
+
+        carry = state.params, state.optimizer, Loss(jnp.float32(0), jnp.float32(0))
+        params, optimizer, totals = jax.lax.fori_loop(0, self.steps, step, carry)
+        per_step = data.num_trajectories / (self.steps * data.data.num_steps)
+        info = {
+            "objective": -totals.total[None] * per_step,
+            "reconstruction": totals.reconstruction[None] * per_step,
+        }
+        return state.replace(params=params, optimizer=optimizer), info
+
+    def assign(self, params: dict[str, Any], latents: jax.Array) -> jax.Array:
+        """`[N]` int32: the nearest centre of each latent."""
+        return squared_distances(latents, params["centres"]).argmin(-1).astype(jnp.int32)
+
+    def found(self, params: dict[str, Any], latents: jax.Array, before: jax.Array | None) -> Info:
+        """What the training loop shows of an assignment, `[1]` each (one restart); `before [N]`: the one until now."""
+        assignments = self.assign(params, latents)
+        changed = jnp.int32(0) if before is None else (assignments != before).sum()
+        return {
+            "changed": changed[None],
+            "used_clusters": jnp.zeros(self.num_clusters, bool).at[assignments].set(True).sum()[None],
+            "spread": latents.var(0).sum()[None],
+            "assignments": assignments[None],
+        }
+
+    def improve(
+        self, state: State, data: EncoderData, iteration: jax.Array, loss: Callable[[Any, Batch, jax.Array], Loss]
+    ) -> tuple[State, Info]:
+        """`train` where there are centres: all trajectories are encoded and assigned again after it."""
+        before = self.assign(state.params, state.latents)
+        state, info = self.train(state, data, iteration, loss)
+        state = state.replace(latents=self.encode_all(state.params, data))
+        return state, info | self.found(state.params, state.latents, before)
+
+
+_may_be_zero = partial(dataclasses.field, metadata={"may_be_zero": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class CAAE(_Autoencoder):
+    """Centroid-Attracted Autoencoder: Eq. 4, a trajectory's cluster being its nearest code.
+
+    The paper starts from a random codebook. Then all trajectories are soon attracted to one code, most often; so by
+    default the autoencoder is trained alone first and the codes start as the k-means centres of its latents.
+    """
+
+    alpha: float = _may_be_zero(default=1.0)
+    """Weight of the squared distance to the nearest code (B.6)."""
+    regularisation: bool = _may_be_zero(default=True)
+    """Codes closer than 1 repel each other (C.2.1)."""
+    warmup_iterations: int = _may_be_zero(default=8)
+    """Iterations without codes before k-means sets them; 0: the paper's plain version, random normal codes."""
+    iterations: int = 10
+    """Iterations with codes."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Warm-up and main; without a warm-up main alone."""
+        if not self.warmup_iterations:
+            return (Phase("main", self._plain, self._attract, self.iterations),)
+        warmup = Phase("warmup", self.fresh, self.autoencode, self.warmup_iterations, light_start=True)
+        return warmup, Phase("main", self._codes, self._attract, self.iterations)
+
+    def result(self, state: State, data: EncoderData) -> Clustering:
+        """The nearest code of each trajectory; the objective is minus Eq. 4, the posterior that of N(mu_j, I)."""
+        total = data.map_all(lambda batch: self._loss(state.params, batch, None, data).total)
+        return lone(
+            self.assign(state.params, state.latents),
+            jax.nn.softmax(-squared_distances(state.latents, state.params["centres"]) / 2),
+            -total.sum(),
+            state.params,
+            latents=state.latents,
+        )
+
+    def _plain(self, key: jax.Array, data: EncoderData, previous: None) -> tuple[State, Info]:
+        """A new network and random codes."""
+        key, key_codes = jax.random.split(key)
+        state, _ = self.fresh(key, data, previous)
+        codes = jax.random.normal(key_codes, (self.num_clusters, self.latent_size))
+        params = {**state.params, "centres": codes}
+        return self.begin(state.key, params, self.encode_all(params, data))
+
+    def _codes(self, key: jax.Array, data: EncoderData, previous: State) -> tuple[State, Info]:
+        """The warm network, and the k-means centres of its latents as codes."""
+        key, key_codes = jax.random.split(key)
+        latents = self.encode_all(previous.params, data)
+        codes, _ = kmeans(key_codes, latents, self.num_clusters)
+        return self.begin(key, {**previous.params, "centres": codes}, latents)
+
+    def _attract(self, state: State, data: EncoderData, iteration: jax.Array) -> tuple[State, Info]:
+        return self.improve(state, data, iteration, partial(self._loss, data=data))
+
+    def _loss(self, params: dict[str, Any], batch: Batch, key: jax.Array | None, data: EncoderData) -> Loss:
+        """Eq. 4 of every trajectory. Its last term, printed once for all, is counted once a trajectory."""
+        del key
+        latents, codes = self.encode(params, batch, data), params["centres"]
+        reconstruction = self.reconstruction(params, latents, batch, data)
+        total = reconstruction + self.alpha * squared_distances(latents, codes).min(-1)
+        if self.regularisation:
+            total -= jnp.minimum(squared_distances(codes, codes), 1).mean()  # 1 / m^2 sum over i, j
+        return Loss(total, reconstruction)
+
+
+@dataclasses.dataclass(frozen=True)
+class DEC(_Autoencoder):
+    """Deep Embedded Clustering (Xie et al., 2016) on trajectories, with CAAE's encoder and decoder.
+
+    Refinement trains encoder and centroids by KL(P || Q): Q is a Student-t kernel's soft assignment (their Eq. 1), P
+    its sharpened form (Eq. 3), computed from all trajectories at the beginning of every iteration. Their layer-wise
+    pre-training of a stacked autoencoder is the trajectory autoencoder's here, their SGD Adam (B.6).
+    """
+
+    pretrain_iterations: int = 10
+    """Iterations of the autoencoder before k-means sets the centroids."""
+    iterations: int = 10
+    """At most so many iterations of refinement."""
+    tolerance: float = _may_be_zero(default=1e-3)
+    """Refinement ends when no more than this share of the assignments changes in an iteration (their 0.1 %)."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Pre-training and refinement."""
+        pretrain = Phase("pretrain", self.fresh, self.autoencode, self.pretrain_iterations, light_start=True)
+        return pretrain, Phase("refine", self._centroids, self._refine, self.iterations)
+
+    def result(self, state: State, data: EncoderData) -> Clustering:
+        """The nearest centroid of each trajectory; objective minus KL(P || Q), posterior Q."""
+        soft = self._soft(state.params, state.latents)
+        return lone(
+            self.assign(state.params, state.latents),
+            soft,
+            -_kl(_sharpened(soft), soft).sum(),
+            state.params,
+            latents=state.latents,
+        )
+
+    def _centroids(self, key: jax.Array, data: EncoderData, previous: State) -> tuple[State, Info]:
+        """The pre-trained network, and the k-means centres of its latents as centroids."""
+        key, key_centroids = jax.random.split(key)
+        latents = self.encode_all(previous.params, data)
+        centroids, _ = kmeans(key_centroids, latents, self.num_clusters)
+        return self.begin(key, {**previous.params, "centres": centroids}, latents)
+
+    def _refine(self, state: State, data: EncoderData, iteration: jax.Array) -> tuple[State, Info]:
+        target = _sharpened(self._soft(state.params, state.latents))[data.data.order]  # in order of length
+
+        def loss(params, batch, key):
+            del key
+            latents = self.encode(params, batch, data)
+            reconstruction = self.reconstruction(jax.lax.stop_gradient(params), latents, batch, data)
+            return Loss(_kl(target[batch.position], self._soft(params, latents)), reconstruction)
+
+        state, info = self.improve(state, data, iteration, loss)
+        settled = info["changed"][0] <= self.tolerance * data.num_trajectories
+        return state.replace(converged=settled), info
+
+    def _soft(self, params: dict[str, Any], latents: jax.Array) -> jax.Array:
+        """Q `[n, K]`: a Student-t kernel of one degree of freedom around each centroid (their Eq. 1)."""
+        kernel = 1 / (1 + squared_distances(latents, params["centres"]))
+        return kernel / kernel.sum(-1, keepdims=True)
+
+
+def _sharpened(soft: jax.Array) -> jax.Array:
+    """P `[N, K]`: Q squared over the clusters' soft sizes, normalised (Xie et al., Eq. 3); a constant to gradients."""
+    weight = soft**2 / soft.sum(0)
+    return jax.lax.stop_gradient(weight / weight.sum(1, keepdims=True))
+
+
+def _kl(target: jax.Array, soft: jax.Array) -> jax.Array:
+    """KL(P || Q) `[n]` of rows `[n, K]` (Xie et al., Eq. 2). Q is never 0; P may be by underflow."""
+    return (jax.scipy.special.xlogy(target, target) - target * jnp.log(soft)).sum(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEKmeans(_Autoencoder):
+    """A variational autoencoder (Kingma and Welling, 2013) on trajectories, then k-means on its posterior means."""
+
+    kl_weight: float = _may_be_zero(default=1.0)
+    """Weight of KL(q(z | tau) || N(0, I)); 1 is the evidence lower bound."""
+    iterations: int = 18
+    """Iterations of training."""
+
+    STOCHASTIC: ClassVar[bool] = True
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Training and clustering."""
+        train = Phase("train", self.fresh, self._train, self.iterations, light_start=True)
+        return train, Phase("cluster", self._cluster, None, 0)
+
+    def result(self, state: State, data: EncoderData) -> Clustering:
+        """The nearest k-means centre of each posterior mean; the objective is the evidence lower bound (one sample)."""
+        losses = data.map_all(
+            lambda batch: self._loss(state.params, batch, jax.random.fold_in(state.key, batch.position[0]), data).total
+        )
+        assignments = self.assign(state.params, state.latents)
+        responsibilities = posterior(state.latents, state.params["centres"], assignments)
+        return lone(assignments, responsibilities, -losses.sum(), state.params, latents=state.latents)
+
+    def _train(self, state: State, data: EncoderData, iteration: jax.Array) -> tuple[State, Info]:
+        return self.train(state, data, iteration, partial(self._loss, data=data))
+
+    def _cluster(self, key: jax.Array, data: EncoderData, previous: State) -> tuple[State, Info]:
+        key, key_centres = jax.random.split(key)
+        latents = self.encode_all(previous.params, data)
+        centres, _ = kmeans(key_centres, latents, self.num_clusters)
+        return self.begin(key, {**previous.params, "centres": centres}, latents)
+
+    def _loss(self, params: dict[str, Any], batch: Batch, key: jax.Array, data: EncoderData) -> Loss:
+        """Minus the evidence lower bound, the expectation by one reparametrised sample; the key is consumed."""
+        mean, log_variance = jnp.split(self.encode(params, batch, data), 2, axis=-1)
+        latents = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
+        reconstruction = self.reconstruction(params, latents, batch, data)
+        divergence = (jnp.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1) / 2
+        return Loss(reconstruction + self.kl_weight * divergence, reconstruction)
