@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from trajclust_jax.clustering import CAAE, DEC, PGKmeans, ReturnKmeans, VAEKmeans
+from trajclust_jax.clustering import CAAE, DEC, Cloning, PGKmeans, ReturnKmeans, VAEKmeans
 
 ORACLE = "oracle"
 
@@ -28,6 +28,11 @@ def _pg_kmeans(title: str, summary: str, policy: str) -> MethodEntry:
     return MethodEntry(title, summary, PGKmeans, build)
 
 
+def _cloning(title: str, policy: str) -> MethodEntry:
+    build = lambda num_clusters, **settings: Cloning(num_clusters, policy, **settings)
+    return MethodEntry(title, "a ceiling, not a method: policies cloned from the TRUE labels", Cloning, build)
+
+
 def _entry(title: str, summary: str, algorithm: type, **defaults: Any) -> MethodEntry:
     build = lambda num_clusters, **settings: algorithm(num_clusters, **{**defaults, **settings})
     return MethodEntry(title, summary, algorithm, build)
@@ -47,6 +52,17 @@ METHODS: dict[str, MethodEntry] = {
     "vae_kmeans": _entry("VAE + k-means", "a variational autoencoder, k-means on its latents", VAEKmeans),
     "return_kmeans": _entry("Return + k-means", "k-means on sums of rewards", ReturnKmeans),
 }
+
+# Ceilings see the labels. They stand beside methods in tables; `trajclust cluster` does not know them.
+CEILINGS: dict[str, MethodEntry] = {
+    "cloning_mlp": _cloning("Cloning from true labels, MLP", "mlp"),
+    "cloning_planner": _cloning("Cloning from true labels, planner", "planner"),
+}
+
+
+def method_entry(name: str) -> MethodEntry:
+    """A method or a ceiling by name."""
+    return METHODS[name] if name in METHODS else CEILINGS[name]
 
 
 def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.methods import METHODS, ORACLE
+from experiments.methods import ORACLE, method_entry
 from experiments.progress import Progress
+from trajclust_jax.clustering import Cloning
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
 from trajclust_jax.data import Codebook, Dataset, make
@@ -60,7 +61,7 @@ def load(name: str, size: int, seed: int) -> tuple[Dataset, float]:
 
 def build_method(cell: Cell, num_policies: int) -> Any:
     """The cell's algorithm with all its hyperparameters."""
-    return METHODS[cell.method].build(num_policies, **dict(cell.settings))
+    return method_entry(cell.method).build(num_policies, **dict(cell.settings))
 
 
 def identity(cell: Cell, dataset: Dataset) -> dict[str, Any]:
@@ -162,6 +163,8 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
         method.check(dataset.trajectories)
     except ValueError as reason:  # the method has no answer here: that is the result
         return {"not_applicable": str(reason), "scores": {}, "timing": {"run_seconds": 0.0, "compile_seconds": 0.0}}
+    if isinstance(method, Cloning):
+        method = method.labelled(dataset.labels)
     score = functools.partial(batch_scores, dataset.labels)
     tracker = make_tracker(
         track,
@@ -193,7 +196,7 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
             tracker.summary(seed, {f"health/{name}": value for name, value in diagnoses[index][0].items()})
             for warning in diagnoses[index][1]:
                 progress.note(f"{cell.title}, seed {seed}: {warning}")
-    names = [f"cluster {k + 1}" for k in range(method.num_clusters)]
+    names = [f"cluster {k + 1}" for k in range(clustering.posterior.shape[-1])]
     return {
         "scores": final,
         "health": {name: [health[name] for health, _ in diagnoses] for name in diagnoses[0][0]},
@@ -220,17 +223,21 @@ def _sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str,
 
     trajectories = dataset.trajectories
     observations, final = trajectories.observations, trajectories.final_observations
-    if not isinstance(observations, Codebook):
-        return {}
-    cells = cells_from_observations(np.asarray(observations.table))
+    continuous = trajectories.observation_shape == (2,)
+    if not continuous and not isinstance(observations, Codebook):
+        return {}  # maps of their own: nothing to lay over each other
+    if not continuous:
+        cells = cells_from_observations(np.asarray(observations.table)) @ [10, 1]  # two digits: row, column
+        observations, final = cells[np.asarray(observations.ids)], cells[np.asarray(final.ids)]
     lengths, paths, members = np.asarray(trajectories.lengths), [], []
     counts = np.bincount(groups, minlength=len(names))
     for group in range(len(names)):
         for n in np.flatnonzero(groups == group)[:SAMPLE]:
-            path = [*np.asarray(observations.ids)[n, : lengths[n]], np.asarray(final.ids)[n]]
-            paths.append((cells[path] @ [10, 1]).tolist())  # two digits: row, column
+            path = np.concatenate([np.asarray(observations)[n, : lengths[n]], np.asarray(final)[n][None]])
+            paths.append(path.astype(float).round(2).tolist() if continuous else path.tolist())
             members.append(group)
-    return {"names": names, "counts": counts.tolist(), "groups": members, "paths": paths}
+    described = {"names": names, "counts": counts.tolist(), "groups": members, "paths": paths}
+    return described | {"continuous": True} if continuous else described
 
 
 def default_results() -> str:
