@@ -5,6 +5,7 @@ import gymnax
 from envs.diagonal import Diagonal
 from envs.extra import Extra, ExtraFixed
 from envs.gridworld import Expert, GridWorld
+from envs.pathfollowing import Pathfollowing
 from envs.rollout import Rollout, draw_observations, expert_policy, expert_rollout, rollout
 from envs.takeball import Takeball, TakeballPermuted
 
@@ -14,6 +15,7 @@ ENVIRONMENTS = {
     "TakeballPermuted-v0": TakeballPermuted,
     "Extra-v0": Extra,
     "ExtraFixed-v0": ExtraFixed,
+    "Pathfollowing-v0": Pathfollowing,
 }
 
 for _name, _class in ENVIRONMENTS.items():
@@ -27,6 +29,7 @@ __all__ = [
     "Extra",
     "ExtraFixed",
     "GridWorld",
+    "Pathfollowing",
     "Rollout",
     "Takeball",
     "TakeballPermuted",

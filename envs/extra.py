@@ -13,14 +13,15 @@ import numpy as np
 from flax import struct
 from gymnax.environments import spaces
 
-from envs import gridworld
-from envs.gridworld import GRID_SIZE, OFFSETS, GridWorld, cell_map
+from envs import gridworld, ppo
+from envs.gridworld import GRID_SIZE, OFFSETS, GridWorld, cell_map, distances
 from envs.value_iteration import Rewards, value_iteration
 
 NUM_SPECIALS = 2
 MAX_ATTEMPTS = 100  # random maps drawn for an episode at most; each is accepted with probability .9
 TEMPERATURE = 0.1  # of the value-iteration experts' softmax, in units of reward
 SPECIAL_REWARDS = np.array([10.0, 0.0, -10.0], np.float32)  # an expert each
+EXPERT_KINDS = ("ppo", "softmax", "greedy")
 EXPERT_NAMES = ("visits", "ignores", "avoids")
 FIXED_MAP = """
 #########
@@ -33,6 +34,7 @@ FIXED_MAP = """
 #.#...#.#
 #########
 """  # `random_layout` of key 17: see `FixedParams`
+FAR = 30.0  # stands for longer ways, and for none
 _BITS = 2 ** np.arange(NUM_SPECIALS, dtype=np.int32)[::-1]
 
 
@@ -68,7 +70,7 @@ def random_layout(
     def attempt(carry):
         attempts, _ = carry
         drawn = jax.random.uniform(jax.random.fold_in(key_walls, attempts), walls.shape) < wall_share
-        return attempts + 1, flood(ends | ~(walls | drawn), goal)
+        return attempts + 1, jnp.isfinite(distances(ends | ~(walls | drawn), goal))
 
     rejected = lambda carry: ~accepted(carry[1]) & (carry[0] < MAX_ATTEMPTS)
     _, free = jax.lax.while_loop(rejected, attempt, (jnp.int32(0), jnp.zeros_like(walls)))
@@ -82,20 +84,34 @@ def random_layout(
     return Layout(~free, jnp.stack([chosen // GRID_SIZE, chosen % GRID_SIZE], axis=-1).astype(jnp.int32))
 
 
-def flood(free: jax.Array, source: jax.Array) -> jax.Array:
-    """`[9, 9]` bool: the free cells connected to `source [2]`, which is free. The border of `free` is False."""
+def planning_inputs(walls: jax.Array, goal: jax.Array, specials: jax.Array) -> jax.Array:
+    """`[324, 34]` float32: what the PPO experts see in each state of one map, by `state_id`.
 
-    def spread(carry):
-        reached, _ = carry
-        near = reached
+    Shortest ways to the goal, to the special cells left and to the goal around them, and how each move changes
+    them: with raw maps as inputs, PPO does not come near the optimum in minutes.
+    """
+    free, marks = ~walls, jax.vmap(cell_map)(specials)
+    to_goal, to_first, to_second = (distances(free, target) for target in (goal, *specials))
+    at = lambda grid, cell: grid[cell[0], cell[1]]
+    between = jnp.stack([at(to_first, goal), at(to_second, goal), at(to_first, specials[1])])
+    manhattan = jnp.abs(jnp.indices(walls.shape) - goal[:, None, None]).sum(0)
+    flat = lambda x: x.reshape(*x.shape[:-2], -1)
+
+    def inputs(left):
+        """`[81, 34]` of the states in which the special cells `left [2]` are still there."""
+        marked = jnp.any(marks & left[:, None, None], axis=0)
+        ways = jnp.stack([to_goal, to_first, to_second, distances(free & ~marked, goal)])
+        ways = flat(jnp.minimum(ways, FAR)) * jnp.array([1, left[0], left[1], 1])[:, None]  # [4, 81]
+        fields = []
         for offset in OFFSETS[:4]:
-            near |= jnp.roll(reached, offset)
-        return near & free, reached
+            blocked, marked_there, ways_there = (jnp.roll(x, -offset, -1) for x in (flat(walls), flat(marked), ways))
+            change = jnp.clip(jnp.where(blocked, 0, ways_there - ways), -2, 2)
+            fields += [*change, blocked, marked_there]
+        constant = jnp.broadcast_to(jnp.concatenate([left, between / 10])[:, None], (5, walls.size))
+        return jnp.stack([*fields, *ways / 10, flat(manhattan) / 10, *constant], axis=-1)
 
-    free = free.ravel()
-    grows = lambda carry: jnp.any(carry[0] != carry[1])
-    reached, _ = jax.lax.while_loop(grows, spread, (cell_map(source).ravel(), jnp.zeros_like(free)))
-    return reached.reshape(GRID_SIZE, GRID_SIZE)
+    every = jnp.array([[True, True], [True, False], [False, True], [False, False]])  # `left`, in the order of codes
+    return jax.vmap(inputs)(every).reshape(-1, 34)
 
 
 def _fixed_walls() -> jax.Array:
@@ -128,14 +144,17 @@ class FixedParams(gridworld.EnvParams):
 class ExtraFixed(GridWorld):
     """One random map for all episodes; a special cell's plane is cleared by its visit. 5 observation maps.
 
-    The experts are the softmax of the optimal action values at `temperature`; 0 makes them greedy.
+    `experts` names how they came about: by PPO ("ppo"), or from the exact action values of position and flags, noise
+    included, without the time limit: their softmax at TEMPERATURE ("softmax") or the best action ("greedy").
     """
 
     num_object_maps = NUM_SPECIALS
     expert_names: ClassVar[tuple[str, ...]] = EXPERT_NAMES
 
-    def __init__(self, temperature: float = TEMPERATURE):
-        self.temperature = temperature
+    def __init__(self, experts: str = "ppo"):
+        if experts not in EXPERT_KINDS:
+            raise ValueError(f"experts is {experts!r}: choose one of {', '.join(EXPERT_KINDS)}")
+        self.kind = experts
 
     @property
     def default_params(self) -> FixedParams:
@@ -174,18 +193,30 @@ class ExtraFixed(GridWorld):
 
     # --- experts -------------------------------------------------------------------------------
 
-    def expert_plan(self, state: FixedState, params: FixedParams) -> jax.Array:
-        """`[3, 324, 5]` float32: each expert's log-probabilities in every state of this map, by `state_id`.
+    def expert_context(self, state: FixedState, params: FixedParams) -> jax.Array:
+        """`[324, 34]`: the PPO experts' inputs in every state of this map."""
+        return planning_inputs(self.walls(state, params), params.goal, self.places(state, params))
 
-        From the exact action values of position and flags, noise included, without the time limit.
-        """
+    def expert_input(self, context: jax.Array, state: FixedState) -> jax.Array:
+        """`[34]`: those of one state."""
+        return context[self.state_id(state)]
+
+    def expert_reward(self, index: jax.Array, before: FixedState, after: FixedState, params: FixedParams) -> jax.Array:
+        """What expert `index` is paid for a step (B.2)."""
+        visits = (after.visited & ~before.visited).sum()
+        return Rewards(jnp.asarray(SPECIAL_REWARDS)[index])(visits, after.position, params.goal)
+
+    def expert_plan(self, state: FixedState, params: FixedParams) -> jax.Array:
+        """`[3, 324, 5]` float32: each expert's log-probabilities in every state of this map, by `state_id`."""
+        if self.kind == "ppo":
+            inputs, actor = self.expert_context(state, params), ppo.actor_for(self)
+            return jax.vmap(lambda weights: actor.apply(weights, inputs).logits)(ppo.load_weights("extra"))
         walls, specials = self.walls(state, params), self.places(state, params)
         solve = lambda special: value_iteration(walls, params.goal, specials, params.noise, Rewards(special))
-        values = jax.vmap(solve)(SPECIAL_REWARDS)
-        values = values.reshape(len(values), -1, self.num_actions)
-        if self.temperature == 0:
+        values = jax.vmap(solve)(SPECIAL_REWARDS).reshape(len(SPECIAL_REWARDS), -1, self.num_actions)
+        if self.kind == "greedy":
             return jnp.where(jnp.arange(self.num_actions) == values.argmax(-1, keepdims=True), 0.0, -jnp.inf)
-        return jax.nn.log_softmax(values / self.temperature)
+        return jax.nn.log_softmax(values / TEMPERATURE)
 
     def expert_action(self, index, key, observation, state, params, plan=None) -> jax.Array:
         plan = self.expert_plan(state, params) if plan is None else plan

@@ -229,5 +229,23 @@ def cell_map(cell: jax.Array) -> jax.Array:
     return (line == cell[0])[:, None] & (line == cell[1])[None, :]
 
 
+def distances(free: jax.Array, source: jax.Array) -> jax.Array:
+    """`[9, 9]` float32: moves from each free cell to `source [2]`, infinite where there is no way.
+
+    The source counts as free; the border of `free [9, 9]` (bool) must be False.
+    """
+    free = free.ravel()
+
+    def spread(carry):
+        known, _ = carry
+        near = jnp.stack([jnp.roll(known, offset) for offset in OFFSETS[:4]]).min(0) + 1
+        return jnp.where(free, jnp.minimum(known, near), known), known
+
+    known = jnp.where(cell_map(source).ravel(), 0.0, jnp.inf)
+    grows = lambda carry: jnp.any(carry[0] != carry[1])
+    known, _ = jax.lax.while_loop(grows, spread, (known, jnp.full_like(known, jnp.nan)))
+    return known.reshape(GRID_SIZE, GRID_SIZE)
+
+
 def _position_from_id(state_id: jax.Array) -> jax.Array:
     return jnp.stack([state_id // GRID_SIZE, state_id % GRID_SIZE]).astype(jnp.int32)

@@ -81,8 +81,12 @@ REGISTRY: dict[str, Entry] = {
     "takeball-permuted": _entry(
         "TakeballPermuted-v0", "balls permuted each episode: two equally good clusterings (paper, A.3)"
     ),
-    "extra-vi": _entry("Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode"),
-    "extrafixed-vi": _entry("ExtraFixed-v0", "the same experts, on one map"),
+    "extra": _entry("Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"),
+    "extra-vi": _entry("Extra-v0", "as extra, by value iteration (softmax)", experts="softmax"),
+    "extra-greedy": _entry("Extra-v0", "as extra, by value iteration (best action)", experts="greedy"),
+    "extrafixed": _entry("ExtraFixed-v0", "the experts of extra on one map", experts="ppo"),
+    "extrafixed-vi": _entry("ExtraFixed-v0", "as extrafixed, by value iteration (softmax)", experts="softmax"),
+    "pathfollowing": _entry("Pathfollowing-v0", "3 ways of steering a ball to the goal, continuous"),
 }
 
 
