@@ -81,7 +81,9 @@ REGISTRY: dict[str, Entry] = {
     "takeball-permuted": _entry(
         "TakeballPermuted-v0", "balls permuted each episode: two equally good clusterings (paper, A.3)"
     ),
-    "extra": _entry("Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"),
+    "extra": _entry(
+        "Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"
+    ),
     "extra-vi": _entry("Extra-v0", "as extra, by value iteration (softmax)", experts="softmax"),
     "extra-greedy": _entry("Extra-v0", "as extra, by value iteration (best action)", experts="greedy"),
     "extrafixed": _entry("ExtraFixed-v0", "the experts of extra on one map", experts="ppo"),
