@@ -1,10 +1,11 @@
 """Tables and figures from records alone."""
 
 import dataclasses
+import itertools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from urllib.parse import quote
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.methods import METHODS, ORACLE
+from experiments.methods import CEILINGS, METHODS, ORACLE, method_entry
 from experiments.page import FULL_COLOUR, page, slug
 from experiments.papers.pgkmeans.common import markdown_table
 from experiments.runner import ORACLE_VERSION, Cell, build_method
@@ -198,44 +199,77 @@ def _overview(filled: Sequence[Section], titles: Sequence[str]) -> str:
 
 
 def _not_run(planned: Sequence[Section]) -> str:
-    """What is missing. The smoke preset is for tests and counts only where it was begun."""
-    missing, fewer = [], []
+    """What is missing, and what has no answer. The smoke preset is for tests: it counts only where it was begun."""
+    groups = (_missing, _with_fewer_seeds, _left_out, _refused, _not_on_a_gpu)
+    lines = [f"- {line}" for group in groups for line in group(planned)]
+    return "## What was not run\n\n" + ("\n".join(lines) or "Nothing is missing.") + "\n"
+
+
+def _missing(planned: Sequence[Section]) -> Iterator[str]:
     for section in planned:
-        name, seeds = _plain_text(section.name), section.table.presets[section.preset].seeds
         absent = [cell for cell, record in section.cells.items() if record is None]
-        short = [cell for cell, record in section.cells.items() if record and _num_seeds(record) < seeds]
         if absent and (section.done or section.preset != "smoke"):
-            missing.append(f"- {name}: {len(absent)} of {len(section.cells)} cells. {_listed(absent, section)}")
+            cells = _listed((cell.dataset, cell.method, _special(cell, section)) for cell in absent)
+            yield f"{_plain_text(section.name)}: {len(absent)} of {len(section.cells)} cells. {cells}"
+
+
+def _with_fewer_seeds(planned: Sequence[Section]) -> Iterator[str]:
+    for section in planned:
+        seeds = section.table.presets[section.preset].seeds
+        short = [cell for cell, record in section.cells.items() if record and _num_seeds(record) < seeds]
         if short:
-            fewer.append(f"- {name}, with fewer seeds than the preset's {seeds}: {_listed(short, section)}")
+            cells = _listed((cell.dataset, cell.method, _special(cell, section)) for cell in short)
+            yield f"{_plain_text(section.name)}, with fewer seeds than the preset's {seeds}: {cells}"
+
+
+def _left_out(planned: Sequence[Section]) -> Iterator[str]:
+    """Datasets and methods of a table that it never puts together."""
+    for table in {section.table.name: section.table for section in planned if section.done}.values():
+        pairs = {(cell.dataset, cell.method) for section in planned if section.table is table for cell in section.cells}
+        absent = [pair for pair in itertools.product(table.datasets, table.methods) if pair not in pairs]
+        if absent:
+            yield f"{_plain_text(table.name)}, at any preset: {_listed((*pair, '') for pair in absent)}"
+
+
+def _refused(planned: Sequence[Section]) -> Iterator[str]:
+    """What a method cannot cluster, with its reason."""
+    reasons: dict[str, dict[tuple[str, str, str], None]] = defaultdict(dict)
+    for record in (record for section in planned for record in section.done if "not_applicable" in record):
+        reasons[record["not_applicable"]][record["cell"]["dataset"], record["cell"]["method"], ""] = None
+    for reason, entries in reasons.items():
+        yield f"Has no answer ({_plain_text(reason)}): {_listed(entries)}"
+
+
+def _not_on_a_gpu(planned: Sequence[Section]) -> Iterator[str]:
     filled = [section for section in planned if section.done]
     elsewhere = [section.name for section in filled if not any(map(_on_gpu, section.done))]
     if elsewhere or not filled:
         names = _plain_text("; ".join(elsewhere)) if len(elsewhere) < len(filled) else "every table"
-        fewer.append(f"- Not run on a GPU: {names}.")
-    return "## What was not run\n\n" + ("\n".join(missing + fewer) or "Nothing is missing.") + "\n"
+        yield f"Not run on a GPU: {names}."
 
 
-def _listed(cells: Sequence[Cell], section: Section) -> str:
-    """The cells by dataset, with the settings that are not the preset's."""
-    usual = section.table.presets[section.preset].settings
+def _special(cell: Cell, section: Section) -> str:
+    """The cell's settings that are not its preset's."""
+    usual = section.table.presets[section.preset].settings.get(cell.method, {})
+    settings = sorted(set(cell.settings) - set(usual.items()))
+    return " ".join(f"{name} {value}" for name, value in settings)
+
+
+def _listed(entries: Iterable[tuple[str, str, str]]) -> str:
+    """Dataset, method and what is special, by dataset and method."""
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for cell in cells:
-        settings = set(cell.settings) - set(usual.get(cell.method, {}).items())
-        special = " ".join(f"{name} {value}" for name, value in sorted(settings))
-        groups[cell.dataset][_title(cell.method)].append(special or "default")
+    for dataset, method, special in entries:
+        groups[dataset][_title(method)].append(special or "default")
     parts = []
     for dataset, methods in groups.items():
-        names = [
-            name if special == ["default"] else f"{name} ({', '.join(special)})" for name, special in methods.items()
-        ]
+        names = [name + (f" ({', '.join(each)})" if each != ["default"] else "") for name, each in methods.items()]
         parts.append(f"{dataset}: {'; '.join(names)}.")
     return _plain_text(" ".join(parts))
 
 
 def _record_list(records: Sequence[dict[str, Any]], filled: Sequence[Section]) -> str:
     """One row a record: what it is of, what it cost, and where it is shown."""
-    header = ["dataset", "method", "settings not by default", "preset", "trajectories a policy", "seeds"]
+    header = ["dataset", "method", "settings not by default", "preset", "trajectories a policy", "seeds", "warned"]
     header += ["data, s", "compile, s", "run, s", "device", "jax", "made (UTC)", "shown in", "record"]
     rows = []
     for record in sorted(records, key=lambda record: (record["preset"], _place(record))):
@@ -249,6 +283,7 @@ def _record_list(records: Sequence[dict[str, Any]], filled: Sequence[Section]) -
                 record["preset"],
                 f"{cell['size']:,}",
                 str(_num_seeds(record) or "-"),
+                str(sum(map(bool, record["warnings"]))) if "warnings" in record else "-",
                 *(f"{seconds:,.1f}" for seconds in _seconds(record)),
                 _device(record),
                 place["versions"]["jax"],
@@ -263,17 +298,21 @@ def _record_list(records: Sequence[dict[str, Any]], filled: Sequence[Section]) -
 
 def _unusual(cell: dict[str, Any]) -> str:
     """The hyperparameters of a record's cell that are not the method's default."""
-    if cell["method"] not in METHODS or cell["dataset"] not in REGISTRY:
+    if "hyperparameters" not in cell or not _is_method(cell["method"]) or cell["dataset"] not in REGISTRY:
         return "-"
-    method = METHODS[cell["method"]].build(REGISTRY[cell["dataset"]].num_policies)
+    method = method_entry(cell["method"]).build(REGISTRY[cell["dataset"]].num_policies)
     default = plain(dataclasses.asdict(method))
     settings = cell["hyperparameters"].items()
     return ", ".join(f"{name} {value}" for name, value in settings if value != default.get(name)) or "-"
 
 
 def _title(name: str) -> str:
-    """A method's title; other names as they are."""
-    return METHODS[name].title if name in METHODS else name
+    """The title of a method or a ceiling; other names as they are."""
+    return method_entry(name).title if _is_method(name) else name
+
+
+def _is_method(name: str) -> bool:
+    return name in METHODS or name in CEILINGS
 
 
 def _is_trained(record: dict[str, Any]) -> bool:
@@ -318,6 +357,8 @@ def scores_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         settings = cell.get("hyperparameters", {})
         if "num_clusters" in settings:
             base["initial_clusters"] = settings["num_clusters"] + settings.get("extra_clusters", 0)
+        if "not_applicable" in record:
+            continue
         if "seeds" not in cell:
             rows.append(base | record["scores"])
             continue

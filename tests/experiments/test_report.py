@@ -150,6 +150,29 @@ def test_gpus_are_missed(results, tmp_path, platform):
     assert missing.splitlines()[-1] == f"- Not run on a GPU: {expected}."
 
 
+def test_what_has_no_answer(results, tmp_path, monkeypatch):
+    """A pair that the table never runs, a method that refuses the data, and a ceiling."""
+    names = (METHODS[0], "cloning_mlp", "return_kmeans")
+    run = lambda preset, datasets, methods, seeds: common.cells(preset, datasets, methods[:2], seeds)
+    tables = {"odd/third": dataclasses.replace(TABLE, name="odd/third", methods=names, cells=run)}
+    monkeypatch.setattr(report, "table_names", lambda: tuple(tables))
+    monkeypatch.setattr(report, "get_table", tables.get)
+    results.add("diagonal", METHODS[0])
+    refused = results.read(results.add("diagonal", "cloning_mlp"))
+    results.write(refused["id"], {**refused, "not_applicable": "no <labels>", "scores": {}, "warnings": [["odd"], []]})
+    found = written(results, tmp_path)
+    missing = section((tmp_path / "out" / "report.md").read_text("utf-8"), "What was not run")
+    assert missing.splitlines() == [
+        "- odd/third, cpu: 2 of 4 cells. takeball: PG-Kmeans, tabular; Cloning from true labels, MLP.",
+        "- odd/third, at any preset: diagonal: Return + k-means. takeball: Return + k-means.",
+        r"- Has no answer (no \<labels\>): diagonal: Cloning from true labels, MLP.",
+        "- Not run on a GPU: every table.",
+    ]
+    row = [text for _, text in found.all("tr") if "Cloning" in text][-1].split("\n")
+    assert row[6:8] == ["2", "1"], "of two seeds one is warned of"
+    assert pd.read_csv(tmp_path / "out" / "scores.csv")["method"].unique() == [METHODS[0]]
+
+
 def test_records_of_no_table_are_counted_and_named(results, tmp_path):
     """The oracle alone makes no table, and a record of an unknown method is nobody's."""
     results.add("diagonal", ORACLE)
