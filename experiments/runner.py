@@ -60,8 +60,9 @@ def load(name: str, size: int, seed: int) -> tuple[Dataset, float]:
 
 
 def build_method(cell: Cell, num_policies: int) -> Any:
-    """The cell's algorithm with all its hyperparameters."""
-    return method_entry(cell.method).build(num_policies, **dict(cell.settings))
+    """The cell's algorithm with all its hyperparameters; `num_clusters` is one, and `num_policies` its default."""
+    settings = {"num_clusters": num_policies, **dict(cell.settings)}
+    return method_entry(cell.method).build(**settings)
 
 
 def identity(cell: Cell, dataset: Dataset) -> dict[str, Any]:
