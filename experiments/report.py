@@ -150,8 +150,9 @@ def _picture(file: Path, out: Path, title: str) -> str:
 
 def _introduction(records: Sequence[dict[str, Any]]) -> str:
     places = [record["environment"] for record in records]
-    times = sorted(place["time"] for place in places if "time" in place)
-    made = f"{times[0][:10]} to {times[-1][:10]}" if times else "on days that the records do not say"
+    times = [place["time"] for place in places if "time" in place]
+    days = sorted({time[:10] for time in times})
+    made = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "on days that the records do not say"
     if 0 < len(times) < len(records):
         made += f" ({len(records) - len(times)} of them do not say when)"
     devices = Counter(map(_device, records))
@@ -208,9 +209,11 @@ def _not_run(planned: Sequence[Section]) -> str:
 def _missing(planned: Sequence[Section]) -> Iterator[str]:
     for section in planned:
         absent = [cell for cell, record in section.cells.items() if record is None]
-        if absent and (section.done or section.preset != "smoke"):
+        if not section.done and section.preset != "smoke":
+            yield f"{_plain_text(section.name)}: none of {len(absent)} cells is run."
+        elif absent and section.done:
             cells = _listed((cell.dataset, cell.method, _special(cell, section)) for cell in absent)
-            yield f"{_plain_text(section.name)}: {len(absent)} of {len(section.cells)} cells. {cells}"
+            yield f"{_plain_text(section.name)}: {len(absent)} of {len(section.cells)} cells are not run. {cells}"
 
 
 def _with_fewer_seeds(planned: Sequence[Section]) -> Iterator[str]:
@@ -228,7 +231,7 @@ def _left_out(planned: Sequence[Section]) -> Iterator[str]:
         pairs = {(cell.dataset, cell.method) for section in planned if section.table is table for cell in section.cells}
         absent = [pair for pair in itertools.product(table.datasets, table.methods) if pair not in pairs]
         if absent:
-            yield f"{_plain_text(table.name)}, at any preset: {_listed((*pair, '') for pair in absent)}"
+            yield f"{_plain_text(table.name)} leaves out at any preset: {_listed((*pair, '') for pair in absent)}"
 
 
 def _refused(planned: Sequence[Section]) -> Iterator[str]:

@@ -127,7 +127,7 @@ def test_what_was_not_run(results, tmp_path):
     written(results, tmp_path)
     missing = section((tmp_path / "out" / "report.md").read_text("utf-8"), "What was not run")
     absent = (
-        "5 of 8 cells. takeball: PG-Kmeans, tabular (default, extra_clusters 5); PG-Kmeans, MLP (default, "
+        "5 of 8 cells are not run. takeball: PG-Kmeans, tabular (default, extra_clusters 5); PG-Kmeans, MLP (default, "
         "extra_clusters 5). diagonal: PG-Kmeans, MLP (extra_clusters 5)."
     )
     fewer = "with fewer seeds than the preset's 2: diagonal: PG-Kmeans, tabular (extra_clusters 5)."
@@ -150,6 +150,13 @@ def test_gpus_are_missed(results, tmp_path, platform):
     assert missing.splitlines()[-1] == f"- Not run on a GPU: {expected}."
 
 
+def test_a_preset_never_begun_is_one_line(results, tmp_path):
+    results.add("diagonal", METHODS[0], preset="smoke", time="2026-11-18T10:00:00+00:00")
+    found = written(results, tmp_path)
+    assert "odd/other, cpu: none of 8 cells is run." in found.shown
+    assert "1 record, made 2026-11-18;" in found.shown
+
+
 def test_what_has_no_answer(results, tmp_path, monkeypatch):
     """A pair that the table never runs, a method that refuses the data, and a ceiling."""
     names = (METHODS[0], "cloning_mlp", "return_kmeans")
@@ -163,8 +170,8 @@ def test_what_has_no_answer(results, tmp_path, monkeypatch):
     found = written(results, tmp_path)
     missing = section((tmp_path / "out" / "report.md").read_text("utf-8"), "What was not run")
     assert missing.splitlines() == [
-        "- odd/third, cpu: 2 of 4 cells. takeball: PG-Kmeans, tabular; Cloning from true labels, MLP.",
-        "- odd/third, at any preset: diagonal: Return + k-means. takeball: Return + k-means.",
+        "- odd/third, cpu: 2 of 4 cells are not run. takeball: PG-Kmeans, tabular; Cloning from true labels, MLP.",
+        "- odd/third leaves out at any preset: diagonal: Return + k-means. takeball: Return + k-means.",
         r"- Has no answer (no \<labels\>): diagonal: Cloning from true labels, MLP.",
         "- Not run on a GPU: every table.",
     ]
