@@ -150,24 +150,28 @@ class PlanningPolicy(NetworkPolicy):
         order, first, sizes = sorted_by_cluster(assignments, num_clusters, data.lengths)
         flat = lambda x: x.reshape(data.num_slots, *x.shape[2:])
         rows, places, actions = flat(data.chunks.inputs), flat(data.chunks.ids), flat(data.chunks.actions)
+        weights = None if is_hard(assignments) else assignments.T  # [K, N']
 
         def step(i, members):
-            def one(member, key, first, size):
+            def one(member, key, first, size, weight):
                 n = order[jnp.minimum(draw(key, (self.batch_size,), first, size), data.num_slots - 1)]
                 mask = jnp.arange(places.shape[1]) < data.lengths[n][:, None]
 
                 def loss(params):
                     log_probs = self.log_probs(params, rows[n], places[n], actions[n], data)
+                    log_probs = log_probs if weight is None else weight[n][:, None] * log_probs
                     return -jnp.where(mask, log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)
 
                 return self.update(loss, member, size > 0)
 
             keys = member_keys(jax.random.fold_in(key, i), num_clusters)
-            return ensemblize(one, 1)(members, keys, first, sizes)
+            return ensemblize(one, 1)(members, keys, first, sizes, weights)
 
         return jax.lax.fori_loop(0, num_steps, step, members)
 
-    def scorer(self, params: Any, data: PlanningData) -> Callable[[Chunks], jax.Array]:
+    def scorer(
+        self, params: Any, data: PlanningData, of: StepValue = lambda log_prob: log_prob
+    ) -> Callable[[Chunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk: each map is planned on once, however long its trajectory stays."""
 
         def score(chunk: Chunks) -> jax.Array:
@@ -175,7 +179,7 @@ class PlanningPolicy(NetworkPolicy):
 
             def member(params):
                 log_probs = self.log_probs(params, chunk.inputs, chunk.ids, chunk.actions, data)
-                return jnp.where(mask, log_probs, 0).sum(1)
+                return jnp.where(mask, of(log_probs), 0).sum(1)
 
             return ensemblize(member, 2)(params)
 
