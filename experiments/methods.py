@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from trajclust_jax.clustering import CAAE, DEC, Cloning, PGKmeans, ReturnKmeans, VAEKmeans
+from trajclust_jax.clustering import CAAE, DEC, Cloning, PGKmeans, ReturnKmeans, Sorl, VAEKmeans
+from trajclust_jax.clustering.model_selection import PGKmeansRange
 
 ORACLE = "oracle"
 
@@ -50,6 +51,10 @@ METHODS: dict[str, MethodEntry] = {
     "caae_unregularised": _entry("CAAE, unregularised", "codes do not repel each other", CAAE, regularisation=False),
     "dec": _entry("DEC", "an autoencoder, then soft assignments sharpened", DEC),
     "vae_kmeans": _entry("VAE + k-means", "a variational autoencoder, k-means on its latents", VAEKmeans),
+    "sorl": _entry("SORL", "soft EM; the E-step multiplies probabilities, as in SORL's paper", Sorl),
+    "sorl_sum": _entry(
+        "SORL, release", "soft EM; the E-step adds probabilities, as in SORL's code", Sorl, posterior="sum"
+    ),
     "return_kmeans": _entry("Return + k-means", "k-means on sums of rewards", ReturnKmeans),
 }
 
@@ -60,9 +65,24 @@ CEILINGS: dict[str, MethodEntry] = {
 }
 
 
+def _selection(counts: tuple[int, ...] = tuple(range(2, 10)), **settings: Any) -> PGKmeansRange:
+    return PGKmeansRange.default(max(counts), settings.pop("policy", "tabular"), counts=counts, **settings)
+
+
+# Runs over a range of K, which give no clustering but a choice.
+SELECTIONS: dict[str, MethodEntry] = {
+    "choose_k": MethodEntry(
+        "Choice of K",
+        "PG-Kmeans for a range of K, scored without labels",
+        PGKmeansRange,
+        lambda num_clusters, **settings: _selection(**settings),
+    ),
+}
+
+
 def method_entry(name: str) -> MethodEntry:
-    """A method or a ceiling by name."""
-    return METHODS[name] if name in METHODS else CEILINGS[name]
+    """A method, ceiling or selection by name."""
+    return (METHODS | CEILINGS | SELECTIONS)[name]
 
 
 def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:

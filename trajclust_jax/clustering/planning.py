@@ -18,7 +18,9 @@ from trajclust_jax.clustering.policies import (
     Member,
     MixtureData,
     NetworkPolicy,
+    StepValue,
     draw,
+    is_hard,
     prepare,
     sorted_by_cluster,
 )
