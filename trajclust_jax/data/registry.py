@@ -39,7 +39,7 @@ def _expert_episodes(env_id: str, name: str, size: int, seed: int, **options: An
         lengths=concatenate("lengths"),
         terminated=concatenate("terminated"),
         final_observations=final_observations,
-        num_actions=getattr(env, "num_actions", 0),
+        num_actions=getattr(env.action_space(env.default_params), "n", 0),
     )
     return build_dataset(
         trajectories,
