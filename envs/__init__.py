@@ -3,11 +3,20 @@
 import gymnax
 
 from envs.diagonal import Diagonal
+from envs.extra import Extra, ExtraFixed
 from envs.gridworld import Expert, GridWorld
-from envs.rollout import Rollout, expert_policy, rollout
+from envs.pathfollowing import Pathfollowing
+from envs.rollout import Rollout, draw_observations, expert_policy, expert_rollout, rollout
 from envs.takeball import Takeball, TakeballPermuted
 
-ENVIRONMENTS = {"Diagonal-v0": Diagonal, "Takeball-v0": Takeball, "TakeballPermuted-v0": TakeballPermuted}
+ENVIRONMENTS = {
+    "Diagonal-v0": Diagonal,
+    "Takeball-v0": Takeball,
+    "TakeballPermuted-v0": TakeballPermuted,
+    "Extra-v0": Extra,
+    "ExtraFixed-v0": ExtraFixed,
+    "Pathfollowing-v0": Pathfollowing,
+}
 
 for _name, _class in ENVIRONMENTS.items():
     if _name not in gymnax.registered_envs:  # gymnax refuses to register a name twice
@@ -17,10 +26,15 @@ __all__ = [
     "ENVIRONMENTS",
     "Diagonal",
     "Expert",
+    "Extra",
+    "ExtraFixed",
     "GridWorld",
+    "Pathfollowing",
     "Rollout",
     "Takeball",
     "TakeballPermuted",
+    "draw_observations",
     "expert_policy",
+    "expert_rollout",
     "rollout",
 ]

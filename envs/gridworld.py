@@ -22,6 +22,7 @@ GRID_SIZE = 9
 UP, DOWN, LEFT, RIGHT, STAY = range(5)
 ACTION_NAMES = ("up", "down", "left", "right", "stay")
 MOVES = np.array([[-1, 0], [1, 0], [0, -1], [0, 1], [0, 0]], np.int32)
+OFFSETS = tuple(int(move @ [GRID_SIZE, 1]) for move in MOVES)  # the same in a flat grid; the border stops its wrapping
 
 
 def border_walls() -> jax.Array:
@@ -56,10 +57,10 @@ class Expert(NamedTuple):
 
 
 class GridWorld(environment.Environment[EnvState, EnvParams]):
-    """Base of the grid worlds. Subclasses add objects by overriding the four hooks below.
+    """Base of the grid worlds. Subclasses add walls, objects and experts by overriding the hooks below.
 
-    Hooks: `initial_state`, `visit` (what entering a cell does), `object_maps` (extra observation
-    planes) and `state_id` / `state_from_id`. All methods are unbatched.
+    Hooks: `initial_state`, `visit` (what entering a cell does), `walls`, `places` and `present` (objects, a plane
+    each), `state_id` / `state_from_id` and the experts'. All methods are unbatched.
     """
 
     experts: ClassVar[tuple[Expert, ...]] = ()
@@ -81,27 +82,56 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
         del params
         return state
 
-    def object_maps(self, state: EnvState, params: EnvParams) -> jax.Array:
-        """`[num_object_maps, 9, 9]` bool planes appended to the observation."""
+    def walls(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """`[9, 9]` bool: where nobody can go."""
+        del state
+        return params.walls
+
+    def places(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """`[num_object_maps, 2]` int32: the cells of the objects, also of those that are gone."""
         del state, params
-        return jnp.zeros((0, GRID_SIZE, GRID_SIZE), bool)
+        return jnp.zeros((0, 2), jnp.int32)
+
+    def present(self, state: EnvState) -> jax.Array:
+        """`[num_object_maps]` bool: which objects are still there."""
+        del state
+        return jnp.zeros((0,), bool)
 
     def state_id(self, state: EnvState) -> jax.Array:
         """An int32 code of the state, its time apart: `row * 9 + column`."""
         return state.position[0] * GRID_SIZE + state.position[1]
 
-    def state_from_id(self, state_id: jax.Array) -> EnvState:
-        """The state of a code (time 0): the inverse of `state_id`."""
+    def scene(self, state: EnvState) -> Any:
+        """What all states of the episode share and their codes leave out. Nothing here."""
+        del state
+        return ()
+
+    def state_from_id(self, state_id: jax.Array, scene: Any = ()) -> EnvState:
+        """The state of a code in its scene (time 0): the inverse of `state_id` and `scene`."""
+        del scene
         return EnvState(time=jnp.int32(0), position=_position_from_id(state_id))
 
-    def expert_action(self, index: jax.Array, key: Any, observation: Any, state: EnvState, params: EnvParams):
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        """A name an expert, in the order of their indices."""
+        return tuple(expert.name for expert in self.experts)
+
+    def expert_plan(self, state: EnvState, params: EnvParams) -> Any:
+        """What all experts work out once an episode, from its first state. Nothing here."""
+        del state, params
+
+    def expert_action(
+        self, index: jax.Array, key: Any, observation: Any, state: EnvState, params: EnvParams, plan: Any = None
+    ) -> jax.Array:
         """The intended action (int32) of expert `index`; a rollout policy once `index` is bound."""
-        del key, observation
+        del key, observation, plan
         return jax.lax.switch(index, [expert.act for expert in self.experts], state, params)
 
-    def expert_log_probs(self, observation: Any, state: EnvState, action: jax.Array, params: EnvParams) -> jax.Array:
+    def expert_log_probs(
+        self, observation: Any, state: EnvState, action: jax.Array, params: EnvParams, plan: Any = None
+    ) -> jax.Array:
         """`[K]` float32: log-probability of the intended action under each (deterministic) expert, 0 or -inf."""
-        del observation
+        del observation, plan
         choices = jnp.stack([expert.act(state, params) for expert in self.experts])
         return jnp.where(choices == action, 0.0, -jnp.inf)
 
@@ -137,7 +167,7 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
         random_action = jnp.minimum((choice * self.num_actions).astype(jnp.int32), self.num_actions - 1)
         executed = jnp.where(replace < params.noise, random_action, action)
         target = state.position + jnp.asarray(MOVES)[executed]
-        blocked = params.walls[target[0], target[1]]
+        blocked = self.walls(state, params)[target[0], target[1]]
         position = jnp.where(blocked, state.position, target)
         state = self.visit(state.replace(time=state.time + 1, position=position), params)
         observation, state = self._apply_transition_gradient_policy(self.observe(None, state, action, params), state)
@@ -147,8 +177,9 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
     def observe(self, key: jax.Array, state: EnvState, action: Any, params: EnvParams) -> jax.Array:
         """`[9, 9, 3 + num_object_maps]` uint8: wall, agent and goal maps, then one map an object."""
         del key, action
-        maps = jnp.stack([params.walls, cell_map(state.position), cell_map(params.goal)])
-        return jnp.concatenate([maps, self.object_maps(state, params)]).astype(jnp.uint8).transpose(1, 2, 0)
+        maps = jnp.stack([self.walls(state, params), cell_map(state.position), cell_map(params.goal)])
+        objects = jax.vmap(cell_map)(self.places(state, params)) & self.present(state)[:, None, None]
+        return jnp.concatenate([maps, objects]).astype(jnp.uint8).transpose(1, 2, 0)
 
     def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
         """True on the goal cell."""
@@ -196,6 +227,24 @@ def cell_map(cell: jax.Array) -> jax.Array:
     """`[9, 9]` bool with True on one cell `(row, column)`; all False for a cell off the grid."""
     line = jnp.arange(GRID_SIZE)
     return (line == cell[0])[:, None] & (line == cell[1])[None, :]
+
+
+def distances(free: jax.Array, source: jax.Array) -> jax.Array:
+    """`[9, 9]` float32: moves from each free cell to `source [2]`, infinite where there is no way.
+
+    The source counts as free; the border of `free [9, 9]` (bool) must be False.
+    """
+    free = free.ravel()
+
+    def spread(carry):
+        known, _ = carry
+        near = jnp.stack([jnp.roll(known, offset) for offset in OFFSETS[:4]]).min(0) + 1
+        return jnp.where(free, jnp.minimum(known, near), known), known
+
+    known = jnp.where(cell_map(source).ravel(), 0.0, jnp.inf)
+    grows = lambda carry: jnp.any(carry[0] != carry[1])
+    known, _ = jax.lax.while_loop(grows, spread, (known, jnp.full_like(known, jnp.nan)))
+    return known.reshape(GRID_SIZE, GRID_SIZE)
 
 
 def _position_from_id(state_id: jax.Array) -> jax.Array:

@@ -1,9 +1,9 @@
-"""Pictures of grid worlds and of trajectories in them.
+"""Pictures of the environments and of trajectories in them.
 
 Figures are made with matplotlib's object API alone: no global state, no display, safe in threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,22 @@ _AGENT_PLANE = 1
 
 
 def draw_state(env: Any, state: Any, params: Any) -> tuple[Figure, Axes]:
-    """Walls, goal, agent and, where the environment has `places`, its numbered balls; taken balls are hollow."""
+    """Walls, goal, agent and the environment's numbered objects; those that are gone are hollow."""
     figure = _figure(3.0, 3.0)
     ax = figure.add_axes((0.02, 0.02, 0.96, 0.96))
-    places = np.asarray(env.places(state, params)) if hasattr(env, "places") else ()
-    present = np.asarray(state.balls) if hasattr(env, "places") else ()
-    _draw_grid(ax, np.asarray(params.walls), np.asarray(params.goal), size=21)
-    _draw_places(ax, places, present, size=15)
+    _draw_grid(ax, np.asarray(env.walls(state, params)), np.asarray(params.goal), size=21)
+    _draw_places(ax, np.asarray(env.places(state, params)), np.asarray(env.present(state)), size=21)
     row, column = np.asarray(state.position)
     ax.plot(column, row, "o", color=PALETTE[0], markersize=11, markeredgecolor="white", zorder=5)
+    return figure, ax
+
+
+def draw_position(position: ArrayLike, goal: ArrayLike, polylines: ArrayLike) -> tuple[Figure, Axes]:
+    """A ball in the plane at `position [2]`, with the goal and the paths `[P, C, 2]` to follow."""
+    figure = _figure(3.0, 3.0)
+    ax = figure.add_axes((0.02, 0.02, 0.96, 0.96))
+    _draw_plane(ax, np.asarray(goal), np.asarray(polylines), size=21)
+    ax.plot(*np.asarray(position), "o", color=PALETTE[0], markersize=11, markeredgecolor="white", zorder=7)
     return figure, ax
 
 
@@ -68,41 +75,48 @@ def draw_trajectories(
         counts: `[G]`, the groups' sizes, where the trajectories given are a sample of them.
         ax: draw every group in these axes, with a legend.
     """
-    cells, lengths, groups = np.asarray(cells), np.asarray(lengths), np.asarray(groups)
     walls, goal = np.asarray(walls), np.asarray(goal)
     places = () if places is None else np.asarray(places)
-    paths = [path[:length] for path, length in zip(cells, lengths, strict=True)]
-    if final_cells is not None:
-        paths = [np.concatenate([path, last[None]]) for path, last in zip(paths, np.asarray(final_cells), strict=True)]
-    rng = np.random.default_rng(0)
-    offsets = rng.uniform(-0.3, 0.3, (len(paths), 2))
-    members = [np.flatnonzero(groups == group) for group in range(len(names))]
-    counts = [len(member) for member in members] if counts is None else counts
-    titles = [f"{name} (n = {count:,})" for name, count in zip(names, counts, strict=True)]
+    paths = _paths(cells, lengths, final_cells)
+    offsets = np.random.default_rng(0).uniform(-0.3, 0.3, (len(paths), 2))
+    paths = [path + offset for path, offset in zip(paths, offsets, strict=True)]
 
-    def draw(ax, group):
-        chosen = members[group][:max_per_group]
-        _draw_paths(ax, [paths[index] + offsets[index] for index in chosen], PALETTE[group % len(PALETTE)])
+    def background(ax, size):
+        _draw_grid(ax, walls, goal, size)
+        _draw_places(ax, places, np.ones(len(places), bool), size)
 
-    if ax is not None:
-        _draw_grid(ax, walls, goal, size=15)
-        _draw_places(ax, places, np.ones(len(places), bool), size=11)
-        for group in range(len(names)):
-            draw(ax, group)
-        handles = [Line2D([], [], color=PALETTE[g % len(PALETTE)], lw=2, label=t) for g, t in enumerate(titles)]
-        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
-        return ax.figure
+    return _draw_groups(paths, groups, names, max_per_group, columns, counts, ax, background, _draw_steps)
 
-    columns = max(1, min(columns, len(names)))
-    rows = -(-len(names) // columns)
-    figure = _figure(1.75 * columns, 1.95 * rows, layout="constrained")
-    for group, title in enumerate(titles):
-        panel = figure.add_subplot(rows, columns, group + 1)
-        _draw_grid(panel, walls, goal, size=12)
-        _draw_places(panel, places, np.ones(len(places), bool), size=9)
-        draw(panel, group)
-        panel.set_title(title, fontsize=8, color=_INK, pad=3)
-    return figure
+
+def draw_paths(
+    positions: ArrayLike,
+    lengths: ArrayLike,
+    groups: ArrayLike,
+    *,
+    goal: ArrayLike,
+    names: Sequence[str],
+    polylines: ArrayLike = (),
+    final_positions: ArrayLike | None = None,
+    max_per_group: int = 40,
+    columns: int = 5,
+    counts: Sequence[int] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Trajectories in the plane, coloured by group (a policy or a cluster): a panel a group, or all in `ax`.
+
+    Each line starts at a dot and deepens with time.
+
+    Args:
+        positions: `[N, T, 2]`, (x, y) at each step.
+        lengths, groups, names, max_per_group, columns, counts, ax: as for `draw_trajectories`.
+        goal: `[2]`, (x, y).
+        polylines: `[P, C, 2]`, paths to mark, such as those that the experts are to follow.
+        final_positions: `[N, 2]`, after the last step.
+    """
+    goal, polylines = np.asarray(goal), np.asarray(polylines)
+    background = lambda ax, size: _draw_plane(ax, goal, polylines, size)
+    paths = _paths(positions, lengths, final_positions)
+    return _draw_groups(paths, groups, names, max_per_group, columns, counts, ax, background, _draw_curves)
 
 
 def cells_from_observations(table: ArrayLike) -> np.ndarray:
@@ -114,6 +128,52 @@ def cells_from_observations(table: ArrayLike) -> np.ndarray:
 def _figure(width: float, height: float, **options: Any) -> Figure:
     figure = Figure(figsize=(width, height), dpi=150, **options)
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _paths(points: ArrayLike, lengths: ArrayLike, final: ArrayLike | None) -> list[np.ndarray]:
+    """The real points `[L, 2]` of each trajectory, with the one after its last step where given."""
+    paths = [path[:length] for path, length in zip(np.asarray(points), np.asarray(lengths), strict=True)]
+    if final is None:
+        return paths
+    return [np.concatenate([path, last[None]]) for path, last in zip(paths, np.asarray(final), strict=True)]
+
+
+def _draw_groups(
+    paths: list[np.ndarray],
+    groups: ArrayLike,
+    names: Sequence[str],
+    max_per_group: int,
+    columns: int,
+    counts: Sequence[int] | None,
+    ax: Axes | None,
+    background: Callable[[Axes, float], None],
+    draw_lines: Callable[[Axes, list[np.ndarray], str], None],
+) -> Figure:
+    """The first paths of every group over the background, whose size is that of its goal."""
+    members = [np.flatnonzero(np.asarray(groups) == group) for group in range(len(names))]
+    counts = [len(member) for member in members] if counts is None else counts
+    titles = [f"{name} (n = {count:,})" for name, count in zip(names, counts, strict=True)]
+
+    def draw(ax, group):
+        draw_lines(ax, [paths[index] for index in members[group][:max_per_group]], PALETTE[group % len(PALETTE)])
+
+    if ax is not None:
+        background(ax, 15)
+        for group in range(len(names)):
+            draw(ax, group)
+        handles = [Line2D([], [], color=PALETTE[g % len(PALETTE)], lw=2, label=t) for g, t in enumerate(titles)]
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+        return ax.figure
+
+    columns = max(1, min(columns, len(names)))
+    rows = -(-len(names) // columns)
+    figure = _figure(1.75 * columns, 1.95 * rows, layout="constrained")
+    for group, title in enumerate(titles):
+        panel = figure.add_subplot(rows, columns, group + 1)
+        background(panel, 12)
+        draw(panel, group)
+        panel.set_title(title, fontsize=8, color=_INK, pad=3)
     return figure
 
 
@@ -129,12 +189,29 @@ def _draw_grid(ax: Axes, walls: np.ndarray, goal: np.ndarray, size: float) -> No
     ax.tick_params(length=0, labelbottom=False, labelleft=False)
     ax.set(xlim=(0.1, width - 1.1), ylim=(height - 1.1, 0.1))
     ax.spines[:].set_visible(False)
-    ax.plot(
-        goal[1], goal[0], "*", color="#F0E442", markersize=size, markeredgecolor=_INK, markeredgewidth=0.7, zorder=6
-    )
+    _draw_goal(ax, goal[1], goal[0], size)
+
+
+def _draw_plane(ax: Axes, goal: np.ndarray, polylines: np.ndarray, size: float) -> None:
+    """The square around start, goal and paths."""
+    for line in polylines:
+        ax.plot(*line.T, color=_WALL, linewidth=0.3 * size, alpha=0.5, solid_capstyle="round", zorder=1)
+    ax.set(xlim=(-1.7, 1.5), ylim=(-1.7, 1.5), aspect="equal")
+    ax.set_xticks(np.arange(-1.5, 1.5))
+    ax.set_yticks(np.arange(-1.5, 1.5))
+    ax.grid(color=_GRID, linewidth=0.5)
+    ax.set_axisbelow(True)
+    ax.tick_params(length=0, labelbottom=False, labelleft=False)
+    ax.spines[:].set_visible(False)
+    _draw_goal(ax, *goal, size)
+
+
+def _draw_goal(ax: Axes, x: float, y: float, size: float) -> None:
+    ax.plot(x, y, "*", color="#F0E442", markersize=size, markeredgecolor=_INK, markeredgewidth=0.7, zorder=6)
 
 
 def _draw_places(ax: Axes, places: Any, present: Any, size: float) -> None:
+    size = 0.72 * size
     for number, ((row, column), there) in enumerate(zip(places, present, strict=True), start=1):
         face, style = ("#F5F5F5", "-") if there else ("none", ":")
         ax.scatter(column, row, s=size**2, facecolor=face, edgecolor=_INK, linewidth=0.8, linestyle=style, zorder=4)
@@ -151,7 +228,16 @@ def _draw_places(ax: Axes, places: Any, present: Any, size: float) -> None:
         )
 
 
-def _draw_paths(ax: Axes, paths: list[np.ndarray], color: str) -> None:
+def _draw_curves(ax: Axes, paths: list[np.ndarray], color: str) -> None:
+    """Paths `[L, 2]` of (x, y): lines that deepen with time, a dot at each start."""
+    for path in paths:
+        colors = [to_rgba(color, depth) for depth in np.linspace(0.3, 0.9, len(path) - 1)]
+        pieces = np.stack([path[:-1], path[1:]], axis=1)
+        ax.add_collection(LineCollection(pieces, colors=colors, linewidths=0.8, zorder=3))
+        ax.plot(*path[0], "o", color=color, markersize=2.4, markeredgecolor="white", markeredgewidth=0.3, zorder=5)
+
+
+def _draw_steps(ax: Axes, paths: list[np.ndarray], color: str) -> None:
     """Paths `[L, 2]` of (row, column): lines that deepen with time, a dot at each start, arrow heads on the way."""
     tails, moves, depths, headed = [], [], [], []
     for number, path in enumerate(paths):

@@ -4,6 +4,7 @@ Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL", appendix B.
 """
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,6 @@ class Takeball(GridWorld):
         return tuple(Expert(f"ball {ball + 1}", bind(_taker(ball))) for ball in range(NUM_BALLS))
 
     def places(self, state: EnvState, params: EnvParams) -> jax.Array:
-        """`[4, 2]` int32: where each ball is, or was."""
         if len(self.permutations) == 1:  # known at compile time: nothing to look up
             return params.ball_places[self.permutations[0]]
         return params.ball_places[jnp.asarray(self.permutations)[state.permutation]]
@@ -82,16 +82,16 @@ class Takeball(GridWorld):
         on_ball = jnp.all(self.places(state, params) == state.position, axis=-1)
         return state.replace(balls=state.balls & ~on_ball)
 
-    def object_maps(self, state: EnvState, params: EnvParams) -> jax.Array:
-        maps = jax.vmap(gridworld.cell_map)(self.places(state, params))
-        return maps & state.balls[:, None, None]
+    def present(self, state: EnvState) -> jax.Array:
+        return state.balls
 
     def state_id(self, state: EnvState) -> jax.Array:
         """`row * 9 + column + 81 * (ball bits + 16 * permutation)`."""
         objects = jnp.sum(state.balls * _BITS) + 2**NUM_BALLS * state.permutation
         return super().state_id(state) + GRID_SIZE**2 * objects
 
-    def state_from_id(self, state_id: jax.Array) -> EnvState:
+    def state_from_id(self, state_id: jax.Array, scene: Any = ()) -> EnvState:
+        del scene
         objects, cell = state_id // GRID_SIZE**2, state_id % GRID_SIZE**2
         return EnvState(
             time=jnp.int32(0),

@@ -270,7 +270,9 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Writes every table and figure that has records, ours beside the paper's.
+    """Writes one HTML page with every table and figure that has records, ours beside the paper's.
+
+    The page needs nothing but itself: open it in a browser, send it, print it. It says what has not been run, too.
 
     Example: trajclust report --results results --out report
     """
@@ -278,7 +280,7 @@ class Report:
     results: Path | None = None
     """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
     out: Path = Path("report")
-    """Folder for report.md, scores.csv, tables and figures."""
+    """Folder for report.html, report.md, scores.csv (every seed's scores), and each table with its figures."""
     json: bool = False
     """Print what was written as JSON."""
 
@@ -292,12 +294,15 @@ class Report:
             raise UsageError(
                 f"{results.folder} holds no records: run a table first, e.g. trajclust run pgkmeans/table1"
             )
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"--out {self.out} is a file: give a folder")
         written = write_report(results, self.out)
+        page = self.out / "report.html"
         if self.json:
-            return _print_json({"out": str(self.out), "tables": written})
+            return _print_json({"out": str(self.out), "page": str(page), "tables": written})
         for entry in written:
             print(f"{entry['table']} ({entry['preset']}): {entry['files'][0]}")
-        print(f"Report: {self.out / 'report.md'}")
+        print(f"Report: {page}")
         return None
 
 

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from trajclust_jax.clustering import CAAE, DEC, PGKmeans, ReturnKmeans, VAEKmeans
+from trajclust_jax.clustering import CAAE, DEC, Cloning, PGKmeans, ReturnKmeans, Sorl, VAEKmeans
+from trajclust_jax.clustering.model_selection import PGKmeansRange
 
 ORACLE = "oracle"
 
@@ -28,6 +29,11 @@ def _pg_kmeans(title: str, summary: str, policy: str) -> MethodEntry:
     return MethodEntry(title, summary, PGKmeans, build)
 
 
+def _cloning(title: str, policy: str) -> MethodEntry:
+    build = lambda num_clusters, **settings: Cloning(num_clusters, policy, **settings)
+    return MethodEntry(title, "a ceiling, not a method: policies cloned from the TRUE labels", Cloning, build)
+
+
 def _entry(title: str, summary: str, algorithm: type, **defaults: Any) -> MethodEntry:
     build = lambda num_clusters, **settings: algorithm(num_clusters, **{**defaults, **settings})
     return MethodEntry(title, summary, algorithm, build)
@@ -39,13 +45,44 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "pg_kmeans_mlp": _pg_kmeans("PG-Kmeans, MLP", "hard EM, Markov policies (FC 128-128)", "mlp"),
     "pg_kmeans_gru": _pg_kmeans("PG-Kmeans, GRU", "hard EM, policies of the observations so far", "gru"),
+    "pg_kmeans_planner": _pg_kmeans("PG-Kmeans, planner", "hard EM, policies that plan on the observed map", "planner"),
     "caae": _entry("CAAE", "an autoencoder whose latents are attracted to codes", CAAE),
     "caae_plain": _entry("CAAE, plain", "as printed: no warm-up, random codes; collapses", CAAE, warmup_iterations=0),
     "caae_unregularised": _entry("CAAE, unregularised", "codes do not repel each other", CAAE, regularisation=False),
     "dec": _entry("DEC", "an autoencoder, then soft assignments sharpened", DEC),
     "vae_kmeans": _entry("VAE + k-means", "a variational autoencoder, k-means on its latents", VAEKmeans),
+    "sorl": _entry("SORL", "soft EM; the E-step multiplies probabilities, as in SORL's paper", Sorl),
+    "sorl_sum": _entry(
+        "SORL, release", "soft EM; the E-step adds probabilities, as in SORL's code", Sorl, posterior="sum"
+    ),
     "return_kmeans": _entry("Return + k-means", "k-means on sums of rewards", ReturnKmeans),
 }
+
+# Ceilings see the labels. They stand beside methods in tables; `trajclust cluster` does not know them.
+CEILINGS: dict[str, MethodEntry] = {
+    "cloning_mlp": _cloning("Cloning from true labels, MLP", "mlp"),
+    "cloning_planner": _cloning("Cloning from true labels, planner", "planner"),
+}
+
+
+def _selection(counts: tuple[int, ...] = tuple(range(2, 10)), **settings: Any) -> PGKmeansRange:
+    return PGKmeansRange.default(max(counts), settings.pop("policy", "tabular"), counts=counts, **settings)
+
+
+# Runs over a range of K, which give no clustering but a choice.
+SELECTIONS: dict[str, MethodEntry] = {
+    "choose_k": MethodEntry(
+        "Choice of K",
+        "PG-Kmeans for a range of K, scored without labels",
+        PGKmeansRange,
+        lambda num_clusters, **settings: _selection(**settings),
+    ),
+}
+
+
+def method_entry(name: str) -> MethodEntry:
+    """A method, ceiling or selection by name."""
+    return (METHODS | CEILINGS | SELECTIONS)[name]
 
 
 def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:

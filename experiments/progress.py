@@ -54,7 +54,8 @@ class Progress:
 
 def describe(event: Event) -> str:
     """J (best restart, mean over seeds), changed assignments, NMI of the best restarts."""
-    objective = np.asarray(event.metrics["objective"])  # [S, R]
+    flat = lambda name: np.asarray(event.metrics[name]).reshape(len(event.converged), -1)  # [S, R]
+    objective = flat("objective")
     best = np.nan_to_num(objective, nan=-np.inf).argmax(1)[:, None]
     parts = []
     if np.isfinite(objective).any(1).all():
@@ -62,5 +63,5 @@ def describe(event: Event) -> str:
     if "changed" in event.metrics:
         parts.append(f"changed {int(np.asarray(event.metrics['changed']).sum())}")
     if "nmi" in event.metrics:
-        parts.append(f"NMI {np.take_along_axis(event.metrics['nmi'], best, 1).mean():.3f}")
+        parts.append(f"NMI {np.take_along_axis(flat('nmi'), best, 1).mean():.3f}")
     return "  ".join(parts)

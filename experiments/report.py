@@ -1,34 +1,47 @@
 """Tables and figures from records alone."""
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.methods import ORACLE
+from experiments.methods import CEILINGS, METHODS, ORACLE, method_entry
+from experiments.page import FULL_COLOUR, page, slug
+from experiments.papers.pgkmeans.common import markdown_table
 from experiments.runner import ORACLE_VERSION, Cell, build_method
 from experiments.tables import Table, get_table, table_names
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.records import Results, canonical, plain
 
 
-def table_records(table: Table, preset: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The stored records that are a table's cells at a preset; of several seed sets the largest.
+def stored_cells(table: Table, preset: str, records: Sequence[dict[str, Any]]) -> dict[Cell, dict[str, Any] | None]:
+    """A table's cells at a preset, each with its stored record or None; of several seed sets the largest.
 
-    Records of an older version of an algorithm do not count. Empty unless something was trained: the oracle alone
-    makes no table.
+    Records of an older version of an algorithm do not count.
     """
-    chosen = []
+    found = {}
     for cell in table.cells(table.presets[preset], table.datasets, table.methods, (0,)):
         wanted = _stored_form(cell)
-        found = [record for record in records if wanted.items() <= record["cell"].items()]
-        if found:
-            chosen.append(max(found, key=lambda record: (len(record["cell"].get("seeds", ())), record["id"])))
-    trained = {record["cell"]["dataset"] for record in chosen if record["cell"]["method"] != ORACLE}
+        fitting = [record for record in records if wanted.items() <= record["cell"].items()]
+        found[cell] = max(fitting, key=lambda record: (_num_seeds(record), record["id"]), default=None)
+    return found
+
+
+def table_records(table: Table, preset: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stored records that a table shows at a preset.
+
+    Empty unless something was trained: the oracle alone makes no table.
+    """
+    chosen = [record for record in stored_cells(table, preset, records).values() if record is not None]
+    trained = {record["cell"]["dataset"] for record in chosen if _is_trained(record)}
     return [record for record in chosen if record["cell"]["dataset"] in trained]
 
 
@@ -71,42 +84,270 @@ def write_table(table: Table, records: Sequence[dict[str, Any]], folder: Path) -
     return text, files
 
 
-def write_report(results: Results, out: Path) -> list[dict[str, Any]]:
-    """Every table and preset that has records, into `out`, with an index in report.md. Returns what was written."""
-    records, written = results.all(), []
-    for name in table_names():
-        table = get_table(name)
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A table at a preset, and the stored records of its cells."""
+
+    table: Table
+    preset: str
+    cells: dict[Cell, dict[str, Any] | None]  # those that train
+    shown: list[dict[str, Any]]  # the records that the table shows, the oracle's among them
+
+    @property
+    def name(self) -> str:
+        return f"{self.table.name}, {self.preset}"
+
+    @property
+    def done(self) -> list[dict[str, Any]]:
+        return [record for record in self.cells.values() if record is not None]
+
+
+def sections(records: Sequence[dict[str, Any]]) -> list[Section]:
+    """Every table at every preset, with and without records."""
+    found = []
+    for table in map(get_table, table_names()):
         for preset in table.presets:
-            chosen = table_records(table, preset, records)
-            if chosen:
-                folder = out / name.replace("/", "-") / preset
-                text, files = write_table(table, chosen, folder)
-                written.append({"table": name, "preset": preset, "files": [str(file) for file in files], "text": text})
-    parts = ["# Trajclust report\n"]
-    for entry in written:
-        link = os.path.relpath(entry["files"][0], out)
-        parts.append(f"\n{entry.pop('text')}\nFigures: [{entry['table']}, preset {entry['preset']}]({link})\n")
-    missing = [line for name in table_names() for line in _not_run(get_table(name), records)]
-    if missing:
-        parts.append("\n## Not run\n\n" + "\n".join(missing) + "\n")
+            cells = stored_cells(table, preset, records)
+            trained = {cell: record for cell, record in cells.items() if cell.method != ORACLE}
+            found.append(Section(table, preset, trained, table_records(table, preset, records)))
+    return found
+
+
+def write_report(results: Results, out: Path) -> list[dict[str, Any]]:
+    """Every table and preset that has records, into `out`: report.html, report.md, scores.csv and the tables' folders.
+
+    report.html is report.md with its pictures in it: one file, to open or to send. Returns what was written.
+    """
+    records = results.all()
+    planned = sections(records)
+    filled = [section for section in planned if section.shown]
+    written, titles, parts = [], [], []
+    for section in filled:
+        folder = out / section.table.name.replace("/", "-") / section.preset
+        text, files = write_table(section.table, section.shown, folder)
+        heading, _, body = text.partition("\n")
+        titles.append(f"{heading.lstrip('# ')}, preset {section.preset}")
+        body = re.sub(r"^(?=#)", "#", body, flags=re.MULTILINE)
+        pictures = "".join(_picture(file, out, titles[-1]) for file in files[1:])
+        parts.append(f"## {titles[-1]}\n{body}{pictures}")
+        files = [str(file) for file in files]
+        written.append({"table": section.table.name, "preset": section.preset, "files": files})
+    top = [_introduction(records), _overview(filled, titles), _not_run(planned)]
+    markdown = "\n".join([*top, *parts, _record_list(records, filled)])
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "report.md", "".join(parts))
+    write_text(out / "report.md", markdown)
+    write_text(out / "report.html", page(markdown, out))
     scores_frame(records).to_csv(out / "scores.csv", index=False)
     return written
 
 
-def _not_run(table: Table, records: Sequence[dict[str, Any]]) -> list[str]:
-    """One line a preset whose cells are not all there; the smoke preset is for tests."""
-    lines = []
-    for preset in table.presets:
-        if preset == "smoke":
-            continue
-        cells = table.cells(table.presets[preset], table.datasets, table.methods, (0,))
-        done = {(r["cell"]["dataset"], r["cell"]["method"]) for r in table_records(table, preset, records)}
-        absent = {cell.method for cell in cells if cell.method != ORACLE and (cell.dataset, cell.method) not in done}
+def _picture(file: Path, out: Path, title: str) -> str:
+    """A figure with what it shows, from its file's name, as caption."""
+    caption = _plain_text(" ".join(map(_title, file.stem.split("-"))))
+    link = quote(os.path.relpath(file, out))
+    return f'\n![Figure: {caption}, of {title}]({link} "{caption}")\n'
+
+
+def _introduction(records: Sequence[dict[str, Any]]) -> str:
+    places = [record["environment"] for record in records]
+    times = [place["time"] for place in places if "time" in place]
+    days = sorted({time[:10] for time in times})
+    made = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "on days that the records do not say"
+    if 0 < len(times) < len(records):
+        made += f" ({len(records) - len(times)} of them do not say when)"
+    devices = Counter(map(_device, records))
+    versions: dict[str, set[str]] = defaultdict(set)
+    for place in places:
+        for name, version in {"python": place["python"], **place["versions"]}.items():
+            versions[name].add(version)
+    seconds = sum(sum(_seconds(record)[1:]) for record in records)  # cells share the data that they count
+    counted = [f"{device}: {_counted(number, 'record')}" for device, number in sorted(devices.items())]
+    lines = [
+        "# Trajclust report",
+        "",
+        "Which policy made which trajectory? Every table and figure of the papers that stored records fill, ours",
+        "beside the published numbers, made from the records alone. A column `difference` is ours minus the paper's:",
+        f"on the page blue above the paper's number and orange below, deepest where {FULL_COLOUR} or more apart.",
+        "",
+        f"- {_counted(len(records), 'record')}, made {made}; {seconds / 60:.0f} minutes of computing in all.",
+        f"- Devices: {_plain_text('; '.join(counted))}.",
+        "- Versions: " + ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items()) + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _overview(filled: Sequence[Section], titles: Sequence[str]) -> str:
+    """One row a table and preset: how much of it there is, and what it cost."""
+    header = ["table", "preset", "cells", "shows", "trajectories a policy", "seeds", "device", "compile, s", "run, s"]
+    rows = []
+    for section, title in zip(filled, titles, strict=True):
+        done, preset = section.done, section.table.presets[section.preset]
+        _, compiling, running = map(sum, zip(*map(_seconds, done), strict=True))
+        rows.append(
+            [
+                f"[{_plain_text(section.table.name)}](#{slug(title)})",
+                _plain_text(section.preset),
+                f"{len(done)} of {len(section.cells)}",
+                _plain_text(section.table.summary),
+                f"{preset.size:,}",
+                ", ".join(map(str, sorted({_num_seeds(record) for record in done}))),
+                _plain_text("; ".join(sorted(set(map(_device, done))))),
+                f"{compiling:,.0f}",
+                f"{running:,.0f}",
+            ]
+        )
+    return "## What was run\n\n" + (markdown_table(header, rows) if rows else "No table has a record.") + "\n"
+
+
+def _not_run(planned: Sequence[Section]) -> str:
+    """What is missing, and what has no answer. The smoke preset is for tests: it counts only where it was begun."""
+    groups = (_missing, _with_fewer_seeds, _left_out, _refused, _not_on_a_gpu)
+    lines = [f"- {line}" for group in groups for line in group(planned)]
+    return "## What was not run\n\n" + ("\n".join(lines) or "Nothing is missing.") + "\n"
+
+
+def _missing(planned: Sequence[Section]) -> Iterator[str]:
+    for section in planned:
+        absent = [cell for cell, record in section.cells.items() if record is None]
+        if not section.done and section.preset != "smoke":
+            yield f"{_plain_text(section.name)}: none of {len(absent)} cells is run."
+        elif absent and section.done:
+            cells = _listed((cell.dataset, cell.method, _special(cell, section)) for cell in absent)
+            yield f"{_plain_text(section.name)}: {len(absent)} of {len(section.cells)} cells are not run. {cells}"
+
+
+def _with_fewer_seeds(planned: Sequence[Section]) -> Iterator[str]:
+    for section in planned:
+        seeds = section.table.presets[section.preset].seeds
+        short = [cell for cell, record in section.cells.items() if record and _num_seeds(record) < seeds]
+        if short:
+            cells = _listed((cell.dataset, cell.method, _special(cell, section)) for cell in short)
+            yield f"{_plain_text(section.name)}, with fewer seeds than the preset's {seeds}: {cells}"
+
+
+def _left_out(planned: Sequence[Section]) -> Iterator[str]:
+    """Datasets and methods of a table that it never puts together."""
+    for table in {section.table.name: section.table for section in planned if section.done}.values():
+        pairs = {(cell.dataset, cell.method) for section in planned if section.table is table for cell in section.cells}
+        absent = [pair for pair in itertools.product(table.datasets, table.methods) if pair not in pairs]
         if absent:
-            lines.append(f"- {table.name}, preset {preset}: {', '.join(sorted(absent))}")
-    return lines
+            yield f"{_plain_text(table.name)} leaves out at any preset: {_listed((*pair, '') for pair in absent)}"
+
+
+def _refused(planned: Sequence[Section]) -> Iterator[str]:
+    """What a method cannot cluster, with its reason."""
+    reasons: dict[str, dict[tuple[str, str, str], None]] = defaultdict(dict)
+    for record in (record for section in planned for record in section.done if "not_applicable" in record):
+        reasons[record["not_applicable"]][record["cell"]["dataset"], record["cell"]["method"], ""] = None
+    for reason, entries in reasons.items():
+        yield f"Has no answer ({_plain_text(reason)}): {_listed(entries)}"
+
+
+def _not_on_a_gpu(planned: Sequence[Section]) -> Iterator[str]:
+    filled = [section for section in planned if section.done]
+    elsewhere = [section.name for section in filled if not any(map(_on_gpu, section.done))]
+    if elsewhere or not filled:
+        names = _plain_text("; ".join(elsewhere)) if len(elsewhere) < len(filled) else "every table"
+        yield f"Not run on a GPU: {names}."
+
+
+def _special(cell: Cell, section: Section) -> str:
+    """The cell's settings that are not its preset's."""
+    usual = section.table.presets[section.preset].settings.get(cell.method, {})
+    settings = sorted(set(cell.settings) - set(usual.items()))
+    return " ".join(f"{name} {value}" for name, value in settings)
+
+
+def _listed(entries: Iterable[tuple[str, str, str]]) -> str:
+    """Dataset, method and what is special, by dataset and method."""
+    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for dataset, method, special in entries:
+        groups[dataset][_title(method)].append(special or "default")
+    parts = []
+    for dataset, methods in groups.items():
+        names = [name + (f" ({', '.join(each)})" if each != ["default"] else "") for name, each in methods.items()]
+        parts.append(f"{dataset}: {'; '.join(names)}.")
+    return _plain_text(" ".join(parts))
+
+
+def _record_list(records: Sequence[dict[str, Any]], filled: Sequence[Section]) -> str:
+    """One row a record: what it is of, what it cost, and where it is shown."""
+    header = ["dataset", "method", "settings not by default", "preset", "trajectories a policy", "seeds", "warned"]
+    header += ["data, s", "compile, s", "run, s", "device", "jax", "made (UTC)", "shown in", "record"]
+    rows = []
+    for record in sorted(records, key=lambda record: (record["preset"], _place(record))):
+        cell, place = record["cell"], record["environment"]
+        shown = [section.name for section in filled if record in section.shown]
+        rows.append(
+            [
+                cell["dataset"],
+                _title(cell["method"]),
+                _unusual(cell),
+                record["preset"],
+                f"{cell['size']:,}",
+                str(_num_seeds(record) or "-"),
+                str(sum(map(bool, record["warnings"]))) if "warnings" in record else "-",
+                *(f"{seconds:,.1f}" for seconds in _seconds(record)),
+                _device(record),
+                place["versions"]["jax"],
+                place.get("time", "-").removesuffix("+00:00").replace("T", " "),
+                "; ".join(shown) or "nothing: of an older version, with fewer seeds, or not a table's",
+                record["id"],
+            ]
+        )
+    rows = [list(map(_plain_text, row)) for row in rows]
+    return "## All records\n\n" + markdown_table(header, rows) + "\n"
+
+
+def _unusual(cell: dict[str, Any]) -> str:
+    """The hyperparameters of a record's cell that are not the method's default."""
+    if "hyperparameters" not in cell or not _is_method(cell["method"]) or cell["dataset"] not in REGISTRY:
+        return "-"
+    method = method_entry(cell["method"]).build(REGISTRY[cell["dataset"]].num_policies)
+    default = plain(dataclasses.asdict(method))
+    settings = cell["hyperparameters"].items()
+    return ", ".join(f"{name} {value}" for name, value in settings if value != default.get(name)) or "-"
+
+
+def _title(name: str) -> str:
+    """The title of a method or a ceiling; other names as they are."""
+    return method_entry(name).title if _is_method(name) else name
+
+
+def _is_method(name: str) -> bool:
+    return name in METHODS or name in CEILINGS
+
+
+def _is_trained(record: dict[str, Any]) -> bool:
+    return record["cell"]["method"] != ORACLE
+
+
+def _num_seeds(record: dict[str, Any]) -> int:
+    return len(record["cell"].get("seeds", ()))
+
+
+def _seconds(record: dict[str, Any]) -> tuple[float, float, float]:
+    """Making the data, compiling, running."""
+    timing = record["timing"]
+    return timing["data_seconds"], timing["compile_seconds"], timing["run_seconds"]
+
+
+def _device(record: dict[str, Any]) -> str:
+    device = record["environment"]["device"]
+    return f"{device['count']} x {device['kind']} ({record['environment']['cpu_count']} cores)"
+
+
+def _on_gpu(record: dict[str, Any]) -> bool:
+    return record["environment"]["device"]["platform"] in ("gpu", "cuda", "rocm")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _plain_text(text: str) -> str:
+    """As Markdown that shows just this text, whatever a name holds."""
+    return re.sub(r"([\\`*<>\[\]|&\"])", r"\\\1", text)
 
 
 def scores_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -116,10 +357,12 @@ def scores_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         cell = record["cell"]
         base = {key: cell[key] for key in ("dataset", "size", "method")}
         base |= {"preset": record["preset"], "id": record["id"]}
-        if "hyperparameters" in cell:
-            settings = cell["hyperparameters"]
+        settings = cell.get("hyperparameters", {})
+        if "num_clusters" in settings:
             base["initial_clusters"] = settings["num_clusters"] + settings.get("extra_clusters", 0)
-        if cell["method"] == ORACLE:
+        if "not_applicable" in record:
+            continue
+        if "seeds" not in cell:
             rows.append(base | record["scores"])
             continue
         for index, seed in enumerate(cell["seeds"]):
@@ -137,5 +380,5 @@ def save_figure(figure: Figure, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

@@ -16,12 +16,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.methods import METHODS, ORACLE
+from experiments.methods import ORACLE, method_entry
 from experiments.progress import Progress
+from trajclust_jax.clustering import Cloning, Clustering
+from trajclust_jax.clustering.ambiguity import ambiguity
+from trajclust_jax.clustering.cloning import LabelledCloning
+from trajclust_jax.clustering.conflict import conflict_rate
 from trajclust_jax.clustering.health import diagnose
+from trajclust_jax.clustering.model_selection import PGKmeansRange, select_num_clusters
 from trajclust_jax.clustering.oracle import oracle
 from trajclust_jax.data import Codebook, Dataset, make
-from trajclust_jax.metrics import batch_scores
+from trajclust_jax.metrics import batch_scores, behavioural_kl, calibration, matched_correct
 from trajclust_jax.records import Results, cell_id, environment
 from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import Event, fit
@@ -59,8 +64,9 @@ def load(name: str, size: int, seed: int) -> tuple[Dataset, float]:
 
 
 def build_method(cell: Cell, num_policies: int) -> Any:
-    """The cell's algorithm with all its hyperparameters."""
-    return METHODS[cell.method].build(num_policies, **dict(cell.settings))
+    """The cell's algorithm with all its hyperparameters; `num_clusters` is one, and `num_policies` its default."""
+    settings = {"num_clusters": num_policies, **dict(cell.settings)}
+    return method_entry(cell.method).build(**settings)
 
 
 def identity(cell: Cell, dataset: Dataset) -> dict[str, Any]:
@@ -162,6 +168,10 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
         method.check(dataset.trajectories)
     except ValueError as reason:  # the method has no answer here: that is the result
         return {"not_applicable": str(reason), "scores": {}, "timing": {"run_seconds": 0.0, "compile_seconds": 0.0}}
+    if isinstance(method, PGKmeansRange):
+        return _selection_body(method, cell, id, dataset, results, progress, guard)
+    if isinstance(method, Cloning):
+        method = method.labelled(dataset.labels)
     score = functools.partial(batch_scores, dataset.labels)
     tracker = make_tracker(
         track,
@@ -183,9 +193,10 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
             checkpoint_seconds=float(os.environ.get("TRAJCLUST_CHECKPOINT_SECONDS", 20)),
         )
         clustering = jax.device_get(outcome.result)
-        diagnoses = [diagnose(jax.tree.map(lambda x, s=s: x[s], clustering)) for s in range(len(cell.seeds))]
+        diagnoses = [diagnose(_seed(clustering, s)) for s in range(len(cell.seeds))]
         assignments = np.asarray(clustering.assignments)
         final = {name: values.tolist() for name, values in score(assignments).items()}
+        final |= _policy_scores(dataset, clustering)
         final["objective"] = np.asarray(clustering.objective).tolist()
         final["restart"] = np.asarray(clustering.restart).tolist()
         for index, seed in enumerate(cell.seeds):
@@ -193,8 +204,8 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
             tracker.summary(seed, {f"health/{name}": value for name, value in diagnoses[index][0].items()})
             for warning in diagnoses[index][1]:
                 progress.note(f"{cell.title}, seed {seed}: {warning}")
-    names = [f"cluster {k + 1}" for k in range(method.num_clusters)]
-    return {
+    names = [f"cluster {k + 1}" for k in range(clustering.posterior.shape[-1])]
+    body = {
         "scores": final,
         "health": {name: [health[name] for health, _ in diagnoses] for name in diagnoses[0][0]},
         "warnings": [warnings for _, warnings in diagnoses],  # of each seed
@@ -207,6 +218,57 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
             "resumed": outcome.resumed,
         },
     }
+    if clustering.restart_assignments.shape[1] > 1 and not isinstance(method, LabelledCloning):
+        body["ambiguity"] = [_ambiguity(dataset, _seed(clustering, s)) for s in range(len(cell.seeds))]
+    return body
+
+
+def _selection_body(method, cell, id, dataset, results, progress, guard) -> dict[str, Any]:
+    """The criteria of every K, and for the reader the scores of the clusterings behind them."""
+    settings = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    for name in ("num_clusters", "counts", "held_out", "policy"):
+        settings.pop(name)
+    with progress.task(cell.title) as show:
+        selection = select_num_clusters(
+            dataset.trajectories,
+            method.counts,
+            cell.seeds,
+            policy=method.policy,
+            held_out=method.held_out,
+            settings=settings,
+            callbacks=[guard, show],
+            checkpoint_dir=results.work(id),
+        )
+    return {
+        "scores": batch_scores(dataset.labels, selection.clusterings.assignments),
+        "selection": selection.to_dict(),
+        "timing": {"run_seconds": selection.run_seconds, "compile_seconds": selection.compile_seconds},
+    }
+
+
+def _seed(clustering: Clustering, index: int) -> Clustering:
+    """One seed's clustering."""
+    return jax.tree.map(lambda x: x[index], clustering)
+
+
+def _policy_scores(dataset: Dataset, clustering: Clustering) -> dict[str, list[float]]:
+    """Behavioural KL of each seed, the mean over true policies, where found and true policies are known."""
+    if clustering.log_likelihoods is None or dataset.true_log_likelihoods is None:
+        return {}
+    given = dataset.true_log_likelihoods, dataset.trajectories.lengths
+    found = zip(clustering.assignments, clustering.log_likelihoods, strict=True)
+    return {"behavioural_kl": [float(behavioural_kl(dataset.labels, a, ll, *given).mean()) for a, ll in found]}
+
+
+def _ambiguity(dataset: Dataset, clustering: Clustering) -> dict[str, Any]:
+    """Whether the answer is unique; whether its confidence is justified (labels enter that alone); its conflicts."""
+    described = ambiguity(clustering)
+    if dataset.trajectories.discrete and isinstance(dataset.trajectories.observations, Codebook):
+        described["conflict_rate"] = conflict_rate(dataset.trajectories, clustering.assignments)
+    correct = matched_correct(dataset.labels, clustering.assignments)
+    table, error = calibration(np.clip(clustering.posterior.max(1), 0, 1), correct)
+    described["calibration"] = {"error": error, **{name: values.tolist() for name, values in table.items()}}
+    return described
 
 
 def tracked(event: Event) -> dict[str, np.ndarray]:
@@ -220,17 +282,21 @@ def _sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str,
 
     trajectories = dataset.trajectories
     observations, final = trajectories.observations, trajectories.final_observations
-    if not isinstance(observations, Codebook):
-        return {}
-    cells = cells_from_observations(np.asarray(observations.table))
+    continuous = trajectories.observation_shape == (2,)
+    if not continuous and not isinstance(observations, Codebook):
+        return {}  # maps of their own: nothing to lay over each other
+    if not continuous:
+        cells = cells_from_observations(np.asarray(observations.table)) @ [10, 1]  # two digits: row, column
+        observations, final = cells[np.asarray(observations.ids)], cells[np.asarray(final.ids)]
     lengths, paths, members = np.asarray(trajectories.lengths), [], []
     counts = np.bincount(groups, minlength=len(names))
     for group in range(len(names)):
         for n in np.flatnonzero(groups == group)[:SAMPLE]:
-            path = [*np.asarray(observations.ids)[n, : lengths[n]], np.asarray(final.ids)[n]]
-            paths.append((cells[path] @ [10, 1]).tolist())  # two digits: row, column
+            path = np.concatenate([np.asarray(observations)[n, : lengths[n]], np.asarray(final)[n][None]])
+            paths.append(path.astype(float).round(2).tolist() if continuous else path.tolist())
             members.append(group)
-    return {"names": names, "counts": counts.tolist(), "groups": members, "paths": paths}
+    described = {"names": names, "counts": counts.tolist(), "groups": members, "paths": paths}
+    return described | {"continuous": True} if continuous else described
 
 
 def default_results() -> str:

@@ -1,6 +1,7 @@
 """Records and leases: whole or not at all, one holder at a time, whatever is killed when."""
 
 import contextlib
+import datetime
 import json
 import multiprocessing
 import os
@@ -195,6 +196,8 @@ def test_the_environment_is_complete():
     assert set(block["versions"]) == {"jax", "jaxlib", "flax", "optax", "numpy", "trajclust_jax"}
     assert block["device"]["count"] >= 1
     assert block["python"].startswith("3.")
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(block["time"])
+    assert abs(age.total_seconds()) < 60
     assert plain(block) == block
 
 

@@ -8,6 +8,7 @@ Importing this costs nothing: jax is only loaded by `environment`.
 """
 
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import importlib.metadata
@@ -81,12 +82,13 @@ def comparable(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """The machine and the libraries a record was made with."""
+    """When a record was made (UTC, ISO 8601), on what machine and with which libraries."""
     import jax
 
     devices = jax.devices()
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
     return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
         "cpu_count": os.cpu_count(),
         "python": platform.python_version(),

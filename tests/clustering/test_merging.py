@@ -44,3 +44,11 @@ def test_nothing_to_merge():
     target, kept = merge_clusters(SCORES, 4)
     np.testing.assert_array_equal(target, np.arange(4))
     np.testing.assert_array_equal(kept, np.arange(4))
+
+
+def test_clusters_out_of_use_take_no_part():
+    """Policies out of use score well everywhere; merging (1 of 4 away) looks at the first three only."""
+    scores = SCORES.at[:, 3].set(0.0)
+    target, kept = merge_clusters(scores, 3, active=jnp.array([True, True, True, False]))
+    assert target[:3].tolist() == [0, 1, 1]
+    assert kept.tolist() == [0, 1, 0]  # two are left; the third is no one's

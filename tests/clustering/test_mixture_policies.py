@@ -161,6 +161,57 @@ def test_each_member_learns_its_own_cluster_and_an_empty_one_stays(conflict, den
         np.testing.assert_array_equal(new[2], old[2])
 
 
+def test_soft_counts_equal_a_loop_and_weights_of_0_and_1_equal_assignments(random_data):
+    trajectories = random_data()
+    n = trajectories.num_trajectories
+    policies = TabularPolicy(memory_budget=SMALL)
+    data = prepare(policies, trajectories)
+    weights = np.random.default_rng(1).random((n, K)).astype(np.float32)
+    expected = np.zeros((K, 6, 4))
+    for i, length in enumerate(trajectories.lengths):
+        for t in range(length):
+            expected[:, trajectories.observations.ids[i, t], trajectories.actions[i, t]] += weights[i]
+    slots = np.ones((data.num_slots, K), np.float32)  # fillers weigh nothing, whatever they hold
+    slots[:n] = weights[data.order]
+    np.testing.assert_allclose(policies.counts(jnp.asarray(slots), K, data), expected, rtol=1e-5)
+    hard = jnp.asarray(np.arange(data.num_slots) % (K + 1))  # K: in no cluster
+    soft = jnp.asarray(np.eye(K + 1, K, dtype=np.float32)[hard])
+    np.testing.assert_array_equal(policies.counts(hard, K, data), policies.counts(soft, K, data))
+
+
+@pytest.mark.parametrize("kind", ["counted", "transitions", "history"])
+def test_soft_members_learn_what_they_weigh(conflict, dense, kind):
+    """Member 0 weighs one policy's trajectories 1 and the others' .05; member 1 the other way round."""
+    trajectories, labels = conflict(k=2, n=30)
+    if kind == "transitions":
+        trajectories = dense(trajectories)
+    cls = {"counted": CountedPolicy, "transitions": TransitionPolicy, "history": HistoryPolicy}[kind]
+    policies = cls(learning_rate=1e-2)
+    data = prepare(policies, trajectories, 2)
+    slots = np.zeros((data.num_slots, 2), np.float32)
+    slots[: len(labels)] = np.where(np.eye(2)[labels[data.order]], 1.0, 0.05)
+    before = jax.tree.map(lambda x: x[0, :2], _members(policies, data))
+    fitted = jax.jit(policies.fit)(before, jnp.asarray(slots), data, jax.random.key(1), 60)
+    start = np.eye(3, dtype=np.float32)[[2]]
+    for k in range(2):
+        params = jax.tree.map(lambda x, k=k: x[k], fitted.params)
+        probabilities = np.exp(policies.network(data).apply(params, start).logits[0])
+        assert probabilities[k] > 0.8, (kind, k, probabilities)
+
+
+@pytest.mark.parametrize("cls", [TabularPolicy, CountedPolicy, TransitionPolicy, HistoryPolicy])
+def test_scores_of_other_values_of_a_step(random_data, dense, cls):
+    """Summing 1 a step counts the steps; summing probabilities stays below."""
+    trajectories = random_data(n=7)
+    policies = cls(memory_budget=SMALL)
+    data = prepare(policies, dense(trajectories) if cls is TransitionPolicy else trajectories)
+    params = _members(policies, data).params
+    for of, expected in ((jnp.ones_like, np.ones(7)), (lambda x: jnp.exp(0 * x), np.ones(7))):
+        scores = jax.lax.map(policies.scorer(params, data, of=of), data.chunks)
+        scores = jnp.moveaxis(scores, 0, 2).reshape(R, K, -1)[..., data.rank]
+        np.testing.assert_allclose(scores, np.broadcast_to(expected * trajectories.lengths, (R, K, 7)), rtol=1e-6)
+
+
 def test_sorting_by_cluster_leaves_fillers_last():
     lengths = jnp.array([3, 1, 0, 2, 5, 0])
     order, first, sizes = sorted_by_cluster(jnp.array([1, 0, 0, 1, 0, 1]), 3, lengths)

@@ -9,16 +9,28 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import ENVIRONMENTS, Diagonal
-from envs.gridworld import DOWN, LEFT, RIGHT, STAY
+from envs import ENVIRONMENTS, Diagonal, GridWorld
+from envs.gridworld import DOWN, LEFT, RIGHT, STAY, border_walls
 from envs.gym_wrapper import make_gym
 
 KEY = jax.random.key(0)
+GRIDS = [name for name, environment in ENVIRONMENTS.items() if issubclass(environment, GridWorld)]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Environments by name, each made once: a new one compiles anew."""
+    return {name: gymnax.make(name)[0] for name in ENVIRONMENTS}
 
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
-def env(request):
-    return gymnax.make(request.param)[0]
+def env(request, made):
+    return made[request.param]
+
+
+@pytest.fixture(scope="module", params=GRIDS)
+def grid(request, made):
+    return made[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +61,34 @@ def variations(params):
     changed = {
         "max_steps_in_episode": 7,
         "noise": 0.0,
-        "walls": params.walls.at[2, 2].set(True).at[4, 4].set(True),
-        "goal": jnp.array([2, 4], jnp.int32),
         "start_low": jnp.array([3, 3], jnp.int32),
         "start_high": jnp.array([1, 1], jnp.int32),
         "ball_places": jnp.array([[1, 1], [2, 2], [3, 3], [4, 4]], jnp.int32),
+        "specials": jnp.array([[2, 1], [2, 2]], jnp.int32),
+        "wall_share": 0.1,
+        "min_free": 42,
+        "speed": 0.2,
     }
+    if hasattr(params, "walls"):
+        changed |= {
+            "walls": params.walls.at[2, 2].set(True).at[4, 4].set(True),
+            "goal": jnp.array([2, 4], jnp.int32),
+        }
+        if (params.start_low == params.start_high).all():  # a block of one cell: it becomes four
+            changed |= {"start_low": params.start_low, "start_high": jnp.array([2, 2], jnp.int32)}
+    else:
+        changed |= {"start_low": -2.0, "start_high": 0.0}
     assert set(vars(params)) <= set(changed)
-    return {name: params.replace(**{name: changed[name]}) for name in vars(params)}
+    variants = {name: params.replace(**{name: changed[name]}) for name in vars(params)}
+    same = [name for name, variant in variants.items() if np.array_equal(vars(variant)[name], vars(params)[name])]
+    assert same in ([], ["start_low"])
+    return {name: variant for name, variant in variants.items() if name not in same}
+
+
+def without_walls(env):
+    """Parameters without random walls and noise."""
+    params = env.default_params.replace(noise=0.0)
+    return params.replace(wall_share=0.0) if hasattr(params, "wall_share") else params.replace(walls=border_walls())
 
 
 def stack(rows):
@@ -67,16 +99,19 @@ def test_make_gives_the_registered_environment(env):
     made, params = gymnax.make(env.name)
     assert type(made) is ENVIRONMENTS[env.name]
     assert jax.tree.structure(params) == jax.tree.structure(env.default_params)
-    assert env.num_actions == env.action_space(params).n == 5
+
+
+def test_grids_have_five_actions(grid):
+    assert grid.num_actions == grid.action_space(grid.default_params).n == 5
 
 
 def test_spaces_hold_what_comes_out(env):
-    params, num = env.default_params, 1 + len(vars(env.default_params))
+    params, num = env.default_params, 1 + len(variations(env.default_params))
     keys = jax.random.split(KEY, num)
     action, obs, state, reward, terminated, truncated, info = _walks(env, keys, stack([params] * num))
     space = env.observation_space(params)
     assert obs.shape[2:] == info["final_observation"].shape[2:] == space.shape
-    assert obs.dtype == info["final_observation"].dtype == space.dtype == jnp.uint8
+    assert obs.dtype == info["final_observation"].dtype == space.dtype
     assert space.contains(obs)
     assert space.contains(info["final_observation"])
     assert env.action_space(params).contains(action).all()
@@ -90,16 +125,22 @@ def test_spaces_hold_what_comes_out(env):
     np.testing.assert_array_equal(info["truncated"], truncated)
     np.testing.assert_array_equal(info["discount"], 1.0 - terminated)
     assert truncated.any()
-    # one agent, one goal, and never an agent in a wall
+    assert (state.time < params.max_steps_in_episode).all()
+
+
+def test_one_agent_one_goal_and_never_an_agent_in_a_wall(grid):
+    num = 1 + len(variations(grid.default_params))
+    obs = _walks(grid, jax.random.split(KEY, num), stack([grid.default_params] * num))[1]
+    assert obs.dtype == jnp.uint8
     wall, agent, goal = (np.asarray(obs[..., plane]) for plane in range(3))
     assert (agent.sum((-2, -1)) == 1).all()
     assert (goal.sum((-2, -1)) == 1).all()
     assert not (wall & agent).any()
-    assert (state.time < params.max_steps_in_episode).all()
 
 
 def test_reset_and_step_have_one_signature(env):
-    params, action = env.default_params, jnp.int32(RIGHT)
+    params = env.default_params
+    action = jax.eval_shape(env.action_space(params).sample, KEY)
     reset = jax.eval_shape(env.reset_env, KEY, params)
     assert jax.eval_shape(env.step_env, KEY, reset[1], action, params)[:2] == reset
     out = jax.eval_shape(env.step, KEY, reset[1], action, params)
@@ -115,7 +156,7 @@ def test_same_key_same_result(env):
 
 def near_end(env, params, position, time):
     _, state = env.reset(KEY, params)
-    return state.replace(position=jnp.array(position, jnp.int32), time=jnp.int32(time))
+    return env.visit(state.replace(position=jnp.array(position, jnp.int32), time=jnp.int32(time)), params)
 
 
 @pytest.mark.parametrize(
@@ -129,15 +170,14 @@ def near_end(env, params, position, time):
         ([7, 6], 38, STAY, False, False),
     ],
 )
-def test_terminated_is_not_truncated(env, position, time, action, terminated, truncated):
-    params = env.default_params.replace(noise=0.0)
+def test_terminated_is_not_truncated(grid, position, time, action, terminated, truncated):
+    env, params = grid, without_walls(grid)
     state = near_end(env, params, position, time)
     obs, after, _, ends, cut, info = env.step(KEY, state, action, params)
     assert (bool(ends), bool(cut)) == (terminated, truncated)
     # the successor, before any reset
-    expected = state.replace(
-        position=state.position + jnp.array({RIGHT: (0, 1), DOWN: (1, 0), STAY: (0, 0)}[action]), time=state.time + 1
-    )
+    position = state.position + jnp.array({RIGHT: (0, 1), DOWN: (1, 0), STAY: (0, 0)}[action])
+    expected = env.visit(state.replace(position=position, time=state.time + 1), params)
     np.testing.assert_array_equal(info["final_observation"], _observe(env, expected, params))
     assert info["discount"] == 1.0 - terminated
     if terminated or truncated:  # a new episode has begun
@@ -150,13 +190,16 @@ def test_terminated_is_not_truncated(env, position, time, action, terminated, tr
         np.testing.assert_array_equal(obs, info["final_observation"])
 
 
-def test_start_block_is_uniform(env):
-    params = env.default_params
-    _, state = jax.jit(jax.vmap(env.reset_env, (0, None)))(jax.random.split(KEY, 9000), params)
+def test_start_block_is_uniform(grid):
+    params = grid.default_params
+    _, state = jax.jit(jax.vmap(grid.reset_env, (0, None)))(jax.random.split(KEY, 9000), params)
     counts = np.zeros((9, 9))
     np.add.at(counts, tuple(np.asarray(state.position).T), 1)
-    assert (np.abs(counts[1:4, 1:4] - 1000) < 4 * np.sqrt(1000 * 8 / 9)).all()
-    assert counts[1:4, 1:4].sum() == 9000
+    (top, left), (bottom, right) = np.asarray(params.start_low), np.asarray(params.start_high)
+    block = counts[top : bottom + 1, left : right + 1]
+    share = 1 / block.size
+    assert (np.abs(block - 9000 * share) <= 4 * np.sqrt(9000 * share * (1 - share))).all()
+    assert block.sum() == 9000
     assert not state.time.any()
 
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from html_reader import read_sound
 
 from experiments import cli
 from experiments.cluster import cluster_dataset
@@ -218,6 +219,9 @@ def test_run_and_report(trajclust, tmp_path):
     assert len(pd.read_csv(tmp_path / "report" / "scores.csv")) == 2 * 2 + 2
     figures = list((tmp_path / "report").rglob("*.png"))
     assert figures
+    page = read_sound((tmp_path / "report" / "report.html").read_text("utf-8"))
+    assert len(page.all("img")) == len(figures)
+    assert sum(attributes.get("class", "") in ("number above", "number below") for attributes, _ in page.all("td")) == 2
     assert all(figure.stat().st_size > 3000 for figure in figures)
 
 

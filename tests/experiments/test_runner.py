@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.methods import METHODS, select
+from experiments.methods import METHODS, ORACLE, select
 from experiments.report import table_records
-from experiments.runner import Cell, identity, load, run_cells
+from experiments.runner import Cell, build_method, identity, load, run_cells
 from experiments.tables import get_table, table_names
 from trajclust_jax.clustering import PGKmeans
 from trajclust_jax.data import REGISTRY
@@ -52,8 +52,9 @@ def test_every_table_and_preset_constructs(name):
         assert cells
         for cell in cells:
             assert cell.dataset in REGISTRY
-            if cell.method in METHODS:
-                METHODS[cell.method].build(REGISTRY[cell.dataset].num_policies, **dict(cell.settings))
+            if cell.method != ORACLE:
+                method = build_method(cell, REGISTRY[cell.dataset].num_policies)
+                assert all(getattr(method, name) == value for name, value in cell.settings)
 
 
 def test_selection_by_name_and_family():

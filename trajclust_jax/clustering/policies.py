@@ -13,6 +13,10 @@ Three classes share one interface, so that the EM loop in `policy_mixture` is wr
     fit(members, assignments, data, key, num_steps)   M-step of one restart's K members
     scorer(params, data) -> (chunk -> [R, K, n])      E-step on one chunk of trajectories
 
+An M-step's `assignments` are hard, `[N']` int32 (K itself: in no cluster, not trained on), or soft, `[N', K]` float32:
+how much each trajectory counts in each cluster. An E-step sums log-probabilities over steps; `scorer(params, data, of)`
+sums `of(log_prob)` instead.
+
 Trajectories are held in order of length, in C chunks of n, so that the memory of an E-step is bounded by
 `memory_budget`, not by N. Counted and history policies run a chunk to its own longest trajectory.
 """
@@ -31,6 +35,7 @@ from flax import struct
 from trajclust_jax.data import Codebook, Observations, Trajectories, apply
 from trajclust_jax.networks import PolicyNetwork, ensemblize, gru_step, member_keys
 
+StepValue = Callable[[jax.Array], jax.Array]  # of a step's log-probability: what an E-step sums
 CLIP = 10.0  # standardised observations are clipped to +-10 standard deviations
 
 
@@ -90,6 +95,21 @@ class MixtureData:
     def observed(self, source: jax.Array) -> Observations:
         """Inputs of steps: `source` itself `[n, T, D]`, or as rows `[n, T]` of the codebook."""
         return source if self.table is None else Codebook(self.table, source)
+
+
+def is_hard(assignments: jax.Array) -> bool:
+    """Whether assignments name clusters, rather than weigh them."""
+    return jnp.issubdtype(assignments.dtype, jnp.integer)
+
+
+def membership(assignments: jax.Array, num_clusters: int) -> jax.Array:
+    """`[..., K]` float32: how much each trajectory counts in each cluster."""
+    return jax.nn.one_hot(assignments, num_clusters) if is_hard(assignments) else assignments
+
+
+def harden(assignments: jax.Array) -> jax.Array:
+    """`[...]` int32: the cluster in which each trajectory counts most."""
+    return assignments if is_hard(assignments) else assignments.argmax(-1).astype(jnp.int32)
 
 
 @struct.dataclass
@@ -179,6 +199,10 @@ class NetworkPolicy:
     def network(self, data: MixtureData) -> PolicyNetwork:
         return PolicyNetwork(data.action_size, data.discrete, self.recurrent)
 
+    def check(self, trajectories: Trajectories) -> None:
+        """Raises ValueError for data that the class can't model: none here."""
+        del trajectories
+
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate)
@@ -224,27 +248,29 @@ class _Counted:
     def counts(self, assignments: jax.Array, num_clusters: int, data: MixtureData) -> jax.Array:
         """`[K, U, A]` float32: how often each cluster's trajectories pair an observation with an action.
 
-        Exact: `prepare` refuses data in which a count could reach 2^24.
+        Exact for hard assignments: `prepare` refuses data in which a count could reach 2^24.
         """
         num_cells = data.table.shape[0] * data.action_size
 
         def add_chunk(counts, chunk):
             cells, longest, assigned = chunk
-            member = jax.nn.one_hot(assigned, num_clusters)  # [n, K]
+            member = membership(assigned, num_clusters)  # [n, K]
             return jax.lax.fori_loop(0, longest, lambda t, c: c.at[cells[t]].add(member), counts), None
 
         chunks = data.chunks
-        assigned = assignments.reshape(chunks.lengths.shape)
+        assigned = assignments.reshape(*chunks.lengths.shape, *assignments.shape[1:])
         counts = jnp.zeros((num_cells + 1, num_clusters))  # the last row collects padding
         counts, _ = jax.lax.scan(add_chunk, counts, (chunks.ids, chunks.max_length, assigned))
         return counts[:-1].T.reshape(num_clusters, data.table.shape[0], data.action_size)
 
-    def scorer(self, params: Any, data: MixtureData) -> Callable[[Chunks], jax.Array]:
+    def scorer(
+        self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
+    ) -> Callable[[Chunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk: `counts @ log_pi`, as a sum of table rows.
 
         The table is `[U * A + 1, R * K]`: one row lookup serves all members, and nothing of size N x U exists.
         """
-        log_pi = ensemblize(self.log_pi, 2, (0, None))(params, data)  # [R, K, U, A]
+        log_pi = of(ensemblize(self.log_pi, 2, (0, None))(params, data))  # [R, K, U, A]
         num_restarts, num_clusters = log_pi.shape[:2]
         table = log_pi.reshape(num_restarts * num_clusters, -1).T
         table = jnp.concatenate([table, jnp.zeros((1, table.shape[1]))])
@@ -326,7 +352,13 @@ class CountedPolicy(_Counted, NetworkPolicy):
 def sorted_by_cluster(
     assignments: jax.Array, num_clusters: int, lengths: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Trajectories grouped by cluster, fillers last: order `[N']`, first position and size of each cluster `[K]`."""
+    """Trajectories grouped by cluster, fillers last: order `[N']`, first position and size of each cluster `[K]`.
+
+    Soft assignments make one group of all trajectories, which every cluster draws from.
+    """
+    if not is_hard(assignments):
+        count = jnp.full(num_clusters, (lengths > 0).sum(dtype=jnp.int32))
+        return jnp.argsort(lengths == 0, stable=True), jnp.zeros_like(count), count
     assigned = jnp.where(lengths > 0, assignments, num_clusters)
     sizes = jnp.zeros(num_clusters + 1, jnp.int32).at[assigned].add(1)[:num_clusters]
     return jnp.argsort(assigned, stable=True), jnp.cumsum(sizes) - sizes, sizes
@@ -354,16 +386,17 @@ class TransitionPolicy(NetworkPolicy):
         """`num_steps` Adam steps of K members, each on transitions drawn uniformly from its own cluster."""
         num_clusters = jax.tree.leaves(members)[0].shape[0]
         lengths, chunks, network = data.lengths, data.chunks, self.network(data)
-        order, first, _ = sorted_by_cluster(assignments, num_clusters, lengths)
+        order, first, sizes = sorted_by_cluster(assignments, num_clusters, lengths)
         ends = jnp.cumsum(lengths[order])  # transitions up to and with each trajectory, clusters in turn
-        begin = jnp.concatenate([jnp.zeros(1, ends.dtype), ends])[first]
-        num_transitions = jnp.zeros(num_clusters, jnp.int32).at[assignments].add(lengths)
+        starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends])
+        begin, num_transitions = starts[first], starts[first + sizes] - starts[first]
+        weights = None if is_hard(assignments) else assignments.T  # [K, N']
         actions = chunks.actions.reshape(data.num_slots, *chunks.actions.shape[2:])
         source = chunks.inputs if data.table is None else chunks.ids
         source = source.reshape(data.num_slots, *source.shape[2:])
 
         def step(i, members):
-            def one(member, key, begin, count):
+            def one(member, key, begin, count, weight):
                 position = draw(key, (self.batch_size,), begin, count)
                 place = jnp.searchsorted(ends, position, side="right")
                 n = order[jnp.minimum(place, data.num_slots - 1)]
@@ -371,16 +404,19 @@ class TransitionPolicy(NetworkPolicy):
                 inputs = source[n, t] if data.table is None else data.table[source[n, t]]
 
                 def loss(params):
-                    return -network.apply(params, inputs).log_prob(actions[n, t]).mean()
+                    log_probs = network.apply(params, inputs).log_prob(actions[n, t])
+                    return -(log_probs if weight is None else weight[n] * log_probs).mean()
 
                 return self.update(loss, member, count > 0)
 
             keys = member_keys(jax.random.fold_in(key, i), num_clusters)
-            return ensemblize(one, 1)(members, keys, begin, num_transitions)
+            return ensemblize(one, 1)(members, keys, begin, num_transitions, weights)
 
         return jax.lax.fori_loop(0, num_steps, step, members)
 
-    def scorer(self, params: Any, data: MixtureData) -> Callable[[Chunks], jax.Array]:
+    def scorer(
+        self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
+    ) -> Callable[[Chunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk from every step's observation (the dense path)."""
         network = self.network(data)
 
@@ -391,7 +427,7 @@ class TransitionPolicy(NetworkPolicy):
             def member(params):
                 embeddings = apply(lambda x: network.apply(params, x, method="embed"), observed)
                 distribution = network.apply(params, embeddings, method="read_out")
-                return jnp.where(mask, distribution.log_prob(chunk.actions), 0).sum(1)
+                return jnp.where(mask, of(distribution.log_prob(chunk.actions)), 0).sum(1)
 
             return ensemblize(member, 2)(params)
 
@@ -427,12 +463,13 @@ class HistoryPolicy(NetworkPolicy):
         num_clusters = jax.tree.leaves(members)[0].shape[0]
         lengths, chunks, network = data.lengths, data.chunks, self.network(data)
         order, first, sizes = sorted_by_cluster(assignments, num_clusters, lengths)
+        weights = None if is_hard(assignments) else assignments.T  # [K, N']
         first_steps = lambda x: x.reshape(data.num_slots, *x.shape[2:])[:, : data.horizon]
         actions = first_steps(chunks.actions)
         source = first_steps(chunks.inputs if data.table is None else chunks.ids)
 
         def step(i, members):
-            def one(member, key, first, size):
+            def one(member, key, first, size, weight):
                 n = order[jnp.minimum(draw(key, (self.batch_size,), first, size), data.num_slots - 1)]
                 mask = jnp.arange(source.shape[1]) < lengths[n][:, None]
 
@@ -440,16 +477,19 @@ class HistoryPolicy(NetworkPolicy):
                     gates = apply(lambda x: network.apply(params, x, method="embed"), data.observed(source[n]))
                     along = lambda gates, actions: network.apply(params, gates, method="along").log_prob(actions)
                     log_probs = jax.vmap(along)(gates, actions[n])
+                    log_probs = log_probs if weight is None else weight[n][:, None] * log_probs
                     return -jnp.where(mask, log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)
 
                 return self.update(loss, member, size > 0)
 
             keys = member_keys(jax.random.fold_in(key, i), num_clusters)
-            return ensemblize(one, 1)(members, keys, first, sizes)
+            return ensemblize(one, 1)(members, keys, first, sizes, weights)
 
         return jax.lax.fori_loop(0, num_steps, step, members)
 
-    def scorer(self, params: Any, data: MixtureData) -> Callable[[Chunks], jax.Array]:
+    def scorer(
+        self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
+    ) -> Callable[[Chunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk, stepping all its trajectories up to its longest."""
         network = self.network(data)
         embed = lambda params, inputs: network.apply(params, inputs, method="embed")  # input gates [..., 3H]
@@ -470,7 +510,7 @@ class HistoryPolicy(NetworkPolicy):
                     gate = jax.lax.optimization_barrier(gate)
                     hidden = gru_step(cell["recurrent_kernel"], cell["recurrent_bias"], hidden, gate)
                     log_prob = network.apply(params, hidden, method="read_out").log_prob(chunk.actions[:, t])
-                    return hidden, total + jnp.where(t < chunk.lengths, log_prob, 0)
+                    return hidden, total + jnp.where(t < chunk.lengths, of(log_prob), 0)
 
                 num = chunk.lengths.shape[0]
                 start = (jnp.zeros((num, network.hidden_size)), jnp.zeros(num))
@@ -482,13 +522,17 @@ class HistoryPolicy(NetworkPolicy):
 
 
 def policy_for(kind: str, trajectories: Trajectories, **settings: Any):
-    """The policy class for `kind` ("tabular", "mlp", "gru") on this data.
+    """The policy class for `kind` ("tabular", "mlp", "gru", "planner") on this data.
 
     An MLP on a codebook with discrete actions is scored and trained through its sufficient statistics.
 
     Raises:
-        ValueError: tabular policies on dense observations or continuous actions.
+        ValueError: tabular policies on dense observations or continuous actions, planners on what is no map.
     """
+    if kind == "planner":
+        from trajclust_jax.clustering.planning import PlanningPolicy
+
+        return PlanningPolicy(**settings)
     counted = trajectories.discrete and isinstance(trajectories.observations, Codebook)
     if kind == "gru":
         return HistoryPolicy(**settings)

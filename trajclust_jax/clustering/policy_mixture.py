@@ -1,4 +1,4 @@
-"""PG-Kmeans: hard EM on a mixture of policies, R restarts of K policies at once.
+"""EM on a mixture of policies, R restarts of K policies at once: what its methods share, and PG-Kmeans, hard EM.
 
 Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL", Algorithms 1, 3 and 4.
 
@@ -14,6 +14,7 @@ Everything is written for one seed; `training.fit` maps it over S seeds.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal, get_args
 
 import jax
@@ -21,21 +22,34 @@ import jax.numpy as jnp
 from flax import struct
 
 from trajclust_jax.clustering.merging import MergeRule, merge_clusters
-from trajclust_jax.clustering.policies import Chunks, Inputs, Member, MixtureData, input_transform, policy_for
+from trajclust_jax.clustering.policies import (
+    Chunks,
+    Inputs,
+    Member,
+    MixtureData,
+    NetworkPolicy,
+    harden,
+    input_transform,
+    is_hard,
+    policy_for,
+)
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info, Phase
 
-PolicyKind = Literal["tabular", "mlp", "gru"]
+PolicyKind = Literal["tabular", "mlp", "gru", "planner"]
+MOVED = 1e-2  # a soft assignment has moved when a posterior changed by more than this
 
 
 @struct.dataclass
 class Prepared:
-    """The data, and the policy class that fits it."""
+    """The data, and the policy class that fits it; for a choice of K, what a run may use of both."""
 
     data: MixtureData
     policies: Any = struct.field(pytree_node=False)
+    unused: jax.Array | None = None  # [] int32: so many of the last clusters are out of use; None: all are in use
+    trained: jax.Array | None = None  # [N'] bool: the others are held out of M-steps and objective; None: none is
 
 
 @struct.dataclass
@@ -43,15 +57,175 @@ class State:
     """State of R restarts of one seed. N' counts trajectories in `MixtureData`'s order, fillers included."""
 
     members: Member  # [R, K, ...]
-    assignments: jax.Array  # [R, N'] int32
+    assignments: jax.Array  # [R, N'] int32, or posteriors [R, N', K] float32
     objective: jax.Array  # [R] float32: J (plus the log prior of tabular policies)
     settled: jax.Array  # [R] bool: this restart has converged and is frozen
     converged: jax.Array  # [] bool: all restarts have
     key: jax.Array
 
 
+class PolicyMixture:
+    """What EM methods on policies share: data, start, the EM iteration, result.
+
+    A method is a dataclass with the fields `policy`, `policy_settings`, `restarts`, `tolerance` and `patience` (see
+    `PGKmeans`), the number of policies that it starts with, and its E-step.
+    """
+
+    @property
+    def initial_clusters(self) -> int:
+        """K at the start."""
+        raise NotImplementedError
+
+    def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
+        """Objective `[R]`, and assignments as `State` holds them."""
+        raise NotImplementedError
+
+    # --- the method: prepare, start, result -----------------------------------------------------
+
+    def check(self, trajectories: Trajectories) -> None:
+        """Raises ValueError if the policy class does not fit this data."""
+        policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
+        if isinstance(policies, NetworkPolicy):
+            policies.check(trajectories)
+
+    def inputs(self, trajectories: Trajectories) -> Inputs:
+        """How an observation becomes a policy's input; a saved model needs it beside its parameters."""
+        return input_transform(trajectories)
+
+    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
+        """The policy class for this data, and the data as the EM loop wants it (host-side, once)."""
+        policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
+        num_members = num_seeds * self.restarts * self.initial_clusters
+        return Prepared(policies.prepare(trajectories, num_members), policies)
+
+    def result(self, state: State, prepared: Prepared) -> Clustering:
+        """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
+        data = prepared.data
+        best = jnp.argmax(jnp.where(jnp.isnan(state.objective), -jnp.inf, state.objective))  # a diverged one never wins
+        members = jax.tree.map(lambda x: x[best], state.members)
+        score = self._scorer(jax.tree.map(lambda x: x[None], members), prepared)
+        scores = jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks)  # [C, n, K]
+        log_likelihoods = scores.reshape(-1, scores.shape[-1])[data.rank]
+        soft = state.assignments[:, data.rank]
+        assignments = harden(soft)
+        return Clustering(
+            assignments=assignments[best],
+            posterior=jax.nn.softmax(log_likelihoods) if is_hard(soft) else soft[best],
+            log_likelihoods=log_likelihoods,
+            objective=state.objective[best],
+            restart=best.astype(jnp.int32),
+            restart_assignments=assignments,
+            restart_objectives=state.objective,
+            params=members.params,
+        )
+
+    def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
+        """Random assignments and fresh policies."""
+        del previous
+        num_clusters = self.initial_clusters
+        num_used = num_clusters if prepared.unused is None else num_clusters - prepared.unused
+        key, key_assign, key_members = jax.random.split(key, 3)
+        data = prepared.data
+
+        def assign(key):  # drawn in the dataset's order: padding and chunking don't enter
+            drawn = jax.random.randint(key, (data.num_trajectories,), 0, num_used)
+            return jnp.zeros(data.num_slots, jnp.int32).at[: data.num_trajectories].set(drawn[data.order])
+
+        assignments = jax.vmap(assign)(member_keys(key_assign, self.restarts))
+        return self._fresh(key, key_members, assignments, num_clusters, prepared)
+
+    def _fresh(self, key, key_members, assignments, num_clusters, prepared) -> tuple[State, Info]:
+        members = ensemblize(lambda key: prepared.policies.init(key, prepared.data), 2)(
+            member_keys(key_members, self.restarts, num_clusters)
+        )
+        objective = jnp.full(self.restarts, -jnp.inf)
+        state = State(members, assignments, objective, jnp.zeros(self.restarts, bool), jnp.bool_(False), key)
+        return state, self._info(state, jnp.zeros_like(assignments, bool), prepared.data)
+
+    # --- one EM iteration -----------------------------------------------------------------------------
+
+    def _iterate(
+        self, state: State, prepared: Prepared, iteration: jax.Array, num_steps: jax.Array
+    ) -> tuple[State, Info]:
+        """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts."""
+        data, policies = prepared.data, prepared.policies
+        keys = member_keys(jax.random.fold_in(state.key, iteration), self.restarts)
+        m_step = lambda members, assignments, key: policies.fit(members, assignments, data, key, num_steps)
+        members = ensemblize(m_step, 1)(state.members, _trained(state, prepared), keys)
+        objective, assignments = self._e_step(members, prepared)
+
+        moved = _moved(assignments, state.assignments) & (data.lengths > 0)
+        gain = (objective - state.objective) / data.num_steps
+        flat = ~moved.any(1) | (jnp.abs(gain) < self.tolerance)
+        settled = state.settled | (flat & (iteration + 1 >= self.patience))
+        new = State(members, assignments, objective, settled, settled.all(), state.key)
+
+        def keep(new, old):  # a settled restart stays as it was, whatever the others do
+            return jnp.where(state.settled.reshape(-1, *[1] * (new.ndim - 1)), old, new)
+
+        new = new.replace(
+            members=jax.tree.map(keep, members, state.members),
+            assignments=keep(assignments, state.assignments),
+            objective=keep(objective, state.objective),
+        )
+        return new, self._info(new, moved & ~state.settled[:, None], data)
+
+    def _info(self, state: State, moved: jax.Array, data: MixtureData) -> Info:
+        """What the training loop shows and records; `[R]` each, assignments in the dataset's order."""
+        num_clusters = jax.tree.leaves(state.members)[0].shape[1]
+        valid = data.lengths > 0
+        assignments = harden(state.assignments)
+        used = jax.vmap(lambda a: jnp.zeros(num_clusters, bool).at[a].max(valid).sum())(assignments)
+        return {
+            "objective": state.objective / data.num_steps,
+            "changed": moved.sum(1),
+            "used_clusters": used,
+            "assignments": assignments[:, data.rank],
+        }
+
+    def _scorer(self, members: Member, prepared: Prepared) -> Callable[[Chunks], jax.Array]:
+        """Log-likelihoods `[R, K, n]` of a chunk; -inf for clusters out of use."""
+        score = prepared.policies.scorer(members.params, prepared.data)
+        if prepared.unused is None:
+            return score
+        used = _used(members, prepared)
+        return lambda chunk: jnp.where(used[:, None], score(chunk), -jnp.inf)
+
+
+def _used(members: Member, prepared: Prepared) -> jax.Array:
+    """`[K]` bool: the clusters in use."""
+    num_clusters = jax.tree.leaves(members)[0].shape[1]
+    return jnp.arange(num_clusters) < num_clusters - (0 if prepared.unused is None else prepared.unused)
+
+
+def _trained(state: State, prepared: Prepared) -> jax.Array:
+    """The state's assignments; a trajectory that is held out is in no cluster."""
+    if prepared.trained is None:
+        return state.assignments
+    num_clusters = jax.tree.leaves(state.members)[0].shape[1]
+    return jnp.where(prepared.trained, state.assignments, num_clusters)
+
+
+def _moved(new: jax.Array, old: jax.Array) -> jax.Array:
+    """`[R, N']` bool: whose assignment changed."""
+    return new != old if is_hard(new) else jnp.abs(new - old).max(-1) > MOVED
+
+
+def check_at_least(method: Any, least: int, *names: str) -> None:
+    """Raises ValueError if one of these fields is below `least`."""
+    for name in names:
+        if getattr(method, name) < least:
+            raise ValueError(f"{name} is {getattr(method, name)}: it must be at least {least}")
+
+
+def check_one_of(what: str, value: str, choices: Iterable[str]) -> None:
+    """Raises ValueError if `value` is not among the choices."""
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}: choose one of {', '.join(choices)}")
+
+
 @dataclasses.dataclass(frozen=True)
-class PGKmeans:
+class PGKmeans(PolicyMixture):
     """Policy-Guided K-means. `PGKmeans.default(k, policy)` gives the settings that work for a policy class."""
 
     num_clusters: int
@@ -61,7 +235,8 @@ class PGKmeans:
     restarts: int = 5
     """R: independent restarts, the best of which is chosen by J (B.4.1)."""
     policy: PolicyKind = "mlp"
-    """Policy class: a table, an MLP of the observation, or a GRU over the observations so far."""
+    """Policy class: a table, an MLP of the observation, a GRU over the observations so far, or value iteration on
+    the map observed."""
     iterations: int = 20
     """At most so many EM iterations."""
     first_steps: int = 5
@@ -91,42 +266,26 @@ class PGKmeans:
         "mlp": {},
         # a history policy infers the expert and absorbs mixtures if its M-steps are long
         "gru": {"steps": 15, "iterations": 18, "polish_first_steps": 100, "polish_steps": 30},
+        # on the maps it is for, over-clustering hurts
+        "planner": {"extra_clusters": 0, "first_steps": 10, "polish_iterations": 0},
     }
 
     def __post_init__(self) -> None:
-        for least, names in (
-            (1, ("num_clusters", "restarts", "iterations", "first_steps", "steps")),
-            (0, ("extra_clusters", "polish_iterations", "polish_first_steps", "polish_steps")),
-            (0, ("tolerance", "patience")),
-        ):
-            for name in names:
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
-        if self.merging not in get_args(MergeRule):
-            raise ValueError(f"unknown merging {self.merging!r}: choose one of {', '.join(get_args(MergeRule))}")
-        if self.policy not in self.DEFAULTS:
-            raise ValueError(f"unknown policy {self.policy!r}: choose one of {', '.join(self.DEFAULTS)}")
+        check_at_least(self, 1, "num_clusters", "restarts", "iterations", "first_steps", "steps")
+        check_at_least(self, 0, "extra_clusters", "polish_iterations", "polish_first_steps", "polish_steps")
+        check_at_least(self, 0, "tolerance", "patience")
+        check_one_of("merging", self.merging, get_args(MergeRule))
+        check_one_of("policy", self.policy, self.DEFAULTS)
 
     @classmethod
     def default(cls, num_clusters: int, policy: PolicyKind = "mlp", **overrides: Any) -> "PGKmeans":
         """The settings that work for a policy class, with overrides."""
         return cls(num_clusters, policy=policy, **{**cls.DEFAULTS.get(policy, {}), **overrides})
 
-    # --- the method: prepare, phases, result ----------------------------------------------------
-
-    def check(self, trajectories: Trajectories) -> None:
-        """Raises ValueError if the policy class does not fit this data."""
-        policy_for(self.policy, trajectories, **dict(self.policy_settings))
-
-    def inputs(self, trajectories: Trajectories) -> Inputs:
-        """How an observation becomes a policy's input; a saved model needs it beside its parameters."""
-        return input_transform(trajectories)
-
-    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
-        """The policy class for this data, and the data as the EM loop wants it (host-side, once)."""
-        policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
-        num_members = num_seeds * self.restarts * (self.num_clusters + self.extra_clusters)
-        return Prepared(policies.prepare(trajectories, num_members), policies)
+    @property
+    def initial_clusters(self) -> int:
+        """K = k* + extra."""
+        return self.num_clusters + self.extra_clusters
 
     def phases(self) -> tuple[Phase, ...]:
         """EM, merge, polish; a phase that the settings make empty is left out."""
@@ -135,49 +294,13 @@ class PGKmeans:
         polish = Phase("polish", self._restart, self._polish_step, self.polish_iterations, light_start=True)
         return (em,) + ((merge,) if self.extra_clusters else ()) + ((polish,) if self.polish_iterations else ())
 
-    def result(self, state: State, prepared: Prepared) -> Clustering:
-        """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
-        data, policies = prepared.data, prepared.policies
-        best = jnp.argmax(jnp.where(jnp.isnan(state.objective), -jnp.inf, state.objective))  # a diverged one never wins
-        members = jax.tree.map(lambda x: x[best], state.members)
-        score = policies.scorer(jax.tree.map(lambda x: x[None], members.params), data)
-        scores = jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks)  # [C, n, K]
-        log_likelihoods = scores.reshape(-1, scores.shape[-1])[data.rank]
-        assignments = state.assignments[:, data.rank]
-        return Clustering(
-            assignments=assignments[best],
-            posterior=jax.nn.softmax(log_likelihoods),
-            log_likelihoods=log_likelihoods,
-            objective=state.objective[best],
-            restart=best.astype(jnp.int32),
-            restart_assignments=assignments,
-            restart_objectives=state.objective,
-            params=members.params,
-        )
-
-    # --- phases -----------------------------------------------------------------------------------
-
-    def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
-        """Random assignments and fresh policies for K = k* + extra clusters."""
-        del previous
-        num_clusters = self.num_clusters + self.extra_clusters
-        key, key_assign, key_members = jax.random.split(key, 3)
-        data = prepared.data
-
-        def assign(key):  # drawn in the dataset's order: padding and chunking don't enter
-            drawn = jax.random.randint(key, (data.num_trajectories,), 0, num_clusters)
-            return jnp.zeros(data.num_slots, jnp.int32).at[: data.num_trajectories].set(drawn[data.order])
-
-        assignments = jax.vmap(assign)(member_keys(key_assign, self.restarts))
-        return self._fresh(key, key_members, assignments, num_clusters, prepared)
-
     def _merge(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         """Algorithm 4: merge to k* clusters; assignments follow, policies of merged clusters are dropped."""
         del key
         data, policies = prepared.data, prepared.policies
         num_clusters = jax.tree.leaves(previous.members)[0].shape[1]
         score = policies.scorer(previous.members.params, data)
-        grouped = previous.assignments.reshape(self.restarts, *data.chunks.lengths.shape).swapaxes(0, 1)
+        grouped = _trained(previous, prepared).reshape(self.restarts, *data.chunks.lengths.shape).swapaxes(0, 1)
 
         def add_chunk(totals, chunk_and_assigned):
             chunk, assigned = chunk_and_assigned  # assigned: [R, n]
@@ -186,7 +309,8 @@ class PGKmeans:
 
         totals = jnp.zeros((self.restarts, num_clusters, num_clusters))
         totals, _ = jax.lax.scan(add_chunk, totals, (data.chunks, grouped))
-        target, kept = jax.vmap(lambda s: merge_clusters(s, self.num_clusters, self.merging))(totals)
+        used = _used(previous.members, prepared)
+        target, kept = jax.vmap(lambda s: merge_clusters(s, self.num_clusters, self.merging, used))(totals)
         members = jax.tree.map(lambda x: jax.vmap(lambda x, i: x[i])(x, kept), previous.members)
         assignments = jax.vmap(lambda t, a: t[a])(target, previous.assignments)
         objective, _ = self._objective(members, assignments, prepared)
@@ -199,14 +323,6 @@ class PGKmeans:
         key, key_members = jax.random.split(key)
         return self._fresh(key, key_members, previous.assignments, self.num_clusters, prepared)
 
-    def _fresh(self, key, key_members, assignments, num_clusters, prepared):
-        members = ensemblize(lambda key: prepared.policies.init(key, prepared.data), 2)(
-            member_keys(key_members, self.restarts, num_clusters)
-        )
-        objective = jnp.full(self.restarts, -jnp.inf)
-        state = State(members, assignments, objective, jnp.zeros(self.restarts, bool), jnp.bool_(False), key)
-        return state, self._info(state, jnp.zeros_like(assignments, bool), prepared.data)
-
     def _em_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         steps = jnp.where(iteration == 0, self.first_steps, self.steps)
         return self._iterate(state, prepared, iteration, steps)
@@ -215,38 +331,14 @@ class PGKmeans:
         steps = jnp.where(iteration == 0, self.polish_first_steps, self.polish_steps)
         return self._iterate(state, prepared, iteration, steps)
 
-    # --- one EM iteration -----------------------------------------------------------------------------
-
-    def _iterate(
-        self, state: State, prepared: Prepared, iteration: jax.Array, num_steps: jax.Array
-    ) -> tuple[State, Info]:
-        """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts."""
-        data, policies = prepared.data, prepared.policies
-        keys = member_keys(jax.random.fold_in(state.key, iteration), self.restarts)
-        m_step = lambda members, assignments, key: policies.fit(members, assignments, data, key, num_steps)
-        members = ensemblize(m_step, 1)(state.members, state.assignments, keys)
-        objective, assignments = self._objective(members, None, prepared)
-
-        moved = (assignments != state.assignments) & (data.lengths > 0)
-        gain = (objective - state.objective) / data.num_steps
-        flat = ~moved.any(1) | (jnp.abs(gain) < self.tolerance)
-        settled = state.settled | (flat & (iteration + 1 >= self.patience))
-        new = State(members, assignments, objective, settled, settled.all(), state.key)
-
-        def keep(new, old):  # a settled restart stays as it was, whatever the others do
-            return jnp.where(state.settled.reshape(-1, *[1] * (new.ndim - 1)), old, new)
-
-        new = new.replace(
-            members=jax.tree.map(keep, members, state.members),
-            assignments=keep(assignments, state.assignments),
-            objective=keep(objective, state.objective),
-        )
-        return new, self._info(new, moved & ~state.settled[:, None], data)
+    def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
+        """J, and each trajectory's likeliest policy."""
+        return self._objective(members, None, prepared)
 
     def _objective(self, members, assignments, prepared) -> tuple[jax.Array, jax.Array]:
-        """J `[R]` (Eq. 3) and assignments `[R, N']`: the given ones, or each trajectory's likeliest policy (E-step)."""
+        """J `[R]` (Eq. 3) and assignments `[R, N']`: the given ones, or each trajectory's likeliest policy."""
         data = prepared.data
-        score = prepared.policies.scorer(members.params, data)
+        score = self._scorer(members, prepared)
         shape = (self.restarts, *data.chunks.lengths.shape)
         given = None if assignments is None else assignments.reshape(shape).swapaxes(0, 1)
 
@@ -257,18 +349,8 @@ class PGKmeans:
             return assigned, jnp.take_along_axis(scores, assigned[:, None], axis=1)[:, 0]
 
         assigned, best = jax.lax.map(one_chunk, (data.chunks, given))  # [C, R, n]
+        if prepared.trained is not None:
+            best = jnp.where(prepared.trained.reshape(-1, 1, best.shape[-1]), best, 0)
         prior = ensemblize(prepared.policies.log_prior, 2)(members.params).sum(1)
         assigned = assigned.swapaxes(0, 1).reshape(self.restarts, -1)
         return best.sum((0, 2)) + prior, assigned
-
-    def _info(self, state: State, moved: jax.Array, data: MixtureData) -> Info:
-        """What the training loop shows and records; `[R]` each, assignments in the dataset's order."""
-        num_clusters = jax.tree.leaves(state.members)[0].shape[1]
-        valid = data.lengths > 0
-        used = jax.vmap(lambda a: jnp.zeros(num_clusters, bool).at[a].max(valid).sum())(state.assignments)
-        return {
-            "objective": state.objective / data.num_steps,
-            "changed": moved.sum(1),
-            "used_clusters": used,
-            "assignments": state.assignments[:, data.rank],
-        }

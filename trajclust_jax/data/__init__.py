@@ -7,6 +7,7 @@ from trajclust_jax.data.loading import load
 from trajclust_jax.data.minari_io import load_minari, save_minari
 from trajclust_jax.data.npz import load_npz, save_npz
 from trajclust_jax.data.registry import REGISTRY, make
+from trajclust_jax.data.synthetic import bandit_dataset, colouring_dataset
 from trajclust_jax.data.types import (
     Codebook,
     DataError,
@@ -35,7 +36,9 @@ __all__ = [
     "Trajectories",
     "Transitions",
     "apply",
+    "bandit_dataset",
     "build_dataset",
+    "colouring_dataset",
     "compress",
     "dense",
     "fingerprint",

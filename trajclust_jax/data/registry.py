@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import Partial
 
 import envs
-from trajclust_jax.data.types import Codebook, DataError, Dataset, Trajectories, build_dataset
+from trajclust_jax.data.types import Codebook, DataError, Dataset, Observations, Trajectories, build_dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,47 +22,57 @@ class Entry:
     build: Callable[[str, int, int], Dataset]
 
 
-def _gridworld(env_id: str, name: str, size: int, seed: int) -> Dataset:
-    """`size` episodes of each of the environment's rule-based experts, expert by expert."""
-    env = envs.ENVIRONMENTS[env_id]()
-    keys = jax.random.split(jax.random.key(seed), len(env.experts))
-    score = Partial(env.expert_log_probs)
-    parts = [
-        envs.rollout(env, envs.expert_policy(env, index), key, size, score=score) for index, key in enumerate(keys)
-    ]
-    offsets = np.cumsum([0] + [len(part.table) for part in parts[:-1]]).astype(np.int32)
-    table = np.concatenate([part.table for part in parts])
+def _expert_episodes(env_id: str, name: str, size: int, seed: int, **options: Any) -> Dataset:
+    """`size` episodes of each of the environment's experts, expert by expert; `options` choose the experts."""
+    env = envs.ENVIRONMENTS[env_id](**options)
+    keys = jax.random.split(jax.random.key(seed), len(env.expert_names))
+    parts = [envs.expert_rollout(env, index, key, size) for index, key in enumerate(keys)]
+    observations, final_observations = _observations(env, parts)
 
     def concatenate(field):
         return np.concatenate([getattr(part, field) for part in parts])
 
-    def ids(field):
-        rows = [getattr(part, field) + offset for part, offset in zip(parts, offsets, strict=True)]
-        return Codebook(table, np.concatenate(rows))
-
     trajectories = Trajectories(
-        observations=ids("observations"),
+        observations=observations,
         actions=concatenate("actions"),
         rewards=concatenate("rewards"),
         lengths=concatenate("lengths"),
         terminated=concatenate("terminated"),
-        final_observations=ids("final_observations"),
-        num_actions=env.num_actions,
+        final_observations=final_observations,
+        num_actions=getattr(env, "num_actions", 0),
     )
     return build_dataset(
         trajectories,
         np.repeat(np.arange(len(parts), dtype=np.int32), size),
         name=name,
         source=name,
-        policy_names=tuple(expert.name for expert in env.experts),
-        parameters={"environment": env_id, "size": size},
+        policy_names=env.expert_names,
+        parameters={"environment": env_id, "size": size, **options},
         seed=seed,
         true_log_likelihoods=concatenate("log_likelihoods"),
     )
 
 
-def _entry(env_id: str, summary: str) -> Entry:
-    return Entry(summary, env_id, len(envs.ENVIRONMENTS[env_id]().experts), partial(_gridworld, env_id))
+def _observations(env: Any, parts: list[envs.Rollout]) -> tuple[Observations, Observations]:
+    """Observations and final ones of all parts: a codebook where they have tables, else dense."""
+    observed, final = ([getattr(part, name) for part in parts] for name in ("observations", "final_observations"))
+    if parts[0].table is not None:
+        offsets = np.cumsum([0] + [len(part.table) for part in parts[:-1]]).astype(np.int32)
+        table = np.concatenate([part.table for part in parts])
+        rows = lambda ids: np.concatenate([part + offset for part, offset in zip(ids, offsets, strict=True)])
+        return Codebook(table, rows(observed)), Codebook(table, rows(final))
+    observed, final = np.concatenate(observed), np.concatenate(final)
+    if jax.tree.leaves(parts[0].scenes):  # codes until here: the maps are by far the largest array
+        scenes = jax.tree.map(lambda *x: np.concatenate(x), *(part.scenes for part in parts))
+        draw = partial(envs.draw_observations, env, scenes=scenes)
+        return draw(observed), draw(final)
+    return observed, final
+
+
+def _entry(env_id: str, summary: str, **options: Any) -> Entry:
+    """The experts of an environment; `options` are its constructor's."""
+    num_policies = len(envs.ENVIRONMENTS[env_id](**options).expert_names)
+    return Entry(summary, env_id, num_policies, partial(_expert_episodes, env_id, **options))
 
 
 REGISTRY: dict[str, Entry] = {
@@ -71,6 +81,14 @@ REGISTRY: dict[str, Entry] = {
     "takeball-permuted": _entry(
         "TakeballPermuted-v0", "balls permuted each episode: two equally good clusterings (paper, A.3)"
     ),
+    "extra": _entry(
+        "Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"
+    ),
+    "extra-vi": _entry("Extra-v0", "as extra, by value iteration (softmax)", experts="softmax"),
+    "extra-greedy": _entry("Extra-v0", "as extra, by value iteration (best action)", experts="greedy"),
+    "extrafixed": _entry("ExtraFixed-v0", "the experts of extra on one map", experts="ppo"),
+    "extrafixed-vi": _entry("ExtraFixed-v0", "as extrafixed, by value iteration (softmax)", experts="softmax"),
+    "pathfollowing": _entry("Pathfollowing-v0", "3 ways of steering a ball to the goal, continuous"),
 }
 
 

@@ -1,23 +1,31 @@
 """Scores of clusterings and statistics over seeds: plain NumPy, on the host."""
 
+from trajclust_jax.metrics.calibration import calibration
 from trajclust_jax.metrics.clustering import (
     adjusted_rand,
     batch_scores,
     contingency,
+    match_clusters,
     matched_accuracy,
+    matched_correct,
     nmi,
     rand_index,
     scores,
     used_clusters,
 )
+from trajclust_jax.metrics.policies import behavioural_kl
 from trajclust_jax.metrics.statistics import bootstrap_interval, mean_std
 
 __all__ = [
     "adjusted_rand",
     "batch_scores",
+    "behavioural_kl",
     "bootstrap_interval",
+    "calibration",
     "contingency",
+    "match_clusters",
     "matched_accuracy",
+    "matched_correct",
     "mean_std",
     "nmi",
     "rand_index",

@@ -44,6 +44,23 @@ def matched_accuracy(labels: ArrayLike, assignments: ArrayLike) -> float:
     return _matched_accuracy(contingency(labels, assignments))
 
 
+def match_clusters(table: np.ndarray) -> np.ndarray:
+    """`[L]` int: the cluster matched to each label of a contingency table `[L, K]`, one to one (Hungarian algorithm).
+
+    With fewer clusters than labels, the labels left over have -1.
+    """
+    matched = np.full(len(table), -1)
+    label, cluster = linear_sum_assignment(table, maximize=True)
+    matched[label] = cluster
+    return matched
+
+
+def matched_correct(labels: ArrayLike, assignments: ArrayLike) -> np.ndarray:
+    """`[N]` bool: whether each trajectory is in the cluster matched to its label; the mean is `matched_accuracy`."""
+    matched = match_clusters(contingency(labels, assignments))
+    return matched[np.asarray(labels)] == np.asarray(assignments)
+
+
 def used_clusters(assignments: ArrayLike) -> int:
     """How many clusters are not empty."""
     return _used_clusters(contingency(assignments, assignments))

@@ -1,6 +1,7 @@
 """Neural networks: feature extractors, policy heads, ensembles."""
 
 from trajclust_jax.networks.ensemble import ensemblize, member_keys
+from trajclust_jax.networks.planner import MOVES, Planner
 from trajclust_jax.networks.policies import (
     GRU,
     MLP,
@@ -14,8 +15,10 @@ from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
 __all__ = [
     "GRU",
     "MLP",
+    "MOVES",
     "CategoricalHead",
     "GaussianHead",
+    "Planner",
     "PolicyNetwork",
     "TrajectoryAutoencoder",
     "ensemblize",

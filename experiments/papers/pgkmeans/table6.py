@@ -1,0 +1,58 @@
+"""Table 6 of the PG-Kmeans paper, its GridWorld rows: running time, from Table 1's records.
+
+    trajclust run pgkmeans/table6 --preset paper --methods pg_kmeans_mlp
+
+The paper's minutes are for one seed of its GRU policies, best of 5, on an RTX A6000. Ours are for all seeds in one
+program; a seed's share is that time divided by their number.
+"""
+
+from experiments.methods import METHODS
+from experiments.papers.pgkmeans import common
+from experiments.tables import Records, Table
+
+PUBLISHED = {  # minutes
+    "pg_kmeans": {"diagonal": 22.0, "takeball": 5.7, "pathfollowing": 24.0, "extra": 9.7},
+    "caae": {"diagonal": 2.4, "takeball": 1.9, "pathfollowing": 38.0, "extra": 2.3},
+}
+
+
+def render(records: Records):
+    rows = []
+    for dataset, methods in common.by_cell(records).items():
+        for name, record in common.of_methods(methods):
+            timing, seeds = record["timing"], len(record["cell"]["seeds"])
+            device, cores = record["environment"]["device"], record["environment"]["cpu_count"]
+            family = "caae" if name == "caae" else "pg_kmeans"
+            rows.append(
+                [
+                    common.TITLES[dataset],
+                    common.method_title(name),
+                    f"{record['cell']['size']:,}",
+                    str(seeds),
+                    f"{timing['compile_seconds']:.0f}",
+                    f"{timing['run_seconds'] / 60:.2f}",
+                    f"{timing['run_seconds'] / 60 / seeds:.2f}",
+                    f"{PUBLISHED[family][common.TASKS.get(dataset, dataset)]:g}",
+                    f"{device['count']} x {device['kind']} ({cores} cores)",
+                ]
+            )
+    header = ["task", "method", "trajectories a policy", "seeds", "compile, s", "run, minutes", "minutes a seed"]
+    header += ["paper, minutes a seed (A6000)", "device"]
+    notes = [
+        *common.provenance_lines(records),
+        "- The paper's scale is 20,000 trajectories a policy; other sizes do not compare.",
+        "- Times are wall-clock, on a machine that other work may have shared.",
+    ]
+    text = "# PG-Kmeans paper, Table 6 (GridWorld rows): running time\n\n"
+    return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", {}
+
+
+TABLE = Table(
+    name="pgkmeans/table6",
+    summary="running time of PG-Kmeans and CAAE, with the device",
+    datasets=common.DATASETS,
+    methods=(*(name for name in METHODS if name.startswith("pg_kmeans")), "caae"),
+    presets=common.PRESETS,
+    cells=common.cells,
+    render=render,
+)

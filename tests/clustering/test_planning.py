@@ -1,0 +1,106 @@
+"""Policies that plan on the map they observe: how observations are taken apart, scores, errors, learning."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from trajclust_jax.clustering import PGKmeans
+from trajclust_jax.clustering.planning import PlanningPolicy, move_frequencies, split_maps
+from trajclust_jax.data import Codebook, dense, make
+from trajclust_jax.metrics import batch_scores
+from trajclust_jax.training import fit
+
+AGENT = 1  # the agent's plane in the grid worlds' observations
+
+
+@pytest.fixture(scope="module")
+def extra():
+    return make("extra-vi", 30, 0)
+
+
+@pytest.mark.parametrize("name", ["diagonal", "extra-vi"])
+def test_maps_and_cells_make_the_observations_again(name):
+    trajectories = make(name, 8, 0).trajectories
+    maps, rows, slots, cells = split_maps(trajectories)
+    observations = np.asarray(dense(trajectories.observations))
+    for n, t in zip(*np.nonzero(trajectories.mask), strict=True):
+        planes = np.insert(maps[rows[n, slots[n, t]]], AGENT, 0, axis=0)
+        planes[AGENT].flat[cells[n, t]] = 1
+        np.testing.assert_array_equal(planes.transpose(1, 2, 0), observations[n, t])
+
+
+def test_moves_are_counted():
+    trajectories = make("diagonal", 20, 0).trajectories
+    _, _, _, cells = split_maps(trajectories)
+    found = move_frequencies(trajectories, cells, 9)
+    counts, totals = np.zeros((5, 4)), np.zeros(5)
+    for n, length in enumerate(trajectories.lengths):
+        for t in range(length - 1):
+            action = trajectories.actions[n, t]
+            moved = cells[n, t + 1] // 9 - cells[n, t] // 9, cells[n, t + 1] % 9 - cells[n, t] % 9
+            totals[action] += 1
+            if moved != (0, 0):
+                counts[action, [(-1, 0), (1, 0), (0, -1), (0, 1)].index(moved)] += 1
+    np.testing.assert_allclose(found, counts / np.maximum(totals, 1)[:, None], rtol=1e-6)
+
+
+def test_scores_are_sums_over_real_steps(extra):
+    """The shared, chunked score against the planner applied to each observation's own map."""
+    trajectories = extra.trajectories
+    policy = PlanningPolicy(layers=2, sweeps=6, memory_budget=2**20)
+    data = policy.prepare(trajectories, 2)
+    assert data.chunks.lengths.shape[0] > 1
+    params = jax.vmap(lambda key: policy.init(key, data).params)(jax.random.split(jax.random.key(0), 2))
+    score = policy.scorer(jax.tree.map(lambda x: x[None], params), data)
+    scores = jnp.concatenate(
+        [score(jax.tree.map(lambda x, c=c: x[c], data.chunks))[0] for c in range(len(data.chunks.ids))], 1
+    )
+    scores = np.asarray(scores)[:, data.rank]
+
+    observations = np.asarray(dense(trajectories.observations))
+    for n in (0, 17, 40, 89):
+        length = int(trajectories.lengths[n])
+        maps = np.delete(observations[n, :length], AGENT, axis=-1).transpose(0, 3, 1, 2)
+        cells = observations[n, :length, ..., AGENT].reshape(length, -1).argmax(1)
+        for member in range(2):
+            logits = policy.planner.apply(jax.tree.map(lambda x, m=member: x[m], params), maps, data.kernel)
+            expected = sum(float(logits[a, cells[t], t]) for t, a in enumerate(trajectories.actions[n, :length]))
+            np.testing.assert_allclose(scores[member, n], expected, rtol=1e-4)
+
+
+def test_padding_does_not_matter(extra):
+    trajectories = extra.trajectories
+    mask = np.asarray(trajectories.mask)
+    observations = np.where(mask[..., None, None, None], np.asarray(dense(trajectories.observations)), 7)
+    padded = trajectories.replace(
+        observations=observations.astype(np.uint8), actions=np.where(mask, trajectories.actions, 3)
+    )
+    policy = PlanningPolicy()
+    plain, other = policy.prepare(trajectories, 1), policy.prepare(padded, 1)
+    np.testing.assert_array_equal(plain.chunks.ids, other.chunks.ids)
+    np.testing.assert_array_equal(plain.chunks.actions, other.chunks.actions)
+    np.testing.assert_array_equal(plain.table, other.table)
+    np.testing.assert_array_equal(plain.kernel, other.kernel)
+
+
+def test_observations_without_an_agent_are_refused(extra):
+    observations = np.asarray(dense(extra.trajectories.observations))
+    blind = extra.trajectories.replace(observations=np.delete(observations, AGENT, axis=-1))
+    with pytest.raises(ValueError, match="marks the agent's cell"):
+        PGKmeans.default(3, "planner").check(blind)
+    flat = extra.trajectories.replace(observations=observations.reshape(*observations.shape[:2], -1))
+    with pytest.raises(ValueError, match="needs maps"):
+        PGKmeans.default(3, "planner").check(flat)
+
+
+def test_planning_beats_remembering_on_fresh_maps():
+    """40 episodes a policy: an MLP on raw maps knows nothing, a planner separates visiting from avoiding."""
+    data = make("extra-vi", 40, 0)
+    keep = data.labels != 1
+    trajectories = jax.tree.map(lambda x: x[keep], data.trajectories)
+    assert not isinstance(trajectories.observations, Codebook)
+    method = PGKmeans.default(2, "planner", restarts=3, iterations=12, policy_settings=(("sweeps", 12),))
+    found = fit(method, trajectories, [0]).result
+    labels = (data.labels[keep] == 2).astype(np.int32)
+    assert batch_scores(labels, np.asarray(found.assignments))["nmi"][0] > 0.4

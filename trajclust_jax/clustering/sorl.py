@@ -1,0 +1,113 @@
+"""SORL's clustering: soft EM on a mixture of policies, with a hard assignment at the end.
+
+Mao et al., "Stylized Offline Reinforcement Learning" (ICLR 2024), the clustering step only, as the PG-Kmeans paper
+has it for a baseline (appendix B.3).
+
+    assign every trajectory to one of K clusters at random
+    repeat
+        M-step: train each policy on all trajectories, weighted by their posteriors
+        E-step: posteriors of the trajectories, under a uniform prior over clusters
+    assign each trajectory to its largest posterior
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from trajclust_jax.clustering.policies import Member, membership
+from trajclust_jax.clustering.policy_mixture import (
+    PolicyKind,
+    PolicyMixture,
+    Prepared,
+    State,
+    check_at_least,
+    check_one_of,
+)
+from trajclust_jax.networks import ensemblize
+from trajclust_jax.training import Info, Phase
+
+Posterior = Literal["product", "sum"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sorl(PolicyMixture):
+    """Soft EM. `Sorl.default(k, policy)` gives the settings that work for a policy class."""
+
+    num_clusters: int
+    """K: policies, and clusters."""
+    posterior: Posterior = "product"
+    """The E-step: `product` of the steps' probabilities, as in SORL's paper, or their `sum`, as in its release."""
+    policy: PolicyKind = "mlp"
+    """Policy class: a table, an MLP of the observation, or a GRU over the observations so far."""
+    restarts: int = 1
+    """R: independent runs, the best of which is chosen by the objective; the baseline has one."""
+    iterations: int = 30
+    """At most so many EM iterations."""
+    first_steps: int = 5
+    """Gradient steps of the first M-step."""
+    steps: int = 25
+    """Gradient steps of every later M-step; parameters and Adam's state stay warm."""
+    tolerance: float = 1e-4
+    """A run has converged when no posterior moves, or when the objective a step changes by less than this."""
+    patience: int = 15
+    """Iterations before a run may count as converged."""
+    policy_settings: tuple[tuple[str, Any], ...] = ()
+    """Further settings of the policy class."""
+
+    VERSION: ClassVar[int] = 1  # of the algorithm: part of a cell's identity; raise it when results change
+
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {"tabular": {}, "mlp": {}, "gru": {}}
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "num_clusters", "restarts", "iterations", "first_steps", "steps")
+        check_at_least(self, 0, "tolerance", "patience")
+        check_one_of("posterior", self.posterior, get_args(Posterior))
+        check_one_of("policy", self.policy, self.DEFAULTS)
+
+    @classmethod
+    def default(cls, num_clusters: int, policy: PolicyKind = "mlp", **overrides: Any) -> "Sorl":
+        """The settings that work for a policy class, with overrides."""
+        return cls(num_clusters, policy=policy, **{**cls.DEFAULTS.get(policy, {}), **overrides})
+
+    @property
+    def initial_clusters(self) -> int:
+        """K."""
+        return self.num_clusters
+
+    def phases(self) -> tuple[Phase, ...]:
+        """EM only."""
+        return (Phase("em", self._start, self._em_step, self.iterations, light_start=True),)
+
+    def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
+        """A random partition, as posteriors of 0 and 1."""
+        state, info = super()._start(key, prepared, previous)
+        return state.replace(assignments=membership(state.assignments, self.num_clusters)), info
+
+    def _em_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
+        steps = jnp.where(iteration == 0, self.first_steps, self.steps)
+        return self._iterate(state, prepared, iteration, steps)
+
+    def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
+        """The mixture's log-likelihood `[R]` (tabular: plus the log prior), and posteriors `[R, N', K]`."""
+        data, policies = prepared.data, prepared.policies
+        log_likelihood = policies.scorer(members.params, data)
+        if self.posterior == "sum":  # the mean over steps: the number of steps cancels in the posterior
+            probability = policies.scorer(members.params, data, of=jnp.exp)
+
+        def one_chunk(chunk):
+            scores = log_likelihood(chunk)  # [R, K, n]
+            marginal = jax.nn.logsumexp(scores, axis=1) - jnp.log(self.num_clusters)
+            marginal = jnp.where(chunk.lengths > 0, marginal, 0)
+            if self.posterior == "product":
+                return marginal, jax.nn.softmax(scores, axis=1)
+            likely = probability(chunk)
+            total = likely.sum(1, keepdims=True)
+            return marginal, jnp.where(total > 0, likely / jnp.where(total > 0, total, 1), 1 / self.num_clusters)
+
+        marginal, posterior = jax.lax.map(one_chunk, data.chunks)  # [C, R, n], [C, R, K, n]
+        prior = ensemblize(policies.log_prior, 2)(members.params).sum(1)
+        posterior = jnp.moveaxis(posterior, 0, 2)  # [R, K, C, n]
+        posterior = posterior.reshape(self.restarts, self.num_clusters, -1).swapaxes(1, 2)
+        return marginal.sum((0, 2)) + prior, posterior
