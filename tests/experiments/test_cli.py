@@ -9,6 +9,8 @@ import pytest
 from html_reader import read_sound
 
 from experiments import cli
+from experiments.cluster import cluster_dataset
+from experiments.progress import Progress
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.data import build_dataset, load_npz, make, save_npz
 from trajclust_jax.records import Lease
@@ -111,6 +113,40 @@ def test_cluster_a_users_npz(trajclust, discrete_npz, tmp_path, policy):
     assert {file.name for file in (tmp_path / "runs").iterdir()} == {"mine"}, "nothing else is left"
     code, out, _ = trajclust(*arguments)
     assert json.loads(out)["restart_objectives"] == summary["restart_objectives"]
+
+
+def test_cluster_by_returns(trajclust, tmp_path):
+    """A method without policies: what it cannot know is absent, not invented."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(20) % 2
+    rewards = np.zeros((20, 3), np.float32)
+    rewards[:, 1] = labels + rng.uniform(0, 0.1, 20)
+    arrays = {"observations": rng.normal(size=(20, 3, 2)), "actions": rng.integers(0, 2, (20, 3))}
+    np.savez(tmp_path / "r.npz", **arrays, rewards=rewards, lengths=np.full(20, 3))
+    code, out, err = trajclust("cluster", "r.npz", "--method", "return_kmeans", "--k", 2, "--out", "r", "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    frame = pd.read_csv(tmp_path / "r" / "assignments.csv")
+    assert (frame["cluster"].to_numpy() == labels).mean() in (0, 1)
+    assert "log_likelihood" not in frame
+    assert set(np.load(tmp_path / "r" / "posterior.npz")) == {"posterior"}
+    assert summary["health"] == {"used_clusters": 2}
+    assert summary["warnings"] == []
+    code, out, _ = trajclust("cluster", "r.npz", "--method", "return_kmeans", "--k", 2, "--out", "r")
+    assert "cluster 1: 10 trajectories" in out
+
+
+def test_cluster_by_representation_keeps_latents_and_tells_of_a_collapse(discrete_npz, tmp_path):
+    settings = {"warmup_iterations": 0, "iterations": 1, "steps": 1, "batch_size": 4}
+    dataset = load_npz(discrete_npz[0])
+    summary = cluster_dataset(dataset, "caae", 3, 0, tmp_path / "c", "off", Progress(quiet=True), **settings)
+    names = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png", "latents.png"}
+    assert {file.name for file in (tmp_path / "c").iterdir()} == names
+    assert np.load(tmp_path / "c" / "posterior.npz")["latents"].shape == (40, 8)
+    assert load_tree(tmp_path / "c" / "model")["params"]["centres"].shape == (3, 8)
+    assert set(summary["health"]) == {"used_clusters", "spread", "silhouette"}
+    if summary["health"]["used_clusters"] < 3:
+        assert any("clusters are used" in warning for warning in summary["warnings"])
 
 
 def test_labels_in_the_file_change_nothing_but_the_scores(trajclust, tmp_path):
@@ -238,6 +274,9 @@ def test_bad_input_gives_one_line_and_leaves_nothing(trajclust, tmp_path, case):
         (("cluster", "good.npz", "--k", 99), "--k is 99"),
         (("cluster", "good.npz", "--k", 2, "--method", "dbscan"), "dbscan"),
         (("cluster", "good.npz", "--k", 2, "--restarts", 0), "restarts"),
+        (("cluster", "good.npz", "--k", 2, "--method", "return_kmeans"), "return_kmeans: every return is equal"),
+        (("cluster", "good.npz", "--k", 2, "--method", "caae", "--restarts", 3), "--restarts is no setting of caae"),
+        (("cluster", "good.npz", "--k", 2, "--method", "dec", "--policy", "mlp"), "--policy is no setting of dec"),
         (("cluster", "continuous.npz", "--k", 2, "--policy", "tabular"), "tabular"),
         (("cluster", "good.npz", "--k", 2, "--out", "good.npz"), "is a file"),
         (("cluster", "good.npz", "--k", 2, "--out", "."), "other files"),

@@ -80,6 +80,25 @@ def test_a_record_says_everything(tmp_path):
     assert not (tmp_path / "work" / record["id"]).exists(), "checkpoints go when the record stands"
 
 
+def test_a_record_says_how_well_each_seed_is(tmp_path):
+    settings = (("batch_size", 4), ("iterations", 1), ("steps", 1))
+    record = run_cells([Cell("diagonal", 4, "caae_plain", (0, 1), settings)], Results(tmp_path), preset="test")[0]
+    assert set(record["health"]) == {"used_clusters", "spread", "silhouette"}
+    assert len(record["warnings"]) == len(record["health"]["spread"]) == 2
+    for used, warnings in zip(record["health"]["used_clusters"], record["warnings"], strict=True):
+        assert (used < 5) == any("clusters are used" in warning for warning in warnings)
+    assert np.array(record["history"][-1]["nmi"]).shape == (2, 1)
+    assert {"objective", "reconstruction", "used_clusters", "spread"} <= set(record["history"][-1])
+
+
+def test_a_method_without_an_answer_leaves_its_reason(tmp_path):
+    cell = Cell("diagonal", 4, "return_kmeans", (0, 1))
+    record = run_cells([cell], Results(tmp_path), preset="test")[0]
+    assert record["not_applicable"] == "every return is equal"
+    assert record["scores"] == {}
+    assert run_cells([cell], Results(tmp_path), preset="test") == [record]
+
+
 def test_a_second_run_equals_the_first(tmp_path):
     first, second = (run_cells([CELL], Results(tmp_path / name), preset="test")[0] for name in ("a", "b"))
     assert comparable(first) == comparable(second)

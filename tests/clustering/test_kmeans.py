@@ -1,0 +1,95 @@
+"""k-means in a jitted program, and k-means on returns."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+
+from trajclust_jax.clustering import ReturnKmeans
+from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
+from trajclust_jax.metrics import adjusted_rand
+from trajclust_jax.training import fit
+
+CENTRES = np.array([[0.0, 0], [9, 0], [0, 9]])
+
+
+def _blobs(seed, n=60):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    return (CENTRES[labels] + rng.normal(size=(n, 2))).astype(np.float32), labels
+
+
+def _jitted(num_clusters):
+    return jax.jit(jax.vmap(lambda key, points: kmeans(key, points, num_clusters)))
+
+
+def test_equals_scikit_learn_for_every_seed_of_a_mapped_program():
+    points = np.stack([_blobs(seed)[0] for seed in range(3)])
+    keys = jax.random.split(jax.random.key(0), 3)
+    centres, assignments = _jitted(3)(keys, points)
+    again = _jitted(3)(keys, points)
+    np.testing.assert_array_equal(again[0], centres)  # bit for bit
+    for s in range(3):
+        expected = KMeans(3, n_init=10, random_state=0).fit(points[s])
+        assert adjusted_rand(expected.labels_, np.asarray(assignments[s])) == 1
+        np.testing.assert_allclose(
+            np.sort(centres[s], axis=0), np.sort(expected.cluster_centers_, axis=0), rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_array_equal(squared_distances(points[s], centres[s]).argmin(-1), assignments[s])
+
+
+def test_twenty_thousand_latents_do_not_block():
+    points = jax.random.normal(jax.random.key(0), (2, 20_000, 8))
+    produced = jax.jit(lambda x: _jitted(2)(jax.random.split(jax.random.key(1), 2), jnp.tanh(x)))(points)
+    assert produced[1].shape == (2, 20_000)
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_identical_or_diverged_points(value):
+    points = jnp.full((1, 8, 2), value)
+    centres, assignments = _jitted(3)(jax.random.split(jax.random.key(0), 1), points)
+    assert len(np.unique(assignments)) == 1
+    assert np.isnan(centres).all() == np.isnan(value)
+
+
+def test_shapes_are_known_without_computing():
+    shapes = jax.eval_shape(lambda key: kmeans(key, jnp.zeros((7, 2)), 3), jax.random.key(0))
+    assert [shape.shape for shape in shapes] == [(3, 2), (7,)]
+
+
+def test_posterior_is_that_of_equal_spherical_gaussians():
+    points = jnp.array([[0.0], [2.0], [10.0], [12.0]])
+    centres, assignments = jnp.array([[1.0], [11.0]]), jnp.array([0, 0, 1, 1])
+    # inner variance 1; log odds of the first point: (11^2 - 1^2) / 2
+    np.testing.assert_allclose(posterior(points, centres, assignments)[0, 1], np.exp(-60.0), rtol=1e-3)
+    np.testing.assert_allclose(posterior(centres, centres, jnp.array([0, 1])), np.eye(2))  # no inner variance
+    np.testing.assert_allclose(posterior(jnp.zeros((2, 1)), jnp.zeros((2, 1)), jnp.array([0, 0])), 0.5)
+
+
+def _rewarded(random_data, labels):
+    trajectories = random_data(n=len(labels))
+    lengths = np.asarray(trajectories.lengths)
+    rewards = np.where(np.asarray(trajectories.mask), (10.0 * labels / lengths)[:, None], 1e6)  # padding lies
+    return trajectories.replace(rewards=rewards.astype(np.float32))
+
+
+def test_returns_are_told_apart(random_data):
+    labels = np.arange(30) % 3
+    method = ReturnKmeans(3)
+    outcome = fit(method, _rewarded(random_data, labels), 2, score=lambda a: {"clusters": a.max(-1) + 1})
+    result = outcome.result
+    for s in range(2):
+        assert adjusted_rand(labels, np.asarray(result.assignments[s])) == 1
+        np.testing.assert_allclose(np.sort(result.params[s].ravel()), [0, 10, 20], atol=1e-3)
+    np.testing.assert_array_equal(result.posterior.argmax(-1), result.assignments)
+    assert outcome.history[-1]["used_clusters"] == [[3], [3]]
+
+
+def test_equal_returns_have_no_answer(random_data):
+    with pytest.raises(ValueError, match="every return is equal"):
+        ReturnKmeans(2).check(random_data())
+    with pytest.raises(ValueError, match="2 trajectories"):
+        ReturnKmeans(3).check(random_data(n=2))
+    with pytest.raises(ValueError, match="num_clusters"):
+        ReturnKmeans(0)
