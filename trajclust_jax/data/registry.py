@@ -39,7 +39,7 @@ def _expert_episodes(env_id: str, name: str, size: int, seed: int, **options: An
         lengths=concatenate("lengths"),
         terminated=concatenate("terminated"),
         final_observations=final_observations,
-        num_actions=getattr(env, "num_actions", 0),
+        num_actions=getattr(env.action_space(env.default_params), "n", 0),
     )
     return build_dataset(
         trajectories,
@@ -81,11 +81,13 @@ REGISTRY: dict[str, Entry] = {
     "takeball-permuted": _entry(
         "TakeballPermuted-v0", "balls permuted each episode: two equally good clusterings (paper, A.3)"
     ),
-    "extra": _entry("Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"),
-    "extra-vi": _entry("Extra-v0", "as extra, by value iteration (softmax)", experts="softmax"),
-    "extra-greedy": _entry("Extra-v0", "as extra, by value iteration (best action)", experts="greedy"),
-    "extrafixed": _entry("ExtraFixed-v0", "the experts of extra on one map", experts="ppo"),
-    "extrafixed-vi": _entry("ExtraFixed-v0", "as extrafixed, by value iteration (softmax)", experts="softmax"),
+    "extra": _entry(
+        "Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"
+    ),
+    "extra-vi": _entry("Extra-v0", "as extra, experts by value iteration (softmax)", experts="softmax"),
+    "extra-greedy": _entry("Extra-v0", "as extra, experts by value iteration (best action)", experts="greedy"),
+    "extrafixed": _entry("ExtraFixed-v0", "the three kinds of expert of extra, on one map", experts="ppo"),
+    "extrafixed-vi": _entry("ExtraFixed-v0", "as extrafixed, experts by value iteration (softmax)", experts="softmax"),
     "pathfollowing": _entry("Pathfollowing-v0", "3 ways of steering a ball to the goal, continuous"),
 }
 
