@@ -145,11 +145,13 @@ class ExtraFixed(GridWorld):
     """One random map for all episodes; a special cell's plane is cleared by its visit. 5 observation maps.
 
     `experts` names how they came about: by PPO ("ppo"), or from the exact action values of position and flags, noise
-    included, without the time limit: their softmax at TEMPERATURE ("softmax") or the best action ("greedy").
+    included, without the time limit: their softmax at TEMPERATURE ("softmax") or the best action ("greedy"). PPO
+    was trained on the default map; Extra's was on random ones.
     """
 
     num_object_maps = NUM_SPECIALS
     expert_names: ClassVar[tuple[str, ...]] = EXPERT_NAMES
+    weights = "extrafixed"  # of the PPO experts
 
     def __init__(self, experts: str = "ppo"):
         if experts not in EXPERT_KINDS:
@@ -210,7 +212,7 @@ class ExtraFixed(GridWorld):
         """`[3, 324, 5]` float32: each expert's log-probabilities in every state of this map, by `state_id`."""
         if self.kind == "ppo":
             inputs, actor = self.expert_context(state, params), ppo.actor_for(self)
-            return jax.vmap(lambda weights: actor.apply(weights, inputs).logits)(ppo.load_weights("extra"))
+            return jax.vmap(lambda weights: actor.apply(weights, inputs).logits)(ppo.load_weights(self.weights))
         walls, specials = self.walls(state, params), self.places(state, params)
         solve = lambda special: value_iteration(walls, params.goal, specials, params.noise, Rewards(special))
         values = jax.vmap(solve)(SPECIAL_REWARDS).reshape(len(SPECIAL_REWARDS), -1, self.num_actions)
@@ -247,6 +249,8 @@ class EnvParams(gridworld.EnvParams):
 
 class Extra(ExtraFixed):
     """A fresh random map each episode, kept in the state; else as ExtraFixed."""
+
+    weights = "extra"
 
     @property
     def default_params(self) -> EnvParams:

@@ -84,10 +84,10 @@ REGISTRY: dict[str, Entry] = {
     "extra": _entry(
         "Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"
     ),
-    "extra-vi": _entry("Extra-v0", "as extra, by value iteration (softmax)", experts="softmax"),
-    "extra-greedy": _entry("Extra-v0", "as extra, by value iteration (best action)", experts="greedy"),
-    "extrafixed": _entry("ExtraFixed-v0", "the experts of extra on one map", experts="ppo"),
-    "extrafixed-vi": _entry("ExtraFixed-v0", "as extrafixed, by value iteration (softmax)", experts="softmax"),
+    "extra-vi": _entry("Extra-v0", "as extra, experts by value iteration (softmax)", experts="softmax"),
+    "extra-greedy": _entry("Extra-v0", "as extra, experts by value iteration (best action)", experts="greedy"),
+    "extrafixed": _entry("ExtraFixed-v0", "the three kinds of expert of extra, on one map", experts="ppo"),
+    "extrafixed-vi": _entry("ExtraFixed-v0", "as extrafixed, experts by value iteration (softmax)", experts="softmax"),
     "pathfollowing": _entry("Pathfollowing-v0", "3 ways of steering a ball to the goal, continuous"),
 }
 
