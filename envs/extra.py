@@ -70,7 +70,7 @@ def random_layout(
     def attempt(carry):
         attempts, _ = carry
         drawn = jax.random.uniform(jax.random.fold_in(key_walls, attempts), walls.shape) < wall_share
-        return attempts + 1, jnp.isfinite(distances(ends | ~(walls | drawn), goal))
+        return attempts + 1, flood(ends | ~(walls | drawn), goal)
 
     rejected = lambda carry: ~accepted(carry[1]) & (carry[0] < MAX_ATTEMPTS)
     _, free = jax.lax.while_loop(rejected, attempt, (jnp.int32(0), jnp.zeros_like(walls)))
@@ -84,11 +84,29 @@ def random_layout(
     return Layout(~free, jnp.stack([chosen // GRID_SIZE, chosen % GRID_SIZE], axis=-1).astype(jnp.int32))
 
 
+def flood(free: jax.Array, source: jax.Array) -> jax.Array:
+    """`[9, 9]` bool: the free cells connected to `source [2]`. The border of `free` must be False.
+
+    A row of cells is the bits of one integer, which is five times faster than 81 numbers.
+    """
+    bits = 2 ** np.arange(GRID_SIZE, dtype=np.int32)
+    free, source = ((cells * bits).sum(-1) for cells in (free, cell_map(source)))  # [9] int32
+
+    def spread(carry):
+        reached, _ = carry
+        near = reached << 1 | reached >> 1 | jnp.roll(reached, 1) | jnp.roll(reached, -1)
+        return reached | near & free, reached
+
+    grows = lambda carry: jnp.any(carry[0] != carry[1])
+    reached, _ = jax.lax.while_loop(grows, spread, (source, jnp.zeros_like(source)))
+    return (reached[:, None] & bits) != 0
+
+
 def planning_inputs(walls: jax.Array, goal: jax.Array, specials: jax.Array) -> jax.Array:
     """`[324, 34]` float32: what the PPO experts see in each state of one map, by `state_id`.
 
     Shortest ways to the goal, to the special cells left and to the goal around them, and how each move changes
-    them: with raw maps as inputs, PPO does not come near the optimum in minutes.
+    them, so that small networks are enough.
     """
     free, marks = ~walls, jax.vmap(cell_map)(specials)
     to_goal, to_first, to_second = (distances(free, target) for target in (goal, *specials))

@@ -170,6 +170,15 @@ def test_distances_are_those_of_a_search(maps):
         np.testing.assert_array_equal(length, ways(free, special))
 
 
+def test_flood_reaches_what_a_search_reaches():
+    """On dense mazes, where the ways are long and many cells are cut off."""
+    free = np.random.default_rng(0).random((100, 9, 9)) < 0.6
+    free &= ~BORDER
+    free[:, 4, 4] = True
+    reached = jax.jit(jax.vmap(lambda x: extra.flood(x, jnp.array([4, 4]))))(jnp.asarray(free))
+    np.testing.assert_array_equal(reached, [np.isfinite(ways(x, (4, 4))) for x in free])
+
+
 # --- experts ---------------------------------------------------------------------------------------
 
 
@@ -269,7 +278,7 @@ def test_experts_do_what_their_rewards_ask(name, kind):
     assert avoids < ignores - 0.05
     assert avoids < 0.15
     if name == "ExtraFixed-v0":  # both are within reach; on random maps a detour may cost more than it pays
-        assert (visited[0] > 0.9).all()
+        assert (visited[0] > 0.8).all()
 
 
 def test_unknown_experts_are_refused():
