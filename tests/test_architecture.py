@@ -44,7 +44,7 @@ def test_data_flows_one_way(folder):
 
 def test_clustering_never_sees_labels():
     for path in _files("trajclust_jax/clustering"):
-        if path.name == "oracle.py":  # scores with the truth, by its purpose
+        if path.name in ("oracle.py", "cloning.py"):  # ceilings use the truth, by their purpose
             continue
         names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
         attributes = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
