@@ -34,6 +34,8 @@ from trajclust_jax.training import Info, Phase
 QUANTILES = (0.5, 0.9, 1.0)  # of the lengths: the horizons of the buckets
 _BUCKETS = 0x6275636B  # the key from which every run draws the bucket of a gradient step
 
+_may_be_zero = partial(dataclasses.field, metadata={"may_be_zero": True})
+
 
 class Batch(NamedTuple):
     """n trajectories, cropped to T steps."""
@@ -165,15 +167,23 @@ class _Autoencoder:
         latents = jnp.zeros((data.num_trajectories, self.latent_size))
         return self.begin(key, {"network": self.new_network(key_network, data)}, latents)
 
-    def autoencode(self, state: State, data: EncoderData, iteration: jax.Array) -> tuple[State, Info]:
-        """An iteration of the plain autoencoder."""
+    def autoencode(self, state: State, data: EncoderData, iteration: jax.Array, shrinkage: float) -> tuple[State, Info]:
+        """An iteration of the autoencoder without centres, `shrinkage * |z|^2` added to its loss."""
 
         def loss(params, batch, key):
             del key
-            reconstruction = self.reconstruction(params, self.encode(params, batch, data), batch, data)
-            return Loss(reconstruction, reconstruction)
+            latents = self.encode(params, batch, data)
+            reconstruction = self.reconstruction(params, latents, batch, data)
+            return Loss(reconstruction + shrinkage * (latents**2).sum(-1), reconstruction)
 
         return self.train(state, data, iteration, loss)
+
+    def centred(self, key: jax.Array, data: EncoderData, previous: State) -> tuple[State, Info]:
+        """Start of a phase with centres: the trained network, and the k-means centres of its latents."""
+        key, key_centres = jax.random.split(key)
+        latents = self.encode_all(previous.params, data)
+        centres, _ = kmeans(key_centres, latents, self.num_clusters)
+        return self.begin(key, {**previous.params, "centres": centres}, latents)
 
     # --- pieces ------------------------------------------------------------------------------------
 
@@ -279,32 +289,33 @@ class _Autoencoder:
         return state, info | self.found(state.params, state.latents, before)
 
 
-_may_be_zero = partial(dataclasses.field, metadata={"may_be_zero": True})
-
-
 @dataclasses.dataclass(frozen=True)
 class CAAE(_Autoencoder):
     """Centroid-Attracted Autoencoder: Eq. 4, a trajectory's cluster being its nearest code.
 
     The paper starts from a random codebook. Then all trajectories are soon attracted to one code, most often; so by
-    default the autoencoder is trained alone first and the codes start as the k-means centres of its latents.
+    default the autoencoder is trained first without codes, its latents attracted to the origin a little, and the codes
+    start as the k-means centres of these latents.
     """
 
     alpha: float = _may_be_zero(default=1.0)
     """Weight of the squared distance to the nearest code (B.6)."""
     regularisation: bool = _may_be_zero(default=True)
     """Codes closer than 1 repel each other (C.2.1)."""
-    warmup_iterations: int = _may_be_zero(default=8)
+    warmup_iterations: int = _may_be_zero(default=20)
     """Iterations without codes before k-means sets them; 0: the paper's plain version, random normal codes."""
-    iterations: int = 10
+    shrinkage: float = _may_be_zero(default=0.1)
+    """Weight of |z|^2 in the warm-up: what the decoder has no use for leaves the latent, and k-means finds the rest."""
+    iterations: int = 8
     """Iterations with codes."""
 
     def phases(self) -> tuple[Phase, ...]:
         """Warm-up and main; without a warm-up main alone."""
         if not self.warmup_iterations:
             return (Phase("main", self._plain, self._attract, self.iterations),)
-        warmup = Phase("warmup", self.fresh, self.autoencode, self.warmup_iterations, light_start=True)
-        return warmup, Phase("main", self._codes, self._attract, self.iterations)
+        autoencode = partial(self.autoencode, shrinkage=self.shrinkage)
+        warmup = Phase("warmup", self.fresh, autoencode, self.warmup_iterations, light_start=True)
+        return warmup, Phase("main", self.centred, self._attract, self.iterations)
 
     def result(self, state: State, data: EncoderData) -> Clustering:
         """The nearest code of each trajectory; the objective is minus Eq. 4, the posterior that of N(mu_j, I)."""
@@ -324,13 +335,6 @@ class CAAE(_Autoencoder):
         codes = jax.random.normal(key_codes, (self.num_clusters, self.latent_size))
         params = {**state.params, "centres": codes}
         return self.begin(state.key, params, self.encode_all(params, data))
-
-    def _codes(self, key: jax.Array, data: EncoderData, previous: State) -> tuple[State, Info]:
-        """The warm network, and the k-means centres of its latents as codes."""
-        key, key_codes = jax.random.split(key)
-        latents = self.encode_all(previous.params, data)
-        codes, _ = kmeans(key_codes, latents, self.num_clusters)
-        return self.begin(key, {**previous.params, "centres": codes}, latents)
 
     def _attract(self, state: State, data: EncoderData, iteration: jax.Array) -> tuple[State, Info]:
         return self.improve(state, data, iteration, partial(self._loss, data=data))
@@ -355,8 +359,10 @@ class DEC(_Autoencoder):
     pre-training of a stacked autoencoder is the trajectory autoencoder's here, their SGD Adam (B.6).
     """
 
-    pretrain_iterations: int = 10
+    pretrain_iterations: int = 20
     """Iterations of the autoencoder before k-means sets the centroids."""
+    shrinkage: float = _may_be_zero(default=0.0)
+    """Weight of |z|^2 in pre-training; Xie et al. have none."""
     iterations: int = 10
     """At most so many iterations of refinement."""
     tolerance: float = _may_be_zero(default=1e-3)
@@ -364,8 +370,9 @@ class DEC(_Autoencoder):
 
     def phases(self) -> tuple[Phase, ...]:
         """Pre-training and refinement."""
-        pretrain = Phase("pretrain", self.fresh, self.autoencode, self.pretrain_iterations, light_start=True)
-        return pretrain, Phase("refine", self._centroids, self._refine, self.iterations)
+        autoencode = partial(self.autoencode, shrinkage=self.shrinkage)
+        pretrain = Phase("pretrain", self.fresh, autoencode, self.pretrain_iterations, light_start=True)
+        return pretrain, Phase("refine", self.centred, self._refine, self.iterations)
 
     def result(self, state: State, data: EncoderData) -> Clustering:
         """The nearest centroid of each trajectory; objective minus KL(P || Q), posterior Q."""
@@ -377,13 +384,6 @@ class DEC(_Autoencoder):
             state.params,
             latents=state.latents,
         )
-
-    def _centroids(self, key: jax.Array, data: EncoderData, previous: State) -> tuple[State, Info]:
-        """The pre-trained network, and the k-means centres of its latents as centroids."""
-        key, key_centroids = jax.random.split(key)
-        latents = self.encode_all(previous.params, data)
-        centroids, _ = kmeans(key_centroids, latents, self.num_clusters)
-        return self.begin(key, {**previous.params, "centres": centroids}, latents)
 
     def _refine(self, state: State, data: EncoderData, iteration: jax.Array) -> tuple[State, Info]:
         target = _sharpened(self._soft(state.params, state.latents))[data.data.order]  # in order of length
@@ -421,7 +421,7 @@ class VAEKmeans(_Autoencoder):
 
     kl_weight: float = _may_be_zero(default=1.0)
     """Weight of KL(q(z | tau) || N(0, I)); 1 is the evidence lower bound."""
-    iterations: int = 18
+    iterations: int = 28
     """Iterations of training."""
 
     STOCHASTIC: ClassVar[bool] = True
@@ -429,7 +429,7 @@ class VAEKmeans(_Autoencoder):
     def phases(self) -> tuple[Phase, ...]:
         """Training and clustering."""
         train = Phase("train", self.fresh, self._train, self.iterations, light_start=True)
-        return train, Phase("cluster", self._cluster, None, 0)
+        return train, Phase("cluster", self.centred, None, 0)
 
     def result(self, state: State, data: EncoderData) -> Clustering:
         """The nearest k-means centre of each posterior mean; the objective is the evidence lower bound (one sample)."""
@@ -442,12 +442,6 @@ class VAEKmeans(_Autoencoder):
 
     def _train(self, state: State, data: EncoderData, iteration: jax.Array) -> tuple[State, Info]:
         return self.train(state, data, iteration, partial(self._loss, data=data))
-
-    def _cluster(self, key: jax.Array, data: EncoderData, previous: State) -> tuple[State, Info]:
-        key, key_centres = jax.random.split(key)
-        latents = self.encode_all(previous.params, data)
-        centres, _ = kmeans(key_centres, latents, self.num_clusters)
-        return self.begin(key, {**previous.params, "centres": centres}, latents)
 
     def _loss(self, params: dict[str, Any], batch: Batch, key: jax.Array, data: EncoderData) -> Loss:
         """Minus the evidence lower bound, the expectation by one reparametrised sample; the key is consumed."""
