@@ -79,7 +79,7 @@ class PPO:
     discount: float = 0.99
     trace: float = 0.95  # lambda of the generalised advantages
     clip: float = 0.2
-    entropy: float = 0.01
+    entropy: float = 0.01  # weight of the entropy bonus, falling to 0 as well
     value_weight: float = 0.5
     max_norm: float = 0.5  # of the gradient
     reward_scale: float = 0.1
@@ -155,7 +155,7 @@ def _train_one(env, env_params, config, index, key):
         batch = (seen, actions, log_probs, advantage, advantage + values, valid)
         return batch, rewards.sum() / config.reward_scale
 
-    def loss(params, batch):
+    def loss(params, batch, entropy):
         seen, actions, log_probs, advantage, targets, valid = batch
         mean = lambda x: jnp.where(valid, x, 0.0).sum() / jnp.maximum(valid.sum(), 1)
         centred = advantage - mean(advantage)
@@ -165,26 +165,29 @@ def _train_one(env, env_params, config, index, key):
         clipped = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
         gain = mean(jnp.minimum(ratio * advantage, clipped * advantage))  # Eq. 7
         error = mean((critic.apply(params["critic"], seen) - targets) ** 2)
-        return -gain + config.value_weight * error - config.entropy * mean(policy.entropy())
+        return -gain + config.value_weight * error - entropy * mean(policy.entropy())
 
-    def minibatch(carry, batch):
+    def minibatch(entropy, carry, batch):
         params, opt_state = carry
-        updates, opt_state = optimizer.update(jax.grad(loss)(params, batch), opt_state, params)
+        updates, opt_state = optimizer.update(jax.grad(loss)(params, batch, entropy), opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), None
 
-    def update(carry, key):
+    def update(carry, inputs):
+        number, key = inputs
         key_collect, key_shuffle = jax.random.split(key)
+        train_on = functools.partial(minibatch, config.entropy * (1 - number / config.updates))
         data, returns = jax.vmap(episode, (None, 0))(carry[0], jax.random.split(key_collect, config.episodes))
 
         def epoch(carry, key):
             order = jax.random.permutation(key, config.episodes).reshape(config.minibatches, -1)
-            return jax.lax.scan(minibatch, carry, jax.tree.map(lambda x: x[order], data))
+            return jax.lax.scan(train_on, carry, jax.tree.map(lambda x: x[order], data))
 
         carry, _ = jax.lax.scan(epoch, carry, jax.random.split(key_shuffle, config.epochs))
         return carry, returns.mean()
 
     carry = (params, optimizer.init(params))
-    (params, _), curve = jax.lax.scan(update, carry, jax.random.split(key, config.updates))
+    inputs = jnp.arange(config.updates), jax.random.split(key, config.updates)
+    (params, _), curve = jax.lax.scan(update, carry, inputs)
     return params["actor"], curve
 
 

@@ -11,7 +11,7 @@ from gymnax.environments.environment import Environment
 from jax.tree_util import Partial
 
 Policy = Callable[[jax.Array, Any, Any, Any], jax.Array]  # (key, observation, state, params) -> action
-BLOCK = 1024  # episodes that are collected, or whose observations are drawn, at a time
+BLOCK = 256  # episodes that are collected, or whose observations are drawn, at a time
 
 
 class Rollout(NamedTuple):

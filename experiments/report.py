@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.methods import CEILINGS, METHODS, ORACLE, method_entry
 from experiments.page import FULL_COLOUR, page, slug
-from experiments.papers.pgkmeans.common import markdown_table
+from experiments.papers.pgkmeans.common import markdown_table, on_gpu
 from experiments.runner import ORACLE_VERSION, Cell, build_method
 from experiments.tables import Table, get_table, table_names
 from trajclust_jax.data import REGISTRY
@@ -245,7 +245,7 @@ def _refused(planned: Sequence[Section]) -> Iterator[str]:
 
 def _not_on_a_gpu(planned: Sequence[Section]) -> Iterator[str]:
     filled = [section for section in planned if section.done]
-    elsewhere = [section.name for section in filled if not any(map(_on_gpu, section.done))]
+    elsewhere = [section.name for section in filled if not any(map(on_gpu, section.done))]
     if elsewhere or not filled:
         names = _plain_text("; ".join(elsewhere)) if len(elsewhere) < len(filled) else "every table"
         yield f"Not run on a GPU: {names}."
@@ -335,10 +335,6 @@ def _seconds(record: dict[str, Any]) -> tuple[float, float, float]:
 def _device(record: dict[str, Any]) -> str:
     device = record["environment"]["device"]
     return f"{device['count']} x {device['kind']} ({record['environment']['cpu_count']} cores)"
-
-
-def _on_gpu(record: dict[str, Any]) -> bool:
-    return record["environment"]["device"]["platform"] in ("gpu", "cuda", "rocm")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -90,12 +90,11 @@ def test_padding_and_dense_observations_change_nothing(random_data, dense):
     assert total_conflict(dense(trajectories), assignments) == expected
 
 
-@pytest.mark.parametrize("name", ["diagonal", "takeball"])
-def test_true_labels_of_deterministic_experts_have_no_conflict(name):
-    dataset = make(name, 12, 0)
+def test_true_labels_of_deterministic_experts_have_no_conflict():
+    dataset = make("diagonal", 30, 0)
     assert total_conflict(dataset.trajectories, dataset.labels) == 0
     shuffled = np.random.default_rng(0).permutation(dataset.labels)
-    assert total_conflict(dataset.trajectories, shuffled) == brute_force(dataset.trajectories, shuffled) > 0
+    assert total_conflict(dataset.trajectories, shuffled) > 0
 
 
 def test_bad_input_is_refused(random_data):

@@ -14,7 +14,7 @@ BALLS = [(1, 7), (3, 5), (5, 3), (7, 1)]
 NUM = 500
 CELLS = [(row, column) for row in range(1, 8) for column in range(1, 8)]
 
-ENVS = {name: environment() for name, environment in ENVIRONMENTS.items()}
+ENVS = {name: ENVIRONMENTS[name]() for name in ("Diagonal-v0", "Takeball-v0", "TakeballPermuted-v0")}
 EXPERTS = [(name, index) for name, env in ENVS.items() for index in range(len(env.experts))]
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from envs import ENVIRONMENTS, Takeball
-from envs.plotting import PALETTE, cells_from_observations, draw_state, draw_trajectories
+from envs.plotting import PALETTE, cells_from_observations, draw_paths, draw_state, draw_trajectories
 
 ENV = Takeball()
 PARAMS = ENV.default_params
@@ -52,7 +52,7 @@ def test_states_of_all_environments_are_drawn(name):
     assert has_color(image, PALETTE[0])  # the agent
     assert has_color(image, "#F0E442")  # the goal
     numbers = [text.get_text() for text in ax.texts]
-    assert numbers == (["1", "2", "3", "4"] if hasattr(env, "places") else [])
+    assert numbers == [str(number + 1) for number in range(getattr(env, "num_object_maps", 0))]
 
 
 def test_a_state_shows_where_things_are():
@@ -106,6 +106,40 @@ def test_groups_share_given_axes(episodes):
     figure = picture(episodes, ax=ax)
     assert figure is ax.figure
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one (n = 6)", "two (n = 6)"]
+
+
+@pytest.fixture(scope="module")
+def flights():
+    """Positions, lengths and groups: 3 paths to the right, then 2 up."""
+    way = np.linspace(-1, 1, 9)
+    right, up = np.stack([way, 0 * way], -1), np.stack([0 * way, way], -1)
+    return (
+        np.stack([right, right + 0.1, right - 0.1, up, up + 0.1]),
+        np.array([9, 8, 7, 9, 1]),
+        np.array([0] * 3 + [1] * 2),
+    )
+
+
+def test_paths_in_the_plane(flights):
+    positions, lengths, groups = flights
+    options = {"goal": (1, 1), "names": ["right", "up"]}
+    figure = draw_paths(positions, lengths, groups, **options)
+    assert [ax.get_title() for ax in figure.axes] == ["right (n = 3)", "up (n = 2)"]
+    image = pixels(figure)
+    left, right = np.array_split(image, 2, axis=1)
+    assert (has_color(left, PALETTE[0]), has_color(left, PALETTE[1])) == (True, False)
+    assert (has_color(right, PALETTE[0]), has_color(right, PALETTE[1])) == (False, True)
+    padded = np.where((np.arange(9) < lengths[:, None])[..., None], positions, np.nan)
+    np.testing.assert_array_equal(pixels(draw_paths(padded, lengths, groups, **options)), image)
+    with_paths = draw_paths(positions, lengths, groups, polylines=[[[0, 0], [0, 1], [1, 1]]], **options)
+    assert (pixels(with_paths) != image).any()
+    assert len(with_paths.axes[0].lines) == 1 + 1 + 3  # path, goal, starts
+    longer = draw_paths(positions, lengths, groups, final_positions=np.full((5, 2), -1.5), **options)
+    assert (pixels(longer) != image).any()
+    ax = Figure().add_subplot()
+    draw_paths(positions, lengths, groups, max_per_group=1, counts=[7, 8], ax=ax, **options)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["right (n = 7)", "up (n = 8)"]
+    assert len(ax.lines) == 1 + 2
 
 
 def test_edges():

@@ -58,7 +58,8 @@ def test_shapes_and_types(env, data):
     assert data.terminated.dtype == bool
     assert data.table.shape[1:] == env.observation_space(None).shape
     assert data.table.dtype == np.uint8
-    assert all(type(field) is np.ndarray for field in data)
+    assert all(type(field) is np.ndarray for field in data[:-1])
+    assert data.scenes == ()
 
 
 def test_equals_stepping_by_hand(env, params, data):
@@ -106,7 +107,7 @@ def test_experts_and_parameters_share_one_program(env, params, data):
     assert _collect._cache_size() == before
 
 
-@pytest.mark.parametrize("name", ENVS)
+@pytest.mark.parametrize("name", ["Diagonal-v0", "Takeball-v0", "TakeballPermuted-v0"])
 def test_state_codes_are_inverted(name):
     env = ENVS[name]
     num = 81 * (16 * len(env.permutations) if isinstance(env, Takeball) else 1)

@@ -4,8 +4,14 @@ import json
 import re
 
 import benchmark
+import numpy as np
 import pytest
+import train_gridworld_experts
 import update_readme
+from flax.traverse_util import flatten_dict
+
+from envs import ENVIRONMENTS
+from envs.ppo import load_weights
 
 README = (update_readme.ROOT / "README.md").read_text()
 
@@ -33,7 +39,7 @@ def test_the_benchmark_compares_equals(capsys):
         ["--size", "4", "--restarts", "1", "--clusters", "2", "--num-envs", "8", "--env-steps", "5", "--json"]
     )
     record = json.loads(capsys.readouterr().out)
-    assert len(record["rows"]) == 10
+    assert len(record["rows"]) == len(ENVIRONMENTS) + 7
     assert all(row["ours"] > 0 and row["reference"] > 0 and row["ratio"] > 0 for row in record["rows"])
     assert record["facts"]["e_step_largest_difference"] < 1e-4
     assert record["facts"]["m_step_largest_difference"] < 1e-5
@@ -56,3 +62,14 @@ def test_the_benchmarks_table_prints(capsys, monkeypatch):
 )
 def test_units(value, unit, text):
     assert benchmark.readable(value, unit) == text
+
+
+def test_experts_are_trained_and_written(tmp_path):
+    train_gridworld_experts.main(["--names", "pathfollowing", "--updates", "2", "--out", str(tmp_path)])
+    rows = (tmp_path / "pathfollowing.csv").read_text().splitlines()
+    assert rows[0] == "update,straight,up first,right first"
+    assert len(rows) == 3
+    with np.load(tmp_path / "pathfollowing.npz") as arrays:
+        shipped = load_weights("pathfollowing")["params"]
+        assert {name.removeprefix("params/") for name in arrays.files} == set(flatten_dict(shipped, sep="/"))
+        assert not np.array_equal(arrays["params/Dense_0/kernel"], shipped["Dense_0"]["kernel"])

@@ -17,7 +17,7 @@ TOLERANCE = 0.2
 e^0.2 = 1.2 for a trajectory on average: nothing that would decide about a trajectory's cluster."""
 AGREEMENT = 0.8
 """NMI from which two clusterings are the same solution; restarts that broke ties differently are above .9 on Diagonal,
-where one trajectory in eight fits several experts equally well."""
+where one trajectory in fifteen fits two experts equally well."""
 
 
 def restart_agreement(assignments: ArrayLike) -> np.ndarray:

@@ -15,8 +15,10 @@ out of training. Two criteria are read off the same runs, in nats a step, higher
   observation, but most observations are rare. It needs discrete actions over a codebook; the clusters that networks
   found are scored by tables all the same.
 
-The rule, for both: the K with the highest criterion. Both are about the K that the data supports: trajectories that
-several policies could have made belong to any, and experts that behave alike are one.
+The rules: the run with the highest `integrated`; of the runs whose `held_out` is within one standard error of the
+highest (Breiman et al., 1984; of the difference, over held-out trajectories), the one with fewest clusters. A run is
+counted by the clusters it uses: one for K = 7 that leaves two empty has found five. Either way it is the K that the
+data supports: trajectories that several policies could have made belong to any, and experts that behave alike are one.
 """
 
 import dataclasses
@@ -138,6 +140,7 @@ class Selection:
     counts: tuple[int, ...]  # G of them
     seeds: tuple[int, ...]
     held_out: np.ndarray  # log-likelihood of held-out trajectories and their clusters
+    held_out_error: np.ndarray  # the standard error of its difference to the highest; 0 there
     integrated: np.ndarray | None  # log-likelihood of all, policies integrated out; None where there is no codebook
     objective: np.ndarray  # J of Eq. 3 on the held-out trajectories
     train_objective: np.ndarray  # J on the others
@@ -147,8 +150,11 @@ class Selection:
     compile_seconds: float
 
     def chosen(self, criterion: Criterion = "held_out") -> np.ndarray:
-        """`[S]`: the K with the highest criterion."""
-        return np.array(self.counts)[getattr(self, criterion).argmax(1)]
+        """`[S]`: the fewest used clusters of a run whose criterion is highest, `held_out` up to one standard error."""
+        values = getattr(self, criterion)
+        error = self.held_out_error if criterion == "held_out" else 0.0
+        best = values >= values.max(1, keepdims=True) - error
+        return np.where(best, self.used_clusters, max(self.counts)).min(1)
 
     def to_dict(self) -> dict[str, Any]:
         """All but the clusterings, for a record."""
@@ -186,6 +192,7 @@ def select_num_clusters(
     score = _tabular_score(trajectories)
     rows = []
     for s in range(len(outcome.seeds)):
+        codes = []  # of each K, log-likelihoods of held-out trajectories and their clusters
         for g, k in enumerate(counts):
             assignments = result.clusterings.assignments[s, g]
             log_likelihoods = result.clusterings.log_likelihoods[s, g, :, :k].astype(np.float64)
@@ -193,15 +200,19 @@ def select_num_clusters(
             sizes = np.bincount(assignments[trained], minlength=k)
             log_shares = np.log((sizes + PRIOR) / (sizes.sum() + k * PRIOR))
             test, test_steps = log_likelihoods[~trained], lengths[~trained].sum()
+            codes.append((test + log_shares).max(1))
             rows.append(
                 {
-                    "held_out": (test + log_shares).max(1).sum() / test_steps,
+                    "held_out": codes[-1].sum() / test_steps,
                     "integrated": score(assignments, k) / lengths.sum() if score else np.nan,
                     "objective": test.max(1).sum() / test_steps,
                     "train_objective": log_likelihoods[trained].max(1).sum() / lengths[trained].sum(),
                     "used_clusters": len(np.unique(assignments)),
                 }
             )
+        behind = max(codes, key=np.sum) - codes  # [G, held out]
+        for row, difference in zip(rows[-len(counts) :], behind, strict=True):
+            row["held_out_error"] = difference.std() * np.sqrt(len(difference)) / test_steps
     table = {name: np.array([row[name] for row in rows]).reshape(-1, len(counts)) for name in rows[0]}
     if score is None:
         table["integrated"] = None

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -22,9 +22,15 @@ class Entry:
     build: Callable[[str, int, int], Dataset]
 
 
+@cache
+def _environment(env_id: str, **options: Any) -> Any:
+    """The environment, made once: every new object compiles its own programs."""
+    return envs.ENVIRONMENTS[env_id](**options)
+
+
 def _expert_episodes(env_id: str, name: str, size: int, seed: int, **options: Any) -> Dataset:
     """`size` episodes of each of the environment's experts, expert by expert; `options` choose the experts."""
-    env = envs.ENVIRONMENTS[env_id](**options)
+    env = _environment(env_id, **options)
     keys = jax.random.split(jax.random.key(seed), len(env.expert_names))
     parts = [envs.expert_rollout(env, index, key, size) for index, key in enumerate(keys)]
     observations, final_observations = _observations(env, parts)
@@ -39,7 +45,7 @@ def _expert_episodes(env_id: str, name: str, size: int, seed: int, **options: An
         lengths=concatenate("lengths"),
         terminated=concatenate("terminated"),
         final_observations=final_observations,
-        num_actions=getattr(env, "num_actions", 0),
+        num_actions=getattr(env.action_space(env.default_params), "n", 0),
     )
     return build_dataset(
         trajectories,
@@ -71,7 +77,7 @@ def _observations(env: Any, parts: list[envs.Rollout]) -> tuple[Observations, Ob
 
 def _entry(env_id: str, summary: str, **options: Any) -> Entry:
     """The experts of an environment; `options` are its constructor's."""
-    num_policies = len(envs.ENVIRONMENTS[env_id](**options).expert_names)
+    num_policies = len(_environment(env_id, **options).expert_names)
     return Entry(summary, env_id, num_policies, partial(_expert_episodes, env_id, **options))
 
 
@@ -84,10 +90,10 @@ REGISTRY: dict[str, Entry] = {
     "extra": _entry(
         "Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"
     ),
-    "extra-vi": _entry("Extra-v0", "as extra, by value iteration (softmax)", experts="softmax"),
-    "extra-greedy": _entry("Extra-v0", "as extra, by value iteration (best action)", experts="greedy"),
-    "extrafixed": _entry("ExtraFixed-v0", "the experts of extra on one map", experts="ppo"),
-    "extrafixed-vi": _entry("ExtraFixed-v0", "as extrafixed, by value iteration (softmax)", experts="softmax"),
+    "extra-vi": _entry("Extra-v0", "as extra, experts by value iteration (softmax)", experts="softmax"),
+    "extra-greedy": _entry("Extra-v0", "as extra, experts by value iteration (best action)", experts="greedy"),
+    "extrafixed": _entry("ExtraFixed-v0", "the three kinds of expert of extra, on one map", experts="ppo"),
+    "extrafixed-vi": _entry("ExtraFixed-v0", "as extrafixed, experts by value iteration (softmax)", experts="softmax"),
     "pathfollowing": _entry("Pathfollowing-v0", "3 ways of steering a ball to the goal, continuous"),
 }
 

@@ -210,6 +210,13 @@ def fingerprint(trajectories: Trajectories, labels: np.ndarray | None = None) ->
         digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
         digest.update(array.data if array.size else b"")
 
+    def add_steps(name, array):  # the bytes of `array[mask]`, without a copy of what may fill most of the memory
+        array = np.asarray(array)
+        digest.update(f"{name} {array.dtype.str} {(int(mask.sum()), *array.shape[2:])};".encode())
+        for start in range(0, len(array), 1024):
+            rows = slice(start, start + 1024)
+            digest.update(np.ascontiguousarray(array[rows][mask[rows]]))
+
     observations, final = trajectories.observations, trajectories.final_observations
     if isinstance(observations, Codebook):
         ids = np.concatenate([np.asarray(observations.ids)[mask], np.asarray(final.ids)])
@@ -218,7 +225,7 @@ def fingerprint(trajectories: Trajectories, labels: np.ndarray | None = None) ->
         add("table", np.asarray(observations.table)[ids[first[order]]])
         add("ids", np.argsort(order)[inverse].astype(np.int32))
     else:
-        add("observations", np.asarray(observations)[mask])
+        add_steps("observations", observations)
         add("final_observations", np.asarray(final))
     add("actions", np.asarray(trajectories.actions)[mask])
     add("rewards", np.asarray(trajectories.rewards)[mask])

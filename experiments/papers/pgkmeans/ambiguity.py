@@ -9,7 +9,6 @@ number. Restarts then end in groups of equally good, different solutions, and th
 import numpy as np
 
 from envs.plotting import PALETTE
-from experiments.methods import ORACLE
 from experiments.papers.pgkmeans import common
 from experiments.tables import Records, Table
 
@@ -19,7 +18,7 @@ def render(records: Records):
     grouped = common.by_cell(records)
     figure, axes = common.panels(grouped, 2.8)
     for ax, (dataset, methods) in zip(axes, grouped.items(), strict=True):
-        ceiling = methods[ORACLE][0]["scores"]["nmi"]
+        ceiling = common.oracle_nmi(methods)
         for color, (name, record) in zip(PALETTE, common.of_methods(methods), strict=False):
             if "ambiguity" not in record:
                 continue
@@ -59,7 +58,7 @@ def render(records: Records):
                 color=color,
                 label=common.method_title(name),
             )
-        ax.plot([0, 1], [0, 1], ":", color="gray", lw=1)
+        ax.plot([0, 1], [0, 1], ":", color="gray", lw=1, label="calibrated")
         ax.set(xlabel="confidence", xlim=(0, 1.03), ylim=(0, 1.03))
         ax.legend(fontsize=6)
     axes[0].set_ylabel("share that is right")

@@ -80,7 +80,9 @@ def render(records: Records):
     header += ["seconds (compile + run), all K and seeds"]
     notes = [
         *common.provenance_lines(records),
-        "- The rule: the K with the highest criterion. Tabular policies; each seed holds out its own fifth.",
+        "- The K chosen is the number of clusters that the chosen run uses: the run with the highest criterion; by the "
+        "held-out one, of those within one standard error of the highest the one that uses fewest.",
+        "- Tabular policies; each seed holds out its own fifth of the trajectories.",
     ]
     text = "# Choosing K without labels\n\n"
     return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", {"criteria": figure}

@@ -116,6 +116,11 @@ def published(dataset: str, method: str) -> tuple[float, float] | None:
     return None
 
 
+def oracle_nmi(methods: dict[str, list[dict[str, Any]]]) -> float:
+    """The oracle's NMI on one dataset; NaN where its record is missing."""
+    return methods[ORACLE][0]["scores"]["nmi"] if ORACLE in methods else float("nan")
+
+
 def of_methods(methods: dict[str, list[dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
     """The records of one dataset that have scores, with their methods' names: methods in order, then ceilings."""
     names = [name for name in (*METHODS, *CEILINGS) if name in methods]
@@ -147,9 +152,14 @@ def provenance_lines(records: Sequence[dict[str, Any]]) -> list[str]:
         f"{', '.join(map(str, seeds)) or 'no'} seeds.",
         f"- Device: {', '.join(devices) or 'none'}; jax {', '.join(versions) or '-'}.",
     ]
-    if not any(r["environment"]["device"]["platform"] in ("gpu", "tpu", "cuda", "rocm") for r in trained):
+    if not any(map(on_gpu, trained)):
         lines.append("- Not run on a GPU.")
     return lines
+
+
+def on_gpu(record: dict[str, Any]) -> bool:
+    """Whether a record was made on a GPU."""
+    return record["environment"]["device"]["platform"] in ("gpu", "cuda", "rocm")
 
 
 def spread(values: Sequence[float]) -> str:
@@ -197,7 +207,7 @@ def nmi_bars(grouped: dict[str, dict[str, list[dict[str, Any]]]]) -> Figure:
             paper = published(record["cell"]["dataset"], name)
             if paper is not None:
                 ax.plot(paper[0], position, "o", mfc="none", mec="black", ms=8, zorder=5)
-        ceiling = methods[ORACLE][0]["scores"]["nmi"]
+        ceiling = oracle_nmi(methods)
         ax.axvline(ceiling, color="black", linewidth=1, linestyle="--", zorder=1)
         ax.set_xlabel(f"NMI (oracle {ceiling:.3f})", fontsize=8)
         ax.set(xlim=(0, 1.05), ylim=(max(len(shown), 1) - 0.4, -0.6))

@@ -39,7 +39,7 @@ LINES = {"no merging": ":", "merged": "--", "final": "-"}
 
 
 def _point(record) -> tuple[int, dict[str, np.ndarray | None]]:
-    """Initial K, and NMI of single runs without merging, merged and in the end (polished), and of the best of 5."""
+    """Initial K, and NMI of single runs without merging, merged and in the end (polished), and of the best."""
     settings, best = record["cell"]["hyperparameters"], np.array(record["scores"]["nmi"])
     if "extra_clusters" not in settings:
         return settings["num_clusters"], {"no merging": best, "merged": None, "final": None, "best": None}
@@ -55,7 +55,8 @@ def render(records: Records):
     grouped = common.by_cell(records)
     figure, axes = common.panels(grouped, 3.4)
     for ax, (dataset, methods) in zip(axes, grouped.items(), strict=True):
-        ceiling = methods.pop(ORACLE)[0]["scores"]["nmi"]
+        ceiling = common.oracle_nmi(methods)
+        methods.pop(ORACLE, None)
         for color, (name, of_method) in zip(PALETTE, methods.items(), strict=False):
             points = sorted((_point(record) for record in of_method), key=lambda point: point[0])
             for k, columns in points:
@@ -81,11 +82,11 @@ def render(records: Records):
         "single run, no merging",
         "single run, merged",
         "single run, polished",
-        "best of 5",
+        "best of restarts",
     ]
     notes = [
         *common.provenance_lines(records),
-        "- Mean ± std; single runs over seeds and restarts, best of 5 over seeds. The first K of each task is k*.",
+        "- Mean ± std; single runs over seeds and restarts, the best over seeds. The first K of each task is k*.",
         "- The paper prints no GridWorld numbers here: a fall below 0.1 up to K = 3 k* is all it states.",
     ]
     text = "# PG-Kmeans paper, Figure 4 (GridWorld): NMI against initial K\n\n"

@@ -10,7 +10,7 @@ nobody could choose it without them.
 
 import numpy as np
 
-from experiments.methods import METHODS, ORACLE
+from experiments.methods import METHODS
 from experiments.papers.pgkmeans import common
 from experiments.tables import Records, Table
 from trajclust_jax.metrics import bootstrap_interval
@@ -52,7 +52,7 @@ def render(records: Records):
                         published[0],
                         (_interval(best) if len(best) else "too few seeds") + (" (by labels)" if name == "dec" else ""),
                         published[1],
-                        f"{methods[ORACLE][0]['scores']['nmi']:.3f}",
+                        f"{common.oracle_nmi(methods):.3f}",
                         f"{len(single)}, {len(best)} of {restarts}",
                     ]
                 )
@@ -65,7 +65,7 @@ def render(records: Records):
         ax.tick_params(axis="x", labelsize=6)
     axes[0].set_ylabel("NMI")
     header = ["task", "method", "single run, merged", "single run, final", "paper, single run"]
-    header += ["best of 5", "paper, best of 5", "oracle", "runs (single, best of)"]
+    header += ["best of restarts", "paper, best of 5", "oracle", "runs (single, best of)"]
     notes = [
         *common.provenance_lines(records),
         "- Ours and the paper's: mean with a 95% confidence interval (ours by bootstrap over runs, half its width).",

@@ -6,7 +6,6 @@ trajclust run pgkmeans/table5 --preset cpu
 import numpy as np
 
 from envs.plotting import PALETTE
-from experiments.methods import ORACLE
 from experiments.papers.pgkmeans import common
 from experiments.runner import Cell
 from experiments.tables import Preset, Records, Table
@@ -36,7 +35,7 @@ def render(records: Records):
     grouped = common.by_cell(records)
     figure, axes = common.panels(grouped, 2.6)
     for ax, (dataset, methods) in zip(axes, grouped.items(), strict=True):
-        found = {record["cell"]["hyperparameters"]["num_clusters"]: record for record in methods["caae"]}
+        found = {record["cell"]["hyperparameters"]["num_clusters"]: record for _, record in common.of_methods(methods)}
         paper = dict(zip(CODES, PUBLISHED[common.TASKS.get(dataset, dataset)], strict=True))
         for codes in CODES:
             if codes not in found:
@@ -63,7 +62,7 @@ def render(records: Records):
         )
         published = [(codes, value) for codes, value in paper.items() if value is not None]
         ax.plot(*zip(*published, strict=True), "s--", color="gray", mfc="none", label="published")
-        ceiling = methods[ORACLE][0]["scores"]["nmi"]
+        ceiling = common.oracle_nmi(methods)
         ax.axhline(ceiling, color="black", linewidth=1, linestyle=":", label=f"oracle {ceiling:.3f}")
         ax.set(xlabel="codes k", ylim=(0, 1.05), xticks=CODES)
         ax.legend(fontsize=6)
