@@ -196,7 +196,8 @@ def test_cluster_with_labels_scores_and_draws_the_grid(trajclust, tmp_path):
 
 
 def test_run_and_report(trajclust, tmp_path):
-    arguments = ("run", "pgkmeans/table1", "--preset", "smoke", "--methods", "pg_kmeans_tabular")
+    tasks = ("--datasets", "diagonal", "takeball")
+    arguments = ("run", "pgkmeans/table1", "--preset", "smoke", *tasks, "--methods", "pg_kmeans_tabular")
     code, out, err = trajclust(*arguments)
     assert code == 0, err
     assert "| Diagonal | PG-Kmeans, tabular |" in out
@@ -288,7 +289,7 @@ def test_bad_input_gives_one_line_and_leaves_nothing(trajclust, tmp_path, case):
         (("data", "info", "takeball:size=x"), "size"),
         (("run", "pgkmeans/table9"), "table9"),
         (("run", "pgkmeans/table1", "--preset", "huge"), "huge"),
-        (("run", "pgkmeans/table1", "--methods", "dec"), "dec"),
+        (("run", "pgkmeans/table1", "--methods", "kmeans"), "kmeans"),
         (("run", "pgkmeans/table1", "--datasets", "ant"), "ant"),
         (("run", "pgkmeans/table1", "--seeds", 0), "--seeds"),
         (("report",), "no records"),

@@ -106,7 +106,8 @@ def test_a_second_run_equals_the_first(tmp_path):
 
 def test_two_processes_compute_each_cell_once(tmp_path):
     """Both get the whole table; every cell was computed by one of them."""
-    command = ["-m", "experiments.cli", "run", "pgkmeans/table1", "--preset", "smoke", "--methods", "pg_kmeans_tabular"]
+    command = ["-m", "experiments.cli", "run", "pgkmeans/table1", "--preset", "smoke"]
+    command += ["--datasets", "diagonal", "takeball", "--methods", "pg_kmeans_tabular"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     processes = [
         subprocess.Popen(
