@@ -90,7 +90,7 @@ def environment() -> dict[str, Any]:
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
-        "cpu_count": os.cpu_count(),
+        "cpu_count": len(os.sched_getaffinity(0)),  # the cores that this process may use
         "python": platform.python_version(),
         "versions": {**versions, "trajclust_jax": __version__},
     }
