@@ -93,8 +93,8 @@ def draw_paths(
     lengths: ArrayLike,
     groups: ArrayLike,
     *,
-    goal: ArrayLike,
     names: Sequence[str],
+    goal: ArrayLike | None = None,
     polylines: ArrayLike = (),
     final_positions: ArrayLike | None = None,
     max_per_group: int = 40,
@@ -109,13 +109,17 @@ def draw_paths(
     Args:
         positions: `[N, T, 2]`, (x, y) at each step.
         lengths, groups, names, max_per_group, columns, counts, ax: as for `draw_trajectories`.
-        goal: `[2]`, (x, y).
+        goal: `[2]`, (x, y); without one the plane is shown as far as the trajectories go.
         polylines: `[P, C, 2]`, paths to mark, such as those that the experts are to follow.
         final_positions: `[N, 2]`, after the last step.
     """
-    goal, polylines = np.asarray(goal), np.asarray(polylines)
-    background = lambda ax, size: _draw_plane(ax, goal, polylines, size)
     paths = _paths(positions, lengths, final_positions)
+    if goal is None:
+        points = np.concatenate(paths)
+        background = lambda ax, size: ax.set(xlim=_span(points[:, 0]), ylim=_span(points[:, 1]))
+    else:
+        goal, polylines = np.asarray(goal), np.asarray(polylines)
+        background = lambda ax, size: _draw_plane(ax, goal, polylines, size)
     return _draw_groups(paths, groups, names, max_per_group, columns, counts, ax, background, _draw_curves)
 
 
@@ -190,6 +194,13 @@ def _draw_grid(ax: Axes, walls: np.ndarray, goal: np.ndarray, size: float) -> No
     ax.set(xlim=(0.1, width - 1.1), ylim=(height - 1.1, 0.1))
     ax.spines[:].set_visible(False)
     _draw_goal(ax, goal[1], goal[0], size)
+
+
+def _span(values: np.ndarray) -> tuple[float, float]:
+    """The range of an axis that shows them all."""
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def _draw_plane(ax: Axes, goal: np.ndarray, polylines: np.ndarray, size: float) -> None:

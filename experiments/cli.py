@@ -125,9 +125,10 @@ class Cluster:
     k: int
     """How many clusters to end with."""
     method: str = "pg_kmeans"
-    """pg_kmeans, with the policy class of --policy; caae, dec, vae_kmeans, return_kmeans."""
-    policy: Literal["tabular", "mlp", "gru"] | None = None
-    """pg_kmeans: a table, an MLP of the observation (default), or a GRU over the observations so far."""
+    """pg_kmeans, with the policy class of --policy; caae, dec, vae_kmeans, sorl, return_kmeans; see `trajclust list`."""
+    policy: Literal["tabular", "mlp", "gru", "planner"] | None = None
+    """pg_kmeans: a table, an MLP of the observation (default), a GRU over the observations so far, or a planner on the
+    observed map. sorl: all but the planner."""
     extra_clusters: int | None = None
     """pg_kmeans: clusters to start with beyond k; they are merged. 2 by default."""
     restarts: int | None = None
@@ -149,16 +150,16 @@ class Cluster:
         from experiments.progress import Progress
         from trajclust_jax.data import load
 
-        name = f"pg_kmeans_{self.policy or 'mlp'}" if self.method == "pg_kmeans" else self.method
+        name, policy = self.method, self.policy
+        if name == "pg_kmeans":  # one entry a policy class
+            name, policy = f"pg_kmeans_{policy or 'mlp'}", None
         if name not in METHODS:
             known = ["pg_kmeans", *(each for each in METHODS if not each.startswith("pg_kmeans"))]
             raise UsageError(f"unknown method {self.method!r}: choose one of {', '.join(known)}")
         settings = {"extra_clusters": self.extra_clusters, "restarts": self.restarts, "iterations": self.iterations}
-        settings = {option: value for option, value in settings.items() if value is not None}
-        allowed = METHODS[name].settings()
-        given = [*settings, *(["policy"] if self.policy else [])]
-        for option in given:
-            if option not in allowed:
+        settings = {option: value for option, value in {**settings, "policy": policy}.items() if value is not None}
+        for option in settings:
+            if option not in METHODS[name].settings():
                 raise UsageError(f"--{option.replace('_', '-')} is no setting of {self.method}")
         check_out(self.out)
         dataset = load(self.dataset)
@@ -171,6 +172,8 @@ class Cluster:
             print("against the labels: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["scores"].items()))
         if summary["oracle"] is not None:
             print("oracle, the ceiling: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["oracle"].items()))
+        if summary["ambiguity"] is not None:
+            print(summary["ambiguity"]["message"])
         for warning in summary["warnings"]:
             print(f"warning: {warning}")
         print(f"objective {summary['objective_per_step']:.4f} a step; files in {summary['out']}")

@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from envs.plotting import PALETTE, cells_from_observations, draw_trajectories
+from envs.plotting import PALETTE
 from experiments.methods import METHODS
-from experiments.papers.pgkmeans.common import new_figure
 from experiments.progress import Progress
-from experiments.report import save_figure
+from experiments.rendering import new_figure, save_figure
 from experiments.runner import tracked
+from experiments.scenes import clusters_figure
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.clustering import Clustering
+from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
 from trajclust_jax.clustering.return_kmeans import returns
@@ -147,6 +148,7 @@ def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit) -> dict[str
             }
             for k, member in enumerate(members)
         ],
+        "ambiguity": ambiguity(clustering) if len(clustering.restart_objectives) > 1 else None,
         "mean_confidence": float(_confidence(clustering).mean()),
         "health": health,
         "warnings": warnings,
@@ -185,9 +187,9 @@ def _write(folder: Path, dataset: Dataset, method: Any, clustering: Clustering, 
         model["observations"] = trajectories.observations.table
     save_tree(folder / "model", model)
     save_figure(overview(trajectories, clustering, outcome), folder / "overview.png")
-    grid = grid_figure(trajectories, assignments, clustering.posterior.shape[1])
-    if grid is not None:
-        save_figure(grid, folder / "trajectories.png")
+    drawn = clusters_figure(trajectories, assignments, clustering.posterior.shape[1])
+    if drawn is not None:
+        save_figure(drawn, folder / "trajectories.png")
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
@@ -249,26 +251,3 @@ def latents_figure(clustering: Clustering) -> Figure:
     ax.legend(fontsize=7, markerscale=3)
     ax.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def grid_figure(trajectories: Trajectories, assignments: np.ndarray, num_clusters: int) -> Figure | None:
-    """Trajectories in the grid, a panel a cluster, for observations that are grid-world maps; else None."""
-    shape = trajectories.observation_shape
-    if not (
-        isinstance(trajectories.observations, Codebook) and len(shape) == 3 and shape[:2] == (9, 9) and shape[2] >= 3
-    ):
-        return None
-    table = np.asarray(trajectories.observations.table)
-    if not np.isin(table, (0, 1)).all() or not (table[..., 1].sum((1, 2)) == 1).all():
-        return None
-    cells = cells_from_observations(table)
-    goal = np.stack(np.nonzero(table[0, :, :, 2]), axis=-1)
-    return draw_trajectories(
-        cells[np.asarray(trajectories.observations.ids)],
-        np.asarray(trajectories.lengths),
-        assignments,
-        walls=table[0, :, :, 0].astype(bool),
-        goal=goal[0] if len(goal) else (-1, -1),
-        names=[f"cluster {k + 1}" for k in range(num_clusters)],
-        final_cells=cells[np.asarray(trajectories.final_observations.ids)],
-    )

@@ -11,11 +11,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from experiments.methods import CEILINGS, METHODS, ORACLE, method_entry
 from experiments.page import FULL_COLOUR, page, slug
-from experiments.papers.pgkmeans.common import markdown_table, on_gpu
+from experiments.rendering import device_name, markdown_table, on_gpu, save_figure, write_text
 from experiments.runner import ORACLE_VERSION, Cell, build_method
 from experiments.tables import Table, get_table, table_names
 from trajclust_jax.data import REGISTRY
@@ -333,8 +332,7 @@ def _seconds(record: dict[str, Any]) -> tuple[float, float, float]:
 
 
 def _device(record: dict[str, Any]) -> str:
-    device = record["environment"]["device"]
-    return f"{device['count']} x {device['kind']} ({record['environment']['cpu_count']} cores)"
+    return device_name(record["environment"])
 
 
 def _counted(number: int, noun: str) -> str:
@@ -364,17 +362,3 @@ def scores_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         for index, seed in enumerate(cell["seeds"]):
             rows.append(base | {"seed": seed} | {name: values[index] for name, values in record["scores"].items()})
     return pd.DataFrame(rows)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

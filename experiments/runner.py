@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.methods import ORACLE, method_entry
 from experiments.progress import Progress
+from experiments.scenes import sample
 from trajclust_jax.clustering import Cloning, Clustering
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.cloning import LabelledCloning
@@ -32,7 +33,6 @@ from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import Event, fit
 
 ORACLE_VERSION = 1  # raise it when the oracle's results change
-SAMPLE = 40  # trajectories of each found cluster that a record keeps for drawing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Cell:
 
     dataset: str
     size: int  # trajectories a policy
-    method: str  # a name in METHODS, or "oracle"
+    method: str  # a name in METHODS, CEILINGS or SELECTIONS, or "oracle"
     seeds: tuple[int, ...]
     settings: tuple[tuple[str, Any], ...] = ()
     data_seed: int = 0
@@ -157,7 +157,7 @@ def _oracle_body(cell, id, dataset, results, described, track, tags, progress, g
     scores = oracle(dataset.labels, dataset.true_log_likelihoods)
     return {
         "scores": scores,
-        "sample": _sample(dataset, dataset.labels, list(dataset.spec.policy_names)),
+        "sample": sample(dataset, dataset.labels, list(dataset.spec.policy_names)),
         "timing": {"run_seconds": time.perf_counter() - began, "compile_seconds": 0.0},
     }
 
@@ -211,7 +211,7 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
         "warnings": [warnings for _, warnings in diagnoses],  # of each seed
         "num_steps": int(np.asarray(dataset.trajectories.lengths).sum()),
         "history": outcome.history,
-        "sample": _sample(dataset, assignments[0], names),
+        "sample": sample(dataset, assignments[0], names),
         "timing": {
             "run_seconds": outcome.run_seconds,
             "compile_seconds": outcome.compile_seconds,
@@ -274,29 +274,6 @@ def _ambiguity(dataset: Dataset, clustering: Clustering) -> dict[str, Any]:
 def tracked(event: Event) -> dict[str, np.ndarray]:
     """An event's metrics under names that keep phases apart."""
     return {f"{event.phase}/{name}": values for name, values in event.metrics.items()}
-
-
-def _sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """Up to SAMPLE grid paths of each group, the first ones in the dataset's order, for the figures."""
-    from envs.plotting import cells_from_observations
-
-    trajectories = dataset.trajectories
-    observations, final = trajectories.observations, trajectories.final_observations
-    continuous = trajectories.observation_shape == (2,)
-    if not continuous and not isinstance(observations, Codebook):
-        return {}  # maps of their own: nothing to lay over each other
-    if not continuous:
-        cells = cells_from_observations(np.asarray(observations.table)) @ [10, 1]  # two digits: row, column
-        observations, final = cells[np.asarray(observations.ids)], cells[np.asarray(final.ids)]
-    lengths, paths, members = np.asarray(trajectories.lengths), [], []
-    counts = np.bincount(groups, minlength=len(names))
-    for group in range(len(names)):
-        for n in np.flatnonzero(groups == group)[:SAMPLE]:
-            path = np.concatenate([np.asarray(observations)[n, : lengths[n]], np.asarray(final)[n][None]])
-            paths.append(path.astype(float).round(2).tolist() if continuous else path.tolist())
-            members.append(group)
-    described = {"names": names, "counts": counts.tolist(), "groups": members, "paths": paths}
-    return described | {"continuous": True} if continuous else described
 
 
 def default_results() -> str:

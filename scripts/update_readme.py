@@ -13,7 +13,8 @@ from pathlib import Path
 import tyro
 
 from experiments.papers.pgkmeans.common import stored_records
-from experiments.report import table_records, write_text
+from experiments.rendering import device_name, write_text
+from experiments.report import table_records
 from experiments.tables import get_table
 
 ROOT = Path(__file__).parents[1]
@@ -72,10 +73,8 @@ def benchmark(record: dict) -> str:
         f"- E-step by counts against the dense path: largest difference {facts['e_step_largest_difference']:.1e} nats; "
         f"M-step: {facts['m_step_largest_difference']:.1e} in the parameters.",
         f"- Peak memory of the whole benchmark: {facts['peak_memory_bytes'] / 2**30:.1f} GiB.",
-        f"- Device: {machine['device']['count']} x {machine['device']['kind']} ({machine['cpu_count']} cores), "
-        f"jax {machine['versions']['jax']}. Not run on a GPU."
-        if machine["device"]["platform"] == "cpu"
-        else f"- Device: {machine['device']['count']} x {machine['device']['kind']}, jax {machine['versions']['jax']}.",
+        f"- Device: {device_name(machine)}, jax {machine['versions']['jax']}."
+        + (" Not run on a GPU." if machine["device"]["platform"] == "cpu" else ""),
     ]
     return "\n".join(lines) + "\n"
 

@@ -192,7 +192,27 @@ def test_cluster_with_labels_scores_and_draws_the_grid(trajclust, tmp_path):
     assert code == 0
     assert "against the labels" in out
     assert "oracle, the ceiling" in out
+    assert "the answer" in out or "run more to compare" in out
+    summary = json.loads((tmp_path / "runs" / "d" / "summary.json").read_text())
+    assert summary["ambiguity"]["restarts"] == 5
     assert (tmp_path / "runs" / "d" / "trajectories.png").stat().st_size > 5000
+
+
+def test_cluster_draws_the_plane(trajclust, tmp_path):
+    arguments = ("pathfollowing:size=8", "--method", "sorl", "--k", 3, "--iterations", 1, "--out", "runs/p")
+    code, _, err = trajclust("cluster", *arguments)
+    assert code == 0, err
+    assert (tmp_path / "runs" / "p" / "trajectories.png").stat().st_size > 5000
+
+
+def test_policy_reaches_every_method_that_has_one(trajclust, tmp_path):
+    save_npz(make("diagonal", 8, 0), tmp_path / "d.npz")
+    for method, options in {"sorl": ["--iterations", 1], "pg_kmeans": ["--restarts", 1, "--iterations", 1]}.items():
+        arguments = ("--k", 2, "--method", method, "--policy", "tabular", *options, "--out", f"runs/{method}")
+        code, _, err = trajclust("cluster", "d.npz", *arguments)
+        assert code == 0, err
+        summary = json.loads((tmp_path / "runs" / method / "summary.json").read_text())
+        assert summary["hyperparameters"]["policy"] == "tabular"
 
 
 def test_run_and_report(trajclust, tmp_path):

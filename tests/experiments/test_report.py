@@ -10,6 +10,7 @@ from html_reader import read_sound
 from experiments import cli, report
 from experiments.methods import ORACLE
 from experiments.papers.pgkmeans import common
+from experiments.rendering import markdown_table, new_figure
 from experiments.runner import identity, load
 from experiments.tables import Preset, Table
 from trajclust_jax.records import Results
@@ -31,8 +32,8 @@ def cells(preset, datasets, methods, seeds):
 
 def render(records):
     rows = [[r["cell"]["dataset"], r["cell"]["method"], "+0.010"] for r in records if r["cell"]["method"] != ORACLE]
-    text = "# Odd <b> & *table*\n\n" + common.markdown_table(["task", "<method>", "difference"], rows)
-    figure = common.new_figure(1.0, 1.0)
+    text = "# Odd <b> & *table*\n\n" + markdown_table(["task", "<method>", "difference"], rows)
+    figure = new_figure(1.0, 1.0)
     figure.subplots().plot([0, 1])
     return text + "\n\n## More\n\nnotes\n", {"all <of> them-pg_kmeans_mlp": figure}
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from envs.plotting import PALETTE
 from experiments.papers.pgkmeans import common
+from experiments.rendering import document, provenance, spread
 from experiments.tables import Records, Table
 
 
@@ -31,12 +32,12 @@ def render(records: Records):
                     common.method_title(name),
                     ", ".join(f"{answer} {said.count(answer)}" for answer in dict.fromkeys(said)),
                     ", ".join(str(len(each["groups"])) for each in found),
-                    common.spread(agreement),
-                    common.spread(record["scores"]["nmi"]),
+                    spread(agreement),
+                    spread(record["scores"]["nmi"]),
                     f"{ceiling:.3f}",
-                    common.spread([each["mean_entropy"] for each in found]),
-                    common.spread([each["calibration"]["error"] for each in found]),
-                    common.spread([each["conflict_rate"] for each in found]) if "conflict_rate" in found[0] else "-",
+                    spread([each["mean_entropy"] for each in found]),
+                    spread([each["calibration"]["error"] for each in found]),
+                    spread([each["conflict_rate"] for each in found]) if "conflict_rate" in found[0] else "-",
                 ]
             )
             count = np.sum([each["calibration"]["count"] for each in found], axis=0)
@@ -66,11 +67,11 @@ def render(records: Records):
     header += ["mean NMI between restarts", "NMI", "oracle", "posterior entropy, 0 to 1", "calibration error"]
     header += ["conflicts within clusters, share of pairs"]
     notes = [
-        *common.provenance_lines(records),
-        "- All but NMI, oracle and calibration is found without labels. Conflicts: Eq. 12 as a share of pairs.",
+        *provenance(records),
+        "All but NMI, oracle and calibration is found without labels. Conflicts: Eq. 12 as a share of pairs.",
     ]
-    text = "# Ambiguity: is the answer unique?\n\n"
-    return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", {"calibration": figure}
+    title = "Ambiguity: is the answer unique?"
+    return document(title, header, rows, notes), {"calibration": figure}
 
 
 def _zero(values) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.plotting import PALETTE
 from experiments.papers.pgkmeans import common
+from experiments.rendering import document, provenance
 from experiments.runner import Cell
 from experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
@@ -79,13 +80,13 @@ def render(records: Records):
     header = ["task", "trajectories a policy", "criterion", "true k*", "chosen, by seed", "right", "NMI at k*"]
     header += ["seconds (compile + run), all K and seeds"]
     notes = [
-        *common.provenance_lines(records),
-        "- The K chosen is the number of clusters that the chosen run uses: the run with the highest criterion; by the "
+        *provenance(records),
+        "The K chosen is the number of clusters that the chosen run uses: the run with the highest criterion; by the "
         "held-out one, of those within one standard error of the highest the one that uses fewest.",
-        "- Tabular policies; each seed holds out its own fifth of the trajectories.",
+        "Tabular policies; each seed holds out its own fifth of the trajectories.",
     ]
-    text = "# Choosing K without labels\n\n"
-    return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", {"criteria": figure}
+    title = "Choosing K without labels"
+    return document(title, header, rows, notes), {"criteria": figure}
 
 
 TABLE = Table(

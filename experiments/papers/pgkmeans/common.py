@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-import envs
 import experiments
-from envs.plotting import PALETTE, draw_paths, draw_trajectories
+from envs.plotting import PALETTE
 from experiments.methods import CEILINGS, METHODS, ORACLE, method_entry
+from experiments.rendering import new_figure
 from experiments.runner import Cell
 from experiments.tables import Preset
-from trajclust_jax.data import REGISTRY
-from trajclust_jax.metrics import bootstrap_interval, mean_std
+from trajclust_jax.metrics import bootstrap_interval
 from trajclust_jax.records import Results
 
 TITLES = {
@@ -133,53 +131,6 @@ def last_of_phase(record: dict[str, Any], phase: str, name: str) -> np.ndarray |
     return np.array(entries[-1][name], float) if entries else None
 
 
-def provenance_lines(records: Sequence[dict[str, Any]]) -> list[str]:
-    """What a reader must know of the numbers: preset, data, seeds, device, versions."""
-    trained = [record for record in records if record["cell"]["method"] != ORACLE]
-    presets = sorted({record["preset"] for record in records})
-    sizes = sorted({record["cell"]["size"] for record in records})
-    seeds = sorted({len(record["cell"]["seeds"]) for record in trained})
-    devices = sorted(
-        {
-            f"{r['environment']['device']['count']} x {r['environment']['device']['kind']}"
-            f" ({r['environment']['cpu_count']} cores)"
-            for r in trained
-        }
-    )
-    versions = sorted({r["environment"]["versions"]["jax"] for r in trained})
-    lines = [
-        f"- Preset {', '.join(presets)}: {', '.join(f'{size:,}' for size in sizes)} trajectories a policy, "
-        f"{', '.join(map(str, seeds)) or 'no'} seeds.",
-        f"- Device: {', '.join(devices) or 'none'}; jax {', '.join(versions) or '-'}.",
-    ]
-    if not any(map(on_gpu, trained)):
-        lines.append("- Not run on a GPU.")
-    return lines
-
-
-def on_gpu(record: dict[str, Any]) -> bool:
-    """Whether a record was made on a GPU."""
-    return record["environment"]["device"]["platform"] in ("gpu", "cuda", "rocm")
-
-
-def spread(values: Sequence[float]) -> str:
-    """`mean ± std` over seeds; the mean alone for one seed."""
-    mean, std = mean_std(values)
-    return f"{mean:.3f} ± {std:.3f}" if len(values) > 1 else f"{mean:.3f}"
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-
-
-def new_figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def panels(grouped: dict[str, Any], width: float, height: float = 3.2) -> tuple[Figure, list[Axes]]:
     """A figure with one titled panel of `width` inches a dataset, side by side."""
     figure = new_figure(1.2 + width * len(grouped), height)
@@ -208,31 +159,10 @@ def nmi_bars(grouped: dict[str, dict[str, list[dict[str, Any]]]]) -> Figure:
             if paper is not None:
                 ax.plot(paper[0], position, "o", mfc="none", mec="black", ms=8, zorder=5)
         ceiling = oracle_nmi(methods)
-        ax.axvline(ceiling, color="black", linewidth=1, linestyle="--", zorder=1)
-        ax.set_xlabel(f"NMI (oracle {ceiling:.3f})", fontsize=8)
+        if np.isfinite(ceiling):
+            ax.axvline(ceiling, color="black", linewidth=1, linestyle="--", zorder=1)
+        ax.set_xlabel(f"NMI (oracle {ceiling:.3f})" if np.isfinite(ceiling) else "NMI", fontsize=8)
         ax.set(xlim=(0, 1.05), ylim=(max(len(shown), 1) - 0.4, -0.6))
         ax.set_yticks(range(len(shown)), [method_title(name) for name, _ in shown], fontsize=7)
     figure.suptitle("o: published    dashed: oracle    grey: cloned from true labels", fontsize=7)
     return figure
-
-
-def sample_figures(stem: str, record: dict[str, Any]) -> dict[str, Figure]:
-    """The record's sample of trajectories, one panel a found cluster (or true policy), by file stem.
-
-    Empty where a picture shows nothing: on maps that are fresh in every episode.
-    """
-    sample = record.get("sample")
-    if not sample:
-        return {}
-    env = envs.ENVIRONMENTS[REGISTRY[record["cell"]["dataset"]].environment]()
-    params, continuous = env.default_params, sample.get("continuous", False)
-    paths = np.zeros((len(sample["paths"]), max(map(len, sample["paths"])), 2))
-    for row, path in zip(paths, sample["paths"], strict=True):
-        row[: len(path)] = path if continuous else np.stack(np.divmod(path, 10), axis=-1)
-    lengths, groups = np.array([len(path) for path in sample["paths"]]), np.array(sample["groups"])
-    shared = {"names": sample["names"], "counts": sample["counts"]}
-    if continuous:
-        return {stem: draw_paths(paths, lengths, groups, goal=params.goal, polylines=env.polylines, **shared)}
-    places = getattr(params, "ball_places", getattr(params, "specials", None))
-    floor = {"walls": params.walls, "goal": params.goal, "places": places}
-    return {stem: draw_trajectories(paths.astype(int), lengths, groups, **floor, **shared)}

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from envs.plotting import PALETTE
 from experiments.papers.pgkmeans import common
+from experiments.rendering import document, provenance
 from experiments.tables import Records, Table
 
 
@@ -41,11 +42,11 @@ def render(records: Records):
     axes[0].set_ylabel("NMI")
     header = ["task", "rank correlation of final loss and NMI", "of all points", "seeds", "points"]
     notes = [
-        *common.provenance_lines(records),
-        "- Spearman's; -1: the lowest loss has the highest NMI. The paper only says: no significant correlation.",
+        *provenance(records),
+        "Spearman's; -1: the lowest loss has the highest NMI. The paper only says: no significant correlation.",
     ]
-    text = "# PG-Kmeans paper, Figure 3: CAAE's NMI against its loss\n\n"
-    return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", {"nmi-against-loss": figure}
+    title = "PG-Kmeans paper, Figure 3: CAAE's NMI against its loss"
+    return document(title, header, rows, notes), {"nmi-against-loss": figure}
 
 
 TABLE = Table(

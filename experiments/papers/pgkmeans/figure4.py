@@ -14,6 +14,7 @@ import numpy as np
 from envs.plotting import PALETTE
 from experiments.methods import ORACLE
 from experiments.papers.pgkmeans import common
+from experiments.rendering import document, provenance, spread
 from experiments.runner import Cell
 from experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
@@ -60,7 +61,7 @@ def render(records: Records):
         for color, (name, of_method) in zip(PALETTE, methods.items(), strict=False):
             points = sorted((_point(record) for record in of_method), key=lambda point: point[0])
             for k, columns in points:
-                cells = ["-" if values is None else common.spread(values) for values in columns.values()]
+                cells = ["-" if values is None else spread(values) for values in columns.values()]
                 rows.append([common.TITLES[dataset], common.method_title(name), str(k), *cells])
             for label, style in LINES.items():
                 values = [columns[label] for _, columns in points]
@@ -85,12 +86,12 @@ def render(records: Records):
         "best of restarts",
     ]
     notes = [
-        *common.provenance_lines(records),
-        "- Mean ± std; single runs over seeds and restarts, the best over seeds. The first K of each task is k*.",
-        "- The paper prints no GridWorld numbers here: a fall below 0.1 up to K = 3 k* is all it states.",
+        *provenance(records),
+        "Mean ± std; single runs over seeds and restarts, the best over seeds. The first K of each task is k*.",
+        "The paper prints no GridWorld numbers here: a fall below 0.1 up to K = 3 k* is all it states.",
     ]
-    text = "# PG-Kmeans paper, Figure 4 (GridWorld): NMI against initial K\n\n"
-    return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", {"nmi-against-k": figure}
+    title = "PG-Kmeans paper, Figure 4 (GridWorld): NMI against initial K"
+    return document(title, header, rows, notes), {"nmi-against-k": figure}
 
 
 TABLE = Table(

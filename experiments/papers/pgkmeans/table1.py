@@ -10,8 +10,14 @@ clusters, neither merged nor polished). The paper's policies see the whole obser
 Extra's random map is drawn once or for every episode: both are here. Run times stand in the table, from the records.
 """
 
+from typing import Any
+
+from matplotlib.figure import Figure
+
 from experiments.methods import CEILINGS, METHODS, ORACLE
 from experiments.papers.pgkmeans import common
+from experiments.rendering import document, provenance, spread
+from experiments.scenes import sample_figure
 from experiments.tables import Records, Table
 
 
@@ -22,7 +28,7 @@ def render(records: Records):
     for dataset, methods in grouped.items():
         ceiling = "-"
         for record in methods.get(ORACLE, []):
-            figures |= common.sample_figures(f"{dataset}-{ORACLE}", record)
+            figures |= _sample(dataset, ORACLE, record)
             ceiling = "{nmi:.3f} ({nmi_random_ties:.3f})".format(**record["scores"])
         for name in (*METHODS, *CEILINGS):
             reason = common.LEFT_OUT.get((dataset, name))
@@ -43,33 +49,38 @@ def render(records: Records):
                     [
                         common.TITLES[dataset],
                         common.method_title(name),
-                        common.spread(scores["nmi"]),
+                        spread(scores["nmi"]),
                         "{:.2f} ± {:.2f}".format(*paper) if paper else "-",
                         f"{mean - paper[0]:+.3f}" if paper else "",
                         ceiling,
-                        common.spread(scores["ari"]),
-                        common.spread(scores["accuracy"]),
-                        common.spread(scores["behavioural_kl"]) if "behavioural_kl" in scores else "",
+                        spread(scores["ari"]),
+                        spread(scores["accuracy"]),
+                        spread(scores["behavioural_kl"]) if "behavioural_kl" in scores else "",
                         f"{len(scores['nmi'])}" + (f" ({warned} warned)" if warned else ""),
                         f"{timing['data_seconds']:.0f} + {timing['compile_seconds']:.0f} + {timing['run_seconds']:.0f}",
                     ]
                 )
-                figures |= common.sample_figures(f"{dataset}-{name}", record)
+                figures |= _sample(dataset, name, record)
     header = ["task", "method", "NMI", "paper", "difference", "oracle (ties at random)", "adjusted Rand", "accuracy"]
     header += ["behavioural KL, nats a step", "seeds", "seconds, all seeds (data + compile + run)"]
     notes = [
-        *common.provenance_lines(records),
-        "- PG-Kmeans: best of 5 restarts by J; mean ± std over seeds. The paper has 20,000 trajectories a policy.",
-        "- Oracle: Bayes assignment under the true experts, ties to the first (random ties in brackets).",
-        *(f"- {'; '.join(places)}: {reason}." for reason, places in reasons.items()),
+        *provenance(records),
+        "PG-Kmeans: best of 5 restarts by J; mean ± std over seeds. The paper has 20,000 trajectories a policy.",
+        "Oracle: Bayes assignment under the true experts, ties to the first (random ties in brackets).",
+        *(f"{'; '.join(places)}: {reason}." for reason, places in reasons.items()),
     ]
     if any(name in methods for methods in grouped.values() for name in CEILINGS):
         notes.append(
-            "- Cloning from true labels is a ceiling for its policy class, not a method: each half of the trajectories "
+            "Cloning from true labels is a ceiling for its policy class, not a method: each half of the trajectories "
             "is classified by policies cloned from the other half with its labels."
         )
-    text = "# PG-Kmeans paper, Table 1 (GridWorld rows)\n\n"
-    return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", figures
+    title = "PG-Kmeans paper, Table 1 (GridWorld rows)"
+    return document(title, header, rows, notes), figures
+
+
+def _sample(dataset: str, name: str, record: dict[str, Any]) -> dict[str, Figure]:
+    """A picture of the record's trajectories, by file stem; none on maps that are fresh in every episode."""
+    return {f"{dataset}-{name}": sample_figure(record["sample"], dataset)} if record.get("sample") else {}
 
 
 TABLE = Table(

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.methods import METHODS
 from experiments.papers.pgkmeans import common
+from experiments.rendering import document, provenance
 from experiments.tables import Records, Table
 from trajclust_jax.metrics import bootstrap_interval
 
@@ -67,12 +68,12 @@ def render(records: Records):
     header = ["task", "method", "single run, merged", "single run, final", "paper, single run"]
     header += ["best of restarts", "paper, best of 5", "oracle", "runs (single, best of)"]
     notes = [
-        *common.provenance_lines(records),
-        "- Ours and the paper's: mean with a 95% confidence interval (ours by bootstrap over runs, half its width).",
-        "- PG-Kmeans' best is chosen by J. DEC's is chosen by the true labels, as in the paper: not a method, a bound.",
+        *provenance(records),
+        "Ours and the paper's: mean with a 95% confidence interval (ours by bootstrap over runs, half its width).",
+        "PG-Kmeans' best is chosen by J. DEC's is chosen by the true labels, as in the paper: not a method, a bound.",
     ]
-    text = "# PG-Kmeans paper, Table 3 (GridWorld rows): single run against best of 5\n\n"
-    return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", {"single-and-best": figure}
+    title = "PG-Kmeans paper, Table 3 (GridWorld rows): single run against best of 5"
+    return document(title, header, rows, notes), {"single-and-best": figure}
 
 
 def _interval(values: np.ndarray) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from envs.plotting import PALETTE
 from experiments.papers.pgkmeans import common
+from experiments.rendering import document, provenance, spread
 from experiments.runner import Cell
 from experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
@@ -47,10 +48,10 @@ def render(records: Records):
                 [
                     common.TITLES[dataset],
                     f"{codes}" + (" (k*)" if codes == REGISTRY[dataset].num_policies else ""),
-                    common.spread(scores["nmi"]),
+                    spread(scores["nmi"]),
                     "-" if published is None else f"{published:.2f}",
                     "" if published is None else f"{mean - published:+.3f}",
-                    common.spread(scores["ari"]),
+                    spread(scores["ari"]),
                     f"{np.mean(used):.1f}",
                     str(len(scores["nmi"])),
                 ]
@@ -68,9 +69,9 @@ def render(records: Records):
         ax.legend(fontsize=6)
     axes[0].set_ylabel("NMI")
     header = ["task", "k", "NMI", "paper", "difference", "adjusted Rand", "used codes", "seeds"]
-    notes = [*common.provenance_lines(records), "- Mean ± std over seeds; the paper gives means over 10 seeds."]
-    text = "# PG-Kmeans paper, Table 5 (GridWorld rows): CAAE against the number of codes\n\n"
-    return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", {"nmi-against-codes": figure}
+    notes = [*provenance(records), "Mean ± std over seeds; the paper gives means over 10 seeds."]
+    title = "PG-Kmeans paper, Table 5 (GridWorld rows): CAAE against the number of codes"
+    return document(title, header, rows, notes), {"nmi-against-codes": figure}
 
 
 TABLE = Table(

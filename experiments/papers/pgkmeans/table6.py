@@ -8,6 +8,7 @@ program; a seed's share is that time divided by their number.
 
 from experiments.methods import METHODS
 from experiments.papers.pgkmeans import common
+from experiments.rendering import document, provenance
 from experiments.tables import Records, Table
 
 PUBLISHED = {  # minutes
@@ -39,12 +40,12 @@ def render(records: Records):
     header = ["task", "method", "trajectories a policy", "seeds", "compile, s", "run, minutes", "minutes a seed"]
     header += ["paper, minutes a seed (A6000)", "device"]
     notes = [
-        *common.provenance_lines(records),
-        "- The paper's scale is 20,000 trajectories a policy; other sizes do not compare.",
-        "- Times are wall-clock, on a machine that other work may have shared.",
+        *provenance(records),
+        "The paper's scale is 20,000 trajectories a policy; other sizes do not compare.",
+        "Times are wall-clock, on a machine that other work may have shared.",
     ]
-    text = "# PG-Kmeans paper, Table 6 (GridWorld rows): running time\n\n"
-    return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", {}
+    title = "PG-Kmeans paper, Table 6 (GridWorld rows): running time"
+    return document(title, header, rows, notes), {}
 
 
 TABLE = Table(

@@ -9,6 +9,7 @@ autoencoder's latents. It shows what keeps codes apart and what does not.
 import numpy as np
 
 from experiments.papers.pgkmeans import common
+from experiments.rendering import document, provenance, spread
 from experiments.tables import Records, Table
 
 PUBLISHED = {  # NMI with and without regularisation
@@ -30,7 +31,7 @@ def render(records: Records):
                 [
                     common.TITLES[dataset],
                     common.method_title(name),
-                    common.spread(scores["nmi"]),
+                    spread(scores["nmi"]),
                     f"{paper:.2f}",
                     f"{np.mean(scores['nmi']) - paper:+.3f}",
                     f"{np.mean(used):.1f}",
@@ -39,11 +40,11 @@ def render(records: Records):
             )
     header = ["task", "method", "NMI", "paper", "difference", "used codes", "runs warned of"]
     notes = [
-        *common.provenance_lines(records),
-        "- Mean ± std over seeds. A run is warned of without labels: codes unused, or latents that do not spread.",
+        *provenance(records),
+        "Mean ± std over seeds. A run is warned of without labels: codes unused, or latents that do not spread.",
     ]
-    text = "# PG-Kmeans paper, Table 7 (GridWorld rows): CAAE's codebook regularisation\n\n"
-    return text + common.markdown_table(header, rows) + "\n\n" + "\n".join(notes) + "\n", {}
+    title = "PG-Kmeans paper, Table 7 (GridWorld rows): CAAE's codebook regularisation"
+    return document(title, header, rows, notes), {}
 
 
 TABLE = Table(

@@ -1,0 +1,76 @@
+"""What tables, reports and figures share: Markdown, provenance, figures without global state, files written whole."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from trajclust_jax.metrics import mean_std
+
+
+def document(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    """A table's Markdown: its title, itself, and what a reader must know, a line each."""
+    return f"# {title}\n\n{markdown_table(header, rows)}\n\n" + "".join(f"- {note}\n" for note in notes)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def spread(values: Sequence[float]) -> str:
+    """`mean ± std` over seeds; the mean alone for one seed."""
+    mean, std = mean_std(values)
+    return f"{mean:.3f} ± {std:.3f}" if len(values) > 1 else f"{mean:.3f}"
+
+
+def provenance(records: Sequence[dict[str, Any]]) -> list[str]:
+    """What a reader must know of the numbers: preset, data, seeds, device, versions."""
+    trained = [record for record in records if record["cell"].get("seeds")]
+    presets = sorted({record["preset"] for record in records})
+    sizes = sorted({record["cell"]["size"] for record in records})
+    seeds = sorted({len(record["cell"]["seeds"]) for record in trained})
+    devices = sorted({device_name(record["environment"]) for record in trained})
+    versions = sorted({record["environment"]["versions"]["jax"] for record in trained})
+    notes = [
+        f"Preset {', '.join(presets)}: {', '.join(f'{size:,}' for size in sizes)} trajectories a policy, "
+        f"{', '.join(map(str, seeds)) or 'no'} seeds.",
+        f"Device: {', '.join(devices) or 'none'}; jax {', '.join(versions) or '-'}.",
+    ]
+    return notes if any(map(on_gpu, trained)) else [*notes, "Not run on a GPU."]
+
+
+def device_name(environment: dict[str, Any]) -> str:
+    """The machine of a record or a benchmark, in words."""
+    device = environment["device"]
+    return f"{device['count']} x {device['kind']} ({environment['cpu_count']} cores)"
+
+
+def on_gpu(record: dict[str, Any]) -> bool:
+    """Whether a record was made on a GPU."""
+    return record["environment"]["device"]["platform"] in ("gpu", "cuda", "rocm")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(temporary, format="png")
+    os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,89 @@
+"""Trajectories where they happened: what a record keeps of them for drawing, and the pictures."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+import envs
+from envs.pathfollowing import GOAL, PATHS
+from envs.plotting import cells_from_observations, draw_paths, draw_trajectories
+from trajclust_jax.data import REGISTRY, Codebook, Dataset, Trajectories
+
+SAMPLE = 40  # trajectories of each group that a record keeps
+
+
+def positions(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray] | None:
+    """Places `[N, T, 2]` at each step and `[N, 2]` after the last one: cells (row, column), or points (x, y).
+
+    None where a picture would show nothing: observations are neither points of a plane nor maps that trajectories
+    share.
+    """
+    observations, final = trajectories.observations, trajectories.final_observations
+    if isinstance(observations, Codebook):
+        if not _are_maps(np.asarray(observations.table)):
+            return None
+        cells = cells_from_observations(observations.table)
+        return cells[np.asarray(observations.ids)], cells[np.asarray(final.ids)]
+    if trajectories.observation_shape == (2,) and not trajectories.discrete:
+        return np.asarray(observations), np.asarray(final)
+    return None
+
+
+def _are_maps(table: np.ndarray) -> bool:
+    """Whether observations are grid-world maps `[U, 9, 9, >= 3]`: walls, one agent, goal."""
+    grid = table.ndim == 4 and table.shape[1:3] == (9, 9) and table.shape[3] >= 3
+    return grid and np.isin(table, (0, 1)).all() and (table[..., 1].sum((1, 2)) == 1).all()
+
+
+def sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """Up to SAMPLE paths of each group, the first ones in the dataset's order; empty where there is no picture."""
+    trajectories = dataset.trajectories
+    places = positions(trajectories)
+    if places is None:
+        return {}
+    continuous = not trajectories.discrete
+    if not continuous:  # two digits: row, column
+        places = [place @ [10, 1] for place in places]
+    steps, final = places
+    lengths, paths, members = np.asarray(trajectories.lengths), [], []
+    for group in range(len(names)):
+        for n in np.flatnonzero(groups == group)[:SAMPLE]:
+            path = np.concatenate([steps[n, : lengths[n]], final[n][None]])
+            paths.append(path.astype(float).round(2).tolist() if continuous else path.tolist())
+            members.append(group)
+    counts = np.bincount(groups, minlength=len(names))
+    described = {"names": names, "counts": counts.tolist(), "groups": members, "paths": paths}
+    return described | {"continuous": True} if continuous else described
+
+
+def sample_figure(sample: dict[str, Any], dataset: str) -> Figure:
+    """A record's sample in the environment of its registered dataset, one panel a found cluster (or true policy)."""
+    paths = np.zeros((len(sample["paths"]), max(map(len, sample["paths"])), 2))
+    for row, path in zip(paths, sample["paths"], strict=True):
+        row[: len(path)] = path if sample.get("continuous") else np.stack(np.divmod(path, 10), axis=-1)
+    lengths, groups = np.array([len(path) for path in sample["paths"]]), np.array(sample["groups"])
+    shared = {"names": sample["names"], "counts": sample["counts"]}
+    if sample.get("continuous"):
+        return draw_paths(paths, lengths, groups, goal=GOAL, polylines=PATHS, **shared)
+    params = envs.ENVIRONMENTS[REGISTRY[dataset].environment]().default_params
+    places = getattr(params, "ball_places", getattr(params, "specials", None))
+    floor = {"walls": params.walls, "goal": params.goal, "places": places}
+    return draw_trajectories(paths.astype(int), lengths, groups, **floor, **shared)
+
+
+def clusters_figure(trajectories: Trajectories, assignments: ArrayLike, num_clusters: int) -> Figure | None:
+    """A user's trajectories, one panel a cluster; None where `positions` has none."""
+    places = positions(trajectories)
+    if places is None:
+        return None
+    steps, final = places
+    shared = {"names": [f"cluster {k + 1}" for k in range(num_clusters)]}
+    lengths = np.asarray(trajectories.lengths)
+    if not trajectories.discrete:
+        return draw_paths(steps, lengths, assignments, final_positions=final, **shared)
+    first = np.asarray(trajectories.observations.table)[0]
+    goal = np.argwhere(first[..., 2])
+    floor = {"walls": first[..., 0].astype(bool), "goal": goal[0] if len(goal) else (-1, -1)}
+    return draw_trajectories(steps, lengths, assignments, final_cells=final, **floor, **shared)
