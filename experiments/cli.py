@@ -125,7 +125,8 @@ class Cluster:
     k: int
     """How many clusters to end with."""
     method: str = "pg_kmeans"
-    """pg_kmeans, with the policy class of --policy; caae, dec, vae_kmeans, sorl, return_kmeans; see `trajclust list`."""
+    """pg_kmeans, with the policy class of --policy; caae, dec, vae_kmeans, sorl, return_kmeans and what else
+    `trajclust list` shows."""
     policy: Literal["tabular", "mlp", "gru", "planner"] | None = None
     """pg_kmeans: a table, an MLP of the observation (default), a GRU over the observations so far, or a planner on the
     observed map. sorl: all but the planner."""

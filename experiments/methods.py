@@ -65,17 +65,13 @@ CEILINGS: dict[str, MethodEntry] = {
 }
 
 
-def _selection(counts: tuple[int, ...] = tuple(range(2, 10)), **settings: Any) -> PGKmeansRange:
-    return PGKmeansRange.default(max(counts), settings.pop("policy", "tabular"), counts=counts, **settings)
-
-
 # Runs over a range of K, which give no clustering but a choice.
 SELECTIONS: dict[str, MethodEntry] = {
     "choose_k": MethodEntry(
         "Choice of K",
         "PG-Kmeans for a range of K, scored without labels",
         PGKmeansRange,
-        lambda num_clusters, **settings: _selection(**settings),
+        lambda num_clusters, counts=tuple(range(2, 10)), **settings: PGKmeansRange.over(counts, **settings),
     ),
 }
 

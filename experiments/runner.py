@@ -225,19 +225,9 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
 
 def _selection_body(method, cell, id, dataset, results, progress, guard) -> dict[str, Any]:
     """The criteria of every K, and for the reader the scores of the clusterings behind them."""
-    settings = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    for name in ("num_clusters", "counts", "held_out", "policy"):
-        settings.pop(name)
     with progress.task(cell.title) as show:
         selection = select_num_clusters(
-            dataset.trajectories,
-            method.counts,
-            cell.seeds,
-            policy=method.policy,
-            held_out=method.held_out,
-            settings=settings,
-            callbacks=[guard, show],
-            checkpoint_dir=results.work(id),
+            method, dataset.trajectories, cell.seeds, callbacks=[guard, show], checkpoint_dir=results.work(id)
         )
     return {
         "scores": batch_scores(dataset.labels, selection.clusterings.assignments),

@@ -25,7 +25,10 @@ from rich.progress import track
 from rich.table import Table
 
 import envs
+from experiments.rendering import device_name
+from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
+from trajclust_jax.clustering.trajectory_autoencoder import EncoderData
 from trajclust_jax.data import Trajectories, dense, make
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.records import environment
@@ -210,6 +213,45 @@ def mlp_flops(rows: int, inputs: int, actions: int, backward: bool) -> float:
     return float(sum(2 * rows * a * b * n for (a, b), n in zip(layers, passes, strict=True)))
 
 
+def autoencoder_flops(data: EncoderData, batch_size: int, latent_size: int, numbers: range) -> float:
+    """Floating-point operations of CAAE's gradient steps `numbers` of one seed on a codebook (B.5's layers).
+
+    A product of [m, a] and [a, b] counts 2 m a b, once forward and twice backward; once where no gradient in its input
+    is needed.
+    """
+    rows, inputs = data.data.table.shape
+    actions, total = data.data.action_size, 0
+    drawn = jax.vmap(data.draw_bucket)(jnp.asarray(numbers))
+    for bucket in np.asarray(drawn):
+        steps = batch_size * data.buckets[bucket].horizon
+        first = 2 * rows * inputs * 128  # encoder's and decoder's, of the codebook's observations
+        features = min(rows * actions, steps) * (128 * 128 + 128 * 192)
+        encoder = steps * (64 * 192 + 64 * 128 + 128 * 32 + 2 * 16) + batch_size * 16 * latent_size
+        decoder = steps * (128 * 32 + 32 * 32 + 32 * actions) + batch_size * latent_size * 128
+        total += 2 * first + 3 * (features + encoder + decoder)
+    return 2.0 * total
+
+
+def autoencoder_rows(trajectories: Trajectories, config: Benchmark, matmul: str, peak: float) -> list[Row]:
+    """CAAE's gradient steps of one seed beside a matmul's rate, and of ten seeds beside ten lone runs."""
+    method, num_seeds = CAAE(config.clusters, steps=20), 10
+    data = jax.device_put(method.prepare(trajectories, num_seeds))
+    warmup = method.phases()[0]
+    seeds = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
+    states, _ = jax.jit(jax.vmap(lambda key: warmup.start(key, data, None)))(seeds)
+    one = lambda state: warmup.step(state, data, jnp.int32(0))
+    lone = [jax.tree.map(lambda x, s=s: x[s], states) for s in range(num_seeds)]
+    ours = timed(one, lone[0], repeats=config.repeats)
+    flops = autoencoder_flops(data, method.batch_size, method.latent_size, range(method.steps))
+    rows = [rate_row("CAAE, a seed's gradient steps, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
+
+    single = jax.jit(one).lower(lone[0]).compile()
+    ours = timed(jax.vmap(one), states, repeats=config.repeats)
+    seconds, _ = best_of(lambda: [single(state) for state in lone], config.repeats)
+    name = f"CAAE, a gradient step of {num_seeds} seeds vmapped"
+    return [*rows, row(name, ours, "Python loop over seeds", seconds / method.steps, per=method.steps)]
+
+
 def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
     """All rows, and facts of the run."""
     rows, facts = [], {}
@@ -287,9 +329,10 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
         ours = measure(m_step(history, data, 2), members, assignments)
         reference = measure(m_step(history, raw_data, 2), members, raw_assignments).seconds / 2
         yield [row("M-step, GRU, a gradient step", ours, features, reference, per=2)]
+        yield autoencoder_rows(coded, config, matmul, peak)
 
     console = Console(stderr=True)
-    for stage in track(stages(), description="timing", total=8, console=console, disable=not console.is_terminal):
+    for stage in track(stages(), description="timing", total=9, console=console, disable=not console.is_terminal):
         rows += stage
     facts["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
@@ -332,10 +375,7 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(table)
     for name, value in facts.items():
         console.print(f"{name.replace('_', ' ')}: {value:.4g}")
-    device = machine["device"]
-    console.print(
-        f"device: {device['count']} x {device['kind']}, {machine['cpu_count']} cores, jax {machine['versions']['jax']}"
-    )
+    console.print(f"device: {device_name(machine)}, jax {machine['versions']['jax']}")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from trajclust_jax.clustering.policies import (
     TabularPolicy,
     TransitionPolicy,
     input_transform,
-    policy_for,
     sorted_by_cluster,
 )
+from trajclust_jax.clustering.policy_mixture import policy_for
 from trajclust_jax.data import Trajectories
 from trajclust_jax.networks import ensemblize, member_keys
 
@@ -252,7 +252,7 @@ def test_the_policy_class_follows_the_data(random_data, dense):
     assert isinstance(policy_for("gru", raw), HistoryPolicy)
     assert isinstance(policy_for("tabular", coded), TabularPolicy)
     with pytest.raises(ValueError, match="tabular"):
-        policy_for("tabular", raw)
+        policy_for("tabular", raw).check(raw)
 
 
 @pytest.mark.parametrize("cls", [CountedPolicy, HistoryPolicy, TransitionPolicy])

@@ -23,7 +23,7 @@ QUICK = {"restarts": 2, "iterations": 12, "polish_iterations": 0}
 @pytest.mark.parametrize("num_policies", [1, 3])
 def test_the_number_of_policies_is_found(conflict, num_policies):
     trajectories, _ = conflict(k=num_policies, n=80)
-    selection = select_num_clusters(trajectories, range(1, 6), 2)
+    selection = select_num_clusters(PGKmeansRange.over(range(1, 6)), trajectories, 2)
     for criterion in ("held_out", "integrated"):
         np.testing.assert_array_equal(selection.chosen(criterion), [num_policies, num_policies])
     assert selection.held_out.shape == selection.integrated.shape == selection.objective.shape == (2, 5)
@@ -34,15 +34,16 @@ def test_the_number_of_policies_is_found(conflict, num_policies):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "num_policies"), [("diagonal", 5), ("takeball", 4)])
 def test_gridworlds(name, num_policies):
-    selection = select_num_clusters(make(name, 1000, 0).trajectories, range(2, num_policies + 4), 5)
+    selection = select_num_clusters(PGKmeansRange.over(range(2, num_policies + 4)), make(name, 1000, 0).trajectories, 5)
     for criterion in ("held_out", "integrated"):
         assert (selection.chosen(criterion) == num_policies).sum() >= 4
 
 
 def test_criteria_equal_numpy(conflict):
     trajectories, _ = conflict(k=2, n=24, seed=1)
-    selection = select_num_clusters(trajectories, (2, 4), 1, held_out=0.25, settings=QUICK)
-    trained = fit(PGKmeansRange.default(4, "tabular", counts=(2, 4), held_out=0.25, **QUICK), trajectories, 1)
+    method = PGKmeansRange.over((2, 4), held_out=0.25, **QUICK)
+    selection = select_num_clusters(method, trajectories, 1)
+    trained = fit(method, trajectories, 1)
     trained = np.asarray(trained.result.trained[0])
     lengths = trajectories.lengths
     assert (~trained).sum() == 6
@@ -97,7 +98,7 @@ def test_the_integrated_likelihood_is_that_of_predicting_one_step_after_the_othe
 
 def test_held_out_trajectories_influence_nothing_but_their_own_scores(conflict):
     trajectories, _ = conflict(k=2, n=24)
-    method = PGKmeansRange.default(4, "tabular", counts=(2, 4), held_out=0.25, **QUICK)
+    method = PGKmeansRange.over((2, 4), held_out=0.25, **QUICK)
     first = jax.tree.map(lambda x: np.asarray(x[0]), fit(method, trajectories, 1).result)
     actions = np.where(first.trained[:, None], trajectories.actions, (trajectories.actions + 1) % 3)
     second = fit(method, trajectories.replace(actions=actions), 1).result
@@ -113,7 +114,7 @@ def test_networks_on_dense_observations(conflict, dense):
     """Minibatches of the training part alone; there is no table to integrate over."""
     trajectories, _ = conflict(k=2, n=40)
     settings = {**QUICK, "restarts": 3, "extra_clusters": 0, "iterations": 8, "policy_settings": (("batch_size", 64),)}
-    selection = select_num_clusters(dense(trajectories), (1, 2), 1, policy="mlp", settings=settings)
+    selection = select_num_clusters(PGKmeansRange.over((1, 2), "mlp", **settings), dense(trajectories), 1)
     assert selection.chosen() == [2]
     assert selection.integrated is None
     assert set(selection.to_dict()["chosen"]) == {"held_out"}
@@ -124,4 +125,4 @@ def test_bad_input_is_refused(conflict):
         with pytest.raises(ValueError, match=r"counts is|must be"):
             PGKmeansRange.default(2, "tabular", **{"counts": (1, 2), **bad})
     with pytest.raises(ValueError, match="at least 2"):
-        select_num_clusters(conflict(n=1)[0], (1,), 1)
+        select_num_clusters(PGKmeansRange.over((1,)), conflict(n=1)[0], 1)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.policies import Chunks, Inputs, Member, NetworkPolicy, input_transform, policy_for
-from trajclust_jax.clustering.policy_mixture import PolicyKind, Prepared
+from trajclust_jax.clustering.policies import Chunks, Inputs, Member, input_transform
+from trajclust_jax.clustering.policy_mixture import PolicyKind, Prepared, policy_for
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.networks import ensemblize, member_keys
@@ -52,9 +52,7 @@ class Cloning:
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError if the policy class does not fit this data."""
-        policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
-        if isinstance(policies, NetworkPolicy):
-            policies.check(trajectories)
+        policy_for(self.policy, trajectories, **dict(self.policy_settings)).check(trajectories)
 
     def labelled(self, labels: np.ndarray) -> "LabelledCloning":
         """The measurement on trajectories with these labels `[N]`."""
@@ -102,16 +100,14 @@ class LabelledCloning:
         members = ensemblize(lambda key: prepared.policies.init(key, data), 2)(
             member_keys(key_members, 3, num_clusters)
         )
-        half = jax.random.bernoulli(key_half, shape=(data.num_trajectories,)).astype(jnp.int32)
-        half = jnp.zeros(data.num_slots, jnp.int32).at[: data.num_trajectories].set(half[data.order])
+        half = data.slots(jax.random.bernoulli(key_half, shape=(data.num_trajectories,)).astype(jnp.int32))
         scores = jnp.zeros((2, data.num_slots, num_clusters))
         state = State(members, half, jnp.float32(-jnp.inf), scores, jnp.bool_(False), key)
         return state, self._info(state, prepared)
 
     def _step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         data, policies, num_clusters = prepared.data, prepared.policies, self.settings.num_clusters
-        labels = jnp.asarray(self.labels)[data.order]
-        labels = jnp.zeros(data.num_slots, jnp.int32).at[: data.num_trajectories].set(labels)
+        labels = data.slots(jnp.asarray(self.labels))
         nobody = num_clusters  # a cluster that is not trained
         given = jnp.stack([labels, *(jnp.where(state.half == half, nobody, labels) for half in (0, 1))])
         keys = member_keys(jax.random.fold_in(state.key, iteration), 3)

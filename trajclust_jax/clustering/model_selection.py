@@ -67,6 +67,12 @@ class PGKmeansRange(PGKmeans):
     held_out: float = 0.2
     """The share of trajectories that no policy is trained on."""
 
+    @classmethod
+    def over(cls, counts: Sequence[int], policy: PolicyKind = "tabular", **overrides: Any) -> "PGKmeansRange":
+        """The settings that work for a policy class, for these numbers of clusters."""
+        counts = tuple(int(k) for k in counts)
+        return cls.default(max(counts), policy, counts=counts, **overrides)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.counts or list(self.counts) != sorted(set(self.counts)) or self.counts[0] < 1:
@@ -130,7 +136,7 @@ class PGKmeansRange(PGKmeans):
         data = prepared.data
         held_out = jax.random.permutation(key, data.num_trajectories)[: self.num_held_out(data.num_trajectories)]
         trained = jnp.ones(data.num_trajectories, bool).at[held_out].set(False)
-        return jnp.zeros(data.num_slots, bool).at[: data.num_trajectories].set(trained[data.order])
+        return data.slots(trained)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,29 +170,18 @@ class Selection:
 
 
 def select_num_clusters(
-    trajectories: Trajectories,
-    counts: Sequence[int],
-    seeds: Sequence[int] | int = 5,
-    *,
-    policy: PolicyKind = "tabular",
-    held_out: float = 0.2,
-    settings: dict[str, Any] | None = None,
-    **fit_settings: Any,
+    method: PGKmeansRange, trajectories: Trajectories, seeds: Sequence[int] | int = 5, **fit_settings: Any
 ) -> Selection:
     """Runs PG-Kmeans for every number of clusters and scores the runs without labels.
 
     Args:
+        method: the numbers of clusters to try, the share to hold out, and PG-Kmeans' settings.
         trajectories: the data.
-        counts: the K to try, increasing.
         seeds: the seeds, or their number; each has its own split.
-        policy: policy class of all runs.
-        held_out: share of trajectories to hold out.
-        settings: of PG-Kmeans, over `PGKmeans.default`.
         fit_settings: of `training.fit`: callbacks, checkpoints.
     """
-    counts = tuple(int(k) for k in counts)
-    settings = {**(settings or {}), "counts": counts, "held_out": held_out}
-    outcome = fit(PGKmeansRange.default(max(counts), policy, **settings), trajectories, seeds, **fit_settings)
+    counts = method.counts
+    outcome = fit(method, trajectories, seeds, **fit_settings)
     result = jax.tree.map(np.asarray, outcome.result)
     lengths = np.asarray(trajectories.lengths)
     score = _tabular_score(trajectories)

@@ -17,15 +17,12 @@ from trajclust_jax.clustering.policies import (
     Chunks,
     Member,
     MixtureData,
-    NetworkPolicy,
     StepValue,
-    draw,
-    is_hard,
+    TrajectoryPolicy,
     prepare,
-    sorted_by_cluster,
 )
 from trajclust_jax.data import Codebook, Trajectories
-from trajclust_jax.networks import MOVES, Planner, ensemblize, member_keys
+from trajclust_jax.networks import MOVES, Planner, ensemblize
 
 
 @struct.dataclass
@@ -39,32 +36,43 @@ class PlanningData(MixtureData):
     kernel: jax.Array  # [A, 4] float32: how often each action moved up, down, left, right
 
 
-def split_maps(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Takes grid observations apart: maps `[U, P, H, W]`, slots' rows `[N, J]`, slot and cell `[N, T]` of each step.
-
-    The agent is the one plane of `[H, W, C]` that has a single 1 in every observation and changes within episodes.
+def agent_plane(trajectories: Trajectories) -> int:
+    """The plane of grid observations `[H, W, C]` that has a single 1 in every one and changes within episodes.
 
     Raises:
         ValueError: observations that are no such grids.
     """
-    observations, mask = trajectories.observations, np.asarray(trajectories.mask)
     shape = trajectories.observation_shape
     if len(shape) != 3 or not trajectories.discrete:
         raise ValueError("a planning policy needs maps [H, W, planes] as observations and discrete actions")
-    coded = isinstance(observations, Codebook)
-    flat = np.asarray(observations.table) if coded else np.asarray(observations)[mask]
-    rows = np.asarray(observations.ids)[mask] if coded else np.arange(len(flat))
-    within = np.diff(np.nonzero(mask)[0], prepend=-1) == 0  # steps that follow another of their trajectory
-    agent = None
+    flat, rows = _observed(trajectories)
+    within = np.diff(np.nonzero(np.asarray(trajectories.mask))[0], prepend=-1) == 0  # steps that follow another one
     for plane in range(shape[-1]):
         cells = flat[..., plane].reshape(len(flat), -1)
-        if ((cells == 0) | (cells == 1)).all() and (cells.sum(1) == 1).all():
-            cell = cells.argmax(1)
-            moves = np.diff(cell[rows], prepend=0)[within]
-            if agent is None and moves.any():
-                agent, cell_of_row = plane, cell
-    if agent is None:
-        raise ValueError("a planning policy needs a plane that marks the agent's cell: exactly one 1, which moves")
+        single = ((cells == 0) | (cells == 1)).all() and (cells.sum(1) == 1).all()
+        if single and np.diff(cells.argmax(1)[rows], prepend=0)[within].any():
+            return plane
+    raise ValueError("a planning policy needs a plane that marks the agent's cell: exactly one 1, which moves")
+
+
+def _observed(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
+    """Observations `[U, H, W, C]`, and the row of every real step, trajectory by trajectory."""
+    observations, mask = trajectories.observations, np.asarray(trajectories.mask)
+    if isinstance(observations, Codebook):
+        return np.asarray(observations.table), np.asarray(observations.ids)[mask]
+    flat = np.asarray(observations)[mask]
+    return flat, np.arange(len(flat))
+
+
+def split_maps(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Takes grid observations apart: maps `[U, P, H, W]`, slots' rows `[N, J]`, slot and cell `[N, T]` of each step.
+
+    Raises:
+        ValueError: see `agent_plane`.
+    """
+    agent, mask = agent_plane(trajectories), np.asarray(trajectories.mask)
+    flat, rows = _observed(trajectories)
+    cell_of_row = flat[..., agent].reshape(len(flat), -1).argmax(1)
     rest = np.ascontiguousarray(np.delete(flat, agent, axis=-1).transpose(0, 3, 1, 2).astype(np.uint8))
     keys = rest.reshape(len(rest), -1).view(np.dtype((np.void, rest[0].size)))[:, 0]
     _, first, map_of_row = np.unique(keys, return_index=True, return_inverse=True)
@@ -98,11 +106,10 @@ def move_frequencies(trajectories: Trajectories, cells: np.ndarray, width: int) 
 
 
 @dataclasses.dataclass(frozen=True)
-class PlanningPolicy(NetworkPolicy):
+class PlanningPolicy(TrajectoryPolicy):
     """A `Planner` for each cluster: Markov, its gradients from minibatches of its own cluster's trajectories."""
 
     learning_rate: float = 1e-2
-    batch_size: int = 32  # trajectories a cluster and gradient step
     layers: int = 3
     sweeps: int = 20
     hidden: int = 16
@@ -113,7 +120,7 @@ class PlanningPolicy(NetworkPolicy):
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError for observations that `split_maps` can't take apart."""
-        split_maps(trajectories)
+        agent_plane(trajectories)
 
     def prepare(self, trajectories: Trajectories, num_members: int) -> PlanningData:
         """Maps, slots and places; see `PlanningData`."""
@@ -136,40 +143,20 @@ class PlanningPolicy(NetworkPolicy):
         params = self.planner.init(key, jnp.zeros((1, *data.table.shape[1:]), jnp.uint8), data.kernel)
         return Member(params, self.optimizer.init(params))
 
-    def log_probs(self, params: Any, rows: jax.Array, places: jax.Array, actions: jax.Array, data: PlanningData):
+    def log_probs(self, params: Any, positions: jax.Array, data: PlanningData) -> jax.Array:
+        """See `TrajectoryPolicy`."""
+        chunks = data.chunks
+        rows = chunks.inputs.reshape(data.num_slots, -1)[positions]
+        places, actions = data.steps(chunks.ids)[positions], data.steps(chunks.actions)[positions]
+        return self.on_maps(params, rows, places, actions, data)
+
+    def on_maps(self, params: Any, rows: jax.Array, places: jax.Array, actions: jax.Array, data: PlanningData):
         """`[n, T]` log-probabilities of actions on the trajectories' maps `rows [n, J]`, at their `places [n, T]`."""
         num, slots = rows.shape
         logits = self.planner.apply(params, data.table[rows.reshape(-1)], data.kernel)  # [A, HW, n * J]
         size = logits.shape[1]
         column = jnp.arange(num)[:, None] * slots + places // size
         return logits[actions, places % size, column]
-
-    def fit(
-        self, members: Member, assignments: jax.Array, data: PlanningData, key: jax.Array, num_steps: jax.Array
-    ) -> Member:
-        """`num_steps` Adam steps of K members, each on trajectories drawn from its own cluster."""
-        num_clusters = jax.tree.leaves(members)[0].shape[0]
-        order, first, sizes = sorted_by_cluster(assignments, num_clusters, data.lengths)
-        flat = lambda x: x.reshape(data.num_slots, *x.shape[2:])
-        rows, places, actions = flat(data.chunks.inputs), flat(data.chunks.ids), flat(data.chunks.actions)
-        weights = None if is_hard(assignments) else assignments.T  # [K, N']
-
-        def step(i, members):
-            def one(member, key, first, size, weight):
-                n = order[jnp.minimum(draw(key, (self.batch_size,), first, size), data.num_slots - 1)]
-                mask = jnp.arange(places.shape[1]) < data.lengths[n][:, None]
-
-                def loss(params):
-                    log_probs = self.log_probs(params, rows[n], places[n], actions[n], data)
-                    log_probs = log_probs if weight is None else weight[n][:, None] * log_probs
-                    return -jnp.where(mask, log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)
-
-                return self.update(loss, member, size > 0)
-
-            keys = member_keys(jax.random.fold_in(key, i), num_clusters)
-            return ensemblize(one, 1)(members, keys, first, sizes, weights)
-
-        return jax.lax.fori_loop(0, num_steps, step, members)
 
     def scorer(
         self, params: Any, data: PlanningData, of: StepValue = lambda log_prob: log_prob
@@ -180,7 +167,7 @@ class PlanningPolicy(NetworkPolicy):
             mask = jnp.arange(chunk.ids.shape[1]) < chunk.lengths[:, None]
 
             def member(params):
-                log_probs = self.log_probs(params, chunk.inputs, chunk.ids, chunk.actions, data)
+                log_probs = self.on_maps(params, chunk.inputs, chunk.ids, chunk.actions, data)
                 return jnp.where(mask, of(log_probs), 0).sum(1)
 
             return ensemblize(member, 2)(params)

@@ -8,6 +8,9 @@ Three classes share one interface, so that the EM loop in `policy_mixture` is wr
 - `TransitionPolicy`: any other Markov policy, trained on minibatches of its own cluster's transitions.
 - `HistoryPolicy`: a GRU over the observations so far, trained on minibatches of its cluster's trajectories.
 
+`planning.PlanningPolicy` is one more, for maps.
+
+    check(trajectories)                               ValueError for data that the class can't model
     prepare(trajectories, num_members) -> data        host-side, once
     init(key, data) -> Member                         one member, unbatched
     fit(members, assignments, data, key, num_steps)   M-step of one restart's K members
@@ -21,6 +24,7 @@ Trajectories are held in order of length, in C chunks of n, so that the memory o
 `memory_budget`, not by N. Counted and history policies run a chunk to its own longest trajectory.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from functools import cached_property
@@ -92,9 +96,23 @@ class MixtureData:
     def lengths(self) -> jax.Array:  # [N'] int32
         return self.chunks.lengths.reshape(-1)
 
+    def slots(self, values: jax.Array) -> jax.Array:
+        """Values `[N, ...]` in the dataset's order as `[N', ...]` in order of length, 0 for fillers."""
+        empty = jnp.zeros((self.num_slots, *values.shape[1:]), values.dtype)
+        return empty.at[: self.num_trajectories].set(values[self.order])
+
+    def steps(self, values: jax.Array) -> jax.Array:
+        """Values of steps `[C, n, T, ...]` as `[N', H, ...]`: of every trajectory, its first H = `horizon` steps."""
+        return values.reshape(self.num_slots, *values.shape[2:])[:, : self.horizon]
+
     def observed(self, source: jax.Array) -> Observations:
         """Inputs of steps: `source` itself `[n, T, D]`, or as rows `[n, T]` of the codebook."""
         return source if self.table is None else Codebook(self.table, source)
+
+
+def is_countable(trajectories: Trajectories) -> bool:
+    """Whether (observation, action) pairs can be counted: discrete actions over a codebook."""
+    return trajectories.discrete and isinstance(trajectories.observations, Codebook)
 
 
 def is_hard(assignments: jax.Array) -> bool:
@@ -233,6 +251,11 @@ class NetworkPolicy:
 
 class _Counted:
     """The E-step and the statistics that tables and networks over (observation, action) counts share."""
+
+    def check(self, trajectories: Trajectories) -> None:
+        """Raises ValueError for dense observations or continuous actions."""
+        if not is_countable(trajectories):
+            raise ValueError("a tabular policy needs discrete actions and repeated observations: use 'mlp' or 'gru'")
 
     def prepare(self, trajectories: Trajectories, num_members: int) -> MixtureData:
         data = prepare(trajectories, 8 * num_members, self.memory_budget)
@@ -435,10 +458,49 @@ class TransitionPolicy(NetworkPolicy):
 
 
 @dataclasses.dataclass(frozen=True)
-class HistoryPolicy(NetworkPolicy):
-    """A GRU over the observations so far. What depends on one observation is computed on the codebook."""
+class TrajectoryPolicy(NetworkPolicy, abc.ABC):
+    """What policies share that train on whole trajectories: the M-step. They give `log_probs`."""
 
     batch_size: int = 32  # trajectories a cluster and gradient step
+
+    @abc.abstractmethod
+    def log_probs(self, params: Any, positions: jax.Array, data: MixtureData) -> jax.Array:
+        """`[n, H]`: log-probability of every action of the trajectories at `positions [n]`, their first H steps."""
+
+    def fit(
+        self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
+    ) -> Member:
+        """`num_steps` Adam steps of K members, each on trajectories (their first H steps) of its own cluster.
+
+        The loss is the sum over the batch's steps divided by their number: long trajectories count more, as
+        in Eq. 3.
+        """
+        num_clusters = jax.tree.leaves(members)[0].shape[0]
+        order, first, sizes = sorted_by_cluster(assignments, num_clusters, data.lengths)
+        weights = None if is_hard(assignments) else assignments.T  # [K, N']
+
+        def step(i, members):
+            def one(member, key, first, size, weight):
+                n = order[jnp.minimum(draw(key, (self.batch_size,), first, size), data.num_slots - 1)]
+                mask = jnp.arange(data.horizon) < data.lengths[n][:, None]
+
+                def loss(params):
+                    log_probs = self.log_probs(params, n, data)
+                    log_probs = log_probs if weight is None else weight[n][:, None] * log_probs
+                    return -jnp.where(mask, log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)
+
+                return self.update(loss, member, size > 0)
+
+            keys = member_keys(jax.random.fold_in(key, i), num_clusters)
+            return ensemblize(one, 1)(members, keys, first, sizes, weights)
+
+        return jax.lax.fori_loop(0, num_steps, step, members)
+
+
+@dataclasses.dataclass(frozen=True)
+class HistoryPolicy(TrajectoryPolicy):
+    """A GRU over the observations so far. What depends on one observation is computed on the codebook."""
+
     horizon_quantile: float = 0.98  # gradient steps see a trajectory's first H steps, H this quantile of the lengths
 
     recurrent = True
@@ -452,40 +514,13 @@ class HistoryPolicy(NetworkPolicy):
         horizon = int(np.quantile(np.asarray(trajectories.lengths), self.horizon_quantile, method="higher"))
         return data.replace(horizon=horizon)
 
-    def fit(
-        self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
-    ) -> Member:
-        """`num_steps` Adam steps of K members, each on trajectories (their first H steps) of its own cluster.
-
-        The loss is the sum over the batch's steps divided by their number: long trajectories count more, as
-        in Eq. 3.
-        """
-        num_clusters = jax.tree.leaves(members)[0].shape[0]
-        lengths, chunks, network = data.lengths, data.chunks, self.network(data)
-        order, first, sizes = sorted_by_cluster(assignments, num_clusters, lengths)
-        weights = None if is_hard(assignments) else assignments.T  # [K, N']
-        first_steps = lambda x: x.reshape(data.num_slots, *x.shape[2:])[:, : data.horizon]
-        actions = first_steps(chunks.actions)
-        source = first_steps(chunks.inputs if data.table is None else chunks.ids)
-
-        def step(i, members):
-            def one(member, key, first, size, weight):
-                n = order[jnp.minimum(draw(key, (self.batch_size,), first, size), data.num_slots - 1)]
-                mask = jnp.arange(source.shape[1]) < lengths[n][:, None]
-
-                def loss(params):
-                    gates = apply(lambda x: network.apply(params, x, method="embed"), data.observed(source[n]))
-                    along = lambda gates, actions: network.apply(params, gates, method="along").log_prob(actions)
-                    log_probs = jax.vmap(along)(gates, actions[n])
-                    log_probs = log_probs if weight is None else weight[n][:, None] * log_probs
-                    return -jnp.where(mask, log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)
-
-                return self.update(loss, member, size > 0)
-
-            keys = member_keys(jax.random.fold_in(key, i), num_clusters)
-            return ensemblize(one, 1)(members, keys, first, sizes, weights)
-
-        return jax.lax.fori_loop(0, num_steps, step, members)
+    def log_probs(self, params: Any, positions: jax.Array, data: MixtureData) -> jax.Array:
+        """See `TrajectoryPolicy`."""
+        network, chunks = self.network(data), data.chunks
+        source = data.steps(chunks.inputs if data.table is None else chunks.ids)[positions]
+        gates = apply(lambda x: network.apply(params, x, method="embed"), data.observed(source))
+        along = lambda gates, actions: network.apply(params, gates, method="along").log_prob(actions)
+        return jax.vmap(along)(gates, data.steps(chunks.actions)[positions])
 
     def scorer(
         self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
@@ -519,25 +554,3 @@ class HistoryPolicy(NetworkPolicy):
             return ensemblize(member, 2)(params, embedded)
 
         return score
-
-
-def policy_for(kind: str, trajectories: Trajectories, **settings: Any):
-    """The policy class for `kind` ("tabular", "mlp", "gru", "planner") on this data.
-
-    An MLP on a codebook with discrete actions is scored and trained through its sufficient statistics.
-
-    Raises:
-        ValueError: tabular policies on dense observations or continuous actions, planners on what is no map.
-    """
-    if kind == "planner":
-        from trajclust_jax.clustering.planning import PlanningPolicy
-
-        return PlanningPolicy(**settings)
-    counted = trajectories.discrete and isinstance(trajectories.observations, Codebook)
-    if kind == "gru":
-        return HistoryPolicy(**settings)
-    if kind == "mlp":
-        return CountedPolicy(**settings) if counted else TransitionPolicy(**settings)
-    if not counted:
-        raise ValueError("a tabular policy needs discrete actions and repeated observations: use 'mlp' or 'gru'")
-    return TabularPolicy(**settings)

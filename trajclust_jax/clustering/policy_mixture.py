@@ -13,6 +13,7 @@ Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL", Algorithms 
 Everything is written for one seed; `training.fit` maps it over S seeds.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal, get_args
@@ -22,16 +23,20 @@ import jax.numpy as jnp
 from flax import struct
 
 from trajclust_jax.clustering.merging import MergeRule, merge_clusters
+from trajclust_jax.clustering.planning import PlanningPolicy
 from trajclust_jax.clustering.policies import (
     Chunks,
+    CountedPolicy,
+    HistoryPolicy,
     Inputs,
     Member,
     MixtureData,
-    NetworkPolicy,
+    TabularPolicy,
+    TransitionPolicy,
     harden,
     input_transform,
+    is_countable,
     is_hard,
-    policy_for,
 )
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
@@ -40,6 +45,16 @@ from trajclust_jax.training import Info, Phase
 
 PolicyKind = Literal["tabular", "mlp", "gru", "planner"]
 MOVED = 1e-2  # a soft assignment has moved when a posterior changed by more than this
+
+
+def policy_for(kind: PolicyKind, trajectories: Trajectories, **settings: Any) -> Any:
+    """The policy class for `kind` on this data.
+
+    An MLP on a codebook with discrete actions is scored and trained through its sufficient statistics.
+    """
+    counted = CountedPolicy if is_countable(trajectories) else TransitionPolicy
+    classes = {"tabular": TabularPolicy, "mlp": counted, "gru": HistoryPolicy, "planner": PlanningPolicy}
+    return classes[kind](**settings)
 
 
 @struct.dataclass
@@ -64,7 +79,7 @@ class State:
     key: jax.Array
 
 
-class PolicyMixture:
+class PolicyMixture(abc.ABC):
     """What EM methods on policies share: data, start, the EM iteration, result.
 
     A method is a dataclass with the fields `policy`, `policy_settings`, `restarts`, `tolerance` and `patience` (see
@@ -72,21 +87,19 @@ class PolicyMixture:
     """
 
     @property
+    @abc.abstractmethod
     def initial_clusters(self) -> int:
         """K at the start."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
         """Objective `[R]`, and assignments as `State` holds them."""
-        raise NotImplementedError
 
     # --- the method: prepare, start, result -----------------------------------------------------
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError if the policy class does not fit this data."""
-        policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
-        if isinstance(policies, NetworkPolicy):
-            policies.check(trajectories)
+        policy_for(self.policy, trajectories, **dict(self.policy_settings)).check(trajectories)
 
     def inputs(self, trajectories: Trajectories) -> Inputs:
         """How an observation becomes a policy's input; a saved model needs it beside its parameters."""
@@ -128,8 +141,7 @@ class PolicyMixture:
         data = prepared.data
 
         def assign(key):  # drawn in the dataset's order: padding and chunking don't enter
-            drawn = jax.random.randint(key, (data.num_trajectories,), 0, num_used)
-            return jnp.zeros(data.num_slots, jnp.int32).at[: data.num_trajectories].set(drawn[data.order])
+            return data.slots(jax.random.randint(key, (data.num_trajectories,), 0, num_used))
 
         assignments = jax.vmap(assign)(member_keys(key_assign, self.restarts))
         return self._fresh(key, key_members, assignments, num_clusters, prepared)

@@ -77,6 +77,14 @@ class EncoderData:
         ends = jnp.array([bucket.first + bucket.size for bucket in self.buckets[:-1]], jnp.int32)
         return jnp.searchsorted(ends, position, side="right")
 
+    def draw_bucket(self, number: jax.Array) -> jax.Array:
+        """The index of a gradient step's bucket: the bucket of a random trajectory.
+
+        The same draw for all seeds: mapped over them, a switch on it stays a switch and does not run every branch.
+        """
+        key = jax.random.fold_in(jax.random.key(_BUCKETS), number)
+        return self.bucket_of(jax.random.randint(key, (), 0, self.num_trajectories))
+
     def map_all(self, fn: Callable[[Batch], Any]) -> Any:
         """`fn(batch) -> [n, ...]` of all trajectories, chunk by chunk: `[N, ...]` in the dataset's order."""
         num_chunks, size = self.data.chunks.lengths.shape
@@ -250,10 +258,7 @@ class _Autoencoder:
 
         def step(i, carry):
             number = iteration * self.steps + i
-            # The same draw for all seeds: mapped over them, the switch stays a switch and does not run every branch.
-            draw = jax.random.fold_in(jax.random.key(_BUCKETS), number)
-            bucket = data.bucket_of(jax.random.randint(draw, (), 0, data.num_trajectories))
-            return jax.lax.switch(bucket, branches, carry, jax.random.fold_in(state.key, number))
+            return jax.lax.switch(data.draw_bucket(number), branches, carry, jax.random.fold_in(state.key, number))
 
         carry = state.params, state.optimizer, Loss(jnp.float32(0), jnp.float32(0))
         params, optimizer, totals = jax.lax.fori_loop(0, self.steps, step, carry)
