@@ -266,9 +266,30 @@ class EnvParams(gridworld.EnvParams):
 
 
 class Extra(ExtraFixed):
-    """A fresh random map each episode, kept in the state; else as ExtraFixed."""
+    """A fresh random map each episode, kept in the state; else as ExtraFixed.
+
+    `observes` is what an observation shows: the five maps, or `planning_inputs`, made by hand from the map ("ways"): a
+    reference for what features that are learned from the maps could give.
+    """
 
     weights = "extra"
+
+    def __init__(self, experts: str = "ppo", observes: str = "maps"):
+        super().__init__(experts)
+        if observes not in ("maps", "ways"):
+            raise ValueError(f"observes is {observes!r}: choose maps or ways")
+        self.observes = observes
+
+    def observe(self, key: jax.Array, state: EnvState, action: Any, params: EnvParams) -> jax.Array:
+        """The maps `[9, 9, 5]` uint8, or ways `[34]` float32."""
+        if self.observes == "maps":
+            return super().observe(key, state, action, params)
+        return self.expert_input(self.expert_context(state, params), state)
+
+    def observation_space(self, params: EnvParams | None = None) -> spaces.Box:
+        if self.observes == "maps":
+            return super().observation_space(params)
+        return spaces.Box(-10, 10, (34,), jnp.float32)
 
     @property
     def default_params(self) -> EnvParams:

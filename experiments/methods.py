@@ -29,8 +29,8 @@ def _pg_kmeans(title: str, summary: str, policy: str) -> MethodEntry:
     return MethodEntry(title, summary, PGKmeans, build)
 
 
-def _cloning(title: str, policy: str) -> MethodEntry:
-    build = lambda num_clusters, **settings: Cloning(num_clusters, policy, **settings)
+def _cloning(title: str, policy: str, **defaults: Any) -> MethodEntry:
+    build = lambda num_clusters, **settings: Cloning(num_clusters, policy, **{**defaults, **settings})
     return MethodEntry(title, "a ceiling, not a method: policies cloned from the TRUE labels", Cloning, build)
 
 
@@ -49,6 +49,10 @@ METHODS: dict[str, MethodEntry] = {
     "caae": _entry("CAAE", "an autoencoder whose latents are attracted to codes", CAAE),
     "caae_plain": _entry("CAAE, plain", "as printed: no warm-up, random codes; collapses", CAAE, warmup_iterations=0),
     "caae_unregularised": _entry("CAAE, unregularised", "codes do not repel each other", CAAE, regularisation=False),
+    "caae_conv": _entry("CAAE, convolutions", "encoder and decoder see convolved maps", CAAE, extractor="conv"),
+    "caae_planner": _entry(
+        "CAAE, planner", "encoder and decoder see plans on the observed map", CAAE, extractor="planner"
+    ),
     "dec": _entry("DEC", "an autoencoder, then soft assignments sharpened", DEC),
     "vae_kmeans": _entry("VAE + k-means", "a variational autoencoder, k-means on its latents", VAEKmeans),
     "sorl": _entry("SORL", "soft EM; the E-step multiplies probabilities, as in SORL's paper", Sorl),
@@ -61,6 +65,7 @@ METHODS: dict[str, MethodEntry] = {
 # Ceilings see the labels. They stand beside methods in tables; `trajclust cluster` does not know them.
 CEILINGS: dict[str, MethodEntry] = {
     "cloning_mlp": _cloning("Cloning from true labels, MLP", "mlp"),
+    "cloning_conv": _cloning("Cloning from true labels, convolutions", "mlp", policy_settings=(("extractor", "conv"),)),
     "cloning_planner": _cloning("Cloning from true labels, planner", "planner"),
 }
 

@@ -43,6 +43,7 @@ _MODULES = {
     "pgkmeans/table7": "experiments.papers.pgkmeans.table7",
     "pgkmeans/figure3": "experiments.papers.pgkmeans.figure3",
     "pgkmeans/figure4": "experiments.papers.pgkmeans.figure4",
+    "pgkmeans/extra": "experiments.papers.pgkmeans.extra",
     "pgkmeans/choosing-k": "experiments.papers.pgkmeans.choosing_k",
     "pgkmeans/ambiguity": "experiments.papers.pgkmeans.ambiguity",
 }

@@ -116,6 +116,22 @@ def test_equation_4(random_data, regularisation):
         np.testing.assert_allclose(loss.total[n], recon + 0.7 * nearest - regularisation * repulsion, rtol=1e-5)
 
 
+def test_codes_are_decoded_to_policies(random_data):
+    """The result's log-likelihoods: sums of the decoder's log-probabilities, a code in the latent's place."""
+    trajectories = random_data(n=6)
+    codes = jnp.array(np.random.default_rng(0).normal(size=(3, 8)), jnp.float32)
+    method = CAAE(3)
+    data, state = _state(method, trajectories, centres=codes)
+    found = np.asarray(method.result(state, data).log_likelihoods)
+    batch, network = _batch(data), method.network(data)
+    for k, code in enumerate(codes):
+        latents = jnp.broadcast_to(code, (6, 8))
+        policy = network.apply(state.params["network"], latents, batch.observations, method="decode")
+        log_probs = np.asarray(policy.log_prob(batch.actions), np.float64)
+        expected = [log_probs[n, : batch.lengths[n]].sum() for n in range(6)]
+        np.testing.assert_allclose(found[data.data.order, k], expected, rtol=1e-5)
+
+
 def test_dec_formulas():
     """Q, P and KL of Xie et al. by hand: two points, two centroids on a line."""
     params = {"centres": jnp.array([[0.0], [3.0]])}

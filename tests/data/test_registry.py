@@ -44,6 +44,33 @@ def test_fresh_maps_are_dense_and_a_fixed_one_is_a_codebook(built):
         assert (fresh.observations[n, :length, :, :, 0] == walls[n]).all()
 
 
+def test_ways_are_another_view_of_the_same_episodes(built):
+    """The first features of a step: how many fewer steps it is to the goal, were this move to be made."""
+    seen, ways = built("extra-vi").trajectories, built("extra-vi-ways").trajectories
+    np.testing.assert_array_equal(seen.actions, ways.actions)
+    np.testing.assert_array_equal(seen.lengths, ways.lengths)
+    assert ways.observations.shape == (9, 40, 34)
+    for n in (0, 4, 8):
+        maps = np.asarray(seen.observations[n, : seen.lengths[n]])
+        distances = _ways_to_goal(~maps[0, ..., 0].astype(bool), np.argwhere(maps[0, ..., 2])[0])
+        for t, step in enumerate(maps):
+            here = distances[tuple(np.argwhere(step[..., 1])[0])]
+            assert ways.observations[n, t, 24] == np.float32(here / 10)
+
+
+def _ways_to_goal(free, goal):
+    """Breadth-first search."""
+    distances, frontier = np.full(free.shape, 30), [tuple(goal)]
+    distances[tuple(goal)] = 0
+    while frontier:
+        row, column = frontier.pop(0)
+        for cell in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+            if free[cell] and distances[cell] == 30:
+                distances[cell] = distances[row, column] + 1
+                frontier.append(cell)
+    return distances
+
+
 def test_pathfollowing_is_continuous(built):
     trajectories = built("pathfollowing").trajectories
     assert not trajectories.discrete

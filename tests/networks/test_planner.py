@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import correlate
 
-from trajclust_jax.networks import MOVES, Planner
-from trajclust_jax.networks.planner import Terms, action_values, fixed_point
+from trajclust_jax.networks import MOVES, Placed, Planner
+from trajclust_jax.networks.planner import ConvolvedFeatures, PlannedFeatures, Terms, action_values, fixed_point
 
 HEIGHT, WIDTH, MAPS, ACTIONS = 4, 5, 3, 5
 
@@ -89,3 +90,54 @@ def test_policies_are_distributions_and_walls_matter():
     assert np.abs(np.asarray(planner.apply(params, 1 - maps, kernel)) - np.asarray(logits)).max() > 1e-3
     lone = planner.apply(params, maps[2:3], kernel)
     np.testing.assert_allclose(lone[..., 0], logits[..., 2], atol=1e-5)
+
+
+# --- features of maps ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def placed():
+    """Four steps of two trajectories on three maps of two planes."""
+    rng = np.random.default_rng(1)
+    return Placed(
+        maps=jnp.asarray(rng.integers(0, 2, (MAPS, 2, HEIGHT, WIDTH)), jnp.uint8),
+        columns=jnp.array([[0, 0, 1, 1], [2, 2, 2, 0]], jnp.int32),
+        cells=jnp.asarray(rng.integers(0, HEIGHT * WIDTH, (2, 4)), jnp.int32),
+        kernel=jnp.asarray(rng.dirichlet(np.ones(5), ACTIONS)[:, :4], jnp.float32),
+    )
+
+
+def planes_here(placed):
+    maps = np.asarray(placed.maps).reshape(MAPS, 2, -1)
+    return np.stack([maps[m, :, c] for m, c in zip(placed.columns.ravel(), placed.cells.ravel(), strict=True)])
+
+
+def test_planned_features_are_the_log_policies_of_each_plan(placed):
+    module = PlannedFeatures(plans=3, sweeps=6)
+    params = module.init(jax.random.key(0), placed)
+    features = np.asarray(module.apply(params, placed)).reshape(8, -1)
+    for plan in range(3):
+        own = {"params": jax.tree.map(lambda x, p=plan: x[p], params["params"]["plans"])}
+        logits = np.asarray(Planner(sweeps=6).apply(own, placed.maps, placed.kernel))
+        expected = logits[:, placed.cells.ravel(), placed.columns.ravel()].T
+        np.testing.assert_allclose(features[:, plan * ACTIONS : (plan + 1) * ACTIONS], expected, rtol=1e-5, atol=1e-6)
+    assert np.ptp(features[:, :ACTIONS] - features[:, ACTIONS : 2 * ACTIONS]) > 1e-3, "plans differ"
+    np.testing.assert_array_equal(features[:, 3 * ACTIONS :], planes_here(placed))
+
+
+def test_convolved_features_are_convolutions(placed):
+    """Against SciPy's correlation in float64; residual after the first layer."""
+    module = ConvolvedFeatures(layers=2, channels=3)
+    params = module.init(jax.random.key(0), placed)
+    features = np.asarray(module.apply(params, placed)).reshape(8, -1)
+    weights = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
+    for step, (m, cell) in enumerate(zip(placed.columns.ravel(), placed.cells.ravel(), strict=True)):
+        x = np.asarray(placed.maps[m], np.float64)
+        for layer in range(2):
+            kernel = weights[f"kernel_{layer}"].reshape(3, 3, 3, -1)  # [out, row, column, in]
+            y = [sum(correlate(x[i], k[..., i], mode="constant") for i in range(len(x))) for k in kernel]
+            y = np.maximum(np.stack(y) + weights[f"bias_{layer}"][..., None], 0)
+            x = x + y if layer else y
+        expected = np.concatenate([x.reshape(3, -1)[:, cell], x.mean((1, 2))])
+        np.testing.assert_allclose(features[step, :6], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(features[:, 6:], planes_here(placed))

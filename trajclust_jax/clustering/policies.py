@@ -8,7 +8,7 @@ Three classes share one interface, so that the EM loop in `policy_mixture` is wr
 - `TransitionPolicy`: any other Markov policy, trained on minibatches of its own cluster's transitions.
 - `HistoryPolicy`: a GRU over the observations so far, trained on minibatches of its cluster's trajectories.
 
-`planning.PlanningPolicy` is one more, for maps.
+`maps` has more, for observations that are maps.
 
     check(trajectories)                               ValueError for data that the class can't model
     prepare(trajectories, num_members) -> data        host-side, once
@@ -37,7 +37,7 @@ import optax
 from flax import struct
 
 from trajclust_jax.data import Codebook, Observations, Trajectories, apply
-from trajclust_jax.networks import PolicyNetwork, ensemblize, gru_step, member_keys
+from trajclust_jax.networks import Placed, PolicyNetwork, ensemblize, gru_step, member_keys
 
 StepValue = Callable[[jax.Array], jax.Array]  # of a step's log-probability: what an E-step sums
 CLIP = 10.0  # standardised observations are clipped to +-10 standard deviations
@@ -96,18 +96,33 @@ class MixtureData:
     def lengths(self) -> jax.Array:  # [N'] int32
         return self.chunks.lengths.reshape(-1)
 
+    @property
+    def coded(self) -> bool:
+        """Whether observations are rows of `table`, as network inputs."""
+        return self.table is not None
+
+    @property
+    def example(self) -> Any:
+        """What a policy network's parameters are made for: one observation."""
+        return jnp.zeros((1, self.inputs.columns.shape[-1]))
+
     def slots(self, values: jax.Array) -> jax.Array:
         """Values `[N, ...]` in the dataset's order as `[N', ...]` in order of length, 0 for fillers."""
         empty = jnp.zeros((self.num_slots, *values.shape[1:]), values.dtype)
         return empty.at[: self.num_trajectories].set(values[self.order])
 
-    def steps(self, values: jax.Array) -> jax.Array:
-        """Values of steps `[C, n, T, ...]` as `[N', H, ...]`: of every trajectory, its first H = `horizon` steps."""
-        return values.reshape(self.num_slots, *values.shape[2:])[:, : self.horizon]
+    def steps(self, values: jax.Array, positions: jax.Array, horizon: int) -> jax.Array:
+        """Of values of steps `[C, n, T, ...]`, the first `horizon` of the slots `positions [n]`: `[n, H, ...]`."""
+        return values.reshape(self.num_slots, *values.shape[2:])[:, :horizon][positions]
 
-    def observed(self, source: jax.Array) -> Observations:
-        """Inputs of steps: `source` itself `[n, T, D]`, or as rows `[n, T]` of the codebook."""
+    def observed(self, positions: jax.Array, horizon: int) -> Observations | Placed:
+        """Inputs of the first `horizon` steps of the slots `positions [n]`."""
+        source = self.steps(self.chunks.inputs if self.table is None else self.chunks.ids, positions, horizon)
         return source if self.table is None else Codebook(self.table, source)
+
+    def observed_in(self, chunk: Chunks) -> Observations | Placed:
+        """Inputs of every step of a chunk."""
+        return chunk.inputs if self.table is None else Codebook(self.table, chunk.ids)
 
 
 def is_countable(trajectories: Trajectories) -> bool:
@@ -213,9 +228,10 @@ class NetworkPolicy:
     memory_budget: int = 128 * 2**20  # bytes of working memory of one E-step chunk
 
     recurrent = False
+    extractor = None
 
     def network(self, data: MixtureData) -> PolicyNetwork:
-        return PolicyNetwork(data.action_size, data.discrete, self.recurrent)
+        return PolicyNetwork(data.action_size, data.discrete, self.recurrent, extractor=self.extractor)
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError for data that the class can't model: none here."""
@@ -227,7 +243,7 @@ class NetworkPolicy:
 
     def init(self, key: jax.Array, data: MixtureData) -> Member:
         """A fresh policy and its optimiser (unbatched); the key is consumed."""
-        params = self.network(data).init(key, jnp.zeros((1, data.inputs.columns.shape[-1])))
+        params = self.network(data).init(key, data.example)
         return Member(params, self.optimizer.init(params))
 
     def log_prior(self, params: Any) -> jax.Array:
@@ -393,8 +409,36 @@ def draw(key: jax.Array, shape: tuple[int, ...], first: jax.Array, size: jax.Arr
     return first + offset
 
 
+def embedded(network: PolicyNetwork, params: Any, observed: Observations | Placed) -> jax.Array:
+    """`[n, T, E]`: the network's embeddings of observations; of a codebook, once for each row."""
+    embed = lambda x: network.apply(params, x, method="embed")
+    return embed(observed) if isinstance(observed, Placed) else apply(embed, observed)
+
+
+class MarkovScorer:
+    """The E-step of Markov networks from every step's observation (the dense path)."""
+
+    def scorer(
+        self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
+    ) -> Callable[[Chunks], jax.Array]:
+        """Log-likelihoods `[R, K, n]` of a chunk."""
+        network = self.network(data)
+
+        def score(chunk: Chunks) -> jax.Array:
+            observed = data.observed_in(chunk)
+            mask = jnp.arange(chunk.actions.shape[1]) < chunk.lengths[:, None]
+
+            def member(params):
+                distribution = network.apply(params, embedded(network, params, observed), method="read_out")
+                return jnp.where(mask, of(distribution.log_prob(chunk.actions)), 0).sum(1)
+
+            return ensemblize(member, 2)(params)
+
+        return score
+
+
 @dataclasses.dataclass(frozen=True)
-class TransitionPolicy(NetworkPolicy):
+class TransitionPolicy(MarkovScorer, NetworkPolicy):
     """An MLP on dense observations or continuous actions: minibatches of transitions."""
 
     batch_size: int = 256  # transitions a cluster and gradient step
@@ -437,25 +481,6 @@ class TransitionPolicy(NetworkPolicy):
 
         return jax.lax.fori_loop(0, num_steps, step, members)
 
-    def scorer(
-        self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
-    ) -> Callable[[Chunks], jax.Array]:
-        """Log-likelihoods `[R, K, n]` of a chunk from every step's observation (the dense path)."""
-        network = self.network(data)
-
-        def score(chunk: Chunks) -> jax.Array:
-            observed = data.observed(chunk.inputs if data.table is None else chunk.ids)
-            mask = jnp.arange(chunk.actions.shape[1]) < chunk.lengths[:, None]
-
-            def member(params):
-                embeddings = apply(lambda x: network.apply(params, x, method="embed"), observed)
-                distribution = network.apply(params, embeddings, method="read_out")
-                return jnp.where(mask, of(distribution.log_prob(chunk.actions)), 0).sum(1)
-
-            return ensemblize(member, 2)(params)
-
-        return score
-
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryPolicy(NetworkPolicy, abc.ABC):
@@ -497,6 +522,14 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
         return jax.lax.fori_loop(0, num_steps, step, members)
 
 
+def training_horizon(trajectories: Trajectories, quantile: float) -> int:
+    """Steps of a trajectory that a recurrent policy trains on: this quantile of the lengths.
+
+    A few long trajectories would make every batch long: gradients leave out their ends, the E-step doesn't.
+    """
+    return int(np.quantile(np.asarray(trajectories.lengths), quantile, method="higher"))
+
+
 @dataclasses.dataclass(frozen=True)
 class HistoryPolicy(TrajectoryPolicy):
     """A GRU over the observations so far. What depends on one observation is computed on the codebook."""
@@ -510,36 +543,32 @@ class HistoryPolicy(TrajectoryPolicy):
         if not isinstance(trajectories.observations, Codebook):
             floats += 450 * int(np.asarray(trajectories.lengths).max())  # embeddings of every step
         data = prepare(trajectories, 4 * floats * num_members, self.memory_budget)
-        # A few long trajectories would make every batch long: gradients leave out their ends, the E-step doesn't.
-        horizon = int(np.quantile(np.asarray(trajectories.lengths), self.horizon_quantile, method="higher"))
-        return data.replace(horizon=horizon)
+        return data.replace(horizon=training_horizon(trajectories, self.horizon_quantile))
 
     def log_probs(self, params: Any, positions: jax.Array, data: MixtureData) -> jax.Array:
         """See `TrajectoryPolicy`."""
-        network, chunks = self.network(data), data.chunks
-        source = data.steps(chunks.inputs if data.table is None else chunks.ids)[positions]
-        gates = apply(lambda x: network.apply(params, x, method="embed"), data.observed(source))
+        network = self.network(data)
+        gates = embedded(network, params, data.observed(positions, data.horizon))
         along = lambda gates, actions: network.apply(params, gates, method="along").log_prob(actions)
-        return jax.vmap(along)(gates, data.steps(chunks.actions)[positions])
+        return jax.vmap(along)(gates, data.steps(data.chunks.actions, positions, data.horizon))
 
     def scorer(
         self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
     ) -> Callable[[Chunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk, stepping all its trajectories up to its longest."""
-        network = self.network(data)
-        embed = lambda params, inputs: network.apply(params, inputs, method="embed")  # input gates [..., 3H]
-        embedded = None if data.table is None else ensemblize(embed, 2, (0, None))(params, data.table)
+        network, of_rows = self.network(data), None
+        if data.coded:  # input gates [R, K, U, 3H] of the codebook's observations
+            embed = lambda params: network.apply(params, data.table, method="embed")
+            of_rows = ensemblize(embed, 2)(params)
 
         def score(chunk: Chunks) -> jax.Array:
-            def member(params, embedded):
+            def member(params, of_rows):
                 cell = params["params"]["gru"]
-                gates = embedded
-                if data.table is None:
-                    gates = embed(params, chunk.inputs)  # [n, T, 3H]
+                gates = embedded(network, params, data.observed_in(chunk)) if of_rows is None else of_rows
 
                 def step(t, carry):
                     hidden, total = carry
-                    gate = gates[:, t] if data.table is None else gates[chunk.ids[:, t]]
+                    gate = gates[:, t] if of_rows is None else gates[chunk.ids[:, t]]
                     # Kept apart from the cell: a lookup fused into it stops XLA's CPU backend from
                     # vectorising the nonlinearities (2.8 times slower).
                     gate = jax.lax.optimization_barrier(gate)
@@ -551,6 +580,6 @@ class HistoryPolicy(TrajectoryPolicy):
                 start = (jnp.zeros((num, network.hidden_size)), jnp.zeros(num))
                 return jax.lax.fori_loop(0, chunk.max_length, step, start)[1]
 
-            return ensemblize(member, 2)(params, embedded)
+            return ensemblize(member, 2)(params, of_rows)
 
         return score

@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from trajclust_jax.clustering.maps import HistoryMapPolicy, MarkovMapPolicy, PlanningPolicy
 from trajclust_jax.clustering.merging import MergeRule, merge_clusters
-from trajclust_jax.clustering.planning import PlanningPolicy
 from trajclust_jax.clustering.policies import (
     Chunks,
     CountedPolicy,
@@ -50,10 +50,16 @@ MOVED = 1e-2  # a soft assignment has moved when a posterior changed by more tha
 def policy_for(kind: PolicyKind, trajectories: Trajectories, **settings: Any) -> Any:
     """The policy class for `kind` on this data.
 
-    An MLP on a codebook with discrete actions is scored and trained through its sufficient statistics.
+    An MLP on a codebook with discrete actions is scored and trained through its sufficient statistics. With a setting
+    `extractor`, "mlp" and "gru" see features of the map where the agent is.
     """
-    counted = CountedPolicy if is_countable(trajectories) else TransitionPolicy
-    classes = {"tabular": TabularPolicy, "mlp": counted, "gru": HistoryPolicy, "planner": PlanningPolicy}
+    if "extractor" in settings:
+        classes = {"mlp": MarkovMapPolicy, "gru": HistoryMapPolicy}
+    else:
+        counted = CountedPolicy if is_countable(trajectories) else TransitionPolicy
+        classes = {"tabular": TabularPolicy, "mlp": counted, "gru": HistoryPolicy, "planner": PlanningPolicy}
+    if kind not in classes:
+        raise ValueError(f"an extractor serves {' and '.join(classes)} policies, not {kind}")
     return classes[kind](**settings)
 
 

@@ -25,10 +25,11 @@ import optax
 from flax import struct
 
 from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
+from trajclust_jax.clustering.maps import FEATURE_FLOATS, check_maps, prepare_maps
 from trajclust_jax.clustering.policies import Inputs, MixtureData, input_transform, prepare
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Observations, Trajectories
-from trajclust_jax.networks import TrajectoryAutoencoder
+from trajclust_jax.networks import Placed, TrajectoryAutoencoder
 from trajclust_jax.training import Info, Phase
 
 QUANTILES = (0.5, 0.9, 1.0)  # of the lengths: the horizons of the buckets
@@ -41,7 +42,7 @@ class Batch(NamedTuple):
     """n trajectories, cropped to T steps."""
 
     position: jax.Array  # [n] int32 place in order of length
-    observations: Observations  # [n, T]
+    observations: Observations | Placed  # [n, T]
     actions: jax.Array  # [n, T] or [n, T, A]
     lengths: jax.Array  # [n] int32, 0 for a filler
 
@@ -63,10 +64,9 @@ class EncoderData:
 
     def batch(self, positions: jax.Array, horizon: int) -> Batch:
         """The first `horizon` steps of the trajectories at `positions [n]` in order of length."""
-        data, chunks = self.data, self.data.chunks
-        steps = lambda x: x.reshape(data.num_slots, *x.shape[2:])[:, :horizon][positions]
-        observed = data.observed(steps(chunks.inputs if data.table is None else chunks.ids))
-        return Batch(positions, observed, steps(chunks.actions), data.lengths[positions])
+        data = self.data
+        actions = data.steps(data.chunks.actions, positions, horizon)
+        return Batch(positions, data.observed(positions, horizon), actions, data.lengths[positions])
 
     @property
     def num_trajectories(self) -> int:
@@ -133,6 +133,8 @@ class _Autoencoder:
     """Largest global norm of a gradient."""
     steps: int = 100
     """Gradient steps an iteration; progress and checkpoints come after each iteration."""
+    extractor: str | None = None
+    """`conv` or `planner`: encoder and decoder see features of the map where the agent is, learned with them."""
     memory_budget: int = 128 * 2**20
     """Bytes of working memory where all trajectories are encoded."""
 
@@ -142,15 +144,17 @@ class _Autoencoder:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, may_be_zero = getattr(self, field.name), field.metadata.get("may_be_zero", False)
-            if value < 0 or (value == 0 and not may_be_zero):
+            if isinstance(value, (int, float)) and (value < 0 or (value == 0 and not may_be_zero)):
                 raise ValueError(f"{field.name} is {value}: it must be {'at least' if may_be_zero else 'above'} 0")
 
     # --- prepare, phases, result: what is the same for all ----------------------------------------
 
     def check(self, trajectories: Trajectories) -> None:
-        """Raises ValueError if there are fewer trajectories than clusters."""
+        """Raises ValueError if there are fewer trajectories than clusters, or no maps for an extractor."""
         if trajectories.num_trajectories < self.num_clusters:
             raise ValueError(f"{trajectories.num_trajectories} trajectories cannot make {self.num_clusters} clusters")
+        if self.extractor is not None:
+            check_maps(trajectories, self.extractor)
 
     def inputs(self, trajectories: Trajectories) -> Inputs:
         """How an observation becomes the network's input; a saved model needs it beside its parameters."""
@@ -161,7 +165,10 @@ class _Autoencoder:
         self.check(trajectories)
         lengths = np.sort(np.asarray(trajectories.lengths))
         floats = 700 * int(lengths[-1])  # gates, states and layers of one trajectory
-        data = prepare(trajectories, 4 * floats * num_seeds, self.memory_budget)
+        if self.extractor is None:
+            data = prepare(trajectories, 4 * floats * num_seeds, self.memory_budget)
+        else:
+            data = prepare_maps(trajectories, (FEATURE_FLOATS + floats // 50) * num_seeds, self.memory_budget)
         horizons = np.unique(np.quantile(lengths, QUANTILES, method="higher"))
         ends = np.searchsorted(lengths, horizons, side="right")
         sizes = np.diff(ends, prepend=0)
@@ -175,13 +182,18 @@ class _Autoencoder:
         latents = jnp.zeros((data.num_trajectories, self.latent_size))
         return self.begin(key, {"network": self.new_network(key_network, data)}, latents)
 
-    def autoencode(self, state: State, data: EncoderData, iteration: jax.Array, shrinkage: float) -> tuple[State, Info]:
-        """An iteration of the autoencoder without centres, `shrinkage * |z|^2` added to its loss."""
+    def autoencode(
+        self, state: State, data: EncoderData, iteration: jax.Array, shrinkage: float, noise: float = 0.0
+    ) -> tuple[State, Info]:
+        """An iteration of the autoencoder without centres, `shrinkage * |z|^2` added to its loss.
+
+        The decoder sees latents with normal noise of standard deviation `noise`.
+        """
 
         def loss(params, batch, key):
-            del key
             latents = self.encode(params, batch, data)
-            reconstruction = self.reconstruction(params, latents, batch, data)
+            blurred = latents + noise * jax.random.normal(key, latents.shape) if noise else latents
+            reconstruction = self.reconstruction(params, blurred, batch, data)
             return Loss(reconstruction + shrinkage * (latents**2).sum(-1), reconstruction)
 
         return self.train(state, data, iteration, loss)
@@ -196,7 +208,8 @@ class _Autoencoder:
     # --- pieces ------------------------------------------------------------------------------------
 
     def network(self, data: EncoderData) -> TrajectoryAutoencoder:
-        return TrajectoryAutoencoder(data.data.discrete, data.data.action_size, self.latent_size, self.STOCHASTIC)
+        sizes = data.data.discrete, data.data.action_size, self.latent_size
+        return TrajectoryAutoencoder(*sizes, self.STOCHASTIC, self.extractor)
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
@@ -204,10 +217,13 @@ class _Autoencoder:
 
     def new_network(self, key: jax.Array, data: EncoderData) -> Any:
         """Parameters of the network; the key is consumed."""
-        size = data.data.action_size
-        action = jnp.zeros((1, 1), jnp.int32) if data.data.discrete else jnp.zeros((1, 1, size))
-        observation = jnp.zeros((1, 1, data.data.inputs.columns.shape[-1]))
-        return self.network(data).init(key, observation, action, jnp.ones(1, jnp.int32))
+        first = data.batch(jnp.zeros(1, jnp.int32), 1)
+        return self.network(data).init(key, first.observations, first.actions, jnp.ones(1, jnp.int32))
+
+    def seen(self, params: dict[str, Any], batch: Batch, data: EncoderData) -> Batch:
+        """The batch with observations as encoder and decoder see them: the extractor's, if there is one."""
+        observed = self.network(data).apply(params["network"], batch.observations, method="observe")
+        return batch._replace(observations=observed)
 
     def encode(self, params: dict[str, Any], batch: Batch, data: EncoderData) -> jax.Array:
         """Latents `[n, d]` (a stochastic encoder: mean and log variance `[n, 2d]`)."""
@@ -216,7 +232,8 @@ class _Autoencoder:
 
     def encode_all(self, params: dict[str, Any], data: EncoderData) -> jax.Array:
         """Latents (means) `[N, d]` of all trajectories."""
-        return data.map_all(lambda batch: self.encode(params, batch, data)[:, : self.latent_size])
+        encode = lambda batch: self.encode(params, self.seen(params, batch, data), data)[:, : self.latent_size]
+        return data.map_all(encode)
 
     def reconstruction(self, params: dict[str, Any], latents: jax.Array, batch: Batch, data: EncoderData) -> jax.Array:
         """`[n]`: minus the log-likelihood of each trajectory's actions given its latent (B.5)."""
@@ -247,7 +264,7 @@ class _Autoencoder:
             batch = data.batch(positions, bucket.horizon)
 
             def mean(params):
-                losses = jax.tree.map(jnp.mean, loss(params, batch, key_loss))
+                losses = jax.tree.map(jnp.mean, loss(params, self.seen(params, batch, data), key_loss))
                 return losses.total, losses
 
             gradients, losses = jax.grad(mean, has_aux=True)(params)
@@ -311,6 +328,9 @@ class CAAE(_Autoencoder):
     """Iterations without codes before k-means sets them; 0: the paper's plain version, random normal codes."""
     shrinkage: float = _may_be_zero(default=0.1)
     """Weight of |z|^2 in the warm-up: what the decoder has no use for leaves the latent, and k-means finds the rest."""
+    noise: float = _may_be_zero(default=0.5)
+    """Standard deviation of what is added to the latents that the decoder sees in the warm-up: differences that hardly
+    help the decoder are not worth keeping, so that a policy's trajectories come to lie together."""
     iterations: int = 8
     """Iterations with codes."""
 
@@ -318,19 +338,30 @@ class CAAE(_Autoencoder):
         """Warm-up and main; without a warm-up main alone."""
         if not self.warmup_iterations:
             return (Phase("main", self._plain, self._attract, self.iterations),)
-        autoencode = partial(self.autoencode, shrinkage=self.shrinkage)
+        autoencode = partial(self.autoencode, shrinkage=self.shrinkage, noise=self.noise)
         warmup = Phase("warmup", self.fresh, autoencode, self.warmup_iterations, light_start=True)
         return warmup, Phase("main", self.centred, self._attract, self.iterations)
 
     def result(self, state: State, data: EncoderData) -> Clustering:
-        """The nearest code of each trajectory; the objective is minus Eq. 4, the posterior that of N(mu_j, I)."""
-        total = data.map_all(lambda batch: self._loss(state.params, batch, None, data).total)
+        """The nearest code of each trajectory; the objective is minus Eq. 4, the posterior that of N(mu_j, I).
+
+        The decoder makes a policy of each code: the log-likelihoods are theirs.
+        """
+        params, codes = state.params, state.params["centres"]
+
+        def read(batch):
+            batch = self.seen(params, batch, data)
+            decode = lambda code: -self.reconstruction(params, jnp.tile(code, (len(batch.lengths), 1)), batch, data)
+            return self._loss(params, batch, None, data).total, jax.lax.map(decode, codes).T
+
+        losses, log_likelihoods = data.map_all(read)
         return lone(
-            self.assign(state.params, state.latents),
-            jax.nn.softmax(-squared_distances(state.latents, state.params["centres"]) / 2),
-            -total.sum(),
-            state.params,
+            self.assign(params, state.latents),
+            jax.nn.softmax(-squared_distances(state.latents, codes) / 2),
+            -losses.sum(),
+            params,
             latents=state.latents,
+            log_likelihoods=log_likelihoods,
         )
 
     def _plain(self, key: jax.Array, data: EncoderData, previous: None) -> tuple[State, Info]:
@@ -438,9 +469,12 @@ class VAEKmeans(_Autoencoder):
 
     def result(self, state: State, data: EncoderData) -> Clustering:
         """The nearest k-means centre of each posterior mean; the objective is the evidence lower bound (one sample)."""
-        losses = data.map_all(
-            lambda batch: self._loss(state.params, batch, jax.random.fold_in(state.key, batch.position[0]), data).total
-        )
+
+        def loss(batch):
+            key = jax.random.fold_in(state.key, batch.position[0])
+            return self._loss(state.params, self.seen(state.params, batch, data), key, data).total
+
+        losses = data.map_all(loss)
         assignments = self.assign(state.params, state.latents)
         responsibilities = posterior(state.latents, state.params["centres"], assignments)
         return lone(assignments, responsibilities, -losses.sum(), state.params, latents=state.latents)

@@ -10,8 +10,8 @@ from flax import struct
 class Clustering:
     """A clustering of N trajectories, the best of R restarts; `[S, ...]` on every leaf for S seeds.
 
-    Trajectories are in the dataset's order. Only mixtures of policies have log-likelihoods, only representation
-    methods latents; the latter have one restart.
+    Trajectories are in the dataset's order. Only mixtures of policies and CAAE, whose codes are decoded to policies,
+    have log-likelihoods; only representation methods have latents, and one restart.
     """
 
     assignments: jax.Array  # [N] int32

@@ -91,6 +91,12 @@ REGISTRY: dict[str, Entry] = {
         "Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"
     ),
     "extra-vi": _entry("Extra-v0", "as extra, experts by value iteration (softmax)", experts="softmax"),
+    "extra-vi-ways": _entry(
+        "Extra-v0",
+        "as extra-vi, observed as lengths of ways, made by hand: a reference",
+        experts="softmax",
+        observes="ways",
+    ),
     "extra-greedy": _entry("Extra-v0", "as extra, experts by value iteration (best action)", experts="greedy"),
     "extrafixed": _entry("ExtraFixed-v0", "the three kinds of expert of extra, on one map", experts="ppo"),
     "extrafixed-vi": _entry("ExtraFixed-v0", "as extrafixed, experts by value iteration (softmax)", experts="softmax"),

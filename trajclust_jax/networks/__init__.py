@@ -1,7 +1,7 @@
 """Neural networks: feature extractors, policy heads, ensembles."""
 
 from trajclust_jax.networks.ensemble import ensemblize, member_keys
-from trajclust_jax.networks.planner import MOVES, Planner
+from trajclust_jax.networks.planner import EXTRACTORS, MOVES, Placed, Planner
 from trajclust_jax.networks.policies import (
     GRU,
     MLP,
@@ -13,11 +13,13 @@ from trajclust_jax.networks.policies import (
 from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
 
 __all__ = [
+    "EXTRACTORS",
     "GRU",
     "MLP",
     "MOVES",
     "CategoricalHead",
     "GaussianHead",
+    "Placed",
     "Planner",
     "PolicyNetwork",
     "TrajectoryAutoencoder",

@@ -65,6 +65,19 @@ def _backward(width, sweeps, residuals, cotangent):
 fixed_point.defvjp(_forward, _backward)
 
 
+class Placed(NamedTuple):
+    """Observations taken apart: the map that a step of a trajectory is on, and the agent's cell."""
+
+    maps: jax.Array  # [M, P, H, W], planes without the agent's
+    columns: jax.Array  # [n, T] int32 rows of `maps`
+    cells: jax.Array  # [n, T] int32, row * W + column
+    kernel: jax.Array  # [A, 4] float32: how often each action moved up, down, left, right
+
+    def gather(self, fields: jax.Array) -> jax.Array:
+        """`[n, T, F]`: the values of fields `[F, H * W, M]` where the agent is."""
+        return jnp.moveaxis(fields[:, self.cells, self.columns], 0, -1)
+
+
 class Planner(nn.Module):
     """`maps [M, P, H, W]` and `kernel [A, 4]` to `[A, H * W, M]` logits: the policy in every cell of every map."""
 
@@ -106,3 +119,59 @@ class Planner(nn.Module):
 def _mix(kernel: jax.Array, planes: jax.Array) -> jax.Array:
     """`[O, I]` and `[I, HW, M]` to `[O, HW, M]`."""
     return jnp.tensordot(kernel, planes, 1)
+
+
+class PlannedFeatures(nn.Module):
+    """Placed observations to features `[n, T, plans * A + P]`: the log-policies of several plans, and what is here.
+
+    Each plan is a `Planner` with its own reward. One is a policy; together they are what policies may want, to be
+    recognised by an encoder, chosen from by a decoder, followed or not by a GRU.
+    """
+
+    plans: int = 4
+    sweeps: int = 20
+
+    @nn.compact
+    def __call__(self, placed: Placed) -> jax.Array:
+        several = nn.vmap(
+            Planner,
+            in_axes=None,
+            axis_size=self.plans,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+        )
+        logits = several(sweeps=self.sweeps, name="plans")(placed.maps, placed.kernel)  # [plans, A, HW, M]
+        planes = placed.maps.reshape(*placed.maps.shape[:2], -1).transpose(1, 2, 0)
+        return placed.gather(jnp.concatenate([logits.reshape(-1, *logits.shape[2:]), planes]))
+
+
+class ConvolvedFeatures(nn.Module):
+    """Placed observations to features `[n, T, 2 * channels + P]`: 3 x 3 convolutions, read where the agent is.
+
+    Half of the features are their mean over the map. A convolution is a matrix product of shifted copies: mapped over
+    an ensemble it stays one, while XLA's convolution would become a grouped one, which is slow on a CPU.
+    """
+
+    layers: int = 5
+    channels: int = 16
+
+    @nn.compact
+    def __call__(self, placed: Placed) -> jax.Array:
+        num_maps, _, height, width = placed.maps.shape
+        planes = placed.maps.transpose(1, 2, 3, 0).astype(jnp.float32)  # [P, H, W, M]
+        x = planes
+        for layer in range(self.layers):
+            grid = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            shifted = [grid[:, r : height + r, c : width + c] for r in range(3) for c in range(3)]
+            patches = jnp.concatenate(shifted).reshape(9 * len(x), -1)
+            init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal", in_axis=1, out_axis=0)
+            kernel = self.param(f"kernel_{layer}", init, (self.channels, len(patches)))
+            bias = self.param(f"bias_{layer}", nn.initializers.zeros, (self.channels, 1))
+            y = nn.relu(kernel @ patches + bias).reshape(self.channels, height, width, num_maps)
+            x = x + y if layer else y
+        mean = jnp.broadcast_to(x.mean((1, 2), keepdims=True), x.shape)
+        fields = jnp.concatenate([x, mean, planes])
+        return placed.gather(fields.reshape(len(fields), -1, num_maps))
+
+
+EXTRACTORS = {"planner": PlannedFeatures, "conv": ConvolvedFeatures}

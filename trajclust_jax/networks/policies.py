@@ -17,6 +17,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from trajclust_jax.networks.planner import EXTRACTORS, Placed
+
 MIN_STD = 0.1  # soft floor of the Gaussian head: deterministic behaviour must not send likelihoods to infinity
 
 
@@ -90,10 +92,10 @@ class GaussianHead(nn.Module):
 
 
 class PolicyNetwork(nn.Module):
-    """A Markov (`recurrent=False`) or history policy; `network_for` builds it for given data.
+    """A Markov (`recurrent=False`) or history policy.
 
-    Markov: FC 128-128 and the head. History: FC 128-128, GRU 64, FC 128, the head (Table 2). Inputs are
-    flattened and cast to float32; no normalisation (B.6, GridWorld).
+    Markov: FC 128-128 and the head. History: FC 128-128, GRU 64, FC 128, the head (Table 2). Inputs are flat float32,
+    or `Placed` maps for an `extractor` of the features that FC 128-128 sees.
     """
 
     action_size: int
@@ -102,8 +104,10 @@ class PolicyNetwork(nn.Module):
     features: tuple[int, ...] = (128, 128)
     hidden_size: int = 64
     output_size: int = 128
+    extractor: str | None = None  # a name in EXTRACTORS
 
     def setup(self) -> None:
+        self.extract = EXTRACTORS[self.extractor]() if self.extractor else None
         self.mlp = MLP(self.features)
         if self.recurrent:
             self.input_gates = nn.Dense(3 * self.hidden_size)
@@ -111,9 +115,9 @@ class PolicyNetwork(nn.Module):
             self.output = MLP((self.output_size,))
         self.head = (CategoricalHead if self.discrete else GaussianHead)(self.action_size)
 
-    def embed(self, inputs: jax.Array) -> jax.Array:
-        """`[..., D]` flat float inputs to what one observation contributes: `[..., E]`."""
-        x = self.mlp(inputs)
+    def embed(self, inputs: jax.Array | Placed) -> jax.Array:
+        """`[..., D]` flat float inputs, or `[n, T]` placed ones, to what one observation contributes: `[..., E]`."""
+        x = self.mlp(self.extract(inputs) if self.extract else inputs)
         return self.input_gates(x) if self.recurrent else x
 
     def read_out(self, x: jax.Array) -> Any:

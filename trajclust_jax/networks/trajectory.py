@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from trajclust_jax.data import Codebook, Observations, apply
+from trajclust_jax.networks.planner import EXTRACTORS, Placed
 from trajclust_jax.networks.policies import GRU, MLP, CategoricalHead, GaussianHead
 
 
@@ -105,11 +106,17 @@ class TrajectoryAutoencoder(nn.Module):
     action_size: int
     latent_size: int = 8
     stochastic: bool = False
+    extractor: str | None = None  # a name in EXTRACTORS: of the features that encoder and decoder share
 
     def setup(self) -> None:
+        self.extract = EXTRACTORS[self.extractor]() if self.extractor else None
         output_size = self.latent_size * (2 if self.stochastic else 1)
         self.encoder = TrajectoryEncoder(self.discrete, self.action_size, output_size)
         self.decoder = TrajectoryDecoder(self.discrete, self.action_size)
+
+    def observe(self, observations: Observations | Placed) -> Observations:
+        """Observations as encoder and decoder see them."""
+        return self.extract(observations) if self.extract else observations
 
     def encode(self, observations: Observations, actions: jax.Array, lengths: jax.Array) -> jax.Array:
         """See `TrajectoryEncoder`."""
@@ -119,6 +126,7 @@ class TrajectoryAutoencoder(nn.Module):
         """See `TrajectoryDecoder`."""
         return self.decoder(latents, observations)
 
-    def __call__(self, observations: Observations, actions: jax.Array, lengths: jax.Array) -> Any:
+    def __call__(self, observations: Observations | Placed, actions: jax.Array, lengths: jax.Array) -> Any:
         """The distribution of every action given its trajectory's latent (the mean of a stochastic one)."""
+        observations = self.observe(observations)
         return self.decode(self.encode(observations, actions, lengths)[:, : self.latent_size], observations)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trajclust_jax.clustering import PGKmeans
-from trajclust_jax.clustering.planning import PlanningPolicy, move_frequencies, split_maps
+from trajclust_jax.clustering import CAAE, PGKmeans
+from trajclust_jax.clustering.maps import PlanningPolicy, move_frequencies, split_maps
+from trajclust_jax.clustering.policy_mixture import policy_for
 from trajclust_jax.data import Codebook, dense, make
 from trajclust_jax.metrics import batch_scores
 from trajclust_jax.training import fit
@@ -69,6 +70,50 @@ def test_scores_are_sums_over_real_steps(extra):
             np.testing.assert_allclose(scores[member, n], expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["mlp", "gru"])
+@pytest.mark.parametrize("extractor", ["conv", "planner"])
+def test_networks_on_features_score_every_trajectory_alike(extra, kind, extractor):
+    """Chunked, for several members at once, against the log-probabilities of one member that training uses."""
+    policy = policy_for(kind, extra.trajectories, extractor=extractor, memory_budget=2**22)
+    policy.check(extra.trajectories)
+    data = policy.prepare(extra.trajectories, 2)
+    assert data.chunks.lengths.shape[0] > 1
+    params = jax.vmap(lambda key: policy.init(key, data).params)(jax.random.split(jax.random.key(0), 2))
+    score = policy.scorer(jax.tree.map(lambda x: x[None], params), data)
+    scores = np.concatenate(jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks))
+    data = data.replace(horizon=data.chunks.ids.shape[-1])
+    positions = np.flatnonzero(data.lengths > 0)[::7]
+    for member in range(2):
+        one = jax.tree.map(lambda x, m=member: x[m], params)
+        log_probs = np.asarray(policy.log_probs(one, jnp.asarray(positions), data), np.float64)
+        real = np.arange(log_probs.shape[1]) < np.asarray(data.lengths)[positions][:, None]
+        np.testing.assert_allclose(scores[positions, member], np.where(real, log_probs, 0).sum(1), rtol=1e-4)
+
+
+def test_an_extractor_must_exist_and_fit(extra):
+    with pytest.raises(ValueError, match="unknown extractor 'cnn'"):
+        CAAE(3, extractor="cnn").check(extra.trajectories)
+    with pytest.raises(ValueError, match="not tabular"):
+        PGKmeans.default(3, "tabular", policy_settings=(("extractor", "conv"),)).check(extra.trajectories)
+    with pytest.raises(ValueError, match="need maps"):
+        CAAE(3, extractor="conv").check(make("pathfollowing", 4, 0).trajectories)
+
+
+def test_an_autoencoder_sees_features_of_maps(extra):
+    """Every trajectory's latent, chunk by chunk, is what it is alone."""
+    latents = []
+    for trajectories in (extra.trajectories, jax.tree.map(lambda x: x[40:41], extra.trajectories)):
+        method = CAAE(1, extractor="conv", memory_budget=2**21)
+        data = jax.device_put(method.prepare(trajectories))
+        data = data.replace(data=data.data.replace(kernel=jnp.zeros((5, 4))))  # counted from the data: not the same
+        params = {"network": method.new_network(jax.random.key(0), data)}
+        latents.append((np.asarray(method.encode_all(params, data)), data.data.chunks.lengths.shape[0]))
+    (together, num_chunks), (alone, _) = latents
+    assert num_chunks > 1
+    np.testing.assert_allclose(together[40], alone[0], rtol=1e-4, atol=1e-5)
+    assert np.ptp(together, axis=0).max() > 1e-3
+
+
 def test_padding_does_not_matter(extra):
     trajectories = extra.trajectories
     mask = np.asarray(trajectories.mask)
@@ -90,7 +135,7 @@ def test_observations_without_an_agent_are_refused(extra):
     with pytest.raises(ValueError, match="marks the agent's cell"):
         PGKmeans.default(3, "planner").check(blind)
     flat = extra.trajectories.replace(observations=observations.reshape(*observations.shape[:2], -1))
-    with pytest.raises(ValueError, match="needs maps"):
+    with pytest.raises(ValueError, match="need maps"):
         PGKmeans.default(3, "planner").check(flat)
 
 

@@ -1,0 +1,246 @@
+"""Policies of maps, for `policy_mixture`: one that plans (`networks.planner`), and networks on features of the map.
+
+Raw maps that are fresh in every episode defeat a policy that has to remember them. These see an observation taken
+apart into map and agent's cell. The planner learns what walls, goals or special cells are worth to a cluster's policy
+and computes the way. The others learn features of a cell from the map around it (`networks.EXTRACTORS`), and read them
+where the agent is.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from trajclust_jax.clustering.policies import (
+    Chunks,
+    HistoryPolicy,
+    MarkovScorer,
+    Member,
+    MixtureData,
+    StepValue,
+    TrajectoryPolicy,
+    embedded,
+    prepare,
+    training_horizon,
+)
+from trajclust_jax.data import Codebook, Trajectories
+from trajclust_jax.networks import EXTRACTORS, MOVES, Placed, Planner, ensemblize
+
+FEATURE_FLOATS = 400  # working memory of an extractor of features, for each cell of a map
+
+
+@struct.dataclass
+class MapData(MixtureData):
+    """`MixtureData` whose observations are taken apart into map and position.
+
+    `table` holds the U distinct maps `[U, P, H, W]` uint8 (planes without the agent's); a chunk's `ids [C, n, T]`
+    are places `slot * H * W + cell`, and `inputs [C, n, J]` int32 the rows of the maps in a trajectory's J slots.
+    """
+
+    kernel: jax.Array  # [A, 4] float32: how often each action moved up, down, left, right
+
+    @property
+    def coded(self) -> bool:
+        return False
+
+    @property
+    def example(self) -> Placed:
+        return self.observed(jnp.zeros(1, jnp.int32), 1)
+
+    def observed(self, positions: jax.Array, horizon: int) -> Placed:
+        rows = self.chunks.inputs.reshape(self.num_slots, -1)[positions]
+        return self._placed(rows, self.steps(self.chunks.ids, positions, horizon))
+
+    def observed_in(self, chunk: Chunks) -> Placed:
+        return self._placed(chunk.inputs, chunk.ids)
+
+    def _placed(self, rows: jax.Array, places: jax.Array) -> Placed:
+        num, slots = rows.shape
+        size = self.table[0, 0].size
+        columns = jnp.arange(num)[:, None] * slots + places // size
+        return Placed(jnp.asarray(self.table)[rows.reshape(-1)], columns, places % size, self.kernel)
+
+
+def agent_plane(trajectories: Trajectories) -> int:
+    """The plane of grid observations `[H, W, C]` that has a single 1 in every one and changes within episodes.
+
+    Raises:
+        ValueError: observations that are no such grids.
+    """
+    shape = trajectories.observation_shape
+    if len(shape) != 3 or not trajectories.discrete:
+        raise ValueError("planners and extractors need maps [H, W, planes] as observations and discrete actions")
+    flat, rows = _observed(trajectories)
+    within = np.diff(np.nonzero(np.asarray(trajectories.mask))[0], prepend=-1) == 0  # steps that follow another one
+    for plane in range(shape[-1]):
+        cells = flat[..., plane].reshape(len(flat), -1)
+        single = ((cells == 0) | (cells == 1)).all() and (cells.sum(1) == 1).all()
+        if single and np.diff(cells.argmax(1)[rows], prepend=0)[within].any():
+            return plane
+    raise ValueError("planners and extractors need a plane that marks the agent's cell: exactly one 1, which moves")
+
+
+def _observed(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
+    """Observations `[U, H, W, C]`, and the row of every real step, trajectory by trajectory."""
+    observations, mask = trajectories.observations, np.asarray(trajectories.mask)
+    if isinstance(observations, Codebook):
+        return np.asarray(observations.table), np.asarray(observations.ids)[mask]
+    flat = np.asarray(observations)[mask]
+    return flat, np.arange(len(flat))
+
+
+def split_maps(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Takes grid observations apart: maps `[U, P, H, W]`, slots' rows `[N, J]`, slot and cell `[N, T]` of each step.
+
+    Raises:
+        ValueError: see `agent_plane`.
+    """
+    agent, mask = agent_plane(trajectories), np.asarray(trajectories.mask)
+    flat, rows = _observed(trajectories)
+    cell_of_row = flat[..., agent].reshape(len(flat), -1).argmax(1)
+    rest = np.ascontiguousarray(np.delete(flat, agent, axis=-1).transpose(0, 3, 1, 2).astype(np.uint8))
+    keys = rest.reshape(len(rest), -1).view(np.dtype((np.void, rest[0].size)))[:, 0]
+    _, first, map_of_row = np.unique(keys, return_index=True, return_inverse=True)
+
+    map_ids, cells = np.full(mask.shape, -1), np.zeros(mask.shape, np.int32)
+    map_ids[mask], cells[mask] = map_of_row[rows], cell_of_row[rows]
+    changed = np.ones(mask.shape, bool)
+    changed[:, 1:] = map_ids[:, 1:] != map_ids[:, :-1]
+    changed &= mask
+    slots = np.cumsum(changed, axis=1) - 1  # a map that comes back gets another slot
+    table = np.zeros((len(mask), slots.max() + 1), np.int32)
+    n, t = np.nonzero(changed)
+    table[n, slots[n, t]] = map_ids[n, t]
+    return rest[first], table, np.where(mask, slots, 0), cells
+
+
+def move_frequencies(trajectories: Trajectories, cells: np.ndarray, width: int) -> np.ndarray:
+    """`[A, 4]` float32: how often each action moved up, down, left and right, over all trajectories.
+
+    It has the walls in it: a blocked move counts as none. That scales a row, and the policy learns its own scale.
+    """
+    mask = np.asarray(trajectories.mask)
+    following = mask[:, 1:]
+    steps = (cells[:, 1:] - cells[:, :-1])[following]
+    actions = np.asarray(trajectories.actions)[:, : mask.shape[1] - 1][following]
+    offsets = [row * width + column for row, column in MOVES]
+    counts = np.array(
+        [[((actions == a) & (steps == offset)).sum() for offset in offsets] for a in range(trajectories.num_actions)]
+    )
+    return (counts / np.maximum(np.bincount(actions, minlength=len(counts))[:, None], 1)).astype(np.float32)
+
+
+def check_maps(trajectories: Trajectories, extractor: str | None) -> None:
+    """Raises ValueError for observations that `split_maps` can't take apart, and for an unknown extractor."""
+    if extractor not in (None, *EXTRACTORS):
+        raise ValueError(f"unknown extractor {extractor!r}: choose one of {', '.join(EXTRACTORS)}")
+    agent_plane(trajectories)
+
+
+def prepare_maps(trajectories: Trajectories, floats_per_cell: int, memory_budget: int) -> MapData:
+    """`policies.prepare` with maps, slots and places; `floats_per_cell` of working memory in an E-step."""
+    maps, rows, slots, cells = split_maps(trajectories)
+    size = maps[0, 0].size
+    places = Codebook(np.zeros((1, 1), np.uint8), (slots * size + cells).astype(np.int32))
+    coded = trajectories.replace(observations=places, final_observations=places.replace(ids=places.ids[:, 0]))
+    data = prepare(coded, 4 * rows.shape[1] * size * floats_per_cell, memory_budget)
+    chunks = data.chunks
+    ordered = np.zeros((data.num_slots, rows.shape[1]), np.int32)
+    ordered[: len(rows)] = rows[data.order]
+    fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
+    fields["table"] = maps
+    fields["chunks"] = chunks.replace(inputs=ordered.reshape(*chunks.lengths.shape, -1))
+    return MapData(**fields, kernel=move_frequencies(trajectories, cells, maps.shape[-1]))
+
+
+class _OfMaps:
+    """What the policies of maps share: which data they fit."""
+
+    def check(self, trajectories: Trajectories) -> None:
+        """Raises ValueError for observations that `split_maps` can't take apart, and for an unknown extractor."""
+        check_maps(trajectories, self.extractor)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanningPolicy(_OfMaps, TrajectoryPolicy):
+    """A `Planner` for each cluster: Markov, its gradients from minibatches of its own cluster's trajectories."""
+
+    learning_rate: float = 1e-2
+    layers: int = 3
+    sweeps: int = 20
+    hidden: int = 16
+
+    @property
+    def planner(self) -> Planner:
+        return Planner(self.layers, self.sweeps, self.hidden)
+
+    def prepare(self, trajectories: Trajectories, num_members: int) -> MapData:
+        """Maps, slots and places; see `MapData`."""
+        return prepare_maps(
+            trajectories, num_members * (self.hidden + 4 * trajectories.num_actions), self.memory_budget
+        )
+
+    def init(self, key: jax.Array, data: MapData) -> Member:
+        """A fresh policy and its optimiser (unbatched); the key is consumed."""
+        params = self.planner.init(key, data.example.maps, data.kernel)
+        return Member(params, self.optimizer.init(params))
+
+    def log_probs(self, params: Any, positions: jax.Array, data: MapData) -> jax.Array:
+        """See `TrajectoryPolicy`."""
+        actions = data.steps(data.chunks.actions, positions, data.horizon)
+        return self.placed_log_probs(params, data.observed(positions, data.horizon), actions)
+
+    def placed_log_probs(self, params: Any, placed: Placed, actions: jax.Array) -> jax.Array:
+        """`[n, T]` log-probabilities of actions `[n, T]` on placed observations."""
+        logits = self.planner.apply(params, placed.maps, placed.kernel)  # [A, HW, M]
+        return logits[actions, placed.cells, placed.columns]
+
+    def scorer(
+        self, params: Any, data: MapData, of: StepValue = lambda log_prob: log_prob
+    ) -> Callable[[Chunks], jax.Array]:
+        """Log-likelihoods `[R, K, n]` of a chunk: each map is planned on once, however long its trajectory stays."""
+
+        def score(chunk: Chunks) -> jax.Array:
+            mask = jnp.arange(chunk.ids.shape[1]) < chunk.lengths[:, None]
+
+            def member(params):
+                log_probs = self.placed_log_probs(params, data.observed_in(chunk), chunk.actions)
+                return jnp.where(mask, of(log_probs), 0).sum(1)
+
+            return ensemblize(member, 2)(params)
+
+        return score
+
+
+@dataclasses.dataclass(frozen=True)
+class MarkovMapPolicy(_OfMaps, MarkovScorer, TrajectoryPolicy):
+    """An MLP on features of the map where the agent is."""
+
+    extractor: str = "conv"  # a name in `networks.EXTRACTORS`
+
+    def prepare(self, trajectories: Trajectories, num_members: int) -> MapData:
+        """Maps, slots and places; see `MapData`."""
+        return prepare_maps(trajectories, num_members * FEATURE_FLOATS, self.memory_budget)
+
+    def log_probs(self, params: Any, positions: jax.Array, data: MapData) -> jax.Array:
+        """See `TrajectoryPolicy`."""
+        network = self.network(data)
+        features = embedded(network, params, data.observed(positions, data.horizon))
+        actions = data.steps(data.chunks.actions, positions, data.horizon)
+        return network.apply(params, features, method="read_out").log_prob(actions)
+
+
+@dataclasses.dataclass(frozen=True)
+class HistoryMapPolicy(_OfMaps, HistoryPolicy):
+    """A GRU over features of the map where the agent has been so far."""
+
+    extractor: str = "conv"  # a name in `networks.EXTRACTORS`
+
+    def prepare(self, trajectories: Trajectories, num_members: int) -> MapData:
+        """Maps, slots and places; see `MapData`."""
+        data = prepare_maps(trajectories, num_members * FEATURE_FLOATS, self.memory_budget)
+        return data.replace(horizon=training_horizon(trajectories, self.horizon_quantile))
