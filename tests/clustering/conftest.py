@@ -64,3 +64,25 @@ def conflict():
         return trajectories, labels
 
     return make
+
+
+@pytest.fixture
+def opposed():
+    """`(trajectories, labels)` of two Gaussian policies, one acting up where the other acts down."""
+
+    def make(n=32, t=6, size=2, seed=0):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(n) % 2
+        observations = rng.normal(size=(n, t, size)).astype(np.float32)
+        actions = observations[..., :1] * np.where(labels == 1, 1, -1)[:, None, None]
+        trajectories = Trajectories(
+            observations=observations,
+            actions=(actions + 0.1 * rng.normal(size=actions.shape)).astype(np.float32),
+            rewards=np.zeros((n, t), np.float32),
+            lengths=np.full(n, t, np.int32),
+            terminated=np.zeros(n, bool),
+            final_observations=observations[:, -1],
+        )
+        return trajectories, labels
+
+    return make

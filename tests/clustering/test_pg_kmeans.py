@@ -185,23 +185,8 @@ def test_a_diverged_restart_is_never_chosen(conflict):
 
 
 @pytest.mark.parametrize("policy", ["mlp", "gru"])
-def test_continuous_actions(policy):
-    """Two Gaussian policies, one acting up where the other acts down."""
-    rng = np.random.default_rng(0)
-    n, t = 24, 10
-    labels = np.arange(n) % 2
-    observations = rng.normal(size=(n, t, 3)).astype(np.float32)
-    actions = observations[..., :1] * np.where(labels == 1, 1, -1)[:, None, None]
-    from trajclust_jax.data import Trajectories
-
-    trajectories = Trajectories(
-        observations=observations,
-        actions=(actions + 0.1 * rng.normal(size=actions.shape)).astype(np.float32),
-        rewards=np.zeros((n, t), np.float32),
-        lengths=np.full(n, t, np.int32),
-        terminated=np.zeros(n, bool),
-        final_observations=observations[:, -1],
-    )
+def test_continuous_actions(opposed, policy):
+    trajectories, labels = opposed(n=24, t=10, size=3)
     method = quick(2, policy, restarts=3, iterations=10, steps=15, polish_first_steps=40, polish_steps=10)
     outcome = fit(method, trajectories, 1)
     assert nmi(labels, np.asarray(outcome.result.assignments[0])) == pytest.approx(1)

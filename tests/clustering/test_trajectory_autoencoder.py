@@ -10,7 +10,6 @@ import pytest
 
 from trajclust_jax.clustering import CAAE, DEC, VAEKmeans
 from trajclust_jax.clustering.trajectory_autoencoder import _kl, _sharpened
-from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
 from trajclust_jax.training import fit
 
@@ -268,21 +267,8 @@ def test_unused_codes_are_reported(random_data):
     assert outcome.history[-1]["spread"][0][0] == pytest.approx(0, abs=1e-6)
 
 
-def test_continuous_actions_of_dense_observations():
-    """Two Gaussian policies, one acting up where the other acts down."""
-    rng = np.random.default_rng(0)
-    n, t = 32, 6
-    labels = np.arange(n) % 2
-    observations = rng.normal(size=(n, t, 2)).astype(np.float32)
-    actions = observations[..., :1] * np.where(labels == 1, 1, -1)[:, None, None]
-    trajectories = Trajectories(
-        observations=observations,
-        actions=(actions + 0.1 * rng.normal(size=actions.shape)).astype(np.float32),
-        rewards=np.zeros((n, t), np.float32),
-        lengths=np.full(n, t, np.int32),
-        terminated=np.zeros(n, bool),
-        final_observations=observations[:, -1],
-    )
+def test_continuous_actions_of_dense_observations(opposed):
+    trajectories, labels = opposed()
     outcome = fit(CAAE(2, steps=50, warmup_iterations=6, iterations=3), trajectories, 1)
     assert nmi(labels, np.asarray(outcome.result.assignments[0])) == pytest.approx(1)
 

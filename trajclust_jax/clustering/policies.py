@@ -52,10 +52,12 @@ class Inputs:
     scale: np.ndarray  # [D] float32
     clip: np.ndarray  # [] float32, infinite where nothing is standardised
 
-    def __call__(self, observations: jax.Array) -> jax.Array:
-        """`[batch, *shape]` -> `[batch, D]` float32."""
-        flat = observations.reshape(observations.shape[0], -1)[:, self.columns].astype(np.float32)
-        return ((flat - self.shift) / self.scale).clip(-self.clip, self.clip)
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """`[batch, *shape]` -> `[batch, D]` float32; uint8 where nothing is standardised, a quarter of the memory."""
+        flat = observations.reshape(observations.shape[0], -1)[:, self.columns]
+        if np.isinf(self.clip):
+            return flat.astype(np.uint8)
+        return ((flat.astype(np.float32) - self.shift) / self.scale).clip(-self.clip, self.clip)
 
 
 @struct.dataclass
@@ -66,7 +68,7 @@ class Chunks:
     max_length: jax.Array  # [C] int32, the longest of each chunk
     actions: jax.Array  # [C, n, T] int32 or [C, n, T, A]
     ids: jax.Array | None  # [C, n, T] int32 rows of the codebook, or None
-    inputs: jax.Array | None  # [C, n, T, D] float32 dense inputs, or None
+    inputs: jax.Array | None  # [C, n, T, D] dense inputs, or None
 
 
 @struct.dataclass
@@ -77,7 +79,7 @@ class MixtureData:
     order: jax.Array  # [N] int32: sorted position -> original trajectory
     rank: jax.Array  # [N] int32: original trajectory -> sorted position
     num_steps: jax.Array  # [] float32: real steps in all
-    table: jax.Array | None  # [U, D] float32, or None
+    table: jax.Array | None  # [U, D], or None
     inputs: Inputs
     action_size: int = struct.field(pytree_node=False)
     discrete: bool = struct.field(pytree_node=False)

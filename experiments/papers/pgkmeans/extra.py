@@ -49,7 +49,7 @@ def render(records: Records):
             rows.append(
                 [
                     "hand-made ways" if dataset.endswith("-ways") else VIEWS[(RAW | EXTRACTED).get(name, name)],
-                    common.method_title(name),
+                    common.method_title(name, dataset),
                     spread(nmi),
                     "{:.2f} ± {:.2f}".format(*paper) if paper else "-",
                     f"{np.mean(nmi) - paper[0]:+.3f}" if paper else "",

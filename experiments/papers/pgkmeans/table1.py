@@ -48,7 +48,7 @@ def render(records: Records):
                 rows.append(
                     [
                         common.TITLES[dataset],
-                        common.method_title(name),
+                        common.method_title(name, dataset),
                         spread(scores["nmi"]),
                         "{:.2f} ± {:.2f}".format(*paper) if paper else "-",
                         f"{mean - paper[0]:+.3f}" if paper else "",

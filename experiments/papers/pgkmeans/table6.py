@@ -27,7 +27,7 @@ def render(records: Records):
             rows.append(
                 [
                     common.TITLES[dataset],
-                    common.method_title(name),
+                    common.method_title(name, dataset),
                     f"{record['cell']['size']:,}",
                     str(seeds),
                     f"{timing['compile_seconds']:.0f}",
