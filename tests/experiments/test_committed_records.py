@@ -8,6 +8,7 @@ from experiments.methods import ORACLE
 from experiments.papers.pgkmeans import common
 from experiments.report import table_records
 from experiments.tables import get_table, table_names
+from trajclust_jax.data import REGISTRY
 
 RECORDS = common.stored_records()
 LEAST = {"diagonal": 0.92, "takeball": 0.99}
@@ -57,6 +58,47 @@ def test_the_benchmark():
         assert rows[f"{name} steps"]["ratio"] >= 1
 
 
+def _mean(cells, dataset, method):
+    scores = cells[dataset, method]["scores"]["nmi"]
+    assert len(scores) == 5
+    return sum(scores) / 5
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "least"),
+    [
+        ("diagonal", "caae", 0.90),
+        ("takeball", "caae", 0.99),
+        ("pathfollowing", "pg_kmeans_mlp", 0.98),
+        ("pathfollowing", "caae", 0.90),
+        ("extra-vi", "pg_kmeans_planner", 0.43),
+    ],
+)
+def test_the_grid_worlds_are_clustered(dataset, method, least):
+    cells = _cells("pgkmeans/table1", "cpu")
+    assert _mean(cells, dataset, method) >= least
+    record = cells[dataset, method]
+    for used, warnings in zip(record["health"]["used_clusters"], record["warnings"], strict=True):
+        assert warnings or used == REGISTRY[dataset].num_policies, "a collapsed run is reported"
+
+
+def test_extra_comes_near_its_ceilings():
+    cells = _cells("pgkmeans/table1", "cpu")
+    assert _mean(cells, "extra-vi", "pg_kmeans_planner") >= 0.8 * _mean(cells, "extra-vi", "cloning_planner")
+    oracle = cells["extrafixed-vi", ORACLE]["scores"]["nmi"]
+    assert _mean(cells, "extrafixed-vi", "pg_kmeans_mlp") >= 0.9 * oracle
+
+
+@pytest.mark.parametrize("criterion", ["held_out", "integrated"])
+@pytest.mark.parametrize("dataset", ["diagonal", "takeball"])
+def test_k_is_chosen_without_labels(dataset, criterion):
+    records = table_records(get_table("pgkmeans/choosing-k"), "cpu", RECORDS.all())
+    (record,) = (r for r in records if (r["cell"]["dataset"], r["cell"]["size"]) == (dataset, 1000))
+    chosen = record["selection"]["chosen"][criterion]
+    assert len(chosen) == 5
+    assert sum(k == REGISTRY[dataset].num_policies for k in chosen) >= 4
+
+
 STORED = [
     (name, preset)
     for name in table_names()
@@ -70,7 +112,7 @@ def test_every_stored_table_renders(table, preset):
     text, figures = get_table(table).render(table_records(get_table(table), preset, RECORDS.all()))
     assert text.startswith("# ")
     assert text.count("\n| ") >= 2
-    assert figures or table == "pgkmeans/table6"
+    assert figures or table in ("pgkmeans/table6", "pgkmeans/table7", "pgkmeans/extra")
 
 
 def test_what_must_be_stored():
