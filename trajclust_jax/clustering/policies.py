@@ -115,7 +115,7 @@ class MixtureData:
 
     def steps(self, values: jax.Array, positions: jax.Array, horizon: int) -> jax.Array:
         """Of values of steps `[C, n, T, ...]`, the first `horizon` of the slots `positions [n]`: `[n, H, ...]`."""
-        return values.reshape(self.num_slots, *values.shape[2:])[:, :horizon][positions]
+        return values.reshape(self.num_slots, *values.shape[2:])[positions, :horizon]
 
     def observed(self, positions: jax.Array, horizon: int) -> Observations | Placed:
         """Inputs of the first `horizon` steps of the slots `positions [n]`."""
