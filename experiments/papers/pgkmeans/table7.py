@@ -41,6 +41,7 @@ def render(records: Records):
     header = ["task", "method", "NMI", "paper", "difference", "used codes", "runs warned of"]
     notes = [
         *provenance(records),
+        "Codes repel each other below distance 1. Where k-means sets them farther apart, both versions are the same.",
         "Mean ± std over seeds. A run is warned of without labels: codes unused, or latents that do not spread.",
     ]
     title = "PG-Kmeans paper, Table 7 (GridWorld rows): CAAE's codebook regularisation"
