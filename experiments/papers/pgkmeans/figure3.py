@@ -29,6 +29,7 @@ def render(records: Records):
             ax.plot(loss[:, seed], nmi[:, seed], "-o", mfc="none", ms=3, lw=0.4, color=color)
             ax.plot(loss[-1, seed], nmi[-1, seed], "o", ms=6, color=color)
         ax.set(xlabel="loss, nats a step")
+        ax.locator_params(axis="x", nbins=4)
         final = spearmanr(loss[-1], nmi[-1]).statistic if loss.shape[1] > 2 else np.nan
         rows.append(
             [
