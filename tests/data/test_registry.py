@@ -45,7 +45,7 @@ def test_fresh_maps_are_dense_and_a_fixed_one_is_a_codebook(built):
 
 
 def test_ways_are_another_view_of_the_same_episodes(built):
-    """The first features of a step: how many fewer steps it is to the goal, were this move to be made."""
+    """Among them is the shortest way to the goal."""
     seen, ways = built("extra-vi").trajectories, built("extra-vi-ways").trajectories
     np.testing.assert_array_equal(seen.actions, ways.actions)
     np.testing.assert_array_equal(seen.lengths, ways.lengths)
@@ -55,7 +55,7 @@ def test_ways_are_another_view_of_the_same_episodes(built):
         distances = _ways_to_goal(~maps[0, ..., 0].astype(bool), np.argwhere(maps[0, ..., 2])[0])
         for t, step in enumerate(maps):
             here = distances[tuple(np.argwhere(step[..., 1])[0])]
-            assert ways.observations[n, t, 24] == np.float32(here / 10)
+            assert ways.observations[n, t, 24] == pytest.approx(here / 10)
 
 
 def _ways_to_goal(free, goal):

@@ -39,7 +39,7 @@ def test_the_benchmark_compares_equals(capsys):
         ["--size", "4", "--restarts", "1", "--clusters", "2", "--num-envs", "8", "--env-steps", "5", "--json"]
     )
     record = json.loads(capsys.readouterr().out)
-    assert len(record["rows"]) == len(ENVIRONMENTS) + 7
+    assert len(record["rows"]) == len(ENVIRONMENTS) + 9
     assert all(row["ours"] > 0 and row["reference"] > 0 and row["ratio"] > 0 for row in record["rows"])
     assert record["facts"]["e_step_largest_difference"] < 1e-4
     assert record["facts"]["m_step_largest_difference"] < 1e-5
