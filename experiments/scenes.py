@@ -26,9 +26,12 @@ def positions(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray] | Non
             return None
         cells = cells_from_observations(observations.table)
         return cells[np.asarray(observations.ids)], cells[np.asarray(final.ids)]
-    if trajectories.observation_shape == (2,) and not trajectories.discrete:
-        return np.asarray(observations), np.asarray(final)
-    return None
+    return (np.asarray(observations), np.asarray(final)) if _in_the_plane(trajectories) else None
+
+
+def _in_the_plane(trajectories: Trajectories) -> bool:
+    """Whether observations are points (x, y)."""
+    return trajectories.observation_shape == (2,) and not isinstance(trajectories.observations, Codebook)
 
 
 def _are_maps(table: np.ndarray) -> bool:
@@ -43,7 +46,7 @@ def sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, 
     places = positions(trajectories)
     if places is None:
         return {}
-    continuous = not trajectories.discrete
+    continuous = _in_the_plane(trajectories)
     if not continuous:  # two digits: row, column
         places = [place @ [10, 1] for place in places]
     steps, final = places
@@ -81,7 +84,7 @@ def clusters_figure(trajectories: Trajectories, assignments: ArrayLike, num_clus
     steps, final = places
     shared = {"names": [f"cluster {k + 1}" for k in range(num_clusters)]}
     lengths = np.asarray(trajectories.lengths)
-    if not trajectories.discrete:
+    if _in_the_plane(trajectories):
         return draw_paths(steps, lengths, assignments, final_positions=final, **shared)
     first = np.asarray(trajectories.observations.table)[0]
     goal = np.argwhere(first[..., 2])

@@ -141,13 +141,16 @@ def check_maps(trajectories: Trajectories, extractor: str | None) -> None:
     agent_plane(trajectories)
 
 
-def prepare_maps(trajectories: Trajectories, floats_per_cell: int, memory_budget: int) -> MapData:
-    """`policies.prepare` with maps, slots and places; `floats_per_cell` of working memory in an E-step."""
+def prepare_maps(trajectories: Trajectories, cell_floats: int, memory_budget: int, floats: int = 0) -> MapData:
+    """`policies.prepare` with maps, slots and places.
+
+    Working memory of an E-step: `cell_floats` for each cell of a trajectory's maps, and `floats` for the trajectory.
+    """
     maps, rows, slots, cells = split_maps(trajectories)
     size = maps[0, 0].size
     places = Codebook(np.zeros((1, 1), np.uint8), (slots * size + cells).astype(np.int32))
     coded = trajectories.replace(observations=places, final_observations=places.replace(ids=places.ids[:, 0]))
-    data = prepare(coded, 4 * rows.shape[1] * size * floats_per_cell, memory_budget)
+    data = prepare(coded, 4 * (rows.shape[1] * size * cell_floats + floats), memory_budget)
     chunks = data.chunks
     ordered = np.zeros((data.num_slots, rows.shape[1]), np.int32)
     ordered[: len(rows)] = rows[data.order]

@@ -119,12 +119,12 @@ class MixtureData:
 
     def observed(self, positions: jax.Array, horizon: int) -> Observations | Placed:
         """Inputs of the first `horizon` steps of the slots `positions [n]`."""
-        source = self.steps(self.chunks.inputs if self.table is None else self.chunks.ids, positions, horizon)
-        return source if self.table is None else Codebook(self.table, source)
+        source = self.steps(self.chunks.ids if self.coded else self.chunks.inputs, positions, horizon)
+        return Codebook(self.table, source) if self.coded else source
 
     def observed_in(self, chunk: Chunks) -> Observations | Placed:
         """Inputs of every step of a chunk."""
-        return chunk.inputs if self.table is None else Codebook(self.table, chunk.ids)
+        return Codebook(self.table, chunk.ids) if self.coded else chunk.inputs
 
 
 def is_countable(trajectories: Trajectories) -> bool:
@@ -461,7 +461,7 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
         begin, num_transitions = starts[first], starts[first + sizes] - starts[first]
         weights = None if is_hard(assignments) else assignments.T  # [K, N']
         actions = chunks.actions.reshape(data.num_slots, *chunks.actions.shape[2:])
-        source = chunks.inputs if data.table is None else chunks.ids
+        source = chunks.ids if data.coded else chunks.inputs
         source = source.reshape(data.num_slots, *source.shape[2:])
 
         def step(i, members):
@@ -470,7 +470,7 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
                 place = jnp.searchsorted(ends, position, side="right")
                 n = order[jnp.minimum(place, data.num_slots - 1)]
                 t = jnp.clip(position - (ends - lengths[order])[place], 0, actions.shape[1] - 1)
-                inputs = source[n, t] if data.table is None else data.table[source[n, t]]
+                inputs = data.table[source[n, t]] if data.coded else source[n, t]
 
                 def loss(params):
                     log_probs = network.apply(params, inputs).log_prob(actions[n, t])

@@ -151,10 +151,13 @@ class _Autoencoder:
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError if there are fewer trajectories than clusters, or no maps for an extractor."""
-        if trajectories.num_trajectories < self.num_clusters:
-            raise ValueError(f"{trajectories.num_trajectories} trajectories cannot make {self.num_clusters} clusters")
+        self._check_size(trajectories)
         if self.extractor is not None:
             check_maps(trajectories, self.extractor)
+
+    def _check_size(self, trajectories: Trajectories) -> None:
+        if trajectories.num_trajectories < self.num_clusters:
+            raise ValueError(f"{trajectories.num_trajectories} trajectories cannot make {self.num_clusters} clusters")
 
     def inputs(self, trajectories: Trajectories) -> Inputs:
         """How an observation becomes the network's input; a saved model needs it beside its parameters."""
@@ -162,13 +165,13 @@ class _Autoencoder:
 
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> EncoderData:
         """Trajectories in order of length, and their buckets (host-side, once)."""
-        self.check(trajectories)
+        self._check_size(trajectories)
         lengths = np.sort(np.asarray(trajectories.lengths))
-        floats = 700 * int(lengths[-1])  # gates, states and layers of one trajectory
+        floats = 700 * int(lengths[-1]) * num_seeds  # gates, states and layers of one trajectory
         if self.extractor is None:
-            data = prepare(trajectories, 4 * floats * num_seeds, self.memory_budget)
+            data = prepare(trajectories, 4 * floats, self.memory_budget)
         else:
-            data = prepare_maps(trajectories, (FEATURE_FLOATS + floats // 50) * num_seeds, self.memory_budget)
+            data = prepare_maps(trajectories, FEATURE_FLOATS * num_seeds, self.memory_budget, floats)
         horizons = np.unique(np.quantile(lengths, QUANTILES, method="higher"))
         ends = np.searchsorted(lengths, horizons, side="right")
         sizes = np.diff(ends, prepend=0)

@@ -55,19 +55,29 @@ def render(records: Records):
                     f"{np.mean(nmi) - paper[0]:+.3f}" if paper else "",
                     f"{share:.0%}" if share is not None else "-",
                     f"{np.mean(nmi) / common.oracle_nmi(methods):.0%}",
+                    f"{_nats_a_step(record):.3f}",
                     f"{len(nmi)}",
                     f"{timing['compile_seconds']:.0f} + {timing['run_seconds']:.0f}",
                 ]
             )
     header = ["networks see", "method", "NMI", "paper", "difference", "of cloning with the same view", "of the oracle"]
+    header += ["- log P(actions), nats a step"]
     header += ["seeds", "seconds, all seeds (compile + run)"]
     notes = [
         *provenance(records),
         "Cloning from true labels is a ceiling, not a method: each half of the trajectories is classified by policies "
         "cloned from the other half with its labels.",
+        "Log-likelihoods are of the data trained on; a decoder knows a trajectory's latent besides the map.",
         "Plans: value iteration on the observed map, its reward learned with the rest (`networks.planner`).",
     ]
     return document("Extra on fresh maps: what the networks see", header, rows, notes), {}
+
+
+def _nats_a_step(record) -> float:
+    """Minus the log-likelihood of actions: under their clusters' policies, or CAAE's decoder, which sees latents."""
+    if "reconstruction" in record["history"][-1]:
+        return np.mean(record["history"][-1]["reconstruction"])
+    return -np.mean(record["scores"]["objective"]) / record["num_steps"]
 
 
 TABLE = Table(

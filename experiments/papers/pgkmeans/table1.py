@@ -1,6 +1,6 @@
 """Table 1 of the PG-Kmeans paper, its GridWorld rows: NMI of every method, beside the paper and the ceilings.
 
-    trajclust run pgkmeans/table1 --preset cpu                                          everything: an hour or two
+    trajclust run pgkmeans/table1 --preset cpu                                          everything: two or three hours
     trajclust run pgkmeans/table1 --preset cpu --datasets takeball --methods pg_kmeans_mlp caae
     trajclust run pgkmeans/table1 --preset paper --datasets diagonal takeball --methods pg_kmeans_mlp
 
