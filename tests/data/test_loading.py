@@ -55,7 +55,7 @@ def test_bad_hdf5(tmp_path, flat, name):
 def test_hdf5_groups_are_no_arrays(tmp_path, flat):
     del flat["rewards"]
     write_hdf5(tmp_path / "a.hdf5", {**flat, "rewards/raw": np.zeros(12)})
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="rewards is a group"):
         load(tmp_path / "a.hdf5")
     with pytest.raises(DataError, match="no such file"):
         load(tmp_path / "b.h5")
@@ -74,9 +74,9 @@ def test_registry_names(monkeypatch, source, arguments):
     assert load(source) == (source.partition(":")[0], arguments)
 
 
-@pytest.mark.parametrize("options", ["size=x", "size=1.5", "colour=3", "size", "size=true"])
+@pytest.mark.parametrize("options", ["size=x", "size=1.5", "colour=3", "size", "size=true", "noise=x", "noise=true"])
 def test_bad_options(options):
-    with pytest.raises(DataError, match="give size and seed as whole numbers"):
+    with pytest.raises(DataError, match="give size, seed or noise as numbers"):
         load(f"takeball:{options}")
 
 

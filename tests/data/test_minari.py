@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from trajclust_jax.data import Codebook, DataError, build_dataset, load_minari, save_minari
+from trajclust_jax.data import Codebook, DataError, build_dataset, dense, load, load_minari, save_minari
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_images_exactly(discrete, same, root, size):
     folder = save_minari(data, "demo/grid/mixed-v0", root)
     assert folder == root / "demo/grid/mixed-v0"
     for source in ("demo/grid/mixed-v0", folder, str(folder)):
-        again = load_minari(source, root)
+        again = load_minari(source, root=root)
         same(data, again)
         assert isinstance(again.trajectories.observations, Codebook)
 
@@ -50,7 +50,7 @@ def test_images_exactly(discrete, same, root, size):
 def test_continuous(continuous, same, root, labels):
     data = build(continuous(padding=np.nan), labels)
     save_minari(data, "toy-v1", root)
-    same(data, load_minari("toy-v1", root))
+    same(data, load_minari("toy-v1", root=root))
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.int32, np.float16])
@@ -63,7 +63,7 @@ def test_other_observations(continuous, same, root, dtype):
         )
     )
     save_minari(data, "toy-v0", root)
-    same(data, load_minari("toy-v0", root))
+    same(data, load_minari("toy-v0", root=root))
 
 
 def test_root_from_the_environment_is_restored(continuous, root, tmp_path):
@@ -72,7 +72,7 @@ def test_root_from_the_environment_is_restored(continuous, root, tmp_path):
     save_minari(data, "demo/toy-v0")
     assert (tmp_path / "elsewhere/demo/toy-v0/data/main_data.hdf5").is_file()
     save_minari(data, "demo/toy-v0", root)
-    load_minari("demo/toy-v0", root)
+    load_minari("demo/toy-v0", root=root)
     assert os.environ["MINARI_DATASETS_PATH"] == before
 
 
@@ -122,12 +122,12 @@ def test_existing_id_is_kept(continuous, same, root):
     save_minari(data, "toy-v0", root)
     with pytest.raises(DataError, match="toy-v0: exists in"):
         save_minari(build(continuous(seed=1)), "toy-v0", root)
-    same(data, load_minari("toy-v0", root))
+    same(data, load_minari("toy-v0", root=root))
 
 
 def test_missing_and_damaged(continuous, root):
     with pytest.raises(DataError, match="nothing-v0: no Minari dataset"):
-        load_minari("nothing-v0", root)
+        load_minari("nothing-v0", root=root)
     assert not root.exists()
     folder = save_minari(build(continuous()), "toy-v0", root)
     file = folder / "data/main_data.hdf5"
@@ -135,18 +135,18 @@ def test_missing_and_damaged(continuous, root):
     for size in (0, 100, len(content) // 2):
         file.write_bytes(content[:size])
         with pytest.raises(DataError, match=r"toy-v0: .*cannot be read") as caught:
-            load_minari("toy-v0", root)
+            load_minari("toy-v0", root=root)
         assert "\n" not in str(caught.value)
     file.write_bytes(content)
     text = (folder / "data/metadata.json").read_text()
     (folder / "data/metadata.json").write_text(text[:-20])
     with pytest.raises(DataError, match="cannot be read"):
-        load_minari("toy-v0", root)
+        load_minari("toy-v0", root=root)
     described = json.loads(text)
     described["trajclust"]["provenance"]["fingerprint"] = "0" * 64
     (folder / "data/metadata.json").write_text(json.dumps(described))
     with pytest.raises(DataError, match="fingerprint"):
-        load_minari("toy-v0", root)
+        load_minari("toy-v0", root=root)
 
 
 @pytest.mark.filterwarnings("ignore:.* None:UserWarning")  # what Minari misses in other people's datasets
@@ -191,13 +191,78 @@ def test_datasets_of_others(root, monkeypatch, labels):
         np.testing.assert_array_equal(data.labels, expected)
 
 
+def write_other(dataset_id, observations, space, lengths=(3, 2), actions=2):
+    """A dataset of somebody else's; `observations(n, t)` are the t of episode n."""
+    import gymnasium
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    buffers = [
+        EpisodeBuffer(
+            observations=observations(n, length + 1),
+            actions=np.full((length, actions), n, np.float32),
+            rewards=np.ones(length),
+            terminations=np.zeros(length, bool),
+            truncations=np.arange(length) == length - 1,
+        )
+        for n, length in enumerate(lengths)
+    ]
+    box = gymnasium.spaces.Box(-9, 9, (actions,), np.float32)
+    return minari.create_dataset_from_buffers(dataset_id, buffers, observation_space=space, action_space=box)
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_dict_observations_are_flattened_in_order(root, monkeypatch):
+    import gymnasium
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    spaces = gymnasium.spaces
+    space = spaces.Dict(
+        z=spaces.Box(-9, 9, (2, 2)), a=spaces.Discrete(3, start=1), m=spaces.Tuple((spaces.Box(-9, 9, (1,)),))
+    )
+    goal = lambda n, t: {"z": np.full((t, 2, 2), n), "a": np.full(t, 1 + n), "m": (np.arange(t)[:, None],)}
+    write_other("demo/maze-v0", goal, space)
+    data = load_minari("demo/maze-v0").trajectories
+    observations, final = dense(data.observations), dense(data.final_observations)
+    assert data.observation_shape == (8,)
+    assert observations.dtype == np.float32
+    order = sorted(space.spaces)
+    expected = np.concatenate([{"a": [0.0, 1, 0], "m": [1.0], "z": [1.0] * 4}[key] for key in order])
+    np.testing.assert_array_equal(observations[1, 1], expected)
+    np.testing.assert_array_equal(
+        final[0],
+        np.concatenate([{"a": [1.0, 0, 0], "m": [3.0], "z": [0.0] * 4}[key] for key in order]),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_mixture_of_datasets(root, monkeypatch):
+    import gymnasium
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    box = lambda size: gymnasium.spaces.Box(-9, 9, (size,), np.float32)
+    plain = lambda size: lambda n, t: np.full((t, size), n, np.float32)
+    write_other("demo/medium-v0", plain(3), box(3))
+    write_other("demo/expert-v0", plain(3), box(3), lengths=(5, 4, 1))
+    write_other("demo/wide-v0", plain(4), box(4))
+    data = load("demo/medium-v0 + demo/expert-v0")
+    np.testing.assert_array_equal(data.labels, [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(data.trajectories.lengths, [3, 2, 5, 4, 1])
+    assert data.spec.policy_names == ("demo/medium-v0", "demo/expert-v0")
+    assert data.provenance.parameters == {"datasets": ["demo/medium-v0", "demo/expert-v0"]}
+    alone = load("demo/expert-v0").trajectories
+    np.testing.assert_array_equal(dense(data.trajectories.observations)[2:], dense(alone.observations))
+    with pytest.raises(DataError, match=r"demo/wide-v0: has observations of \(4,\)"):
+        load_minari("demo/medium-v0", "demo/wide-v0")
+    with pytest.raises(DataError, match="demo/absent-v0"):
+        load("demo/medium-v0 + demo/absent-v0")
+
+
 @pytest.mark.filterwarnings("ignore:.* None:UserWarning")
 def test_other_spaces_are_refused(root, monkeypatch):
     import gymnasium
-    import minari
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
-    space = gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(2))
-    minari.create_dataset_from_buffers("odd-v0", [], observation_space=space, action_space=gymnasium.spaces.Discrete(2))
-    with pytest.raises(DataError, match="observations has space Dict"):
+    write_other("odd-v0", lambda n, t: ["a"] * t, gymnasium.spaces.Text(3))
+    with pytest.raises(DataError, match="observations has space Text"):
         load_minari("odd-v0")

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from trajclust_jax.data import Codebook, DataError, build_dataset, load_npz, save_npz, transitions
+from trajclust_jax.data import Codebook, DataError, build_dataset, dense, load_npz, save_npz, transitions
 
 
 def refusal(path):
@@ -288,3 +288,49 @@ def test_bad_padded_files(tmp_path, change, words):
     arrays = {name: array for name, array in {**PADDED, **change}.items() if array is not None}
     np.savez(tmp_path / "padded.npz", **arrays)
     assert words in refusal(tmp_path / "padded.npz")
+
+
+def gymnasium_words():
+    lengths = np.array([3, 1, 4])
+    ends = np.cumsum(lengths) - 1
+    steps = np.arange(8.0)
+    return {
+        "observations": np.stack([steps, -steps], 1),
+        "actions": steps[:, None],
+        "rewards": steps,
+        "terminations": steps == 2,
+        "truncations": np.isin(steps, ends[1:]),
+        "episode_length": lengths,
+        "final_observation": np.full((3, 2), 9.0),
+        "label": np.array([2, 0, 2]),
+        "policy_names": np.array(["good", "unused", "bad"]),
+        "env_id": np.array("Hopper-v4"),
+    }
+
+
+def test_gymnasium_words(tmp_path):
+    np.savez_compressed(tmp_path / "rollouts.npz", **gymnasium_words())
+    data = load_npz(tmp_path / "rollouts.npz")
+    observations, final = dense(data.trajectories.observations), dense(data.trajectories.final_observations)
+    np.testing.assert_array_equal(data.trajectories.lengths, [3, 1, 4])
+    np.testing.assert_array_equal(data.trajectories.terminated, [True, False, False])
+    np.testing.assert_array_equal(observations[2, :, 0], [4, 5, 6, 7])
+    np.testing.assert_array_equal(final, np.full((3, 2), 9))
+    np.testing.assert_array_equal(data.labels, [1, 0, 1])
+    assert data.spec.policy_names == ("good", "bad")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"episode_length": np.array([3, 1, 5])}, "episode_length sums to 9, but there are 8 steps"),
+        ({"episode_length": np.array([0, 4, 4])}, "episode_length is int64[3]: give whole numbers [N] of at least 1"),
+        ({"episode_length": np.array([4, 1, 3])}, "mark an end at step 2, within an episode"),
+        ({"truncations": np.zeros(3)}, "3 truncations"),
+        ({"final_observation": np.zeros((2, 2))}, "final_observations has"),
+        ({"label": np.zeros(2, int)}, "labels has 2 entries"),
+    ],
+)
+def test_bad_gymnasium_words(tmp_path, change, words):
+    np.savez(tmp_path / "a.npz", **{**gymnasium_words(), **change})
+    assert words in refusal(tmp_path / "a.npz")

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from trajclust_jax.data import Codebook, DataError, build_dataset, validate, validate_labels
-from trajclust_jax.data.validation import check_flat
+from trajclust_jax.data import Codebook, DataError, build_dataset, split_episodes, validate, validate_labels
 
 
 def put(array, index, value, dtype=None):
@@ -187,7 +186,7 @@ FLAT = {
         ({"terminals": put(np.zeros(6), 4, 2)}, "terminals at step 4 is 2.0: give 0 or 1"),
         ({"timeouts": put(np.zeros(6), 1, np.nan)}, "timeouts at step 1 is nan"),
         ({"timeouts": np.zeros(4)}, "timeouts has shape (4,)"),
-        ({"next_observations": np.zeros((6, 3), np.float32)}, "next_observations is float32[6, 3]"),
+        ({"next_observations": np.zeros((6, 3), np.float32)}, "next_observations has shape (6, 3)"),
         ({"next_observations": put(np.zeros((6, 2), np.float32), 5, np.nan)}, "next_observations at step 5"),
         ({"actions": put(np.zeros(6, int), 5, 3), "num_actions": 3}, "actions at step 5 is 3, outside 0..2"),
         ({"actions": put(np.zeros(6), 5, 0.5), "num_actions": 3}, "actions at step 5 is 0.5"),
@@ -195,8 +194,8 @@ FLAT = {
     ],
 )
 def test_bad_flat(change, words):
-    assert words in refusal(lambda: check_flat(**{**FLAT, **change}))
+    assert words in refusal(lambda: split_episodes(**{**FLAT, **change}))
 
 
 def test_good_flat():
-    check_flat(**FLAT)
+    assert split_episodes(**FLAT).lengths.tolist() == [6]

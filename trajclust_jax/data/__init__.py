@@ -4,7 +4,7 @@ from trajclust_jax.data.codebook import compress
 from trajclust_jax.data.d4rl import load_hdf5
 from trajclust_jax.data.episodes import from_episodes, split_episodes
 from trajclust_jax.data.loading import load
-from trajclust_jax.data.minari_io import load_minari, save_minari
+from trajclust_jax.data.minari_io import check_minari_target, load_minari, save_minari
 from trajclust_jax.data.npz import load_npz, save_npz
 from trajclust_jax.data.registry import REGISTRY, make
 from trajclust_jax.data.synthetic import bandit_dataset, colouring_dataset
@@ -38,6 +38,7 @@ __all__ = [
     "apply",
     "bandit_dataset",
     "build_dataset",
+    "check_minari_target",
     "colouring_dataset",
     "compress",
     "dense",

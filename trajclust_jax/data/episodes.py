@@ -1,11 +1,14 @@
 """Cutting experience into padded trajectories: the one place that knows where episodes end."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from trajclust_jax.data.types import DataError, Trajectories
-from trajclust_jax.data.validation import check_flat, validate
+from trajclust_jax.data.validation import check_flat, check_padding, check_steps, validate
+
+_BLOCK_BYTES = 2**26  # of a file's array, in memory at a time beside the result
 
 Episode = tuple[np.ndarray, np.ndarray, np.ndarray, bool]  # observations [t+1, ...], actions, rewards, terminated
 
@@ -31,7 +34,8 @@ def split_episodes(
     observation is repeated: harmless for a terminated episode, an approximation for a cut one.
 
     Args:
-        observations: `[P, ...]`; 64-bit numbers are narrowed to 32 bits.
+        observations: `[P, ...]`; 64-bit numbers are narrowed to 32 bits. This and the other arrays of numbers may be
+            arrays in a file (h5py): they are read once, a block at a time.
         actions: `[P]` whole numbers where `num_actions > 0`, else `[P, A]`.
         rewards: `[P]`.
         terminals: `[P]` of 0 and 1.
@@ -41,12 +45,10 @@ def split_episodes(
         drop_incomplete: drop the steps after the last end.
 
     Raises:
-        DataError: on anything `check_flat` rejects, or if dropping leaves nothing.
+        DataError: on anything `check_flat` or `check_steps` rejects, or if dropping leaves nothing.
     """
-    observations, actions, rewards = narrow(observations), narrow(actions), narrow(rewards)
     terminals = np.asarray(terminals)
     timeouts = None if timeouts is None else np.asarray(timeouts)
-    next_observations = None if next_observations is None else narrow(next_observations)
     check_flat(observations, actions, rewards, terminals, timeouts, next_observations, num_actions)
 
     terminals = terminals.astype(bool)
@@ -56,16 +58,49 @@ def split_episodes(
         last = np.append(last, steps - 1)
     if len(last) == 0:
         raise DataError("terminals and timeouts mark no end of an episode: keep the data with drop_incomplete=False")
-    kept = slice(last[-1] + 1)
-    return _pad_all(
-        observations[kept],
-        actions[kept],
-        rewards[kept],
-        lengths=np.diff(last, prepend=-1),
+    lengths = np.diff(last, prepend=-1)
+    check_padding(lengths, observations.dtype.itemsize * math.prod(observations.shape[1:]))
+    observed = _pad("observations", observations, lengths)
+    final = observed[np.arange(len(last)), lengths - 1]
+    if next_observations is not None:
+        rows = _blocks("next_observations", next_observations, steps)
+        final = np.concatenate([block[last[np.isin(last, at)] - at[0]] for at, block in rows])
+        if final.dtype != observed.dtype:
+            raise DataError(f"next_observations is {final.dtype}, but observations {observed.dtype}: make them equal")
+    return Trajectories(
+        observations=observed,
+        actions=_pad("actions", actions, lengths, num_actions),
+        rewards=_pad("rewards", rewards, lengths).astype(np.float32),
+        lengths=lengths.astype(np.int32),
         terminated=terminals[last],
-        final_observations=(observations if next_observations is None else next_observations)[last],
+        final_observations=final,
         num_actions=num_actions,
     )
+
+
+def _blocks(
+    name: str, flat: np.ndarray, num_steps: int, num_actions: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The first steps of `flat [P, ...]` in blocks, narrowed and checked: their numbers, and they."""
+    size = max(1, _BLOCK_BYTES // max(1, flat.dtype.itemsize * math.prod(flat.shape[1:])))
+    for start in range(0, num_steps, size):
+        rows = np.arange(start, min(start + size, num_steps))
+        block = narrow(flat[rows[0] : rows[-1] + 1])
+        if name == "actions":
+            block = cast_actions(block, num_actions)
+        yield rows, check_steps(name, block, rows, num_actions)
+
+
+def _pad(name: str, flat: np.ndarray, lengths: np.ndarray, num_actions: int = 0) -> np.ndarray:
+    """Consecutive steps `[P, ...]` as `[N, T, ...]`."""
+    starts = np.cumsum(lengths) - lengths
+    padded = None
+    for rows, block in _blocks(name, flat, int(lengths.sum()), num_actions):
+        if padded is None:
+            padded = np.zeros((len(lengths), int(lengths.max()), *flat.shape[1:]), block.dtype)
+        trajectory = np.searchsorted(starts, rows, side="right") - 1
+        padded[trajectory, rows - starts[trajectory]] = block
+    return padded
 
 
 def split_fields(fields: Mapping[str, np.ndarray], num_actions: int = 0) -> Trajectories:
@@ -81,10 +116,10 @@ def split_fields(fields: Mapping[str, np.ndarray], num_actions: int = 0) -> Traj
     terminals = fields.get("terminals", fields.get("dones"))
     if terminals is None and "timeouts" not in fields:
         raise DataError("terminals is missing: add terminals (or dones) or timeouts, or lengths for padded arrays")
-    observations, actions = fields["observations"], np.asarray(fields["actions"])
+    observations, actions = fields["observations"], fields["actions"]
     if num_actions == 0 and actions.ndim == 1:
-        num_actions = count_actions(actions)
-    steps = np.shape(observations)[:1]
+        num_actions = count_actions(np.asarray(actions))
+    steps = observations.shape[:1]
     return split_episodes(
         observations,
         actions,
@@ -96,43 +131,59 @@ def split_fields(fields: Mapping[str, np.ndarray], num_actions: int = 0) -> Traj
     )
 
 
-def from_episodes(episodes: Sequence[Episode], num_actions: int = 0, max_length: int | None = None) -> Trajectories:
-    """Pads a list of `(observations [t+1, ...], actions [t] or [t, A], rewards [t], terminated)` (NumPy).
+def from_episodes(
+    episodes: Iterable[Episode],
+    num_actions: int = 0,
+    max_length: int | None = None,
+    lengths: Sequence[int] | None = None,
+) -> Trajectories:
+    """Pads episodes `(observations [t+1, ...], actions [t] or [t, A], rewards [t], terminated)` (NumPy).
 
-    The last observation of each is its final one. T is the longest t, or `max_length` where that is longer.
+    The last observation of each is its final one. T is the longest t, or `max_length` where that is longer. With
+    `lengths`, episodes are taken from an iterator one at a time; else they must be a sequence.
 
     Raises:
         DataError: if the arrays of an episode do not fit each other or another episode's, or the result is not valid.
     """
-    if not episodes:
+    if lengths is None:
+        lengths = [np.shape(episode[2])[0] if np.ndim(episode[2]) else 0 for episode in episodes]
+    if len(lengths) == 0:
         raise DataError("episodes is empty (N = 0): give at least one")
-    columns = [[narrow(episode[i]) for episode in episodes] for i in range(3)]
-    observations, actions, rewards = columns
-    for n in range(len(episodes)):
-        shapes = observations[n].shape, actions[n].shape, rewards[n].shape
-        length = shapes[2][0] if shapes[2] else 0
+    shape = len(lengths), max(*lengths, max_length or 0)
+    columns: dict[str, np.ndarray] = {}
+    terminated = np.zeros(len(lengths), bool)
+    for n, (length, episode) in enumerate(zip(lengths, episodes, strict=True)):
+        observations, actions, rewards = (narrow(array) for array in episode[:3])
+        terminated[n] = bool(episode[3])
         if length == 0:
-            raise DataError(f"rewards at episode {n} has shape {shapes[2]} (an empty episode): drop it")
-        if shapes[0][:1] != (length + 1,) or shapes[1][:1] != (length,):
+            raise DataError(f"rewards at episode {n} has shape {rewards.shape} (an empty episode): drop it")
+        if observations.shape[:1] != (length + 1,) or actions.shape[:1] != (length,) or rewards.shape[:1] != (length,):
             raise DataError(
-                f"observations at episode {n} has shape {shapes[0]}, actions {shapes[1]}, rewards {shapes[2]}: "
-                "give t + 1 observations for t actions and rewards"
+                f"observations at episode {n} has shape {observations.shape}, actions {actions.shape}, rewards "
+                f"{rewards.shape}: give t + 1 observations for t = {length} actions and rewards"
             )
-        for name, column in zip(("observations", "actions", "rewards"), columns, strict=True):
-            if column[n].shape[1:] != column[0].shape[1:]:
+        parts = {"observations": observations[:-1], "final_observations": observations[-1]}
+        parts |= {"actions": cast_actions(actions, num_actions), "rewards": rewards.astype(np.float32)}
+        for name, part in parts.items():
+            step = part.shape if name == "final_observations" else part.shape[1:]
+            lead = shape[:1] if name == "final_observations" else shape
+            if name not in columns:
+                check_padding(lengths, part.dtype.itemsize * math.prod(step))
+                columns[name] = np.zeros((*lead, *step), part.dtype)
+            column = columns[name]
+            if step != column.shape[len(lead) :]:
                 raise DataError(
-                    f"{name} at episode {n} has steps of shape {column[n].shape[1:]}, but those before have "
-                    f"{column[0].shape[1:]}: make them equal"
+                    f"{name} at episode {n} has steps of shape {step}, but those before have "
+                    f"{column.shape[len(lead) :]}: make them equal"
                 )
-    trajectories = _pad_all(
-        np.concatenate([array[:-1] for array in observations]),
-        np.concatenate(actions),
-        np.concatenate(rewards),
-        lengths=np.array([len(array) for array in rewards]),
-        terminated=np.array([bool(episode[3]) for episode in episodes]),
-        final_observations=np.stack([array[-1] for array in observations]),
-        num_actions=num_actions,
-        max_length=max_length,
+            if not np.can_cast(part.dtype, column.dtype):
+                raise DataError(f"{name} at episode {n} has dtype {part.dtype}, but those before have {column.dtype}")
+            if name == "final_observations":
+                column[n] = part
+            else:
+                column[n, :length] = part
+    trajectories = Trajectories(
+        **columns, lengths=np.array(lengths, np.int32), terminated=terminated, num_actions=num_actions
     )
     validate(trajectories)
     return trajectories
@@ -165,33 +216,3 @@ def cast_actions(actions: np.ndarray, num_actions: int) -> np.ndarray:
 def count_actions(actions: np.ndarray) -> int:
     """`max + 1` of integer actions, 0 where they are not integers (or there are none)."""
     return int(actions.max()) + 1 if actions.dtype.kind in "biu" and actions.size else 0
-
-
-def _pad_all(
-    observations: np.ndarray,
-    actions: np.ndarray,
-    rewards: np.ndarray,
-    *,
-    lengths: np.ndarray,
-    terminated: np.ndarray,
-    final_observations: np.ndarray,
-    num_actions: int,
-    max_length: int | None = None,
-) -> Trajectories:
-    """Trajectories of consecutive steps `[P, ...]`, P = lengths.sum()."""
-    mask = np.arange(max(int(lengths.max()), max_length or 0)) < lengths[:, None]
-
-    def pad(flat: np.ndarray) -> np.ndarray:
-        padded = np.zeros((*mask.shape, *flat.shape[1:]), flat.dtype)
-        padded[mask] = flat  # the mask's True entries, row by row, are the steps in order
-        return padded
-
-    return Trajectories(
-        observations=pad(observations),
-        actions=pad(cast_actions(actions, num_actions)),
-        rewards=pad(rewards.astype(np.float32)),
-        lengths=lengths.astype(np.int32),
-        terminated=terminated,
-        final_observations=final_observations,
-        num_actions=num_actions,
-    )

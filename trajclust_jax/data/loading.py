@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trajclust_jax.data.d4rl import load_hdf5
+from trajclust_jax.data.cache import cached
+from trajclust_jax.data.d4rl import files_of, load_hdf5
 from trajclust_jax.data.minari_io import load_minari, minari_folder
 from trajclust_jax.data.npz import load_npz
 from trajclust_jax.data.registry import REGISTRY, make
@@ -13,6 +14,10 @@ from trajclust_jax.data.types import DataError, Dataset
 
 def load(source: str) -> Dataset:
     """A dataset by registry name (`takeball` or `takeball:size=1000,seed=0`), file, or Minari folder or id.
+
+    `FILE.hdf5:medium=OTHER` gives D4RL's medium file, or its number of steps, for exact labels of a medium-expert file.
+    `ID + ID` mixes Minari datasets. Large files are kept as .npz in the cache folder (`TRAJCLUST_CACHE`, by default
+    `~/.cache/trajclust`; empty: nowhere), under a fingerprint of their paths, sizes and times, and read from there.
 
     Raises:
         DataError: for a source that is none of these, or that its reader rejects.
@@ -23,10 +28,16 @@ def load(source: str) -> Dataset:
         return make(name, **_options(source, options))
     if source.endswith(".npz"):
         return load_npz(source)
-    if source.endswith((".hdf5", ".h5")):
-        return load_hdf5(source)
-    if minari_folder(source) is not None:
-        return load_minari(source)
+    file, _, medium = source.partition(":medium=")
+    if file.endswith((".hdf5", ".h5")):
+        given: Any = int(medium) if medium.isdigit() else medium or None
+        files = [path for path in files_of(file, given) if path.is_file()]
+        return cached(source, files, lambda: load_hdf5(file, given))
+    parts = [part.strip() for part in source.split(" + ")]
+    folders = [minari_folder(part) for part in parts]
+    if None not in folders or len(folders) > 1:
+        files = [file for folder in filter(None, folders) for file in sorted((folder / "data").glob("*"))]
+        return cached(source, files, lambda: load_minari(*parts))
     what = "a folder without a Minari dataset" if Path(source).is_dir() else "unknown"
     raise DataError(
         f"{source!r} is {what}: give {', '.join(REGISTRY)} (with options such as takeball:size=1000,seed=0), "
@@ -42,6 +53,7 @@ def _options(source: str, text: str) -> dict[str, Any]:
             options[key] = json.loads(value)
         except ValueError:
             options[key] = None
-        if key not in ("size", "seed") or type(options[key]) is not int:
-            raise DataError(f"{source!r} has option {item!r}: give size and seed as whole numbers, size=1000,seed=0")
+        numbers = (int, float) if key == "noise" else (int,)
+        if key not in ("size", "seed", "noise") or type(options[key]) not in numbers:
+            raise DataError(f"{source!r} has option {item!r}: give size, seed or noise as numbers, size=1000,seed=0")
     return options

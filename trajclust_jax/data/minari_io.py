@@ -1,5 +1,6 @@
 """Datasets in Minari's storage, labels as episode metadata."""
 
+import math
 import os
 import tempfile
 import warnings
@@ -33,16 +34,10 @@ def save_minari(dataset: Dataset, dataset_id: str, root: str | os.PathLike | Non
     Raises:
         DataError: for a malformed or an existing id, or a dataset that `metadata.describe` rejects.
     """
-    minari = _import()
+    minari, root = _import(), _root(root)
+    namespace = check_minari_target(dataset_id, root)
+    folder = root / dataset_id
     with located(dataset_id):
-        try:
-            namespace, _, _ = minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
-        except (ValueError, TypeError):  # a TypeError where the version is missing
-            raise DataError("is not a Minari id: write it like namespace/name-v0") from None
-        root = _root(root)
-        folder = root / dataset_id
-        if folder.exists():
-            raise DataError(f"exists in {root}: choose another version, or delete it")
         described = _describe(dataset)
 
     root.mkdir(parents=True, exist_ok=True)
@@ -70,41 +65,111 @@ def save_minari(dataset: Dataset, dataset_id: str, root: str | os.PathLike | Non
     return folder
 
 
-def load_minari(dataset_id_or_folder: str | os.PathLike, root: str | os.PathLike | None = None) -> Dataset:
-    """Reads a Minari dataset: one that `save_minari` wrote, or any with Box or Discrete spaces.
+def check_minari_target(dataset_id: str, root: str | os.PathLike | None = None) -> str | None:
+    """The namespace of an id that `save_minari` can write.
 
-    Labels come from the episodes' `label`, else from their `policy`, if all have one. Nothing is downloaded.
+    Raises:
+        DataError: for a malformed or an existing id.
+    """
+    with located(dataset_id):
+        try:
+            namespace, _, _ = _import().dataset.minari_dataset.parse_dataset_id(dataset_id)
+        except (ValueError, TypeError):  # a TypeError where the version is missing
+            raise DataError("is not a Minari id: write it like namespace/name-v0, or a file name in .npz") from None
+        if (_root(root) / dataset_id).exists():
+            raise DataError(f"exists in {_root(root)}: choose another version, or delete it")
+    return namespace
+
+
+def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = None) -> Dataset:
+    """Reads a Minari dataset: one that `save_minari` wrote, or any of Box, Discrete, Dict and Tuple observations.
+
+    Observations of several parts (Dict, its keys in sorted order; Tuple) are flattened and laid side by side
+    as float32, a Discrete part as one-hot numbers. Labels come from the episodes' `label`, else from their `policy`, if
+    all have one. Nothing is downloaded.
+
+    Several datasets are mixed into one: its labels say which dataset an episode is from (and which of its own labels
+    it has, if all of the datasets have some), and the policies are named after the datasets.
 
     Args:
-        dataset_id_or_folder: an id below `root`, or the dataset's folder.
+        sources: ids below `root`, or folders of datasets.
         root: as in `save_minari`.
 
     Raises:
         DataError: one line naming the dataset and what is wrong.
     """
-    minari = _import()
-    with located(dataset_id_or_folder):
-        folder = minari_folder(dataset_id_or_folder, root)
-        if folder is None:
-            raise DataError(f"no Minari dataset in this folder, nor of this id in {_root(root)}: check the name")
+    parts = [_Part(source, root) for source in sources]
+    where = " + ".join(map(str, sources))
+    for part in parts[1:]:
+        if part.shape != parts[0].shape:
+            raise DataError(f"{part.source}: has {part.described}, but {sources[0]} has {parts[0].described}")
+    with located(where):
+        lengths = [length for part in parts for length in part.lengths]
+        chained = (episode for part in parts for episode in part.episodes())
+        if len(parts) == 1 and parts[0].ours is not None:
+            return _ours(parts[0].ours, list(chained), parts[0].labels, parts[0].details)
+        trajectories = from_episodes(chained, parts[0].num_actions, lengths=lengths)
+        if len(parts) == 1:
+            name = parts[0].stored.spec.dataset_id
+            return build_dataset(trajectories, parts[0].labels, name=name, source=name, policy_names=parts[0].names)
+        labels, names = [], []
+        for part in parts:
+            known = part.labels is not None and all(each.labels is not None for each in parts)
+            own = np.unique(part.labels, return_inverse=True)[1] if known else np.zeros(len(part.lengths), int)
+            labels += (own + len(names)).tolist()
+            dataset_id = part.stored.spec.dataset_id
+            kinds = range(own.max() + 1)
+            named = part.names if len(part.names) == len(kinds) else [str(kind) for kind in kinds]
+            names += [f"{dataset_id}: {named[kind]}" for kind in kinds] if len(kinds) > 1 else [dataset_id]
+        return build_dataset(
+            trajectories,
+            labels,
+            name=where,
+            source=where,
+            policy_names=tuple(names),
+            parameters={"datasets": [part.stored.spec.dataset_id for part in parts]},
+        )
+
+
+class _Part:
+    """A stored dataset: what is known before its episodes are read."""
+
+    def __init__(self, source: str | os.PathLike, root: str | os.PathLike | None):
+        minari = _import()
+        self.source = source
+        with located(source):
+            folder = minari_folder(source, root)
+            if folder is None:
+                raise DataError(f"no Minari dataset in this folder, nor of this id in {_root(root)}: check the name")
+            with self._told(), _quiet():
+                self.stored = minari.MinariDataset(folder / "data")
+                self.ours = self.stored.storage.metadata.get("trajclust")
+                self.space = self.stored.observation_space
+                self.num_actions, self.start = _read_actions(self.stored.action_space)
+                self.details = list(self.stored.storage.get_episode_metadata(self.stored.episode_indices))
+                self.lengths = [int(detail["total_steps"]) for detail in self.details]
+                self.shape = _flat_shape(self.space), self.num_actions, self.stored.action_space.shape
+            self.labels, self.names = _read_labels(self.details)
+        actions = f"{self.num_actions} actions" if self.num_actions else f"actions of {self.shape[2]}"
+        self.described = f"observations of {self.shape[0]} and {actions}"
+
+    def episodes(self) -> Iterator[Episode]:
+        """The episodes, read one at a time."""
+        with self._told():
+            for episode in self.stored.iterate_episodes():
+                actions = episode.actions - self.start if self.start else episode.actions
+                terminated = len(episode.terminations) > 0 and bool(episode.terminations[-1])
+                yield _flatten(self.space, episode.observations), actions, episode.rewards, terminated
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            with _quiet():
-                stored = minari.MinariDataset(folder / "data")
-                described = stored.storage.metadata.get("trajclust")
-                num_actions, start = _read_spaces(stored)
-                episodes = [_read_episode(episode, start) for episode in stored.iterate_episodes()]
-                details = list(stored.storage.get_episode_metadata(stored.episode_indices))
+            yield
         except DataError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AssertionError, AttributeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise DataError(f"cannot be read ({reason}): write or download it again") from None
-        labels, names = _read_labels(details)
-        if described is None:
-            trajectories = from_episodes(episodes, num_actions)
-            name = stored.spec.dataset_id
-            return build_dataset(trajectories, labels, name=name, source=name, policy_names=names)
-        return _ours(described, episodes, labels, details)
 
 
 def minari_folder(dataset_id_or_folder: str | os.PathLike, root: str | os.PathLike | None = None) -> Path | None:
@@ -202,21 +267,56 @@ def _action_space(dataset: Dataset) -> Any:
     return gymnasium.spaces.Box(-np.inf, np.inf, (trajectories.action_size,), np.float32)
 
 
-def _read_spaces(stored: Any) -> tuple[int, int]:
+def _read_actions(space: Any) -> tuple[int, int]:
     """The number of discrete actions (0: continuous) and the first of them."""
     from gymnasium.spaces import Box, Discrete
 
-    for name, space in (("observations", stored.observation_space), ("actions", stored.action_space)):
-        if not isinstance(space, Box | Discrete):
-            raise DataError(f"{name} has space {type(space).__name__}: only Box and Discrete are read, flatten it")
-    space = stored.action_space
+    if not isinstance(space, Box | Discrete):
+        raise DataError(f"actions has space {type(space).__name__}: only Box and Discrete are read, flatten it")
     return (int(space.n), int(space.start)) if isinstance(space, Discrete) else (0, 0)
 
 
-def _read_episode(episode: Any, start: int) -> Episode:
-    actions = episode.actions - start if start else episode.actions
-    terminated = len(episode.terminations) > 0 and bool(episode.terminations[-1])
-    return episode.observations, actions, episode.rewards, terminated
+def _parts(space: Any) -> dict[Any, Any] | None:
+    """The spaces that a Dict (by its keys in sorted order) or a Tuple is made of; None for another space."""
+    from gymnasium.spaces import Dict, Tuple
+
+    if isinstance(space, Dict):
+        return dict(sorted(space.spaces.items()))
+    return dict(enumerate(space.spaces)) if isinstance(space, Tuple) else None
+
+
+def _flat_shape(space: Any) -> tuple[int, ...]:
+    """The shape of one observation as `_flatten` gives it."""
+    from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+
+    parts = _parts(space)
+    if parts is not None:
+        return (sum(math.prod(_part_shape(part)) for part in parts.values()),)
+    if not isinstance(space, Box | Discrete | MultiBinary | MultiDiscrete):
+        raise DataError(f"observations has space {type(space).__name__}: flatten it to numbers")
+    return space.shape
+
+
+def _part_shape(space: Any) -> tuple[int, ...]:
+    from gymnasium.spaces import Discrete
+
+    return (int(space.n),) if isinstance(space, Discrete) else _flat_shape(space)
+
+
+def _flatten(space: Any, observations: Any) -> np.ndarray:
+    """An episode's observations `[t + 1, ...]`; those of several parts `[t + 1, D]` float32, parts side by side."""
+    from gymnasium.spaces import Discrete
+
+    parts = _parts(space)
+    if parts is None:
+        return observations
+    columns = []
+    for key, part in parts.items():
+        column = _flatten(part, observations[key])
+        if isinstance(part, Discrete):
+            column = np.eye(int(part.n), dtype=np.float32)[np.asarray(column) - int(part.start)]
+        columns.append(np.asarray(column, np.float32).reshape(len(column), -1))
+    return np.concatenate(columns, axis=1)
 
 
 def _read_labels(details: list[dict[str, Any]]) -> tuple[list[Any] | None, tuple[str, ...]]:

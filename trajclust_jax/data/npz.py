@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,8 @@ from trajclust_jax.data.validation import located
 _CODEBOOK = ("observation_table", "observation_ids", "final_observation_ids")
 _PADDED = ("observations", "actions", "rewards", "lengths", "terminated", "final_observations")
 _FLAT = ("terminals", "dones", "timeouts", "next_observations")
-_FIELDS = (*_CODEBOOK, *_PADDED, *_FLAT, "num_actions", "labels", "true_log_likelihoods", "metadata")
+_EPISODES = ("terminations", "truncations", "episode_length", "final_observation", "label", "policy_names")
+_FIELDS = (*_CODEBOOK, *_PADDED, *_FLAT, *_EPISODES, "num_actions", "labels", "true_log_likelihoods", "metadata")
 
 
 def save_npz(dataset: Dataset, path: str | os.PathLike) -> None:
@@ -65,15 +67,17 @@ def save_npz(dataset: Dataset, path: str | os.PathLike) -> None:
 
 
 def load_npz(path: str | os.PathLike) -> Dataset:
-    """Reads a dataset. Three layouts are understood:
+    """Reads a dataset. Four layouts are understood:
 
     - what `save_npz` writes: returned exactly as it was, its fingerprint verified;
     - padded: `observations [N, T, ...]`, `actions`, `lengths [N]`, and optionally `rewards` (else 0), `terminated`
       (else False) and `final_observations` (else the last observation is repeated), or the codebook arrays;
     - flat, like D4RL (see `split_episodes`): `observations [P, ...]`, `actions`, `terminals` (or `dones`) or
-      `timeouts`, and optionally `rewards` (else 0) and `next_observations`.
+      `timeouts`, and optionally `rewards` (else 0) and `next_observations`;
+    - flat, with Gymnasium's words: `observations [P, ...]`, `actions`, `terminations`, `truncations`,
+      `episode_length [N]`, and optionally `rewards`, `final_observation [N, ...]`, `label [N]` and `policy_names`.
 
-    The last two may have `labels [N]`, one for each trajectory. Integer actions without an action axis are
+    All but the first may have `labels [N]`, one for each trajectory. Integer actions without an action axis are
     discrete, `num_actions` of them or else `max + 1`.
 
     Raises:
@@ -85,14 +89,21 @@ def load_npz(path: str | os.PathLike) -> Dataset:
         described = _described(fields)
         if described is not None:
             return _ours(fields, described)
+        labels, names = fields.get("labels", fields.get("label")), ()
         if "lengths" in fields:
             trajectories = _assemble(_complete(fields))
+        elif "episode_length" in fields:
+            trajectories = _of_episodes(fields)
         else:
             trajectories = split_fields(fields, _num_actions(fields))
-        labels = fields.get("labels")
-        names = (
-            () if labels is None or labels.dtype.kind not in "SU" else tuple(map(str, np.unique(labels.astype(str))))
-        )
+        if labels is not None and labels.dtype.kind in "SU":
+            names = tuple(map(str, np.unique(labels.astype(str))))
+        elif labels is not None and labels.dtype.kind in "iu" and "policy_names" in fields:
+            given = fields["policy_names"].astype(str).ravel()
+            present = np.unique(labels)
+            names = (
+                tuple(map(str, given[present])) if len(present) and 0 <= present[0] <= present[-1] < len(given) else ()
+            )
         return build_dataset(trajectories, labels, name=path.stem, source=path.name, policy_names=names)
 
 
@@ -106,9 +117,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     name = "the archive"
     try:
         with np.load(path, allow_pickle=False) as archive:
-            for name in _FIELDS:
-                if name in archive:
-                    fields[name] = archive[name]
+            present = [name for name in _FIELDS if name in archive]
+            ours = False
+            if "metadata" in present:
+                name = "metadata"
+                ours = _described({name: archive[name]}) is not None
+            for name in present:
+                fields[name] = _read_plain(path, archive.zip, name) if ours else archive[name]
     except Exception as error:  # whatever zip, zlib or the array header say of a damaged file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{name} cannot be read ({reason}): write the file again, without object arrays") from None
@@ -116,6 +131,43 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if not isinstance(array, np.ndarray):  # NumPy hands out raw bytes for a member that is no array
             raise DataError(f"{name} is not an array: write the file again with np.savez")
     return fields
+
+
+def _of_episodes(fields: Mapping[str, np.ndarray]) -> Trajectories:
+    """Flat arrays in Gymnasium's words, cut where the lengths say."""
+    _need(fields, "observations", "actions", "terminations", "truncations")
+    lengths = fields["episode_length"]
+    ends = np.zeros(np.shape(fields["observations"])[:1], bool)
+    marked = [np.asarray(fields[name]) != 0 for name in ("terminations", "truncations")]
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or not len(lengths) or lengths.min() < 1:
+        raise DataError(f"episode_length is {lengths.dtype}{list(lengths.shape)}: give whole numbers [N] of at least 1")
+    if lengths.sum() != len(ends) or any(each.shape != ends.shape for each in marked):
+        raise DataError(
+            f"episode_length sums to {lengths.sum()}, but there are {len(ends)} steps, {len(marked[0])} terminations "
+            f"and {len(marked[1])} truncations: make them equal"
+        )
+    ends[np.cumsum(lengths) - 1] = True
+    early = np.flatnonzero((marked[0] | marked[1]) & ~ends)
+    if len(early):
+        raise DataError(f"terminations or truncations mark an end at step {early[0]}, within an episode: correct one")
+    named = {name: fields[name] for name in ("observations", "actions", "rewards") if name in fields}
+    named |= {"terminals": marked[0], "timeouts": ends & ~marked[0]}
+    trajectories = split_fields(named, _num_actions(fields))
+    if "final_observation" in fields:
+        trajectories = trajectories.replace(final_observations=narrow(fields["final_observation"]))
+    return trajectories
+
+
+def _read_plain(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array that lies uncompressed in the archive, read in one piece; the content's fingerprint is its checksum."""
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError("is compressed")
+    with open(path, "rb") as file:
+        file.seek(member.header_offset + 26)
+        name_length, extra_length = struct.unpack("<HH", file.read(4))
+        file.seek(name_length + extra_length, os.SEEK_CUR)
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _described(fields: Mapping[str, np.ndarray]) -> Any:

@@ -152,6 +152,34 @@ def build_dataset(
     return Dataset(trajectories, labels, Spec(name, policy_names), provenance, true_log_likelihoods)
 
 
+def subset(dataset: Dataset, rows: np.ndarray, parameters: dict[str, Any], seed: int | None = None) -> Dataset:
+    """The trajectories `rows` of a dataset, in that order; `parameters` join its provenance's."""
+    trajectories = dataset.trajectories
+    coded = isinstance(trajectories.observations, Codebook)
+
+    def take(observations):
+        return observations.replace(ids=np.asarray(observations.ids)[rows]) if coded else np.asarray(observations)[rows]
+
+    fields = {
+        name: np.asarray(getattr(trajectories, name))[rows] for name in ("actions", "rewards", "lengths", "terminated")
+    }
+    likelihoods = dataset.true_log_likelihoods
+    return build_dataset(
+        trajectories.replace(
+            observations=take(trajectories.observations),
+            final_observations=take(trajectories.final_observations),
+            **fields,
+        ),
+        None if dataset.labels is None else dataset.labels[rows],
+        name=dataset.spec.name,
+        source=dataset.provenance.source,
+        policy_names=dataset.spec.policy_names,
+        parameters={**dataset.provenance.parameters, **parameters},
+        seed=seed,
+        true_log_likelihoods=None if likelihoods is None else likelihoods[rows],
+    )
+
+
 def dense(observations: Observations) -> jax.Array:
     """The observations themselves: `table[ids]` for a codebook."""
     return observations.table[observations.ids] if isinstance(observations, Codebook) else observations
@@ -202,7 +230,8 @@ def transitions(trajectories: Trajectories) -> Transitions:
 
 def fingerprint(trajectories: Trajectories, labels: np.ndarray | None = None) -> str:
     """sha256 (hex) of the real steps and the labels; padding and a codebook's row order do not enter."""
-    mask = np.asarray(trajectories.mask)
+    mask = np.arange(trajectories.max_length) < np.asarray(trajectories.lengths)[:, None]
+    full = mask.all(1)
     digest = hashlib.sha256()
 
     def add(name, array):
@@ -213,9 +242,9 @@ def fingerprint(trajectories: Trajectories, labels: np.ndarray | None = None) ->
     def add_steps(name, array):  # the bytes of `array[mask]`, without a copy of what may fill most of the memory
         array = np.asarray(array)
         digest.update(f"{name} {array.dtype.str} {(int(mask.sum()), *array.shape[2:])};".encode())
-        for start in range(0, len(array), 1024):
-            rows = slice(start, start + 1024)
-            digest.update(np.ascontiguousarray(array[rows][mask[rows]]))
+        for start in range(0, len(array), 64):
+            rows = slice(start, start + 64)
+            digest.update(np.ascontiguousarray(array[rows] if full[rows].all() else array[rows][mask[rows]]))
 
     observations, final = trajectories.observations, trajectories.final_observations
     if isinstance(observations, Codebook):
@@ -227,8 +256,8 @@ def fingerprint(trajectories: Trajectories, labels: np.ndarray | None = None) ->
     else:
         add_steps("observations", observations)
         add("final_observations", np.asarray(final))
-    add("actions", np.asarray(trajectories.actions)[mask])
-    add("rewards", np.asarray(trajectories.rewards)[mask])
+    add_steps("actions", trajectories.actions)
+    add_steps("rewards", trajectories.rewards)
     add("lengths", np.asarray(trajectories.lengths))
     add("terminated", np.asarray(trajectories.terminated))
     add("labels", np.zeros(0, np.int32) if labels is None else labels)

@@ -8,6 +8,8 @@ import numpy as np
 
 from trajclust_jax.data.types import Codebook, DataError, Observations, Trajectories
 
+_MAX_PADDED = 2**31  # bytes of observations that may be mostly padding
+
 
 def validate(trajectories: Trajectories) -> None:
     """Checks shapes, dtypes and values; only real steps count, padding may hold anything.
@@ -78,7 +80,7 @@ def check_flat(
     next_observations: np.ndarray | None = None,
     num_actions: int = 0,
 ) -> None:
-    """Checks flat arrays of P steps, as `split_episodes` takes them.
+    """Checks shapes and dtypes of flat arrays of P steps, as `split_episodes` takes them; `check_steps` checks values.
 
     `terminals` and `timeouts` may have any numeric dtype but hold only 0 and 1.
 
@@ -90,7 +92,7 @@ def check_flat(
     fields |= {name: array for name, array in optional.items() if array is not None}
     steps = len(observations) if observations.ndim else 0
     _check(steps > 0, "observations is empty: give at least one step")
-    _check_narrow("observations", observations)
+    _check(0 not in observations.shape, f"observations has shape {observations.shape}: an observation needs values")
     for name, array in fields.items():
         _check_numeric(name, array)
         _check(array.ndim > 0 and len(array) == steps, f"{name} has shape {array.shape}, but there are {steps} steps")
@@ -99,9 +101,9 @@ def check_flat(
             _check(fields[name].ndim == 1, f"{name} has shape {fields[name].shape}: give one value per step, [P]")
     if next_observations is not None:
         _check(
-            next_observations.shape == observations.shape and next_observations.dtype == observations.dtype,
-            f"next_observations is {next_observations.dtype}{list(next_observations.shape)}, but observations "
-            f"{observations.dtype}{list(observations.shape)}: make them equal",
+            next_observations.shape == observations.shape,
+            f"next_observations has shape {next_observations.shape}, but observations {observations.shape}: "
+            "make them equal",
         )
     for name in ("terminals", "timeouts"):
         if name in fields:
@@ -109,14 +111,44 @@ def check_flat(
             _refuse(name, (flags != 0) & (flags != 1), lambda i, flags=flags: f"is {flags[i]}: give 0 or 1", "step")
     if num_actions > 0:
         _check(actions.ndim == 1, f"actions has shape {actions.shape}: discrete actions are [P]")
-        _check_discrete(actions, np.ones(steps, bool), num_actions, ("step",))
     else:
         _check(
-            actions.ndim == 2, f"actions has shape {actions.shape}: give [P, A], or num_actions for discrete actions"
+            actions.ndim == 2 and actions.shape[1] > 0,
+            f"actions has shape {actions.shape}: give [P, A], or num_actions for discrete actions",
         )
-    for name in ("observations", "actions", "rewards", "next_observations"):
-        if name in fields:
-            _check_finite(name, fields[name], np.ones(steps, bool), ("step",))
+
+
+def check_padding(lengths: Any, step_bytes: int) -> None:
+    """Refuses what is short on disk and would not fit in memory: many episodes padded to one endless one.
+
+    Raises:
+        DataError: naming the longest episode.
+    """
+    lengths = np.asarray(lengths, np.int64)
+    padded = len(lengths) * int(lengths.max()) * step_bytes
+    if padded > max(_MAX_PADDED, 8 * int(lengths.sum()) * step_bytes):
+        longest = int(lengths.argmax())
+        raise DataError(
+            f"episode {longest} has {lengths[longest]} steps, others {int(np.median(lengths))}: padded to it, "
+            f"{len(lengths)} episodes take {padded / 2**30:.0f} GiB. Is an end of it not marked? Split or drop it"
+        )
+
+
+def check_steps(name: str, block: np.ndarray, steps: np.ndarray, num_actions: int = 0) -> np.ndarray:
+    """Checks the values of some of a flat array's steps, whose numbers are `steps`, and returns them.
+
+    Raises:
+        DataError: for numbers wider than 32 bits, that are not finite, or that are no discrete actions.
+    """
+    at = lambda index: f"step {steps[index[0]]}"
+    if name == "actions" and num_actions > 0:
+        _check_discrete(block, np.ones(len(block), bool), num_actions, at)
+    else:
+        _check_narrow(name, block)
+        if block.dtype.kind not in "biu":
+            bad = ~_finite_rows(block, 1)
+            _refuse(name, bad, lambda i: "is NaN or infinite: repair or drop this episode", at)
+    return block
 
 
 @contextmanager
@@ -145,7 +177,8 @@ def _check_actions(actions: np.ndarray, mask: np.ndarray, num_actions: int) -> N
         _check_finite("actions", actions, mask)
 
 
-def _check_discrete(actions: np.ndarray, mask: np.ndarray, num_actions: int, axes=("trajectory", "step")) -> None:
+def _check_discrete(actions: np.ndarray, mask: np.ndarray, num_actions: int, *axes: Any) -> None:
+    axes = axes or ("trajectory", "step")
     if actions.dtype.kind == "f":
         fractional = (actions != np.floor(actions)) | ~np.isfinite(actions)
         _refuse("actions", fractional & mask, lambda i: f"is {actions[i]}: discrete actions are integers", *axes)
@@ -236,11 +269,16 @@ def _check_lead(name: str, array: np.ndarray, lead: tuple[int, ...]) -> None:
     _check(array.shape[: len(lead)] == lead, f"{name} has shape {array.shape}: its leading axes must be {wanted}")
 
 
-def _refuse(name: str, bad: np.ndarray, what: Any, *axes: str) -> None:
-    """Raises for the first True of `bad`; `what(index)` tells what is wrong there and what to do."""
+def _refuse(name: str, bad: np.ndarray, what: Any, *axes: Any) -> None:
+    """Raises for the first True of `bad`; `what(index)` tells what is wrong there and what to do.
+
+    `axes` are the names of its axes, or one function that words an index."""
     if bad.any():
         index = np.unravel_index(int(bad.argmax()), bad.shape)
-        where = ", ".join(f"{axis} {i}" for axis, i in zip(axes or ("trajectory",), index, strict=True))
+        if axes and callable(axes[0]):
+            where = axes[0](index)
+        else:
+            where = ", ".join(f"{axis} {i}" for axis, i in zip(axes or ("trajectory",), index, strict=True))
         raise DataError(f"{name} at {where} {what(index)}")
 
 

@@ -1,0 +1,36 @@
+"""Large files that were read once are kept as .npz, and read from there the next time."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from trajclust_jax.data.metadata import FORMAT
+from trajclust_jax.data.npz import load_npz, save_npz
+from trajclust_jax.data.types import DataError, Dataset
+
+log = logging.getLogger(__name__)
+CACHE_BYTES = 2**25  # smaller files are read in no time
+
+
+def cached(source: str, files: list[Path], read: Callable[[], Dataset]) -> Dataset:
+    """What `read` reads from `files`: from the cache, if it was read before and the files have not changed since."""
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    folder = os.environ.get("TRAJCLUST_CACHE", str(Path.home() / ".cache" / "trajclust"))
+    if not folder or sum(size for _, size, _ in stats) < CACHE_BYTES:
+        return read()
+    key = hashlib.sha256(json.dumps([FORMAT, source, stats]).encode()).hexdigest()
+    kept = Path(folder) / f"{key[:32]}.npz"
+    if kept.is_file():
+        try:
+            return load_npz(kept)
+        except DataError as error:
+            log.warning("reading %s again: %s", source, error)
+    dataset = read()
+    try:
+        save_npz(dataset, kept)
+    except OSError as error:
+        log.warning("not kept for the next time: %s", error)
+    return dataset
