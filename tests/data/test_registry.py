@@ -1,9 +1,13 @@
 """Every registered dataset keeps its promises."""
 
+from functools import partial
+
+import h5py
 import numpy as np
 import pytest
 
-from trajclust_jax.data import REGISTRY, Codebook, make
+from envs.mujoco import GaussianPolicy
+from trajclust_jax.data import REGISTRY, Codebook, load, make, mujoco, registry, transitions
 from trajclust_jax.data.types import DataError
 
 SIZE = 3
@@ -30,7 +34,7 @@ def test_entries_build(built, name):
     own = likelihoods[np.arange(len(likelihoods)), dataset.labels]
     assert np.isfinite(own).all()
     assert not np.isnan(likelihoods).any()
-    assert not np.asarray(trajectories.rewards).any()
+    assert np.asarray(trajectories.rewards).any() == entry.long  # the grid worlds give none
 
 
 def test_fresh_maps_are_dense_and_a_fixed_one_is_a_codebook(built):
@@ -91,3 +95,93 @@ def test_unknown_names_and_sizes_are_refused():
         make("Extra")
     with pytest.raises(DataError, match="size is 0"):
         make("extra", 0)
+
+
+# --- MuJoCo: by policies, whether trained ones are shipped or not --------------------------------------
+
+
+@pytest.fixture
+def shipped(monkeypatch):
+    """Small random policies of Hopper in place of the trained ones."""
+
+    def policy(seed):
+        rng = np.random.default_rng(seed)
+        weights = tuple(rng.normal(0, 0.5, size).astype(np.float32) for size in ((11, 8), (8, 6)))
+        return GaussianPolicy(weights, (np.zeros(8, np.float32), np.zeros(6, np.float32)), np.ones(3, np.float32))
+
+    names = ("medium", "expert", "late", "replay-1", "replay-2", "replay-3", "replay-4")
+    policies = {name: policy(seed) for seed, name in enumerate(names)}
+    monkeypatch.setattr(mujoco, "shipped_policies", lambda task: policies)
+    return policies
+
+
+def test_rollouts_are_labelled_and_scored(shipped):
+    data = mujoco.rolled_out("hopper", "medium-expert", "x", 3, 0)
+    trajectories = data.trajectories
+    np.testing.assert_array_equal(data.labels, [0, 0, 0, 1, 1, 1])
+    assert data.spec.policy_names == ("medium", "expert")
+    for n, length in enumerate(trajectories.lengths):
+        given = trajectories.observations[n, :length], trajectories.actions[n, :length]
+        expected = [shipped[name].log_prob(*given).sum() for name in data.spec.policy_names]
+        np.testing.assert_allclose(data.true_log_likelihoods[n], expected, rtol=1e-4)
+    assert (data.true_log_likelihoods.argmax(1) == data.labels).all()
+    again = mujoco.rolled_out("hopper", "medium-expert", "x", 3, 0)
+    assert again.provenance.fingerprint == data.provenance.fingerprint
+    assert (
+        mujoco.rolled_out("hopper", "medium-expert", "x", 3, 1).provenance.fingerprint != again.provenance.fingerprint
+    )
+
+
+def test_noise_in_place_of_sampling(shipped):
+    exact = mujoco.rolled_out("hopper", "late-expert", "x", 2, 0, noise=0.0).trajectories
+    modes = shipped["late"].mode(exact.observations[0, : exact.lengths[0]])
+    np.testing.assert_allclose(exact.actions[0, : exact.lengths[0]], modes, atol=1e-5)
+    noisy = mujoco.rolled_out("hopper", "late-expert", "x", 4, 0, noise=0.1)
+    assert (noisy.true_log_likelihoods.argmax(1) == noisy.labels).all()
+    first = noisy.trajectories.lengths[0]
+    modes = shipped["late"].mode(noisy.trajectories.observations[0, :first])
+    assert 0 < np.abs(noisy.trajectories.actions[0, :first] - modes).mean() < 0.2
+    with pytest.raises(DataError, match="noise is -1"):
+        mujoco.rolled_out("hopper", "late-expert", "x", 2, 0, noise=-1.0)
+
+
+def test_replay_is_of_several_policies(shipped):
+    data = mujoco.rolled_out("hopper", "medium-replay", "x", 6, 0)
+    np.testing.assert_array_equal(np.bincount(data.labels), [6, 6])
+    n = 6  # the first one of replay-1
+    length = data.trajectories.lengths[n]
+    given = data.trajectories.observations[n, :length], data.trajectories.actions[n, :length]
+    each = [shipped[f"replay-{i}"].log_prob(*given).sum() for i in range(1, 5)]
+    np.testing.assert_allclose(data.true_log_likelihoods[n, 1], np.logaddexp.reduce(each) - np.log(4), rtol=1e-4)
+
+
+def test_options_are_checked():
+    with pytest.raises(DataError, match="takeball has no option noise"):
+        make("takeball", 2, 0, noise=0.1)
+    with pytest.raises(DataError, match="takeball has no option noise"):
+        load("takeball:size=2,noise=0.1")
+
+
+def test_d4rls_own_file_goes_first(shipped, tmp_path, monkeypatch):
+    build = partial(registry._medium_expert, "hopper", "hopper-medium-expert")
+    assert build(2, 0).provenance.parameters["task"] == "hopper"
+    data = mujoco.rolled_out("hopper", "medium-expert", "x", 5, 0).trajectories
+    flat = transitions(data)
+    with h5py.File(tmp_path / "hopper_medium_expert-v2.hdf5", "w") as file:
+        for name in ("observations", "actions", "rewards", "next_observations"):
+            file[name] = getattr(flat, name)
+        file["terminals"], file["timeouts"] = flat.terminated, flat.truncated
+        file["labels"] = np.repeat([0, 1], 5)
+    monkeypatch.setenv("TRAJCLUST_D4RL", str(tmp_path))
+    some, all_of_it = build(2, 0), build(1000, 0)
+    assert some.provenance.source == "hopper_medium_expert-v2.hdf5"
+    np.testing.assert_array_equal(np.bincount(some.labels), [2, 2])
+    np.testing.assert_array_equal(all_of_it.trajectories.lengths, data.lengths)
+    for n in range(4):  # each is one of the file's
+        length = some.trajectories.lengths[n]
+        assert any(
+            length == data.lengths[m]
+            and np.array_equal(some.trajectories.actions[n, :length], data.actions[m, :length])
+            and some.labels[n] == m // 5
+            for m in range(10)
+        )

@@ -1,25 +1,38 @@
 """Datasets that the suite makes itself, by name, size and seed."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 import envs
-from trajclust_jax.data.types import Codebook, DataError, Dataset, Observations, Trajectories, build_dataset
+from envs.mujoco import TASKS, shipped_tasks
+from trajclust_jax.data.cache import cached
+from trajclust_jax.data.d4rl import files_of, load_hdf5
+from trajclust_jax.data.mujoco import MIXTURES, rolled_out
+from trajclust_jax.data.types import Codebook, DataError, Dataset, Observations, Trajectories, build_dataset, subset
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A registered dataset: `build(name, size, seed)` makes `size` trajectories a policy."""
+    """A registered dataset: `build(name, size, seed, **options)` makes `size` trajectories a policy."""
 
     summary: str
     environment: str
     num_policies: int
-    build: Callable[[str, int, int], Dataset]
+    build: Callable[..., Dataset]
+    options: tuple[str, ...] = ()  # that build takes
+    long: bool = False  # a thousand steps and not a few dozen
+
+    @property
+    def default_size(self) -> int:
+        """Trajectories a policy, where nobody says."""
+        return 50 if self.long else 1000
 
 
 @cache
@@ -104,14 +117,61 @@ REGISTRY: dict[str, Entry] = {
 }
 
 
-def make(name: str, size: int = 1000, seed: int = 0) -> Dataset:
-    """Builds a registered dataset of `size` trajectories a policy; equal arguments give equal content.
+_SUMMARIES = {
+    "medium-expert": "SAC at a third of its return and at convergence",
+    "medium-replay": "SAC at a third of its return, and what it was before",
+    "late-expert": "two late checkpoints of one training: the hard pair",
+}
+
+
+def _medium_expert(task: str, name: str, size: int, seed: int, **options: Any) -> Dataset:
+    """D4RL's own file, where the folder `TRAJCLUST_D4RL` has it; else rolled out by the shipped policies.
+
+    Of the file `size` random episodes of each policy, all where `size` is 1,000 or more.
+    """
+    folder = os.environ.get("TRAJCLUST_D4RL")
+    files = (Path(folder) / f"{task}{gap}medium{gap}expert-v2.hdf5" for gap in "_-") if folder else ()
+    file = next((file for file in files if file.is_file()), None)
+    if file is None or options:
+        return rolled_out(task, "medium-expert", name, size, seed, **options)
+    whole = cached(str(file), files_of(file), lambda: load_hdf5(file))
+    if size >= 1000:
+        return whole
+    rng, labels = np.random.default_rng(seed), whole.labels
+    rows = [rng.permutation(np.flatnonzero(labels == label))[:size] for label in range(whole.num_policies)]
+    return subset(whole, np.sort(np.concatenate(rows)), {"size": size}, seed)
+
+
+for _task in shipped_tasks():
+    for _mixture, _summary in _SUMMARIES.items():
+        REGISTRY[f"{_task}-{_mixture}"] = Entry(
+            f"{TASKS[_task].env_id}: {_summary}",
+            TASKS[_task].env_id,
+            len(MIXTURES[_mixture]),
+            partial(_medium_expert, _task) if _mixture == "medium-expert" else partial(rolled_out, _task, _mixture),
+            options=("noise",),
+            long=True,
+        )
+
+
+def make(name: str, size: int | None = None, seed: int = 0, **options: Any) -> Dataset:
+    """Builds a registered dataset; equal arguments give equal content.
+
+    Args:
+        name: a key of REGISTRY.
+        size: trajectories a policy; by default 1,000, and 50 on MuJoCo.
+        seed: seed of the rollouts.
+        options: what this dataset has beside; `noise` for MuJoCo (see `mujoco.rolled_out`).
 
     Raises:
-        DataError: for an unknown name or a size below 1.
+        DataError: for an unknown name or option, or a size below 1.
     """
     if name not in REGISTRY:
         raise DataError(f"unknown dataset {name!r}: choose one of {', '.join(REGISTRY)}")
+    size = REGISTRY[name].default_size if size is None else size
     if size < 1:
         raise DataError(f"size is {size}: at least 1 trajectory a policy is needed")
-    return REGISTRY[name].build(name, size, seed)
+    for option in options:
+        if option not in REGISTRY[name].options:
+            raise DataError(f"{name} has no option {option}")
+    return REGISTRY[name].build(name, size, seed, **options)

@@ -1,9 +1,11 @@
 """Neural networks: feature extractors, policy heads, ensembles."""
 
+from trajclust_jax.networks.actor_critic import Critic, TanhGaussianActor, sample_squashed
 from trajclust_jax.networks.ensemble import ensemblize, member_keys
 from trajclust_jax.networks.planner import EXTRACTORS, MOVES, Placed, Planner
 from trajclust_jax.networks.policies import (
     GRU,
+    MIN_STD,
     MLP,
     CategoricalHead,
     GaussianHead,
@@ -15,15 +17,19 @@ from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
 __all__ = [
     "EXTRACTORS",
     "GRU",
+    "MIN_STD",
     "MLP",
     "MOVES",
     "CategoricalHead",
+    "Critic",
     "GaussianHead",
     "Placed",
     "Planner",
     "PolicyNetwork",
+    "TanhGaussianActor",
     "TrajectoryAutoencoder",
     "ensemblize",
     "gru_step",
     "member_keys",
+    "sample_squashed",
 ]

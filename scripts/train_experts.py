@@ -1,0 +1,113 @@
+"""Trains the policies behind the MuJoCo datasets by SAC and writes what the package ships.
+
+    python scripts/train_experts.py hopper halfcheetah           each into envs/weights/TASK.npz and TASK.csv
+    python scripts/train_experts.py hopper --agents 5 --out het  heterogeneous-5: five agents, equally long
+
+One training gives all policies of a task: `expert`, its best snapshot by evaluation among the last quarter; `medium`,
+the snapshot whose normalised score is nearest a third of the expert's; `late`, a snapshot shortly before the expert:
+two checkpoints of one training, the hard pair; and `replay-1` to `replay-4`, from before `medium`. TASK.csv is the
+learning curve. A killed training goes on where it was when the same command is given.
+
+An hour a task and CPU core, more or less; trainings side by side need a core each.
+"""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+import envs
+from envs.mujoco import TASKS, make_env, run_episodes, save_policies
+from trajclust_jax.learners import SAC
+from trajclust_jax.learners.online import Online, Snapshot, snapshot_policy, train_online
+
+STEPS = {"halfcheetah": 1_000_000, "hopper": 600_000, "walker2d": 1_000_000, "ant": 1_000_000}
+REPLAYS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """What to train."""
+
+    tasks: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """halfcheetah, hopper, walker2d, ant."""
+    seed: int = 0
+    """Of the training; agent i of several has seed + i."""
+    agents: int = 1
+    """More than one: a heterogeneous-k set, the last policies of so many agents, as TASK-heterogeneous.npz."""
+    steps: int | None = None
+    """Environment steps of each training, instead of the task's own number."""
+    out: Path = Path(envs.__file__).parent / "weights"
+    """Folder of the results."""
+    work: Path = Path("runs/experts")
+    """Folder of checkpoints and snapshots."""
+
+
+def choose(snapshots: list[Snapshot]) -> dict[str, Snapshot]:
+    """The snapshots of a training that are shipped, by name."""
+    last = snapshots[-1].step
+    expert = max((s for s in snapshots if s.step > 0.75 * last), key=lambda s: s.score)
+    earlier = [s for s in snapshots if s.step < expert.step]
+    if not earlier:
+        raise SystemExit(f"train_experts: {len(snapshots)} snapshots are too few to choose from: give more --steps")
+    medium = min(earlier, key=lambda s: abs(s.score - expert.score / 3))
+    late = min(earlier, key=lambda s: abs(s.step - 0.9 * expert.step))
+    before = [s for s in snapshots if s.step < medium.step] or [medium]
+    rows = np.linspace(0, len(before) - 1, REPLAYS).round().astype(int)
+    return {
+        "medium": medium,
+        "expert": expert,
+        "late": late,
+        **{f"replay-{number}": before[row] for number, row in enumerate(rows, start=1)},
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    config, console = tyro.cli(Train, args=arguments, description=__doc__), Console(stderr=True, highlight=False)
+    unknown = [task for task in config.tasks if task not in TASKS]
+    if unknown or not config.tasks:
+        raise SystemExit(f"train_experts: tasks are {', '.join(TASKS)}, not {', '.join(unknown) or 'none'}")
+    config.out.mkdir(parents=True, exist_ok=True)
+    for task in config.tasks:
+        steps = STEPS[task] if config.steps is None else config.steps
+        settings = Online(steps=steps, evaluate_every=max(200, min(25_000, steps // 40 // 200 * 200)))
+        env = make_env(task)
+        agent = SAC(env.action_space.shape[0], batch_size=128, actor_features=(128, 128))
+        trained = []
+        for seed in range(config.seed, config.seed + config.agents):
+            folder, began = config.work / f"{task}-{seed}", time.perf_counter()
+            report = functools.partial(_print, console, f"{task} seed {seed}", began)
+            trained.append((folder, train_online(task, agent, settings, seed, folder, report)))
+        if config.agents > 1:
+            name = f"{task}-heterogeneous"
+            chosen = {f"agent-{i}": (folder, snapshots[-1]) for i, (folder, snapshots) in enumerate(trained, start=1)}
+        else:
+            [(folder, snapshots)], name = trained, task
+            chosen = {each: (folder, snapshot) for each, snapshot in choose(snapshots).items()}
+            (config.out / f"{name}.csv").write_bytes((folder / "curve.csv").read_bytes())
+        policies = {each: snapshot_policy(folder, snapshot.step) for each, (folder, snapshot) in chosen.items()}
+        save_policies(config.out / f"{name}.npz", policies)
+        console.print(f"{name}: {agent}, {settings}", soft_wrap=True)
+        for each, policy in policies.items():  # of new episodes: a snapshot chosen for its evaluation flatters itself
+            episodes = run_episodes(task, policy.sample, 20, seed=10**6)
+            returns = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
+            score = TASKS[task].normalised(returns)
+            spread = f"{np.mean(returns):.0f} ± {np.std(returns):.0f}"
+            console.print(f"  {each}: step {chosen[each][1].step}, sampled return {spread}, score {score.mean():.1f}")
+
+
+def _print(console: Console, title: str, began: float, snapshot: Snapshot) -> None:
+    console.print(
+        f"{title}: step {snapshot.step}, return {snapshot.mean_return:.0f} (score {snapshot.score:.1f}), "
+        f"training {snapshot.stochastic_return:.0f}, {time.perf_counter() - began:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Labelled datasets like D4RL's, made on the spot by the policies that come with the package."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from envs.mujoco import TASKS, GaussianPolicy, noisy_log_prob, run_episodes, shipped_policies
+from trajclust_jax.data.d4rl import policy_log_likelihoods
+from trajclust_jax.data.episodes import from_episodes
+from trajclust_jax.data.types import DataError, Dataset, build_dataset
+
+# By the end of a dataset's name: the policies of each label. Replay is what was left behind on the way to medium.
+MIXTURES = {
+    "medium-expert": {"medium": ("medium",), "expert": ("expert",)},
+    "medium-replay": {"medium": ("medium",), "replay": ("replay-1", "replay-2", "replay-3", "replay-4")},
+    "late-expert": {"late": ("late",), "expert": ("expert",)},  # two checkpoints of one training
+}
+
+
+def rolled_out(task: str, mixture: str, name: str, size: int, seed: int, noise: float | None = None) -> Dataset:
+    """`size` episodes of each label of a mixture, label by label; a label of several policies takes them in turn.
+
+    Actions are sampled from the policies, as D4RL's were; with `noise`, they are the policies' modes with normal noise
+    of that standard deviation, clipped to the bounds.
+
+    Raises:
+        DataError: for a noise below 0.
+    """
+    if noise is not None and not noise >= 0:
+        raise DataError(f"noise is {noise}: at least 0 is needed")
+    shipped = shipped_policies(task)
+    labels = MIXTURES[mixture]
+    episodes = []
+    for label, names in enumerate(labels.values()):
+        counts = [len(range(i, size, len(names))) for i in range(len(names))]
+        for number, (policy, count) in enumerate(zip(names, counts, strict=True)):
+            act = _behaviour(shipped[policy], noise)
+            key = int(np.random.SeedSequence((seed, label, number)).generate_state(1)[0])
+            episodes += [
+                (e.observations, e.actions, e.rewards, e.terminated) for e in run_episodes(task, act, count, key)
+            ]
+    trajectories = from_episodes(episodes)
+    columns = []
+    for names in labels.values():  # of a label of several policies: each is as likely as any
+        scorers = [_Scorer(shipped[policy], noise) for policy in names]
+        scores = policy_log_likelihoods(trajectories, scorers).astype(np.float64)
+        columns.append(np.logaddexp.reduce(scores, axis=1) - np.log(len(names)))
+    return build_dataset(
+        trajectories,
+        np.repeat(np.arange(len(labels), dtype=np.int32), size),
+        name=name,
+        source=name,
+        policy_names=tuple(labels),
+        parameters={"environment": TASKS[task].env_id, "task": task, "size": size, "noise": noise},
+        seed=seed,
+        true_log_likelihoods=np.stack(columns, axis=1).astype(np.float32),
+    )
+
+
+def _behaviour(policy: GaussianPolicy, noise: float | None) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    if noise is None:
+        return policy.sample
+    return lambda observations, normal: np.clip(
+        policy.mode(observations) + np.float32(noise) * normal, -policy.scale, policy.scale
+    )
+
+
+class _Scorer:
+    """A behaviour's log-density; without any noise, that of a little."""
+
+    def __init__(self, policy: GaussianPolicy, noise: float | None):
+        self.log_prob = (
+            policy.log_prob if noise is None else functools.partial(noisy_log_prob, policy, noise=max(noise, 1e-3))
+        )

@@ -1,0 +1,48 @@
+"""Actors and critics of the offline and online learners."""
+
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from envs.mujoco import LOG_STD_BOUNDS
+from trajclust_jax.networks.policies import MLP
+
+
+class TanhGaussianActor(nn.Module):
+    """`[..., D] -> ` SAC's policy before the tanh: a diagonal Gaussian, one dense layer for mean and log std.
+
+    `sample_squashed` turns its samples into actions in (-1, 1) with their log-density.
+    """
+
+    action_size: int
+    features: tuple[int, ...] = (256, 256)
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> distrax.Independent:
+        mean, log_std = jnp.split(nn.Dense(2 * self.action_size)(MLP(self.features)(observations)), 2, axis=-1)
+        return distrax.Independent(distrax.Normal(mean, jnp.exp(jnp.clip(log_std, *LOG_STD_BOUNDS))), 1)
+
+
+def sample_squashed(key: jax.Array, policy: distrax.Independent) -> tuple[jax.Array, jax.Array]:
+    """Actions `[..., A]` and their log-density `[...]` under tanh of the policy; the key is consumed.
+
+    Computed from what came before the tanh, so that it is finite at the bounds (Haarnoja et al. 2018, appendix C).
+    """
+    drawn, log_prob = policy.sample_and_log_prob(seed=key)
+    return jnp.tanh(drawn), log_prob - (2 * (jnp.log(2.0) - drawn - nn.softplus(-2 * drawn))).sum(-1)
+
+
+class Critic(nn.Module):
+    """`([..., D], [..., A]) -> [...]`: Q of observations and actions."""
+
+    features: tuple[int, ...] = (256, 256)
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        x = jnp.concatenate([observations, actions], axis=-1)
+        for size in self.features:
+            x = nn.Dense(size)(x)
+            x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
+        return nn.Dense(1)(x)[..., 0]
