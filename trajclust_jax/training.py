@@ -7,8 +7,9 @@ A method is a frozen dataclass with three functions, written for ONE run:
     result(state, data) -> Clustering | Policy
 
 `fit` maps start, step and result over seeds, donates the state, loops on the host until every run has
-converged or the phase's budget is spent, and freezes a run that has converged while the others go on. Random
-numbers depend on (seed, phase, iteration) alone, so that a resumed fit ends bit for bit like an undisturbed one.
+converged or the phase's budget is spent, and freezes a run that has converged while the others go on. Several
+devices share the seeds out. Random numbers depend on (seed, phase, iteration) alone, so that a resumed fit ends bit for
+bit like an undisturbed one.
 """
 
 import dataclasses
@@ -22,8 +23,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from trajclust_jax.checkpoint import Checkpointer
+from trajclust_jax.parallel import over_seeds, place, seed_mesh
 from trajclust_jax.records import plain
 
 Info = dict[str, jax.Array]  # what a step reports; "assignments" is shown to `score` and not recorded
@@ -110,14 +113,17 @@ def fit(
 
 
 def _fit(method, trajectories, seeds, score, callbacks, run, interrupt) -> Fit:
-    data = jax.device_put(method.prepare(trajectories, len(seeds)))
+    mesh = seed_mesh(len(seeds))
+    data = place(method.prepare(trajectories, len(seeds)), mesh, mapped=False)
     phases = method.phases()
     state, first, iteration = run.restore(phases, data)
+    if state is not None:
+        state = place(state, mesh, mapped=True)
     for index in range(first, len(phases)):
         phase = phases[index]
         if iteration is None:
-            keys = jnp.stack([_key(seed, index) for seed in seeds])
-            start = jax.vmap(phase.start, (0, None, None if state is None else 0))
+            keys = place(jnp.stack([_key(seed, index) for seed in seeds]), mesh, mapped=True)
+            start = over_seeds(phase.start, mesh, (True, False, state is not None))
             start = run.compile(start, keys, data, state, light=phase.light_start)
             state, info = start(keys, data, state)
             iteration = 0
@@ -128,8 +134,8 @@ def _fit(method, trajectories, seeds, score, callbacks, run, interrupt) -> Fit:
             if frozen.all():
                 break
             if step is None:
-                step = run.compile(_step_all(phase.step), state, data, jnp.int32(0), donate=True)
-            state, info = step(state, data, jnp.int32(iteration))
+                step = run.compile(_step_all(phase.step, mesh), state, data, np.int32(0), donate=True)
+            state, info = step(state, data, np.int32(iteration))
             iteration += 1
             run.report(phase, iteration, state, info, frozen, score, callbacks)
             stop = interrupt.requested
@@ -140,7 +146,7 @@ def _fit(method, trajectories, seeds, score, callbacks, run, interrupt) -> Fit:
         if interrupt.requested:
             raise KeyboardInterrupt
         iteration = None
-    result = run.compile(jax.vmap(method.result, (0, None)), state, data)(state, data)
+    result = run.compile(over_seeds(method.result, mesh, (True, False)), state, data)(state, data)
     result = jax.block_until_ready(result)
     if interrupt.requested:
         raise KeyboardInterrupt
@@ -152,14 +158,14 @@ def _key(seed: int, phase: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x666974), phase)
 
 
-def _step_all(step: Callable) -> Callable:
+def _step_all(step: Callable, mesh: Mesh) -> Callable:
     """`step` over seeds; a converged run's state stays as it is."""
 
     def one(state, data, iteration):
         new, info = step(state, data, iteration)
         return jax.tree.map(lambda a, b: jnp.where(state.converged, b, a), new, state), info
 
-    return jax.vmap(one, in_axes=(0, None, None))
+    return over_seeds(one, mesh, (True, False, False))
 
 
 class _Interrupt:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from trajclust_jax.clustering import ReturnKmeans
+from trajclust_jax.clustering import SummaryKmeans
 from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
+from trajclust_jax.clustering.summary_kmeans import means
 from trajclust_jax.metrics import adjusted_rand
 from trajclust_jax.training import fit
 
@@ -76,7 +77,7 @@ def _rewarded(random_data, labels):
 
 def test_returns_are_told_apart(random_data):
     labels = np.arange(30) % 3
-    method = ReturnKmeans(3)
+    method = SummaryKmeans(3)
     outcome = fit(method, _rewarded(random_data, labels), 2, score=lambda a: {"clusters": a.max(-1) + 1})
     result = outcome.result
     for s in range(2):
@@ -88,8 +89,29 @@ def test_returns_are_told_apart(random_data):
 
 def test_equal_returns_have_no_answer(random_data):
     with pytest.raises(ValueError, match="every return is equal"):
-        ReturnKmeans(2).check(random_data())
+        SummaryKmeans(2).check(random_data())
     with pytest.raises(ValueError, match="2 trajectories"):
-        ReturnKmeans(3).check(random_data(n=2))
+        SummaryKmeans(3).check(random_data(n=2))
     with pytest.raises(ValueError, match="num_clusters"):
-        ReturnKmeans(0)
+        SummaryKmeans(0)
+
+
+def test_lengths_and_mean_steps(random_data, dense):
+    trajectories = random_data(n=40, t=9)
+    lengths = np.asarray(trajectories.lengths)
+    found = fit(SummaryKmeans(2, "length"), trajectories, 1).result
+    reference = KMeans(2, n_init=10, random_state=0).fit_predict(lengths[:, None].astype(float))
+    assert adjusted_rand(reference, np.asarray(found.assignments[0])) == 1
+    observations, actions = np.asarray(dense(trajectories).observations, float), np.eye(4)[trajectories.actions]
+    rows = [
+        np.concatenate([observations[n, :length].mean(0), actions[n, :length].mean(0)])
+        for n, length in enumerate(lengths)
+    ]
+    rows = np.array(rows)
+    expected = (rows - rows.mean(0)) / rows.std(0)
+    np.testing.assert_allclose(means(trajectories), expected, atol=1e-4)
+    np.testing.assert_allclose(means(dense(trajectories)), expected, atol=1e-4)
+    with pytest.raises(ValueError, match="every length is equal"):
+        SummaryKmeans(2, "length").check(trajectories.replace(lengths=np.full(40, 3, np.int32)))
+    with pytest.raises(ValueError, match="unknown summary 'median'"):
+        SummaryKmeans(2, "median")

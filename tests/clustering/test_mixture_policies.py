@@ -276,3 +276,59 @@ def test_padding_changes_nothing(random_data, dense, cls):
         other = other.replace(observations=observations)
         trajectories = trajectories.replace(observations=trajectories.observations.astype(np.float32))
     np.testing.assert_array_equal(scores(trajectories), scores(other))
+
+
+def test_sampled_steps_are_real_and_stand_for_all(random_data, dense):
+    trajectories = dense(random_data(n=11, t=6))
+    lengths = np.asarray(trajectories.lengths)
+    t = np.where(np.asarray(trajectories.mask), np.arange(6), 99)  # padding would be seen
+    number = (np.arange(11)[:, None] * 10 + t).astype(np.float32)
+    trajectories = trajectories.replace(
+        observations=np.stack([number, -number], -1),
+        final_observations=np.zeros((11, 2), np.float32),
+        actions=np.stack([number], -1),
+        num_actions=0,
+    )
+    policies = TransitionPolicy(memory_budget=SMALL, scored_steps=64)
+    data = prepare(policies, trajectories)
+    sampled = data.sampled(jax.random.key(0), 64)
+    drawn = np.asarray(sampled.chunks.actions).reshape(-1, 64)[data.rank]
+    for n, length in enumerate(lengths):
+        assert set(drawn[n].tolist()) == set((10 * n + np.arange(length)).astype(float).tolist())
+    scale, seen = (np.asarray(x).reshape(-1)[data.rank] for x in (sampled.chunks.scale, sampled.chunks.lengths))
+    np.testing.assert_allclose(scale * seen, lengths)
+    again = data.sampled(jax.random.key(1), 64)
+    assert (np.asarray(again.chunks.actions) != np.asarray(sampled.chunks.actions)).any()
+    # Of a trajectory whose steps are all alike, any sample gives the whole log-likelihood.
+    alike = trajectories.replace(
+        observations=np.repeat(np.asarray(trajectories.observations)[:, :1], 6, 1),
+        actions=np.repeat(np.asarray(trajectories.actions)[:, :1], 6, 1),
+    )
+    data = prepare(policies, alike)
+    params = _members(policies, data).params
+    some = _log_likelihoods(policies, data.sampled(jax.random.key(0), 5), params)
+    np.testing.assert_allclose(some, _log_likelihoods(policies, data, params), rtol=1e-4)
+
+
+def test_a_history_policy_of_windows_forgets_at_their_ends(random_data, dense):
+    trajectories = dense(random_data(n=9, t=11))
+    policies = HistoryPolicy(memory_budget=SMALL, window=4)
+    data = prepare(policies, trajectories)
+    params = _members(policies, data).params
+    found = _log_likelihoods(policies, data, params)
+    expected = np.zeros_like(found)
+    for start in (0, 4, 8):  # each window as a trajectory of its own
+        lengths = np.clip(np.asarray(trajectories.lengths) - start, 0, 4)
+        rows = np.flatnonzero(lengths)
+        cut = trajectories.replace(lengths=lengths[rows].astype(np.int32))
+        for name in ("observations", "actions", "rewards"):
+            cut = cut.replace(**{name: np.asarray(getattr(trajectories, name))[rows, start : start + 4]})
+        expected[..., rows] += _reference(params, policies, data, cut)[..., : len(rows)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    starts = np.asarray(policies.starts(jax.random.key(0), jnp.array([1, 4, 5, 11] * 100))).reshape(100, 4)
+    assert [sorted(set(column.tolist())) for column in starts.T] == [[0], [0], [0, 4], [0, 4, 8]]
+    at = jnp.array([8] * 9)
+    steps = data.steps(data.chunks.actions, jnp.arange(9), 4, at)
+    ordered = np.asarray(trajectories.actions)[np.asarray(data.order)]
+    long = np.asarray(trajectories.lengths)[np.asarray(data.order)] == 11
+    np.testing.assert_array_equal(np.asarray(steps)[long, :3], ordered[long, 8:])

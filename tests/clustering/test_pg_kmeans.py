@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -206,3 +207,25 @@ def test_continuous_actions(opposed, policy):
 def test_bad_settings_are_refused(settings):
     with pytest.raises(ValueError, match=r"unknown (policy|merging)|must be at least"):
         PGKmeans(**settings)
+
+
+def test_pooled_restarts_begin_alike_and_are_centred(opposed):
+    trajectories, labels = opposed(n=40, t=8)
+    method = PGKmeans(2, extra_clusters=0, restarts=3, pooled_restarts=2, pooled_steps=50, iterations=6)
+    prepared = jax.device_put(method.prepare(trajectories))
+    state, _ = method._start(jax.random.key(0), prepared, None)
+    for leaf in jax.tree.leaves(state.members.params):
+        np.testing.assert_array_equal(leaf[1], leaf[2])  # both pooled restarts
+        np.testing.assert_array_equal(leaf[1, 0], leaf[1, 1])  # both clusters of one
+    assert any((leaf[0, 0] != leaf[0, 1]).any() for leaf in jax.tree.leaves(state.members.params))
+    stepped, _ = method._em_step(state, prepared, jnp.int32(0))
+    score = prepared.policies.scorer(stepped.members.params, prepared.data)
+    scores = np.asarray(jax.lax.map(score, prepared.data.chunks))[0]  # [R, K, n]
+    lengths = np.asarray(prepared.data.lengths)
+    centred = scores - scores.sum(-1, keepdims=True) / lengths.sum() * lengths
+    wanted = np.concatenate([scores[:1].argmax(1), centred[1:].argmax(1)])
+    np.testing.assert_array_equal(stepped.assignments, wanted)
+    found = fit(method, trajectories, 1).result
+    assert nmi(labels, np.asarray(found.assignments[0])) == pytest.approx(1)
+    with pytest.raises(ValueError, match="there are 3 restarts"):
+        PGKmeans(2, restarts=3, pooled_restarts=4)

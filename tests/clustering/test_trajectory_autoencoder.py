@@ -10,6 +10,7 @@ import pytest
 
 from trajclust_jax.clustering import CAAE, DEC, VAEKmeans
 from trajclust_jax.clustering.trajectory_autoencoder import _kl, _sharpened
+from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
 from trajclust_jax.training import fit
 
@@ -287,3 +288,88 @@ def test_continuous_actions_of_dense_observations(opposed):
 def test_bad_settings_are_refused(kind, settings):
     with pytest.raises(ValueError, match=r"it must be (at least|above) 0"):
         kind(**settings)
+
+
+# --- windows ------------------------------------------------------------------------------------------
+
+
+def _numbered(n=9, t=40):
+    """Continuous trajectories whose actions tell trajectory and step."""
+    lengths = np.linspace(3, t, n).astype(np.int32)
+    number = np.where(np.arange(t) < lengths[:, None], 1000 * np.arange(n)[:, None] + np.arange(t), -1)
+    return Trajectories(
+        observations=number[..., None].astype(np.float32),
+        actions=number[..., None].astype(np.float32),
+        rewards=np.zeros((n, t), np.float32),
+        lengths=lengths,
+        terminated=np.zeros(n, bool),
+        final_observations=np.zeros((n, 1), np.float32),
+    )
+
+
+def test_windows_are_consecutive_steps_and_what_is_decoded_comes_from_anywhere():
+    trajectories = _numbered()
+    data = jax.device_put(CAAE(2, window=8).prepare(trajectories))
+    positions = jnp.repeat(jnp.arange(9), 50)
+    batch = data.draw(KEY, positions, 40)
+    lengths = np.asarray(data.data.lengths)[positions]
+    first, seen = set(), set()
+    for row, length in enumerate(lengths):
+        n = int(positions[row])
+        real = np.asarray(batch.actions)[row, : batch.lengths[row], 0] - 1000 * n
+        assert len(real) == min(length, 8)
+        np.testing.assert_array_equal(np.diff(real), 1)
+        assert 0 <= real[0] <= real[-1] < length
+        decoded = np.asarray(batch.decoded.actions)[row, : batch.decoded.lengths[row], 0] - 1000 * n
+        assert ((decoded >= 0) & (decoded < length)).all()
+        if n == 8:
+            first.add(real[0])
+            seen |= set(decoded)
+    assert len(first) > 15
+    assert len(seen) == 40
+    ends = [
+        np.asarray(data.windowed(jnp.array([8]), jnp.array([share])).actions)[0, [0, -1], 0] for share in (0.0, 1.0)
+    ]
+    np.testing.assert_array_equal(np.array(ends) - 8000, [[0, 7], [32, 39]])
+
+
+def test_a_trajectorys_latent_is_the_mean_over_its_windows():
+    trajectories = _numbered()
+    method = CAAE(2, window=8, windows=3)
+    data = jax.device_put(method.prepare(trajectories))
+    state, _ = method.fresh(KEY, data, None)
+    found = method.encode_all(state.params, data)
+    inputs = data.data.inputs
+    for n, length in enumerate(trajectories.lengths):
+        latents = []
+        for share in (1 / 6, 3 / 6, 5 / 6):
+            start = int(np.round(share * max(length - 8, 0)))
+            rows = slice(start, start + min(length, 8))
+            observed = inputs(trajectories.observations[n, rows])[None]
+            network = method.network(data)
+            given = observed, trajectories.actions[n, rows][None], np.array([min(length, 8)])
+            latents.append(network.apply(state.params["network"], *given, method="encode")[0])
+        np.testing.assert_allclose(found[n], np.mean(latents, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        CAAE(2, window=8, steps=40, warmup_iterations=5, iterations=2),
+        DEC(2, window=8, steps=40, pretrain_iterations=5, iterations=2),
+        VAEKmeans(2, window=8, steps=40, iterations=2),
+    ],
+)
+def test_methods_run_on_windows(opposed, method):
+    trajectories, labels = opposed(t=60)
+    result = jax.tree.map(lambda x: x[0], fit(method, trajectories, 1).result)
+    assert np.isfinite(result.objective)
+    if not isinstance(method, VAEKmeans):
+        assert nmi(labels, np.asarray(result.assignments)) == pytest.approx(1)
+    if isinstance(method, CAAE):  # codes as policies: whole trajectories are scored
+        assert (np.asarray(result.log_likelihoods).argmax(1) == np.asarray(result.assignments)).all()
+
+
+def test_windows_and_maps_exclude_each_other(random_data):
+    with pytest.raises(ValueError, match="give one of them"):
+        CAAE(2, window=8, extractor="conv").check(random_data())

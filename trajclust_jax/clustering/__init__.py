@@ -2,9 +2,9 @@
 
 from trajclust_jax.clustering.cloning import Cloning
 from trajclust_jax.clustering.policy_mixture import PGKmeans
-from trajclust_jax.clustering.return_kmeans import ReturnKmeans
 from trajclust_jax.clustering.sorl import Sorl
+from trajclust_jax.clustering.summary_kmeans import SummaryKmeans
 from trajclust_jax.clustering.trajectory_autoencoder import CAAE, DEC, VAEKmeans
 from trajclust_jax.clustering.types import Clustering
 
-__all__ = ["CAAE", "DEC", "Cloning", "Clustering", "PGKmeans", "ReturnKmeans", "Sorl", "VAEKmeans"]
+__all__ = ["CAAE", "DEC", "Cloning", "Clustering", "PGKmeans", "Sorl", "SummaryKmeans", "VAEKmeans"]

@@ -51,9 +51,9 @@ class MapData(MixtureData):
     def example(self) -> Placed:
         return self.observed(jnp.zeros(1, jnp.int32), 1)
 
-    def observed(self, positions: jax.Array, horizon: int) -> Placed:
+    def observed(self, positions: jax.Array, horizon: int, start: jax.Array | None = None) -> Placed:
         rows = self.chunks.inputs.reshape(self.num_slots, -1)[positions]
-        return self._placed(rows, self.steps(self.chunks.ids, positions, horizon))
+        return self._placed(rows, self.steps(self.chunks.ids, positions, horizon, start))
 
     def observed_in(self, chunk: Chunks) -> Placed:
         return self._placed(chunk.inputs, chunk.ids)
@@ -192,8 +192,9 @@ class PlanningPolicy(_OfMaps, TrajectoryPolicy):
         params = self.planner.init(key, data.example.maps, data.kernel)
         return Member(params, self.optimizer.init(params))
 
-    def log_probs(self, params: Any, positions: jax.Array, data: MapData) -> jax.Array:
+    def log_probs(self, params: Any, positions: jax.Array, data: MapData, start: None = None) -> jax.Array:
         """See `TrajectoryPolicy`."""
+        del start
         actions = data.steps(data.chunks.actions, positions, data.horizon)
         return self.placed_log_probs(params, data.observed(positions, data.horizon), actions)
 
@@ -229,8 +230,9 @@ class MarkovMapPolicy(_OfMaps, MarkovScorer, TrajectoryPolicy):
         """Maps, slots and places; see `MapData`."""
         return prepare_maps(trajectories, num_members * FEATURE_FLOATS, self.memory_budget)
 
-    def log_probs(self, params: Any, positions: jax.Array, data: MapData) -> jax.Array:
+    def log_probs(self, params: Any, positions: jax.Array, data: MapData, start: None = None) -> jax.Array:
         """See `TrajectoryPolicy`."""
+        del start
         network = self.network(data)
         features = embedded(network, params, data.observed(positions, data.horizon))
         actions = data.steps(data.chunks.actions, positions, data.horizon)

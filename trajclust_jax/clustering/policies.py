@@ -40,6 +40,7 @@ from trajclust_jax.data import Codebook, Observations, Trajectories, apply
 from trajclust_jax.networks import Placed, PolicyNetwork, ensemblize, gru_step, member_keys
 
 StepValue = Callable[[jax.Array], jax.Array]  # of a step's log-probability: what an E-step sums
+_START = 0x73746172  # the key of a window's start is folded from it
 CLIP = 10.0  # standardised observations are clipped to +-10 standard deviations
 
 
@@ -69,6 +70,12 @@ class Chunks:
     actions: jax.Array  # [C, n, T] int32 or [C, n, T, A]
     ids: jax.Array | None  # [C, n, T] int32 rows of the codebook, or None
     inputs: jax.Array | None  # [C, n, T, D] dense inputs, or None
+    scale: jax.Array | None = None  # [C, n] float32: steps that each of these stands for; None: itself
+
+    @property
+    def stand_for(self) -> jax.Array:
+        """`[C, n]` float32: the steps of the trajectories that these are, or were drawn from."""
+        return self.lengths * (1.0 if self.scale is None else self.scale)
 
 
 @struct.dataclass
@@ -113,14 +120,40 @@ class MixtureData:
         empty = jnp.zeros((self.num_slots, *values.shape[1:]), values.dtype)
         return empty.at[: self.num_trajectories].set(values[self.order])
 
-    def steps(self, values: jax.Array, positions: jax.Array, horizon: int) -> jax.Array:
-        """Of values of steps `[C, n, T, ...]`, the first `horizon` of the slots `positions [n]`: `[n, H, ...]`."""
-        return values.reshape(self.num_slots, *values.shape[2:])[positions, :horizon]
+    def steps(self, values: jax.Array, positions: jax.Array, horizon: int, start: jax.Array | None = None) -> jax.Array:
+        """Of values of steps `[C, n, T, ...]`, H = `horizon` of the slots `positions [n]`: `[n, H, ...]`.
 
-    def observed(self, positions: jax.Array, horizon: int) -> Observations | Placed:
-        """Inputs of the first `horizon` steps of the slots `positions [n]`."""
-        source = self.steps(self.chunks.ids if self.coded else self.chunks.inputs, positions, horizon)
+        They are the first ones, or those from `start [n]` on.
+        """
+        if start is None:
+            return values.reshape(self.num_slots, *values.shape[2:])[positions, :horizon]
+        return self.at(values, positions, jnp.minimum(start[:, None] + jnp.arange(horizon), values.shape[2] - 1))
+
+    def at(self, values: jax.Array, positions: jax.Array, t: jax.Array) -> jax.Array:
+        """Of values of steps `[C, n, T, ...]`, the steps `t [n, H]` of the slots `positions [n]`: `[n, H, ...]`."""
+        return values.reshape(self.num_slots, *values.shape[2:])[positions[:, None], t]
+
+    def observed(self, positions: jax.Array, horizon: int, start: jax.Array | None = None) -> Observations | Placed:
+        """Inputs of `steps` of the slots `positions [n]`."""
+        source = self.steps(self.chunks.ids if self.coded else self.chunks.inputs, positions, horizon, start)
         return Codebook(self.table, source) if self.coded else source
+
+    def sampled(self, key: jax.Array, num_steps: int) -> "MixtureData":
+        """`num_steps` random steps of each trajectory, with repetition, in place of all; the key is consumed.
+
+        A log-likelihood of them is its mean over them times the trajectory's length.
+        """
+        chunks, lengths = self.chunks, self.chunks.lengths
+        t = (jax.random.uniform(key, (*lengths.shape, num_steps)) * lengths[..., None]).astype(jnp.int32)
+
+        def take(x):
+            if x is None:
+                return None
+            return jnp.take_along_axis(x, t.reshape(*t.shape, *[1] * (x.ndim - 3)), axis=2)
+
+        count = jnp.where(lengths > 0, num_steps, 0)
+        arrays = take(chunks.actions), take(chunks.ids), take(chunks.inputs)
+        return self.replace(chunks=Chunks(count, count.max(1), *arrays, lengths / num_steps))
 
     def observed_in(self, chunk: Chunks) -> Observations | Placed:
         """Inputs of every step of a chunk."""
@@ -231,6 +264,7 @@ class NetworkPolicy:
 
     recurrent = False
     extractor = None
+    scored_steps = 0  # random steps of a trajectory that an E-step looks at; 0: all
 
     def network(self, data: MixtureData) -> PolicyNetwork:
         return PolicyNetwork(data.action_size, data.discrete, self.recurrent, extractor=self.extractor)
@@ -269,6 +303,8 @@ class NetworkPolicy:
 
 class _Counted:
     """The E-step and the statistics that tables and networks over (observation, action) counts share."""
+
+    scored_steps = 0
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError for dense observations or continuous actions."""
@@ -432,7 +468,8 @@ class MarkovScorer:
 
             def member(params):
                 distribution = network.apply(params, embedded(network, params, observed), method="read_out")
-                return jnp.where(mask, of(distribution.log_prob(chunk.actions)), 0).sum(1)
+                total = jnp.where(mask, of(distribution.log_prob(chunk.actions)), 0).sum(1)
+                return total if chunk.scale is None else chunk.scale * total
 
             return ensemblize(member, 2)(params)
 
@@ -444,6 +481,7 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
     """An MLP on dense observations or continuous actions: minibatches of transitions."""
 
     batch_size: int = 256  # transitions a cluster and gradient step
+    scored_steps: int = 0  # random steps of a trajectory, fresh ones in every E-step; 0: all
 
     def prepare(self, trajectories: Trajectories, num_members: int) -> MixtureData:
         horizon = int(np.asarray(trajectories.lengths).max())
@@ -491,13 +529,20 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
     batch_size: int = 32  # trajectories a cluster and gradient step
 
     @abc.abstractmethod
-    def log_probs(self, params: Any, positions: jax.Array, data: MixtureData) -> jax.Array:
-        """`[n, H]`: log-probability of every action of the trajectories at `positions [n]`, their first H steps."""
+    def log_probs(
+        self, params: Any, positions: jax.Array, data: MixtureData, start: jax.Array | None = None
+    ) -> jax.Array:
+        """`[n, H]`: log-probabilities of the H actions from the first, or `start [n]`, on of the trajectories at
+        `positions [n]`."""
+
+    def starts(self, key: jax.Array, lengths: jax.Array) -> jax.Array | None:
+        """Where a gradient step's H steps of trajectories begin, `[n]`; None: with the first. The key is consumed."""
+        del key, lengths
 
     def fit(
         self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
     ) -> Member:
-        """`num_steps` Adam steps of K members, each on trajectories (their first H steps) of its own cluster.
+        """`num_steps` Adam steps of K members, each on trajectories (H steps of them) of its own cluster.
 
         The loss is the sum over the batch's steps divided by their number: long trajectories count more, as
         in Eq. 3.
@@ -509,10 +554,12 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
         def step(i, members):
             def one(member, key, first, size, weight):
                 n = order[jnp.minimum(draw(key, (self.batch_size,), first, size), data.num_slots - 1)]
-                mask = jnp.arange(data.horizon) < data.lengths[n][:, None]
+                start = self.starts(jax.random.fold_in(key, _START), data.lengths[n])
+                t = jnp.arange(data.horizon) + (0 if start is None else start[:, None])
+                mask = t < data.lengths[n][:, None]
 
                 def loss(params):
-                    log_probs = self.log_probs(params, n, data)
+                    log_probs = self.log_probs(params, n, data, start)
                     log_probs = log_probs if weight is None else weight[n][:, None] * log_probs
                     return -jnp.where(mask, log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)
 
@@ -537,6 +584,7 @@ class HistoryPolicy(TrajectoryPolicy):
     """A GRU over the observations so far. What depends on one observation is computed on the codebook."""
 
     horizon_quantile: float = 0.98  # gradient steps see a trajectory's first H steps, H this quantile of the lengths
+    window: int = 0  # W: the policy sees the last steps since a multiple of W alone; 0: all so far
 
     recurrent = True
 
@@ -545,14 +593,23 @@ class HistoryPolicy(TrajectoryPolicy):
         if not isinstance(trajectories.observations, Codebook):
             floats += 450 * int(np.asarray(trajectories.lengths).max())  # embeddings of every step
         data = prepare(trajectories, 4 * floats * num_members, self.memory_budget)
-        return data.replace(horizon=training_horizon(trajectories, self.horizon_quantile))
+        horizon = training_horizon(trajectories, self.horizon_quantile)
+        return data.replace(horizon=min(horizon, self.window) if self.window else horizon)
 
-    def log_probs(self, params: Any, positions: jax.Array, data: MixtureData) -> jax.Array:
+    def starts(self, key: jax.Array, lengths: jax.Array) -> jax.Array | None:
+        """The first step of a random window of each trajectory."""
+        if not self.window:
+            return None
+        return self.window * jax.random.randint(key, lengths.shape, 0, jnp.maximum(-(-lengths // self.window), 1))
+
+    def log_probs(
+        self, params: Any, positions: jax.Array, data: MixtureData, start: jax.Array | None = None
+    ) -> jax.Array:
         """See `TrajectoryPolicy`."""
         network = self.network(data)
-        gates = embedded(network, params, data.observed(positions, data.horizon))
+        gates = embedded(network, params, data.observed(positions, data.horizon, start))
         along = lambda gates, actions: network.apply(params, gates, method="along").log_prob(actions)
-        return jax.vmap(along)(gates, data.steps(data.chunks.actions, positions, data.horizon))
+        return jax.vmap(along)(gates, data.steps(data.chunks.actions, positions, data.horizon, start))
 
     def scorer(
         self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
@@ -570,6 +627,7 @@ class HistoryPolicy(TrajectoryPolicy):
 
                 def step(t, carry):
                     hidden, total = carry
+                    hidden = jnp.where(t % self.window == 0, 0, hidden) if self.window else hidden
                     gate = gates[:, t] if of_rows is None else gates[chunk.ids[:, t]]
                     # Kept apart from the cell: a lookup fused into it stops XLA's CPU backend from
                     # vectorising the nonlinearities (2.8 times slower).

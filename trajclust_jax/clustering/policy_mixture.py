@@ -44,6 +44,8 @@ from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info, Phase
 
 PolicyKind = Literal["tabular", "mlp", "gru", "planner"]
+_POOLED = 0x706F6F6C  # the pooled policy's keys are folded from it
+_SCORED = 0x73636F72  # the E-step's keys are folded from it, the M-step's from the iteration
 MOVED = 1e-2  # a soft assignment has moved when a posterior changed by more than this
 
 
@@ -120,6 +122,9 @@ class PolicyMixture(abc.ABC):
     def result(self, state: State, prepared: Prepared) -> Clustering:
         """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
         data = prepared.data
+        if prepared.policies.scored_steps:  # until here by some of the steps: now by all
+            objective, assignments = self._e_step(state.members, prepared)
+            state = state.replace(objective=objective, assignments=assignments)
         best = jnp.argmax(jnp.where(jnp.isnan(state.objective), -jnp.inf, state.objective))  # a diverged one never wins
         members = jax.tree.map(lambda x: x[best], state.members)
         score = self._scorer(jax.tree.map(lambda x: x[None], members), prepared)
@@ -163,14 +168,18 @@ class PolicyMixture(abc.ABC):
     # --- one EM iteration -----------------------------------------------------------------------------
 
     def _iterate(
-        self, state: State, prepared: Prepared, iteration: jax.Array, num_steps: jax.Array
+        self, state: State, prepared: Prepared, iteration: jax.Array, num_steps: jax.Array, **e_step: Any
     ) -> tuple[State, Info]:
-        """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts."""
+        """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts; `e_step` is the method's own."""
         data, policies = prepared.data, prepared.policies
         keys = member_keys(jax.random.fold_in(state.key, iteration), self.restarts)
         m_step = lambda members, assignments, key: policies.fit(members, assignments, data, key, num_steps)
         members = ensemblize(m_step, 1)(state.members, _trained(state, prepared), keys)
-        objective, assignments = self._e_step(members, prepared)
+        scored = prepared
+        if policies.scored_steps:
+            key = jax.random.fold_in(jax.random.fold_in(state.key, _SCORED), iteration)
+            scored = prepared.replace(data=data.sampled(key, policies.scored_steps))
+        objective, assignments = self._e_step(members, scored, **e_step)
 
         moved = _moved(assignments, state.assignments) & (data.lengths > 0)
         gain = (objective - state.objective) / data.num_steps
@@ -261,6 +270,11 @@ class PGKmeans(PolicyMixture):
     """Gradient steps of the first M-step: long ones would freeze the random partition."""
     steps: int = 25
     """Gradient steps of every later M-step; parameters and Adam's state stay warm."""
+    pooled_restarts: int = 0
+    """Of the restarts so many begin with one policy, trained on all trajectories, in every cluster, and their first
+    E-step compares each trajectory with the others (not in the paper): for policies that are nearly the same."""
+    pooled_steps: int = 300
+    """Gradient steps of that policy."""
     merging: MergeRule = "least_loss"
     """How clusters are merged; `printed` is Algorithm 4 to the letter (worse: see `merging`)."""
     polish_iterations: int = 6
@@ -291,7 +305,9 @@ class PGKmeans(PolicyMixture):
     def __post_init__(self) -> None:
         check_at_least(self, 1, "num_clusters", "restarts", "iterations", "first_steps", "steps")
         check_at_least(self, 0, "extra_clusters", "polish_iterations", "polish_first_steps", "polish_steps")
-        check_at_least(self, 0, "tolerance", "patience")
+        check_at_least(self, 0, "tolerance", "patience", "pooled_restarts", "pooled_steps")
+        if self.pooled_restarts > self.restarts:
+            raise ValueError(f"pooled_restarts is {self.pooled_restarts}: there are {self.restarts} restarts")
         check_one_of("merging", self.merging, get_args(MergeRule))
         check_one_of("policy", self.policy, self.DEFAULTS)
 
@@ -341,20 +357,53 @@ class PGKmeans(PolicyMixture):
         key, key_members = jax.random.split(key)
         return self._fresh(key, key_members, previous.assignments, self.num_clusters, prepared)
 
+    def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
+        """Random assignments and fresh policies; in the last `pooled_restarts`, the pooled policy in every cluster."""
+        state, info = super()._start(key, prepared, previous)
+        if not self.pooled_restarts:
+            return state, info
+        data, policies = prepared.data, prepared.policies
+        key_init, key_fit = jax.random.split(jax.random.fold_in(state.key, _POOLED))
+        one = jax.tree.map(lambda x: x[None], policies.init(key_init, data))
+        pooled = policies.fit(one, jnp.zeros(data.num_slots, jnp.int32), data, key_fit, self.pooled_steps)
+        first = self.restarts - self.pooled_restarts
+        members = jax.tree.map(lambda own, shared: own.at[first:].set(shared[0]), state.members, pooled)
+        return state.replace(members=members), info
+
     def _em_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         steps = jnp.where(iteration == 0, self.first_steps, self.steps)
-        return self._iterate(state, prepared, iteration, steps)
+        if not self.pooled_restarts:
+            return self._iterate(state, prepared, iteration, steps)
+        pooled = jnp.arange(self.restarts) >= self.restarts - self.pooled_restarts
+        return self._iterate(state, prepared, iteration, steps, centred=pooled & (iteration == 0))
 
     def _polish_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         steps = jnp.where(iteration == 0, self.polish_first_steps, self.polish_steps)
         return self._iterate(state, prepared, iteration, steps)
 
-    def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
-        """J, and each trajectory's likeliest policy."""
-        return self._objective(members, None, prepared)
+    def _e_step(
+        self, members: Member, prepared: Prepared, centred: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """J, and each trajectory's likeliest policy.
 
-    def _objective(self, members, assignments, prepared) -> tuple[jax.Array, jax.Array]:
-        """J `[R]` (Eq. 3) and assignments `[R, N']`: the given ones, or each trajectory's likeliest policy."""
+        Policies that start alike differ, after short M-steps on a random partition, by how good each is in general more
+        than by whose actions it knows. Where `centred [R]`, each policy's mean log-likelihood of a step is taken off.
+        """
+        if centred is None:
+            return self._objective(members, None, prepared)
+        score = self._scorer(members, prepared)
+
+        def mean():  # [R, K], of a step
+            totals = jax.lax.map(lambda chunk: score(chunk).sum(-1), prepared.data.chunks).sum(0)
+            return jnp.where(centred[:, None] & jnp.isfinite(totals), totals / prepared.data.num_steps, 0)
+
+        num_clusters = jax.tree.leaves(members)[0].shape[1]
+        zero = lambda: jnp.zeros((self.restarts, num_clusters))
+        return self._objective(members, None, prepared, jax.lax.cond(centred.any(), mean, zero))
+
+    def _objective(self, members, assignments, prepared, shift=None) -> tuple[jax.Array, jax.Array]:
+        """J `[R]` (Eq. 3) and assignments `[R, N']`: the given ones, or each trajectory's likeliest policy, after
+        `shift [R, K]` was taken off for each step."""
         data = prepared.data
         score = self._scorer(members, prepared)
         shape = (self.restarts, *data.chunks.lengths.shape)
@@ -363,7 +412,9 @@ class PGKmeans(PolicyMixture):
         def one_chunk(inputs: tuple[Chunks, Any]):
             chunk, assigned = inputs
             scores = score(chunk)  # [R, K, n]
-            assigned = scores.argmax(1).astype(jnp.int32) if assigned is None else assigned
+            if assigned is None:
+                compared = scores if shift is None else scores - shift[..., None] * chunk.stand_for
+                assigned = compared.argmax(1).astype(jnp.int32)
             return assigned, jnp.take_along_axis(scores, assigned[:, None], axis=1)[:, 0]
 
         assigned, best = jax.lax.map(one_chunk, (data.chunks, given))  # [C, R, n]

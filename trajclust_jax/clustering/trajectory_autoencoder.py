@@ -11,6 +11,10 @@ the observations do not tell: the policy.
 Everything is written for one seed; `training.fit` maps it over S seeds. An iteration is `steps` gradient steps. A
 gradient step's trajectories are of similar length: they come from one bucket, drawn in proportion to its size by a
 key that all seeds share, so that a step runs over that bucket's horizon and not over the longest trajectory's.
+
+Long trajectories are seen through windows (`window`; ours): the encoder sees a random window, the decoder as many
+steps from anywhere in the same trajectory. A latent that had to tell the window itself would hold where in a movement
+it lies; what it knows of other steps is the policy. A trajectory's latent is the mean over windows spread over it.
 """
 
 import dataclasses
@@ -28,23 +32,34 @@ from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
 from trajclust_jax.clustering.maps import FEATURE_FLOATS, check_maps, prepare_maps
 from trajclust_jax.clustering.policies import Inputs, MixtureData, input_transform, prepare
 from trajclust_jax.clustering.types import Clustering, lone
-from trajclust_jax.data import Observations, Trajectories
+from trajclust_jax.data import Codebook, Observations, Trajectories
 from trajclust_jax.networks import Placed, TrajectoryAutoencoder
 from trajclust_jax.training import Info, Phase
 
 QUANTILES = (0.5, 0.9, 1.0)  # of the lengths: the horizons of the buckets
 _BUCKETS = 0x6275636B  # the key from which every run draws the bucket of a gradient step
 
+_WINDOWS = 0x77696E64  # what the keys of windows are folded from
+
 _may_be_zero = partial(dataclasses.field, metadata={"may_be_zero": True})
 
 
+class Steps(NamedTuple):
+    """Steps of n trajectories, of which the first `lengths` are real."""
+
+    observations: Observations | Placed  # [n, T]
+    actions: jax.Array  # [n, T] or [n, T, A]
+    lengths: jax.Array  # [n] int32, 0 for a filler
+
+
 class Batch(NamedTuple):
-    """n trajectories, cropped to T steps."""
+    """n trajectories, cropped to T steps, or a window of T steps of each."""
 
     position: jax.Array  # [n] int32 place in order of length
     observations: Observations | Placed  # [n, T]
     actions: jax.Array  # [n, T] or [n, T, A]
     lengths: jax.Array  # [n] int32, 0 for a filler
+    decoded: Steps | None = None  # what the decoder sees, if not the same
 
 
 class Bucket(NamedTuple):
@@ -61,12 +76,38 @@ class EncoderData:
 
     data: MixtureData
     buckets: tuple[Bucket, ...] = struct.field(pytree_node=False)
+    window: int = struct.field(pytree_node=False, default=0)  # W; 0: whole trajectories
+    windows: int = struct.field(pytree_node=False, default=1)  # of a trajectory, for its latent
 
     def batch(self, positions: jax.Array, horizon: int) -> Batch:
         """The first `horizon` steps of the trajectories at `positions [n]` in order of length."""
         data = self.data
         actions = data.steps(data.chunks.actions, positions, horizon)
         return Batch(positions, data.observed(positions, horizon), actions, data.lengths[positions])
+
+    def at(self, positions: jax.Array, t: jax.Array, lengths: jax.Array) -> Steps:
+        """The steps `t [n, W]` of the trajectories at `positions [n]`, `lengths [n]` of them real."""
+        data, chunks = self.data, self.data.chunks
+        source = data.at(chunks.ids if data.coded else chunks.inputs, positions, t)
+        observed = Codebook(data.table, source) if data.coded else source
+        return Steps(observed, data.at(chunks.actions, positions, t), lengths)
+
+    def windowed(self, positions: jax.Array, share: jax.Array) -> Steps:
+        """One window of each trajectory, `share [n]` (0 to 1) of the way from its first to its last one."""
+        lengths = self.data.lengths[positions]
+        first = (share * jnp.maximum(lengths - self.window, 0)).round().astype(jnp.int32)
+        t = jnp.minimum(first[:, None] + jnp.arange(self.window), self.data.chunks.actions.shape[2] - 1)
+        return self.at(positions, t, jnp.minimum(lengths, self.window))
+
+    def draw(self, key: jax.Array, positions: jax.Array, horizon: int) -> Batch:
+        """What a gradient step sees of the trajectories at `positions [n]`; the key is consumed."""
+        if not self.window:
+            return self.batch(positions, horizon)
+        key_window, key_decoded = jax.random.split(key)
+        window = self.windowed(positions, jax.random.uniform(key_window, positions.shape))
+        lengths = self.data.lengths[positions]
+        t = (jax.random.uniform(key_decoded, (len(positions), self.window)) * lengths[:, None]).astype(jnp.int32)
+        return Batch(positions, *window, self.at(positions, t, jnp.minimum(lengths, self.window)))
 
     @property
     def num_trajectories(self) -> int:
@@ -135,6 +176,10 @@ class _Autoencoder:
     """Gradient steps an iteration; progress and checkpoints come after each iteration."""
     extractor: str | None = None
     """`conv` or `planner`: encoder and decoder see features of the map where the agent is, learned with them."""
+    window: int = _may_be_zero(default=0)
+    """Steps of a trajectory that the encoder sees at a time, and the decoder; 0: whole trajectories."""
+    windows: int = 8
+    """Windows, evenly spread, whose mean latent is a trajectory's."""
     memory_budget: int = 128 * 2**20
     """Bytes of working memory where all trajectories are encoded."""
 
@@ -152,6 +197,8 @@ class _Autoencoder:
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError if there are fewer trajectories than clusters, or no maps for an extractor."""
         self._check_size(trajectories)
+        if self.extractor is not None and self.window:
+            raise ValueError("windows are for long trajectories, an extractor for maps: give one of them")
         if self.extractor is not None:
             check_maps(trajectories, self.extractor)
 
@@ -172,11 +219,12 @@ class _Autoencoder:
             data = prepare(trajectories, 4 * floats, self.memory_budget)
         else:
             data = prepare_maps(trajectories, FEATURE_FLOATS * num_seeds, self.memory_budget, floats)
-        horizons = np.unique(np.quantile(lengths, QUANTILES, method="higher"))
+        quantiles = QUANTILES[-1:] if self.window else QUANTILES
+        horizons = np.unique(np.quantile(lengths, quantiles, method="higher"))
         ends = np.searchsorted(lengths, horizons, side="right")
         sizes = np.diff(ends, prepend=0)
         buckets = zip((ends - sizes).tolist(), sizes.tolist(), horizons.tolist(), strict=True)
-        return EncoderData(data, tuple(Bucket(*each) for each in buckets))
+        return EncoderData(data, tuple(Bucket(*each) for each in buckets), self.window, self.windows)
 
     def fresh(self, key: jax.Array, data: EncoderData, previous: None) -> tuple[State, Info]:
         """Start of a first phase: a new network."""
@@ -233,16 +281,30 @@ class _Autoencoder:
         given = batch.observations, batch.actions, batch.lengths
         return self.network(data).apply(params["network"], *given, method="encode")
 
+    def read(self, params: dict[str, Any], batch: Batch, data: EncoderData) -> jax.Array:
+        """Latents of whole trajectories, as `encode` gives them; of windows, the mean."""
+        if not data.window:
+            return self.encode(params, batch, data)
+        shares = (jnp.arange(data.windows) + 0.5) / data.windows
+
+        def one(share):
+            steps = data.windowed(batch.position, jnp.full(batch.position.shape, share))
+            return self.encode(params, Batch(batch.position, *steps), data)
+
+        return jax.lax.map(one, shares).mean(0)
+
     def encode_all(self, params: dict[str, Any], data: EncoderData) -> jax.Array:
         """Latents (means) `[N, d]` of all trajectories."""
-        encode = lambda batch: self.encode(params, self.seen(params, batch, data), data)[:, : self.latent_size]
+        encode = lambda batch: self.read(params, self.seen(params, batch, data), data)[:, : self.latent_size]
         return data.map_all(encode)
 
     def reconstruction(self, params: dict[str, Any], latents: jax.Array, batch: Batch, data: EncoderData) -> jax.Array:
-        """`[n]`: minus the log-likelihood of each trajectory's actions given its latent (B.5)."""
-        distribution = self.network(data).apply(params["network"], latents, batch.observations, method="decode")
-        real = jnp.arange(batch.actions.shape[1]) < batch.lengths[:, None]
-        return -jnp.where(real, distribution.log_prob(batch.actions), 0).sum(1)
+        """`[n]`: minus the log-likelihood of each trajectory's actions given its latent (B.5); of windows, a step's."""
+        shown = batch if batch.decoded is None else batch.decoded
+        distribution = self.network(data).apply(params["network"], latents, shown.observations, method="decode")
+        real = jnp.arange(shown.actions.shape[1]) < shown.lengths[:, None]
+        total = -jnp.where(real, distribution.log_prob(shown.actions), 0).sum(1)
+        return total / jnp.maximum(shown.lengths, 1) if data.window else total
 
     def begin(self, key: jax.Array, params: dict[str, Any], latents: jax.Array) -> tuple[State, Info]:
         """A phase's first state, with a new optimiser, and what is known by then; the key is kept."""
@@ -264,7 +326,7 @@ class _Autoencoder:
             params, optimizer, totals = carry
             key_draw, key_loss = jax.random.split(key)
             positions = bucket.first + jax.random.randint(key_draw, (self.batch_size,), 0, bucket.size)
-            batch = data.batch(positions, bucket.horizon)
+            batch = data.draw(jax.random.fold_in(key, _WINDOWS), positions, bucket.horizon)
 
             def mean(params):
                 losses = jax.tree.map(jnp.mean, loss(params, self.seen(params, batch, data), key_loss))
@@ -282,7 +344,7 @@ class _Autoencoder:
 
         carry = state.params, state.optimizer, Loss(jnp.float32(0), jnp.float32(0))
         params, optimizer, totals = jax.lax.fori_loop(0, self.steps, step, carry)
-        per_step = data.num_trajectories / (self.steps * data.data.num_steps)
+        per_step = 1 / self.steps if data.window else data.num_trajectories / (self.steps * data.data.num_steps)
         info = {
             "objective": -totals.total[None] * per_step,
             "reconstruction": totals.reconstruction[None] * per_step,
@@ -354,8 +416,10 @@ class CAAE(_Autoencoder):
 
         def read(batch):
             batch = self.seen(params, batch, data)
-            decode = lambda code: -self.reconstruction(params, jnp.tile(code, (len(batch.lengths), 1)), batch, data)
-            return self._loss(params, batch, None, data).total, jax.lax.map(decode, codes).T
+            steps = batch.lengths if data.window else 1
+            decode = lambda code: self.reconstruction(params, jnp.tile(code, (len(batch.lengths), 1)), batch, data)
+            losses = self._losses(params, self.read(params, batch, data), batch, data)
+            return losses.total, -jax.lax.map(lambda code: steps * decode(code), codes).T
 
         losses, log_likelihoods = data.map_all(read)
         return lone(
@@ -381,7 +445,10 @@ class CAAE(_Autoencoder):
     def _loss(self, params: dict[str, Any], batch: Batch, key: jax.Array | None, data: EncoderData) -> Loss:
         """Eq. 4 of every trajectory. Its last term, printed once for all, is counted once a trajectory."""
         del key
-        latents, codes = self.encode(params, batch, data), params["centres"]
+        return self._losses(params, self.encode(params, batch, data), batch, data)
+
+    def _losses(self, params: dict[str, Any], latents: jax.Array, batch: Batch, data: EncoderData) -> Loss:
+        codes = params["centres"]
         reconstruction = self.reconstruction(params, latents, batch, data)
         total = reconstruction + self.alpha * squared_distances(latents, codes).min(-1)
         if self.regularisation:
@@ -475,7 +542,8 @@ class VAEKmeans(_Autoencoder):
 
         def loss(batch):
             key = jax.random.fold_in(state.key, batch.position[0])
-            return self._loss(state.params, self.seen(state.params, batch, data), key, data).total
+            batch = self.seen(state.params, batch, data)
+            return self._losses(state.params, self.read(state.params, batch, data), batch, key, data).total
 
         losses = data.map_all(loss)
         assignments = self.assign(state.params, state.latents)
@@ -487,7 +555,10 @@ class VAEKmeans(_Autoencoder):
 
     def _loss(self, params: dict[str, Any], batch: Batch, key: jax.Array, data: EncoderData) -> Loss:
         """Minus the evidence lower bound, the expectation by one reparametrised sample; the key is consumed."""
-        mean, log_variance = jnp.split(self.encode(params, batch, data), 2, axis=-1)
+        return self._losses(params, self.encode(params, batch, data), batch, key, data)
+
+    def _losses(self, params, encoded: jax.Array, batch: Batch, key: jax.Array, data: EncoderData) -> Loss:
+        mean, log_variance = jnp.split(encoded, 2, axis=-1)
         latents = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
         reconstruction = self.reconstruction(params, latents, batch, data)
         divergence = (jnp.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1) / 2

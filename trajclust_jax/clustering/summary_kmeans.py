@@ -1,0 +1,116 @@
+"""k-means on a number or two of each trajectory: what is found without looking at a policy at all.
+
+Return + k-means is a baseline of the PG-Kmeans paper (Table 1). Lengths and mean steps are ours: pairs of policies that
+they tell apart are easy, whatever else tells them apart too.
+"""
+
+import dataclasses
+from typing import ClassVar, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
+from trajclust_jax.clustering.policies import Inputs, input_transform
+from trajclust_jax.clustering.policy_mixture import check_at_least, check_one_of
+from trajclust_jax.clustering.types import Clustering, lone
+from trajclust_jax.data import Codebook, Trajectories
+from trajclust_jax.training import Info, Phase
+
+
+@struct.dataclass
+class State:
+    """State of one seed."""
+
+    centres: jax.Array  # [K, D]
+    converged: jax.Array  # [] bool
+    key: jax.Array
+
+
+Summary = Literal["return", "length", "mean"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SummaryKmeans:
+    """scikit-learn's k-means on summaries of trajectories."""
+
+    num_clusters: int
+    """k."""
+    of: Summary = "return"
+    """`return`, undiscounted; `length`; or `mean`: a trajectory's mean observation and action (discrete ones as their
+    frequencies), each number standardised over trajectories."""
+
+    VERSION: ClassVar[int] = 1  # of the algorithm: part of a cell's identity; raise it when results change
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "num_clusters")
+        check_one_of("summary", self.of, get_args(Summary))
+
+    def check(self, trajectories: Trajectories) -> None:
+        """Raises ValueError where summaries say nothing: there are fewer than clusters, or they are all equal."""
+        if trajectories.num_trajectories < self.num_clusters:
+            raise ValueError(f"{trajectories.num_trajectories} trajectories cannot make {self.num_clusters} clusters")
+        if self.of != "mean" and np.ptp(self._summaries(trajectories)) == 0:
+            raise ValueError(f"every {self.of} is equal")
+
+    def inputs(self, trajectories: Trajectories) -> Inputs:
+        """As other methods have it; nothing here reads an observation."""
+        return input_transform(trajectories)
+
+    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> jax.Array:
+        """Summaries `[N, D]` float32."""
+        del num_seeds
+        self.check(trajectories)
+        return self._summaries(trajectories).astype(np.float32)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """k-means, at once."""
+        return (Phase("cluster", self._cluster, None, 0),)
+
+    def result(self, state: State, data: jax.Array) -> Clustering:
+        """The nearest centre of each summary; the objective is minus the sum of squared distances."""
+        distances = squared_distances(data, state.centres)
+        assignments = distances.argmin(-1).astype(jnp.int32)
+        return lone(assignments, posterior(data, state.centres, assignments), -distances.min(-1).sum(), state.centres)
+
+    def _summaries(self, trajectories: Trajectories) -> np.ndarray:
+        if self.of == "return":
+            return returns(trajectories)[:, None]
+        return np.asarray(trajectories.lengths, float)[:, None] if self.of == "length" else means(trajectories)
+
+    def _cluster(self, key: jax.Array, data: jax.Array, previous: None) -> tuple[State, Info]:
+        del previous
+        key, key_centres = jax.random.split(key)
+        centres, assignments = kmeans(key_centres, data, self.num_clusters)
+        info = {
+            "objective": -squared_distances(data, centres).min(-1).sum()[None],
+            "used_clusters": jnp.zeros(self.num_clusters, bool).at[assignments].set(True).sum()[None],
+            "assignments": assignments[None],
+        }
+        return State(centres, jnp.bool_(True), key), info
+
+
+def returns(trajectories: Trajectories) -> np.ndarray:
+    """`[N]` float64: each trajectory's sum of rewards (host-side)."""
+    return np.where(np.asarray(trajectories.mask), np.asarray(trajectories.rewards, np.float64), 0).sum(1)
+
+
+def means(trajectories: Trajectories) -> np.ndarray:
+    """`[N, D + A]` float32: each trajectory's mean observation and action, standardised (host-side)."""
+    transform, mask = input_transform(trajectories), np.asarray(trajectories.mask)
+    blocks = []
+    for start in range(0, len(mask), 256):  # blocks bound the memory of dense maps
+        rows = slice(start, start + 256)
+        real, observations = mask[rows], trajectories.observations
+        coded = isinstance(observations, Codebook)
+        observed = observations.table[np.asarray(observations.ids)[rows]] if coded else np.asarray(observations)[rows]
+        observed = transform(observed.reshape(-1, *observed.shape[2:])).reshape(*real.shape, -1).astype(np.float32)
+        acted = np.asarray(trajectories.actions)[rows]
+        acted = np.where(real.reshape(*real.shape, *[1] * (acted.ndim - 2)), acted, 0)  # padding may hold anything
+        acted = np.eye(trajectories.num_actions, dtype=np.float32)[acted] if trajectories.discrete else acted
+        steps = np.concatenate([observed, acted], axis=-1)
+        blocks.append(np.where(real[..., None], steps, 0).sum(1) / real.sum(1, keepdims=True))
+    summaries = np.concatenate(blocks)
+    return (summaries - summaries.mean(0)) / np.maximum(summaries.std(0), 1e-6)
