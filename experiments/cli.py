@@ -185,28 +185,34 @@ class Cluster:
 class Make:
     """Builds a registered dataset.
 
-    Example: trajclust data make takeball --size 1000 --seed 0 --out takeball.npz
+    Example: trajclust data make halfcheetah-medium-expert --size 50 --noise 0.1 --out cheetah.npz
     """
 
     name: tyro.conf.Positional[str]
     """A registered dataset; `trajclust list` shows them."""
-    out: Path
-    """The .npz to write."""
-    size: int = 1000
-    """Trajectories a policy."""
+    out: str | None = None
+    """A file name ending in .npz, or a Minari id; trajclust/NAME-v0 by default."""
+    root: Path | None = None
+    """Minari's folder; $MINARI_DATASETS_PATH or Minari's own default otherwise."""
+    size: int | None = None
+    """Trajectories a policy; 1,000 by default, 50 on MuJoCo."""
     seed: int = 0
     """Seed of the rollouts."""
+    noise: float | None = None
+    """MuJoCo: act by the policies' modes with normal noise of this standard deviation, instead of sampling."""
     json: bool = False
     """Print the dataset's description as JSON."""
 
     def run(self) -> None:
-        from trajclust_jax.data import make, save_npz
+        from experiments.progress import Progress
+        from trajclust_jax.data import make
 
-        if self.out.suffix != ".npz":
-            raise UsageError(f"--out is {self.out}: give a file name that ends in .npz")
-        dataset = make(self.name, self.size, self.seed)
-        save_npz(dataset, self.out)
-        _print_description(dataset, self.json, str(self.out))
+        out = f"trajclust/{self.name}-v0" if self.out is None else self.out
+        _check_target(out, self.root)
+        options = {} if self.noise is None else {"noise": self.noise}
+        with Progress().waiting(f"{self.name}: collecting episodes"):
+            dataset = make(self.name, self.size, self.seed, **options)
+        _print_description(dataset, self.json, _write(dataset, out, self.root))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,15 +250,11 @@ class Convert:
     """Print the dataset's description as JSON."""
 
     def run(self) -> None:
-        from trajclust_jax.data import load, save_minari, save_npz
+        from trajclust_jax.data import load
 
+        _check_target(self.target, self.root)
         dataset = load(self.dataset)
-        written = self.target
-        if self.target.endswith(".npz"):
-            save_npz(dataset, self.target)
-        else:
-            written = str(save_minari(dataset, self.target, self.root))
-        _print_description(dataset, self.json, written)
+        _print_description(dataset, self.json, _write(dataset, self.target, self.root))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,6 +360,24 @@ def _carry_out(command: Any) -> int:
 def _fail(text: str, code: int) -> int:
     print(f"trajclust: {' '.join(text.split())}", file=sys.stderr)
     return code
+
+
+def _check_target(target: str, root: Path | None) -> None:
+    """Refuses what `_write` would, before long work."""
+    from trajclust_jax.data import check_minari_target
+
+    if not target.endswith(".npz"):
+        check_minari_target(target, root)
+
+
+def _write(dataset: Any, target: str, root: Path | None) -> str:
+    """Writes an .npz or a Minari dataset, and says where."""
+    from trajclust_jax.data import save_minari, save_npz
+
+    if target.endswith(".npz"):
+        save_npz(dataset, target)
+        return target
+    return str(save_minari(dataset, target, root))
 
 
 def _print_json(value: Any) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from envs.plotting import PALETTE
-from experiments.methods import METHODS
+from experiments.methods import METHODS, suited
 from experiments.progress import Progress
 from experiments.rendering import new_figure, save_figure
 from experiments.runner import tracked
@@ -24,7 +24,7 @@ from trajclust_jax.clustering import Clustering
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
-from trajclust_jax.clustering.return_kmeans import returns
+from trajclust_jax.clustering.summary_kmeans import returns
 from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories
 from trajclust_jax.metrics import batch_scores, scores
 from trajclust_jax.records import Lease, cell_id, environment, plain
@@ -66,7 +66,8 @@ def cluster_dataset(
     if not 1 <= num_clusters <= trajectories.num_trajectories:
         raise DataError(f"--k is {num_clusters}: give 1 to {trajectories.num_trajectories}, the number of trajectories")
     try:
-        method = METHODS[method_name].build(num_clusters, **settings)
+        chosen = {**suited(method_name, trajectories, settings.get("policy")), **settings}
+        method = METHODS[method_name].build(num_clusters, **chosen)
         method.check(trajectories)
     except ValueError as error:
         raise DataError(f"--method {method_name}: {error}") from None

@@ -4,8 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from trajclust_jax.clustering import CAAE, DEC, Cloning, PGKmeans, ReturnKmeans, Sorl, VAEKmeans
+import numpy as np
+
+from trajclust_jax.clustering import CAAE, DEC, Cloning, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
 from trajclust_jax.clustering.model_selection import PGKmeansRange
+from trajclust_jax.data import Trajectories
 
 ORACLE = "oracle"
 
@@ -59,8 +62,46 @@ METHODS: dict[str, MethodEntry] = {
     "sorl_sum": _entry(
         "SORL, release", "soft EM; the E-step adds probabilities, as in SORL's code", Sorl, posterior="sum"
     ),
-    "return_kmeans": _entry("Return + k-means", "k-means on sums of rewards", ReturnKmeans),
+    "return_kmeans": _entry("Return + k-means", "k-means on sums of rewards", SummaryKmeans),
+    "length_kmeans": _entry("Length + k-means", "k-means on numbers of steps", SummaryKmeans, of="length"),
+    "mean_kmeans": _entry("Mean step + k-means", "k-means on mean observation and action", SummaryKmeans, of="mean"),
 }
+
+# What long continuous trajectories need, by method. A likelihood summed over a thousand steps leaves EM where it began:
+# E-steps look at some of them. An encoder of a thousand steps is slow and remembers where it was: it sees windows.
+LONG_STEPS = 200
+_SAMPLED = {"policy_settings": (("scored_steps", 100),)}
+_WINDOWS = {"window": 32}
+LONG: dict[str, dict[str, Any]] = {
+    "pg_kmeans_mlp": {
+        "first_steps": 50,
+        "steps": 50,
+        "iterations": 15,
+        "polish_first_steps": 300,
+        "polish_steps": 100,
+        **_SAMPLED,
+    },
+    "pg_kmeans_gru": {"first_steps": 30, "steps": 30, "policy_settings": (("window", 32),)},
+    "sorl": {"first_steps": 50, "steps": 50, **_SAMPLED},
+    "sorl_sum": {"first_steps": 50, "steps": 50, **_SAMPLED},
+    "caae": {**_WINDOWS, "warmup_iterations": 8, "iterations": 3},
+    "caae_plain": {**_WINDOWS, "iterations": 11},
+    "caae_unregularised": {**_WINDOWS, "warmup_iterations": 8, "iterations": 3},
+    "dec": {**_WINDOWS, "pretrain_iterations": 8},
+    "vae_kmeans": {**_WINDOWS, "iterations": 11, "kl_weight": 0.03},  # the likelihood is a step's, not their sum
+}
+
+
+def suited(name: str, trajectories: Trajectories, policy: str | None = None) -> dict[str, Any]:
+    """Settings of a method that differ from its defaults on this data; `policy`: another class than its default."""
+    if trajectories.discrete or int(np.max(np.asarray(trajectories.lengths))) <= LONG_STEPS:
+        return {}
+    settings = LONG.get(name, {})
+    if policy is None:
+        return settings
+    of_class = LONG.get(f"pg_kmeans_{policy}", {}).get("policy_settings", ())
+    return {**settings, "policy_settings": of_class}
+
 
 # Ceilings see the labels. They stand beside methods in tables; `trajclust cluster` does not know them.
 CEILINGS: dict[str, MethodEntry] = {
@@ -89,14 +130,16 @@ def method_entry(name: str) -> MethodEntry:
 def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:
     """The available names that equal one of `names` or begin with it and `_`; all of them for no names.
 
+    A name that none equals also takes those that begin with it and `-`: `hopper` is `hopper-medium-expert`.
+
     Raises:
         ValueError: for a name that selects nothing.
     """
+    chosen = set()
     for name in names:
-        if not any(_matches(name, each) for each in available):
+        begins = (f"{name}_",) if name in available else (f"{name}_", f"{name}-")
+        found = {each for each in available if each == name or each.startswith(begins)}
+        if not found:
             raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(available)}")
-    return tuple(each for each in available if not names or any(_matches(name, each) for name in names))
-
-
-def _matches(name: str, candidate: str) -> bool:
-    return candidate == name or candidate.startswith(f"{name}_")
+        chosen |= found
+    return tuple(each for each in available if not names or each in chosen)

@@ -25,6 +25,15 @@ class Progress:
         self.console.print(text, style="dim", highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
+        """Shows that something of unknown length is under way."""
+        began = time.monotonic()
+        with self.console.status(title) if self.console.is_terminal else contextlib.nullcontext():
+            yield
+        if time.monotonic() - began >= 1:
+            self.note(f"{title}: done in {time.monotonic() - began:.0f} s")
+
+    @contextlib.contextmanager
     def task(self, title: str) -> Iterator[Callback]:
         """A callback for `fit` that shows phase, iteration, J and, where there are, changed assignments and NMI."""
         columns = (

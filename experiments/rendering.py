@@ -41,7 +41,20 @@ def provenance(records: Sequence[dict[str, Any]]) -> list[str]:
         f"{', '.join(map(str, seeds)) or 'no'} seeds.",
         f"Device: {', '.join(devices) or 'none'}; jax {', '.join(versions) or '-'}.",
     ]
+    notes += _sources(records)
     return notes if any(map(on_gpu, trained)) else [*notes, "Not run on a GPU."]
+
+
+def _sources(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Which MuJoCo data is D4RL's, and which was made by the package's policies."""
+    made, files = set(), set()
+    for record in records:
+        source, parameters = record.get("data", {}).get("source", ""), record.get("data", {}).get("parameters", {})
+        if source.endswith(".hdf5"):
+            files.add(f"{record['cell']['dataset']} is D4RL's {source}, labels by {parameters['labels']}.")
+        elif "task" in parameters:
+            made.add(record["cell"]["dataset"])
+    return sorted(files) + ([f"Made by the package's own policies: {', '.join(sorted(made))}."] if made else [])
 
 
 def device_name(environment: dict[str, Any]) -> str:

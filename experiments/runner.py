@@ -28,7 +28,7 @@ from trajclust_jax.clustering.model_selection import PGKmeansRange, select_num_c
 from trajclust_jax.clustering.oracle import oracle
 from trajclust_jax.data import Codebook, Dataset, make
 from trajclust_jax.metrics import batch_scores, behavioural_kl, calibration, matched_correct
-from trajclust_jax.records import Results, cell_id, environment
+from trajclust_jax.records import Results, cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import Event, fit
 
@@ -67,6 +67,27 @@ def build_method(cell: Cell, num_policies: int) -> Any:
     """The cell's algorithm with all its hyperparameters; `num_clusters` is one, and `num_policies` its default."""
     settings = {"num_clusters": num_policies, **dict(cell.settings)}
     return method_entry(cell.method).build(**settings)
+
+
+def changed(hyperparameters: dict[str, Any], algorithm: type) -> dict[str, Any]:
+    """Of an algorithm's hyperparameters those that are not its defaults, as JSON values."""
+    fields = (field for field in dataclasses.fields(algorithm) if field.default is not dataclasses.MISSING)
+    defaults = {field.name: plain(field.default) for field in fields}
+    return {
+        name: value for name, value in plain(hyperparameters).items() if name not in defaults or value != defaults[name]
+    }
+
+
+def record_id(described: dict[str, Any]) -> str:
+    """The id of a cell with this `identity`.
+
+    Hyperparameters at their defaults do not enter: an algorithm that learns something new, and does as before without
+    it, keeps its records. Whoever changes a default raises the algorithm's VERSION.
+    """
+    if "hyperparameters" not in described:
+        return cell_id(described)
+    algorithm = method_entry(described["method"]).algorithm
+    return cell_id({**described, "hyperparameters": changed(described["hyperparameters"], algorithm)})
 
 
 def identity(cell: Cell, dataset: Dataset) -> dict[str, Any]:
@@ -123,7 +144,7 @@ def _run_cell(cell, results, preset, track, tags, progress) -> dict[str, Any] | 
     """The cell's record, or None while another process computes it."""
     dataset, data_seconds = load(cell.dataset, cell.size, cell.data_seed)
     described = identity(cell, dataset)
-    id = cell_id(described)
+    id = record_id(described)
     record = results.read(id)
     if record is not None and not results.work(id).exists():
         return record
@@ -145,6 +166,7 @@ def _run_cell(cell, results, preset, track, tags, progress) -> dict[str, Any] | 
             except LeaseLost:
                 return None
             body["timing"]["data_seconds"] = data_seconds
+            body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
             results.write(id, {"id": id, "preset": preset, "cell": described, **body, "environment": environment()})
         shutil.rmtree(
             results.work(id), ignore_errors=True

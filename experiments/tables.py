@@ -20,6 +20,7 @@ class Preset:
     size: int  # trajectories a policy
     seeds: int
     settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by method name
+    long_size: int = 50  # trajectories a policy, where they are long
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
 from trajclust_jax.clustering.trajectory_autoencoder import EncoderData
 from trajclust_jax.data import Trajectories, dense, make
-from trajclust_jax.networks import ensemblize, member_keys
+from trajclust_jax.networks import MIN_STD, ensemblize, member_keys
 from trajclust_jax.records import environment
 
 
@@ -252,6 +252,102 @@ def autoencoder_rows(trajectories: Trajectories, config: Benchmark, matmul: str,
     return [*rows, row(name, ours, "Python loop over seeds", seconds / method.steps, per=method.steps)]
 
 
+CONTINUOUS = {"trajectories": 100, "steps": 1000, "observations": 17, "actions": 6, "clusters": 4, "restarts": 5}
+
+
+def random_walks() -> Trajectories:
+    """Continuous trajectories of HalfCheetah's sizes; what they hold does not change what they cost."""
+    n, t, d, a = (CONTINUOUS[name] for name in ("trajectories", "steps", "observations", "actions"))
+    rng = np.random.default_rng(0)
+    return Trajectories(
+        observations=rng.standard_normal((n, t, d), np.float32),
+        actions=np.tanh(rng.standard_normal((n, t, a), np.float32)),
+        rewards=np.zeros((n, t), np.float32),
+        lengths=np.full(n, t, np.int32),
+        terminated=np.zeros(n, bool),
+        final_observations=np.zeros((n, d), np.float32),
+    )
+
+
+def continuous_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
+    """Both steps of EM on continuous data, beside a matmul's rate and, where it is installed, a loop in PyTorch."""
+    policies, trajectories = TransitionPolicy(scored_steps=100), random_walks()
+    sizes = dataclasses.replace(config, clusters=CONTINUOUS["clusters"], restarts=CONTINUOUS["restarts"])
+    num_members = sizes.clusters * sizes.restarts
+    data, members, assignments = setting(policies, trajectories, sizes)
+    heads, steps = 2 * data.action_size, 50
+
+    improve = timed(m_step(policies, data, steps), members, assignments, repeats=config.repeats)
+    flops = num_members * steps * mlp_flops(policies.batch_size, data.inputs.columns.size, heads, backward=True)
+    name = f"continuous M-step, {num_members} members of batch {policies.batch_size}"
+    rows = [rate_row(f"{name}, FLOP/s", improve, flops, matmul, peak, "FLOP/s")]
+    sampled = data.sampled(jax.random.key(3), policies.scored_steps)
+    score = timed(e_step(policies, sampled), members.params, repeats=config.repeats)
+    seen = data.num_trajectories * policies.scored_steps
+    flops = num_members * mlp_flops(seen, data.inputs.columns.size, heads, backward=False)
+    rows.append(rate_row(f"continuous E-step, {seen:,} steps, FLOP/s", score, flops, matmul, peak, "FLOP/s"))
+    reference = torch_em(data, policies, num_members, steps, config.repeats)
+    if reference is not None:
+        rows.append(row(f"{name}, a gradient step", improve, "PyTorch, a loop", reference[0], per=steps))
+        rows.append(row(f"continuous E-step, {seen:,} steps", score, "PyTorch, a loop", reference[1]))
+    return rows
+
+
+def torch_em(data: MixtureData, policies: TransitionPolicy, num_members: int, steps: int, repeats: int):
+    """Seconds of a gradient step of all members, and of an E-step, in eager PyTorch, one member after another.
+
+    None where PyTorch is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        return None
+    torch.manual_seed(0)
+    flat = lambda x: torch.from_numpy(np.array(x)).reshape(-1, x.shape[-1])
+    inputs, actions = flat(data.chunks.inputs), flat(data.chunks.actions)
+
+    class Policy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            hidden = (torch.nn.Linear(inputs.shape[1], 128), torch.nn.Linear(128, 128))
+            self.mlp = torch.nn.Sequential(hidden[0], torch.nn.ReLU(), hidden[1], torch.nn.ReLU())
+            self.mean, self.std = torch.nn.Linear(128, actions.shape[1]), torch.nn.Linear(128, actions.shape[1])
+
+        def log_prob(self, x, a):
+            x = self.mlp(x)
+            return (
+                torch.distributions.Normal(
+                    self.mean(x), MIN_STD + torch.nn.functional.softplus(self.std(x)), validate_args=False
+                )
+                .log_prob(a)
+                .sum(-1)
+            )
+
+    members = [Policy() for _ in range(num_members)]
+    optimizers = [torch.optim.Adam(member.parameters(), policies.learning_rate) for member in members]
+    share = len(inputs) // CONTINUOUS["clusters"]  # of the steps, each member's own cluster
+
+    def improve():
+        for k, (member, optimizer) in enumerate(zip(members, optimizers, strict=True)):
+            drawn = (k % CONTINUOUS["clusters"]) * share + torch.randint(share, (policies.batch_size,))
+            optimizer.zero_grad()
+            (-member.log_prob(inputs[drawn], actions[drawn]).mean()).backward()
+            optimizer.step()
+
+    def score():
+        drawn = torch.randint(len(inputs), (data.num_trajectories * policies.scored_steps,))
+        seen, acted = inputs[drawn], actions[drawn]
+        with torch.no_grad():
+            for member in members:
+                member.log_prob(seen, acted).reshape(data.num_trajectories, -1).mean(1)
+
+    def many():
+        for _ in range(steps):
+            improve()
+
+    return best_of(many, repeats)[0] / steps, best_of(score, repeats)[0]
+
+
 def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
     """All rows, and facts of the run."""
     rows, facts = [], {}
@@ -330,9 +426,10 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
         reference = measure(m_step(history, raw_data, 2), members, raw_assignments).seconds / 2
         yield [row("M-step, GRU, a gradient step", ours, features, reference, per=2)]
         yield autoencoder_rows(coded, config, matmul, peak)
+        yield continuous_rows(config, matmul, peak)
 
     console = Console(stderr=True)
-    for stage in track(stages(), description="timing", total=9, console=console, disable=not console.is_terminal):
+    for stage in track(stages(), description="timing", total=10, console=console, disable=not console.is_terminal):
         rows += stage
     facts["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024

@@ -3,6 +3,7 @@
 import json
 import re
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -228,16 +229,19 @@ def test_run_and_report(trajclust, tmp_path):
     code, again, _ = trajclust(*arguments)
     assert again == out
     assert [file.stat().st_mtime_ns for file in files] == stamps, "finished cells are not computed again"
-    code, out, _ = trajclust("run", "pgkmeans/table3", "--preset", "smoke", "--methods", "pg_kmeans_tabular", "--json")
-    assert code == 0
+    code, out, err = trajclust("run", "pgkmeans/table3", *arguments[2:], "--json")
+    assert code == 0, err
     assert [file.stat().st_mtime_ns for file in files] == stamps, "table 3 stands on table 1's cells"
+    no_answer = ("--datasets", "halfcheetah", "--methods", "pg_kmeans_tabular")  # counts are for discrete steps
+    code, out, err = trajclust("run", "pgkmeans/table3", "--preset", "smoke", *no_answer)
+    assert code == 0, err
     code, out, _ = trajclust("report", "--out", "report")
     assert code == 0
     text = (tmp_path / "report" / "report.md").read_text()
     assert "Table 1" in text
     assert "Table 3" in text
     assert "Not run" in text
-    assert len(pd.read_csv(tmp_path / "report" / "scores.csv")) == 2 * 2 + 2
+    assert len(pd.read_csv(tmp_path / "report" / "scores.csv")) == 2 * 2 + 2 + 1, "of HalfCheetah the oracle only"
     figures = list((tmp_path / "report").rglob("*.png"))
     assert figures
     page = read_sound((tmp_path / "report" / "report.html").read_text("utf-8"))
@@ -311,7 +315,13 @@ def test_bad_input_gives_one_line_and_leaves_nothing(trajclust, tmp_path, case):
         (("run", "pgkmeans/table9"), "table9"),
         (("run", "pgkmeans/table1", "--preset", "huge"), "huge"),
         (("run", "pgkmeans/table1", "--methods", "kmeans"), "kmeans"),
-        (("run", "pgkmeans/table1", "--datasets", "ant"), "ant"),
+        (("run", "pgkmeans/table1", "--datasets", "acrobot"), "acrobot"),
+        (("data", "info", "flat.hdf5"), "flat.hdf5: terminals and timeouts mark no end"),
+        (("cluster", "flat.hdf5:medium=3", "--k", 2), "mark no end"),
+        (("cluster", "good.hdf5:medium=absent.hdf5", "--k", 2), "absent.hdf5: no such file"),
+        (("cluster", "good.hdf5:medium=3", "--k", 2), "no episode ends after 3 steps"),
+        (("cluster", "mujoco/hopper/medium-v0 + mujoco/hopper/expert-v0", "--k", 2), "no Minari dataset"),
+        (("data", "make", "takeball", "--size", 2, "--noise", 0.1, "--out", "x.npz"), "no option noise"),
         (("run", "pgkmeans/table1", "--seeds", 0), "--seeds"),
         (("report",), "no records"),
     ],
@@ -323,6 +333,10 @@ def test_bad_usage_gives_one_line_and_leaves_nothing(trajclust, tmp_path, argume
     actions = np.random.default_rng(0).normal(size=(3, 2, 2)).astype(np.float32)
     observations = np.zeros((3, 2, 1), np.float32)
     np.savez(tmp_path / "continuous.npz", observations=observations, actions=actions, lengths=np.full(3, 2))
+    for name, ends in {"flat": np.zeros(8, bool), "good": np.arange(8) % 4 == 3}.items():
+        with h5py.File(tmp_path / f"{name}.hdf5", "w") as file:
+            file["observations"], file["actions"] = np.zeros((8, 2), np.float32), np.zeros((8, 1), np.float32)
+            file["terminals"] = ends
     before = {file.name for file in tmp_path.iterdir()}
     code, out, err = trajclust(*arguments)
     assert_one_line(code, out, err)

@@ -12,11 +12,11 @@ import pytest
 
 from experiments.methods import METHODS, ORACLE, select
 from experiments.report import table_records
-from experiments.runner import Cell, build_method, identity, load, run_cells
+from experiments.runner import Cell, build_method, identity, load, record_id, run_cells
 from experiments.tables import get_table, table_names
 from trajclust_jax.clustering import PGKmeans
 from trajclust_jax.data import REGISTRY
-from trajclust_jax.records import Results, cell_id, comparable
+from trajclust_jax.records import Results, comparable
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = (("iterations", 3), ("polish_iterations", 1), ("restarts", 2))
@@ -24,7 +24,7 @@ CELL = Cell("diagonal", 10, "pg_kmeans_tabular", (0, 1), SETTINGS)
 
 
 def _id(cell):
-    return cell_id(identity(cell, load(cell.dataset, cell.size, cell.data_seed)[0]))
+    return record_id(identity(cell, load(cell.dataset, cell.size, cell.data_seed)[0]))
 
 
 def test_identity_is_everything_that_determines_the_result(monkeypatch):
@@ -40,6 +40,18 @@ def test_identity_is_everything_that_determines_the_result(monkeypatch):
     assert len(ids) == 1 + len(changed)
     monkeypatch.setattr(PGKmeans, "VERSION", PGKmeans.VERSION + 1)
     assert _id(CELL) not in ids
+
+
+def test_defaults_do_not_enter_an_id():
+    described = identity(CELL, load(CELL.dataset, CELL.size, CELL.data_seed)[0])
+    stored = described["hyperparameters"]
+    older = {
+        **described,
+        "hyperparameters": {k: v for k, v in stored.items() if k != "merging"},
+    }  # of before it existed
+    assert record_id(older) == record_id(described)
+    other = {**described, "hyperparameters": {**stored, "merging": "printed"}}
+    assert record_id(other) != record_id(described)
 
 
 @pytest.mark.parametrize("name", table_names())
@@ -64,6 +76,9 @@ def test_selection_by_name_and_family():
     assert select(("caae",), names, "method") == tuple(n for n in names if n.startswith("caae"))
     assert select(("sorl",), names, "method") == ("sorl", "sorl_sum")
     assert select(("pg_kmeans_gru",), names, "method") == ("pg_kmeans_gru",)
+    tasks = ("takeball", "takeball-permuted", "hopper-medium-expert", "hopper-late-expert")
+    assert select(("takeball",), tasks, "dataset") == ("takeball",)
+    assert select(("hopper",), tasks, "dataset") == tasks[2:]
     with pytest.raises(ValueError, match="unknown method 'dbscan'"):
         select(("dbscan",), names, "method")
 

@@ -53,7 +53,7 @@ def render(records: Records):
 TABLE = Table(
     name="pgkmeans/figure3",
     summary="CAAE's NMI against its loss",
-    datasets=common.DATASETS,
+    datasets=common.GRID_DATASETS,
     methods=("caae",),
     presets=common.PRESETS,
     cells=common.cells,

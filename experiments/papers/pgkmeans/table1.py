@@ -1,4 +1,4 @@
-"""Table 1 of the PG-Kmeans paper, its GridWorld rows: NMI of every method, beside the paper and the ceilings.
+"""Table 1 of the PG-Kmeans paper: NMI of every method, beside the paper and the ceilings.
 
     trajclust run pgkmeans/table1 --preset cpu                                          everything: two or three hours
     trajclust run pgkmeans/table1 --preset cpu --datasets takeball --methods pg_kmeans_mlp caae
@@ -65,7 +65,7 @@ def render(records: Records):
     header += ["behavioural KL, nats a step", "seeds", "seconds, all seeds (data + compile + run)"]
     notes = [
         *provenance(records),
-        "PG-Kmeans: best of 5 restarts by J; mean ± std over seeds. The paper has 20,000 trajectories a policy.",
+        "PG-Kmeans: best of 5 restarts by J; mean ± std over seeds. The paper has 20,000 grid-world trajectories a policy.",
         "Oracle: Bayes assignment under the true experts, ties to the first (random ties in brackets).",
         *(f"{'; '.join(places)}: {reason}." for reason, places in reasons.items()),
     ]
@@ -74,7 +74,7 @@ def render(records: Records):
             "Cloning from true labels is a ceiling for its policy class, not a method: each half of the trajectories "
             "is classified by policies cloned from the other half with its labels."
         )
-    title = "PG-Kmeans paper, Table 1 (GridWorld rows)"
+    title = "PG-Kmeans paper, Table 1"
     return document(title, header, rows, notes), figures
 
 
@@ -85,7 +85,7 @@ def _sample(dataset: str, name: str, record: dict[str, Any]) -> dict[str, Figure
 
 TABLE = Table(
     name="pgkmeans/table1",
-    summary="NMI of every method on the GridWorlds, beside the paper and the ceilings",
+    summary="NMI of every method, beside the paper and the ceilings",
     datasets=common.DATASETS,
     methods=(*(name for name in METHODS if not name.startswith("caae_")), "cloning_mlp", "cloning_planner"),
     presets=common.PRESETS,
