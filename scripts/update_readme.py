@@ -1,4 +1,4 @@
-"""Writes the README's result blocks from stored records: nothing in them is typed by hand.
+"""Writes the README's result blocks and experiments/records' tables from stored records: nothing is typed by hand.
 
 python scripts/update_readme.py            rewrite them
 python scripts/update_readme.py --check    fail if they are not what the records say
@@ -14,7 +14,7 @@ import tyro
 
 from experiments.papers.pgkmeans.common import stored_records
 from experiments.rendering import device_name, write_text
-from experiments.report import table_records
+from experiments.report import table_records, write_table
 from experiments.tables import get_table
 
 ROOT = Path(__file__).parents[1]
@@ -23,10 +23,10 @@ BLOCK = re.compile(r"(<!-- (table|benchmark) (\S+) ?(\S*) -->\n).*?(<!-- end -->
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """Writes the README's result blocks from experiments/records."""
+    """Writes the README's result blocks and the tables of experiments/records from its cells."""
 
     check: bool = False
-    """Change nothing; exit with 1 if a block is out of date."""
+    """Change nothing; exit with 1 if a block of the README is out of date."""
 
 
 def rendered(text: str) -> str:
@@ -89,6 +89,10 @@ def main() -> None:
         sys.exit("README.md: result blocks are out of date: run python scripts/update_readme.py")
     if not config.check:
         write_text(readme, new)
+        tables = stored_records()
+        for file in sorted(tables.folder.glob("*/*/*/table.md")):
+            name, preset = file.parent.parent.relative_to(tables.folder).as_posix(), file.parent.name
+            write_table(get_table(name), table_records(get_table(name), preset, tables.all()), file.parent)
 
 
 if __name__ == "__main__":

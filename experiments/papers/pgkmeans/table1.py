@@ -65,7 +65,8 @@ def render(records: Records):
     header += ["behavioural KL, nats a step", "seeds", "seconds, all seeds (data + compile + run)"]
     notes = [
         *provenance(records),
-        "PG-Kmeans: best of 5 restarts by J; mean ± std over seeds. The paper has 20,000 grid-world trajectories a policy.",
+        "PG-Kmeans: best of 5 restarts by J; mean ± std over seeds.",
+        "The paper has 20,000 grid-world trajectories a policy.",
         "Oracle: Bayes assignment under the true experts, ties to the first (random ties in brackets).",
         *(f"{'; '.join(places)}: {reason}." for reason, places in reasons.items()),
     ]
