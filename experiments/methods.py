@@ -79,6 +79,7 @@ LONG: dict[str, dict[str, Any]] = {
         "iterations": 15,
         "polish_first_steps": 300,
         "polish_steps": 100,
+        "paired_polish": True,
         **_SAMPLED,
     },
     "pg_kmeans_gru": {"first_steps": 30, "steps": 30, "policy_settings": (("window", 32),)},

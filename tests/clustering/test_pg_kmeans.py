@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from trajclust_jax.clustering import PGKmeans
+from trajclust_jax.clustering.policy_mixture import by_first_member
 from trajclust_jax.data import make
 from trajclust_jax.metrics import batch_scores, nmi
 from trajclust_jax.training import fit
@@ -229,3 +230,23 @@ def test_pooled_restarts_begin_alike_and_are_centred(opposed):
     assert nmi(labels, np.asarray(found.assignments[0])) == pytest.approx(1)
     with pytest.raises(ValueError, match="there are 3 restarts"):
         PGKmeans(2, restarts=3, pooled_restarts=4)
+
+
+def test_in_a_paired_polish_restarts_that_agree_have_equal_objectives(opposed):
+    trajectories, labels = opposed(n=40, t=8)
+    method = PGKmeans(2, restarts=3, polish_iterations=2, paired_polish=True)
+    prepared = jax.device_put(method.prepare(trajectories))
+    state, _ = method._start(jax.random.key(0), prepared, None)
+    other = np.where(np.arange(40) < 5, 0, labels)
+    given = jax.vmap(prepared.data.slots)(jnp.array([labels, 1 - labels, other], jnp.int32))
+    start, _ = method._restart(jax.random.key(1), prepared, state.replace(assignments=given))
+    one, _ = method._polish_step(start, prepared, jnp.int32(0))
+    alike = jax.tree.map(lambda x: np.array_equal(x[0], x[1]) and not np.array_equal(x[0], x[2]), one.members.params)
+    assert all(jax.tree.leaves(alike))
+    assert one.objective[0] == one.objective[1] > one.objective[2]
+    np.testing.assert_array_equal(one.assignments[0], one.assignments[1])
+
+
+def test_clusters_are_numbered_by_their_first_members():
+    np.testing.assert_array_equal(by_first_member(jnp.array([2, 0, 2, 3]), 4), [0, 1, 0, 2])  # cluster 1 is empty
+    np.testing.assert_array_equal(by_first_member(jnp.array([0, 1, 1]), 2), [0, 1, 1])

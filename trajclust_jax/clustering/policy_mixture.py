@@ -157,9 +157,9 @@ class PolicyMixture(abc.ABC):
         assignments = jax.vmap(assign)(member_keys(key_assign, self.restarts))
         return self._fresh(key, key_members, assignments, num_clusters, prepared)
 
-    def _fresh(self, key, key_members, assignments, num_clusters, prepared) -> tuple[State, Info]:
+    def _fresh(self, key, key_members, assignments, num_clusters, prepared, paired=False) -> tuple[State, Info]:
         members = ensemblize(lambda key: prepared.policies.init(key, prepared.data), 2)(
-            member_keys(key_members, self.restarts, num_clusters)
+            _restart_keys(key_members, paired, self.restarts, num_clusters)
         )
         objective = jnp.full(self.restarts, -jnp.inf)
         state = State(members, assignments, objective, jnp.zeros(self.restarts, bool), jnp.bool_(False), key)
@@ -168,11 +168,17 @@ class PolicyMixture(abc.ABC):
     # --- one EM iteration -----------------------------------------------------------------------------
 
     def _iterate(
-        self, state: State, prepared: Prepared, iteration: jax.Array, num_steps: jax.Array, **e_step: Any
+        self,
+        state: State,
+        prepared: Prepared,
+        iteration: jax.Array,
+        num_steps: jax.Array,
+        paired: bool = False,
+        **e_step: Any,
     ) -> tuple[State, Info]:
         """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts; `e_step` is the method's own."""
         data, policies = prepared.data, prepared.policies
-        keys = member_keys(jax.random.fold_in(state.key, iteration), self.restarts)
+        keys = _restart_keys(jax.random.fold_in(state.key, iteration), paired, self.restarts)
         m_step = lambda members, assignments, key: policies.fit(members, assignments, data, key, num_steps)
         members = ensemblize(m_step, 1)(state.members, _trained(state, prepared), keys)
         scored = prepared
@@ -233,6 +239,17 @@ def _trained(state: State, prepared: Prepared) -> jax.Array:
     return jnp.where(prepared.trained, state.assignments, num_clusters)
 
 
+def _restart_keys(key: jax.Array, paired: bool, *shape: int) -> jax.Array:
+    """Keys of `shape`, R restarts first; where `paired`, every restart has the same ones. The key is consumed."""
+    return jnp.broadcast_to(member_keys(key, *shape[1:]), shape) if paired else member_keys(key, *shape)
+
+
+def by_first_member(assignments: jax.Array, num_clusters: int) -> jax.Array:
+    """`[N']` int32: clusters numbered by their first trajectories, so that equal clusterings are equal arrays."""
+    first = jnp.full(num_clusters, assignments.size).at[assignments].min(jnp.arange(assignments.size))
+    return jnp.argsort(jnp.argsort(first))[assignments].astype(assignments.dtype)
+
+
 def _moved(new: jax.Array, old: jax.Array) -> jax.Array:
     """`[R, N']` bool: whose assignment changed."""
     return new != old if is_hard(new) else jnp.abs(new - old).max(-1) > MOVED
@@ -283,6 +300,9 @@ class PGKmeans(PolicyMixture):
     """Gradient steps of the polish's first M-step, on the merged clusters."""
     polish_steps: int = 50
     """Gradient steps of its later M-steps."""
+    paired_polish: bool = False
+    """The polishes of all restarts draw the same random numbers (not in the paper): restarts that agree have equal J,
+    and J tells clusterings apart rather than luck in training. For policies whose trained J is noisy."""
     tolerance: float = 1e-4
     """A restart has converged when no assignment changes, or when J a step changes by less than this."""
     patience: int = 8
@@ -355,7 +375,10 @@ class PGKmeans(PolicyMixture):
     def _restart(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         """Fresh policies for the clusters found so far."""
         key, key_members = jax.random.split(key)
-        return self._fresh(key, key_members, previous.assignments, self.num_clusters, prepared)
+        assignments = previous.assignments
+        if self.paired_polish:
+            assignments = jax.vmap(lambda a: by_first_member(a, self.num_clusters))(assignments)
+        return self._fresh(key, key_members, assignments, self.num_clusters, prepared, self.paired_polish)
 
     def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
         """Random assignments and fresh policies; in the last `pooled_restarts`, the pooled policy in every cluster."""
@@ -379,7 +402,7 @@ class PGKmeans(PolicyMixture):
 
     def _polish_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         steps = jnp.where(iteration == 0, self.polish_first_steps, self.polish_steps)
-        return self._iterate(state, prepared, iteration, steps)
+        return self._iterate(state, prepared, iteration, steps, self.paired_polish)
 
     def _e_step(
         self, members: Member, prepared: Prepared, centred: jax.Array | None = None
