@@ -26,7 +26,7 @@ from envs.mujoco import TASKS, make_env, run_episodes, save_policies
 from trajclust_jax.learners import SAC
 from trajclust_jax.learners.online import Online, Snapshot, snapshot_policy, train_online
 
-STEPS = {"halfcheetah": 1_000_000, "hopper": 600_000, "walker2d": 1_000_000, "ant": 1_000_000}
+STEPS = {"halfcheetah": 1_000_000, "hopper": 600_000, "walker2d": 1_000_000, "ant": 600_000}
 REPLAYS = 4
 
 
@@ -55,8 +55,10 @@ def choose(snapshots: list[Snapshot]) -> dict[str, Snapshot]:
     earlier = [s for s in snapshots if s.step < expert.step]
     if not earlier:
         raise SystemExit(f"train_experts: {len(snapshots)} snapshots are too few to choose from: give more --steps")
-    medium = min(earlier, key=lambda s: abs(s.score - expert.score / 3))
-    late = min(earlier, key=lambda s: abs(s.step - 0.9 * expert.step))
+    half = next((i for i, s in enumerate(earlier) if s.score >= expert.score / 2), len(earlier))  # later ones: dips
+    medium = min(earlier[: max(half, 1)], key=lambda s: abs(s.score - expert.score / 3))
+    later = [s for s in earlier if 0.8 <= s.step / expert.step <= 0.92] or earlier
+    late = min(later, key=lambda s: abs(s.score - expert.score))  # as good, so that returns do not tell the two apart
     before = [s for s in snapshots if s.step < medium.step] or [medium]
     rows = np.linspace(0, len(before) - 1, REPLAYS).round().astype(int)
     return {

@@ -120,7 +120,7 @@ REGISTRY: dict[str, Entry] = {
 _SUMMARIES = {
     "medium-expert": "SAC at a third of its return and at convergence",
     "medium-replay": "SAC at a third of its return, and what it was before",
-    "late-expert": "two late checkpoints of one training: the hard pair",
+    "late-expert": "two late checkpoints of one training, noise 0.1: the hard pair",
 }
 
 
@@ -142,13 +142,20 @@ def _medium_expert(task: str, name: str, size: int, seed: int, **options: Any) -
     return subset(whole, np.sort(np.concatenate(rows)), {"size": size}, seed)
 
 
+def _build(task: str, mixture: str) -> Callable[..., Dataset]:
+    if mixture == "medium-expert":
+        return partial(_medium_expert, task)
+    # sampled actions would tell late checkpoints apart by their spread
+    return partial(rolled_out, task, mixture, **({"noise": 0.1} if mixture == "late-expert" else {}))
+
+
 for _task in shipped_tasks():
     for _mixture, _summary in _SUMMARIES.items():
         REGISTRY[f"{_task}-{_mixture}"] = Entry(
             f"{TASKS[_task].env_id}: {_summary}",
             TASKS[_task].env_id,
             len(MIXTURES[_mixture]),
-            partial(_medium_expert, _task) if _mixture == "medium-expert" else partial(rolled_out, _task, _mixture),
+            _build(_task, _mixture),
             options=("noise",),
             long=True,
         )
