@@ -72,6 +72,7 @@ METHODS: dict[str, MethodEntry] = {
 LONG_STEPS = 200
 _SAMPLED = {"policy_settings": (("scored_steps", 100),)}
 _WINDOWS = {"window": 32}
+_LIGHT = {"alpha": 0.1}  # beside a step's likelihood, not their sum: 1 pulls both policies of a hard pair to one code
 LONG: dict[str, dict[str, Any]] = {
     "pg_kmeans_mlp": {
         "first_steps": 50,
@@ -85,9 +86,9 @@ LONG: dict[str, dict[str, Any]] = {
     "pg_kmeans_gru": {"first_steps": 30, "steps": 30, "policy_settings": (("window", 32),)},
     "sorl": {"first_steps": 50, "steps": 50, **_SAMPLED},
     "sorl_sum": {"first_steps": 50, "steps": 50, **_SAMPLED},
-    "caae": {**_WINDOWS, "warmup_iterations": 8, "iterations": 3},
+    "caae": {**_WINDOWS, **_LIGHT, "warmup_iterations": 8, "iterations": 3},
     "caae_plain": {**_WINDOWS, "iterations": 11},
-    "caae_unregularised": {**_WINDOWS, "warmup_iterations": 8, "iterations": 3},
+    "caae_unregularised": {**_WINDOWS, **_LIGHT, "warmup_iterations": 8, "iterations": 3},
     "dec": {**_WINDOWS, "pretrain_iterations": 8},
     "vae_kmeans": {**_WINDOWS, "iterations": 11, "kl_weight": 0.03},  # the likelihood is a step's, not their sum
 }

@@ -1,18 +1,20 @@
 """Trains the policies behind the MuJoCo datasets by SAC and writes what the package ships.
 
-    python scripts/train_experts.py hopper halfcheetah           each into envs/weights/TASK.npz and TASK.csv
+    python scripts/train_experts.py hopper halfcheetah           each into envs/weights/TASK.npz, .csv and .json
     python scripts/train_experts.py hopper --agents 5 --out het  heterogeneous-5: five agents, equally long
 
 One training gives all policies of a task: `expert`, its best snapshot by evaluation among the last quarter; `medium`,
-the snapshot whose normalised score is nearest a third of the expert's; `late`, a snapshot shortly before the expert:
-two checkpoints of one training, the hard pair; and `replay-1` to `replay-4`, from before `medium`. TASK.csv is the
-learning curve. A killed training goes on where it was when the same command is given.
+of those before the first with half of the expert's normalised score the one nearest a third of it; `late`, some 10 to
+20 % of the steps before the expert and as good: two checkpoints of one training, the hard pair; and `replay-1` to
+`replay-4`, from before `medium`. TASK.csv is the learning curve, TASK.json says what the policies are worth. A killed
+training goes on where it was when the same command is given.
 
 An hour a task and CPU core, more or less; trainings side by side need a core each.
 """
 
 import dataclasses
 import functools
+import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -22,11 +24,14 @@ import tyro
 from rich.console import Console
 
 import envs
-from envs.mujoco import TASKS, make_env, run_episodes, save_policies
+from envs.mujoco import TASKS, GaussianPolicy, make_env, run_episodes, save_policies
+from experiments.rendering import write_text
 from trajclust_jax.learners import SAC
 from trajclust_jax.learners.online import Online, Snapshot, snapshot_policy, train_online
 
+# Environment steps of a training, and between two snapshots.
 STEPS = {"halfcheetah": 1_000_000, "hopper": 600_000, "walker2d": 1_000_000, "ant": 600_000}
+EVERY = {"halfcheetah": 25_000, "hopper": 15_000, "walker2d": 25_000, "ant": 15_000}
 REPLAYS = 4
 
 
@@ -78,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     for task in config.tasks:
         steps = STEPS[task] if config.steps is None else config.steps
-        settings = Online(steps=steps, evaluate_every=max(200, min(25_000, steps // 40 // 200 * 200)))
+        settings = Online(steps=steps, evaluate_every=max(200, min(EVERY[task], steps // 20 // 200 * 200)))
         env = make_env(task)
         agent = SAC(env.action_space.shape[0], batch_size=128, actor_features=(128, 128))
         trained = []
@@ -96,12 +101,23 @@ def main(arguments: list[str] | None = None) -> None:
         policies = {each: snapshot_policy(folder, snapshot.step) for each, (folder, snapshot) in chosen.items()}
         save_policies(config.out / f"{name}.npz", policies)
         console.print(f"{name}: {agent}, {settings}", soft_wrap=True)
-        for each, policy in policies.items():  # of new episodes: a snapshot chosen for its evaluation flatters itself
-            episodes = run_episodes(task, policy.sample, 20, seed=10**6)
-            returns = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
-            score = TASKS[task].normalised(returns)
-            spread = f"{np.mean(returns):.0f} ± {np.std(returns):.0f}"
-            console.print(f"  {each}: step {chosen[each][1].step}, sampled return {spread}, score {score.mean():.1f}")
+        described = {}
+        for each, policy in policies.items():
+            described[each] = {"step": chosen[each][1].step, **measured(task, policy)}
+            console.print(f"  {each}: {described[each]}", soft_wrap=True)
+        record = {"seed": config.seed, "agents": config.agents, "steps": steps, "policies": described}
+        write_text(config.out / f"{name}.json", json.dumps(record, indent=1) + "\n")
+
+
+def measured(task: str, policy: GaussianPolicy) -> dict[str, float]:
+    """Return and D4RL-normalised score of 20 new episodes of sampled actions.
+
+    The evaluations for which a snapshot was chosen flatter it.
+    """
+    episodes = run_episodes(task, policy.sample, 20, seed=10**6)
+    returns = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
+    values = {"return": np.mean(returns), "std": np.std(returns), "score": TASKS[task].normalised(returns).mean()}
+    return {name: round(float(value), 1) for name, value in values.items()}
 
 
 def _print(console: Console, title: str, began: float, snapshot: Snapshot) -> None:

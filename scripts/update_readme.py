@@ -12,13 +12,14 @@ from pathlib import Path
 
 import tyro
 
+from envs.mujoco import TASKS, shipped_tasks
 from experiments.papers.pgkmeans.common import stored_records
 from experiments.rendering import device_name, write_text
 from experiments.report import table_records, write_table
 from experiments.tables import get_table
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(<!-- (table|benchmark) (\S+) ?(\S*) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- (table|benchmark|experts) (\S+) ?(\S*) -->\n).*?(<!-- end -->)", re.S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +39,26 @@ def rendered(text: str) -> str:
         if kind == "table":
             table = get_table(name)
             body = table.render(table_records(table, preset, records))[0].split("\n", 2)[2]  # without its title
+        elif kind == "experts":
+            body = experts()
         else:
             body = benchmark(json.loads((stored_records().folder / name).read_text()))
         return f"{begin}{body}{end}"
 
     return BLOCK.sub(block, text)
+
+
+def experts() -> str:
+    """A Markdown table of the MuJoCo policies that come with the package."""
+    lines = ["| task | policy | seed | environment steps | return | D4RL-normalised |", "|---|---|---|---|---|---|"]
+    for task in shipped_tasks():
+        record = json.loads((ROOT / "envs" / "weights" / f"{task}.json").read_text())
+        for name in ("medium", "late", "expert"):
+            policy = record["policies"][name]
+            cells = [TASKS[task].env_id, name, record["seed"], f"{policy['step']:,}"]
+            cells += [f"{policy['return']:,.0f} ± {policy['std']:,.0f}", f"{policy['score']:.1f}"]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def benchmark(record: dict) -> str:

@@ -1,10 +1,15 @@
 """The choice of snapshots, and a whole training in miniature."""
 
+import json
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import train_experts
 
-from envs.mujoco import load_policies
+import envs
+from envs.mujoco import load_policies, shipped_tasks
 from trajclust_jax.learners.online import Snapshot
 
 
@@ -30,7 +35,24 @@ def test_miniature(tmp_path, capsys):
     assert set(policies) == {"medium", "expert", "late", "replay-1", "replay-2", "replay-3", "replay-4"}
     assert policies["expert"].mode(np.zeros((1, 11), np.float32)).shape == (1, 3)
     assert (out / "hopper.csv").read_text().startswith("step,mean_return,score")
-    assert "sampled return" in capsys.readouterr().err
+    record = json.loads((out / "hopper.json").read_text())
+    assert (record["seed"], record["steps"]) == (0, 10600)
+    again = train_experts.measured("hopper", policies["medium"])  # of what was read back: float16
+    assert record["policies"]["medium"] | again == record["policies"]["medium"]
+    assert "expert: {'step'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", shipped_tasks())
+def test_shipped_policies_are_the_chosen_ones_and_good(task):
+    folder = Path(envs.__file__).parent / "weights"
+    record = json.loads((folder / f"{task}.json").read_text())
+    curve = pd.read_csv(folder / f"{task}.csv").itertuples()
+    chosen = train_experts.choose([Snapshot(row.step, row.mean_return, row.score, row.length, 0.0) for row in curve])
+    assert {name: snapshot.step for name, snapshot in chosen.items()} == {
+        name: policy["step"] for name, policy in record["policies"].items()
+    }
+    assert record["policies"]["expert"]["score"] >= 70
+    assert 25 <= record["policies"]["medium"]["score"] <= 55
 
 
 @pytest.mark.parametrize("arguments", [["cheetah"], []])
