@@ -17,7 +17,7 @@ import functools
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import tyro
@@ -29,9 +29,21 @@ from experiments.rendering import write_text
 from trajclust_jax.learners import SAC
 from trajclust_jax.learners.online import Online, Snapshot, snapshot_policy, train_online
 
-# Environment steps of a training, and between two snapshots.
-STEPS = {"halfcheetah": 1_000_000, "hopper": 600_000, "walker2d": 1_000_000, "ant": 600_000}
-EVERY = {"halfcheetah": 25_000, "hopper": 15_000, "walker2d": 25_000, "ant": 15_000}
+
+class Recipe(NamedTuple):
+    """How the shipped policies of a task were trained."""
+
+    steps: int  # of the environment
+    every: int  # steps between two snapshots
+    seed: int = 0
+
+
+RECIPES = {
+    "halfcheetah": Recipe(1_000_000, 25_000),
+    "hopper": Recipe(600_000, 15_000),
+    "walker2d": Recipe(500_000, 25_000, seed=1),  # seed 0 still stood where it was after 400,000 steps
+    "ant": Recipe(600_000, 15_000),
+}
 REPLAYS = 4
 
 
@@ -41,8 +53,8 @@ class Train:
 
     tasks: Annotated[tuple[str, ...], tyro.conf.Positional]
     """halfcheetah, hopper, walker2d, ant."""
-    seed: int = 0
-    """Of the training; agent i of several has seed + i."""
+    seed: int | None = None
+    """Of the training, instead of the task's own; agent i of several has seed + i."""
     agents: int = 1
     """More than one: a heterogeneous-k set, the last policies of so many agents, as TASK-heterogeneous.npz."""
     steps: int | None = None
@@ -82,12 +94,14 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"train_experts: tasks are {', '.join(TASKS)}, not {', '.join(unknown) or 'none'}")
     config.out.mkdir(parents=True, exist_ok=True)
     for task in config.tasks:
-        steps = STEPS[task] if config.steps is None else config.steps
-        settings = Online(steps=steps, evaluate_every=max(200, min(EVERY[task], steps // 20 // 200 * 200)))
+        recipe = RECIPES[task]
+        steps = recipe.steps if config.steps is None else config.steps
+        first = recipe.seed if config.seed is None else config.seed
+        settings = Online(steps=steps, evaluate_every=max(200, min(recipe.every, steps // 20 // 200 * 200)))
         env = make_env(task)
         agent = SAC(env.action_space.shape[0], batch_size=128, actor_features=(128, 128))
         trained = []
-        for seed in range(config.seed, config.seed + config.agents):
+        for seed in range(first, first + config.agents):
             folder, began = config.work / f"{task}-{seed}", time.perf_counter()
             report = functools.partial(_print, console, f"{task} seed {seed}", began)
             trained.append((folder, train_online(task, agent, settings, seed, folder, report)))
@@ -105,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
         for each, policy in policies.items():
             described[each] = {"step": chosen[each][1].step, **measured(task, policy)}
             console.print(f"  {each}: {described[each]}", soft_wrap=True)
-        record = {"seed": config.seed, "agents": config.agents, "steps": steps, "policies": described}
+        record = {"seed": first, "agents": config.agents, "steps": steps, "policies": described}
         write_text(config.out / f"{name}.json", json.dumps(record, indent=1) + "\n")
 
 
