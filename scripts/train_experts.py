@@ -42,7 +42,7 @@ RECIPES = {
     "halfcheetah": Recipe(1_000_000, 25_000),
     "hopper": Recipe(600_000, 15_000),
     "walker2d": Recipe(500_000, 25_000, seed=1),  # seed 0 still stood where it was after 400,000 steps
-    "ant": Recipe(600_000, 15_000),
+    "ant": Recipe(1_000_000, 25_000),  # not shipped: it stood still, at a score of 30, until 300,000 steps at least
 }
 REPLAYS = 4
 

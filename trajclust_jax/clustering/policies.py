@@ -13,9 +13,10 @@ Three classes share one interface, so that the EM loop in `policy_mixture` is wr
     check(trajectories)                               ValueError for data that the class can't model
     prepare(trajectories, num_members) -> data        host-side, once
     init(key, data) -> Member                         one member, unbatched
-    fit(members, assignments, data, key, num_steps)   M-step of one restart's K members
+    fit(members, assignments, data, key, num_steps, decay)   M-step of one restart's K members
     scorer(params, data) -> (chunk -> [R, K, n])      E-step on one chunk of trajectories
 
+The learning rate of an M-step's gradient steps falls linearly to `1 - decay` of itself.
 An M-step's `assignments` are hard, `[N']` int32 (K itself: in no cluster, not trained on), or soft, `[N', K]` float32:
 how much each trajectory counts in each cluster. An E-step sums log-probabilities over steps; `scorer(params, data, of)`
 sums `of(log_prob)` instead.
@@ -287,14 +288,16 @@ class NetworkPolicy:
         del params
         return jnp.float32(0.0)
 
-    def update(self, loss: Callable[[Any], jax.Array], member: Member, trains: jax.Array) -> Member:
-        """One Adam step on `loss(params)`.
+    def update(
+        self, loss: Callable[[Any], jax.Array], member: Member, trains: jax.Array, scale: jax.Array | float = 1.0
+    ) -> Member:
+        """One Adam step on `loss(params)`, `scale` times as long as the learning rate says.
 
         Where `trains` is False (an empty cluster) the policy stays, whatever the loss; Adam's moments decay.
         """
         gradients = jax.tree.map(lambda g: jnp.where(trains, g, 0), jax.grad(loss)(member.params))
         updates, optimizer = self.optimizer.update(gradients, member.optimizer, member.params)
-        updates = jax.tree.map(lambda u: jnp.where(trains, u, 0), updates)
+        updates = jax.tree.map(lambda u: jnp.where(trains, scale * u, 0), updates)
         return Member(optax.apply_updates(member.params, updates), optimizer)
 
 
@@ -386,10 +389,16 @@ class TabularPolicy(_Counted):
         return self.smoothing * params.sum()
 
     def fit(
-        self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
+        self,
+        members: Member,
+        assignments: jax.Array,
+        data: MixtureData,
+        key: jax.Array,
+        num_steps: jax.Array,
+        decay: jax.Array | float = 0.0,
     ) -> Member:
         """The closed-form M-step of K members (unbatched over restarts); an empty cluster's policy stays."""
-        del key, num_steps
+        del key, num_steps, decay
         counts = self.counts(assignments, members.params.shape[0], data)
         smoothed = counts + self.smoothing
         log_pi = jnp.log(smoothed) - jnp.log(smoothed.sum(-1, keepdims=True))
@@ -406,7 +415,13 @@ class CountedPolicy(_Counted, NetworkPolicy):
         return self.network(data).apply(params, data.table).logits
 
     def fit(
-        self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
+        self,
+        members: Member,
+        assignments: jax.Array,
+        data: MixtureData,
+        key: jax.Array,
+        num_steps: jax.Array,
+        decay: jax.Array | float = 0.0,
     ) -> Member:
         """`num_steps` Adam steps of K members on Eq. 3's inner sum, over all transitions of their clusters."""
         del key
@@ -414,9 +429,10 @@ class CountedPolicy(_Counted, NetworkPolicy):
         total = counts.sum((1, 2))
         weights = counts / jnp.maximum(total, 1)[:, None, None]  # a sum over steps, scaled for Adam's epsilon
 
-        def step(_, members):
+        def step(i, members):
             def one(member, weight, trains):
-                return self.update(lambda params: -(weight * self.log_pi(params, data)).sum(), member, trains)
+                loss = lambda params: -(weight * self.log_pi(params, data)).sum()
+                return self.update(loss, member, trains, 1 - decay * i / num_steps)
 
             return ensemblize(one, 1)(members, weights, total > 0)
 
@@ -488,7 +504,13 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
         return prepare(trajectories, 4 * 300 * horizon * num_members, self.memory_budget)
 
     def fit(
-        self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
+        self,
+        members: Member,
+        assignments: jax.Array,
+        data: MixtureData,
+        key: jax.Array,
+        num_steps: jax.Array,
+        decay: jax.Array | float = 0.0,
     ) -> Member:
         """`num_steps` Adam steps of K members, each on transitions drawn uniformly from its own cluster."""
         num_clusters = jax.tree.leaves(members)[0].shape[0]
@@ -514,7 +536,7 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
                     log_probs = network.apply(params, inputs).log_prob(actions[n, t])
                     return -(log_probs if weight is None else weight[n] * log_probs).mean()
 
-                return self.update(loss, member, count > 0)
+                return self.update(loss, member, count > 0, 1 - decay * i / num_steps)
 
             keys = member_keys(jax.random.fold_in(key, i), num_clusters)
             return ensemblize(one, 1)(members, keys, begin, num_transitions, weights)
@@ -540,7 +562,13 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
         del key, lengths
 
     def fit(
-        self, members: Member, assignments: jax.Array, data: MixtureData, key: jax.Array, num_steps: jax.Array
+        self,
+        members: Member,
+        assignments: jax.Array,
+        data: MixtureData,
+        key: jax.Array,
+        num_steps: jax.Array,
+        decay: jax.Array | float = 0.0,
     ) -> Member:
         """`num_steps` Adam steps of K members, each on trajectories (H steps of them) of its own cluster.
 
@@ -563,7 +591,7 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
                     log_probs = log_probs if weight is None else weight[n][:, None] * log_probs
                     return -jnp.where(mask, log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)
 
-                return self.update(loss, member, size > 0)
+                return self.update(loss, member, size > 0, 1 - decay * i / num_steps)
 
             keys = member_keys(jax.random.fold_in(key, i), num_clusters)
             return ensemblize(one, 1)(members, keys, first, sizes, weights)

@@ -174,12 +174,13 @@ class PolicyMixture(abc.ABC):
         iteration: jax.Array,
         num_steps: jax.Array,
         paired: bool = False,
+        decay: jax.Array | float = 0.0,
         **e_step: Any,
     ) -> tuple[State, Info]:
         """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts; `e_step` is the method's own."""
         data, policies = prepared.data, prepared.policies
         keys = _restart_keys(jax.random.fold_in(state.key, iteration), paired, self.restarts)
-        m_step = lambda members, assignments, key: policies.fit(members, assignments, data, key, num_steps)
+        m_step = lambda members, assignments, key: policies.fit(members, assignments, data, key, num_steps, decay)
         members = ensemblize(m_step, 1)(state.members, _trained(state, prepared), keys)
         scored = prepared
         if policies.scored_steps:
@@ -302,7 +303,7 @@ class PGKmeans(PolicyMixture):
     """Gradient steps of its later M-steps."""
     paired_polish: bool = False
     """The polishes of all restarts draw the same random numbers (not in the paper): restarts that agree have equal J,
-    and J tells clusterings apart rather than luck in training. For policies whose trained J is noisy."""
+    and the learning rate of its last M-step falls to 0: J then tells clusterings apart rather than luck in training."""
     tolerance: float = 1e-4
     """A restart has converged when no assignment changes, or when J a step changes by less than this."""
     patience: int = 8
@@ -402,7 +403,10 @@ class PGKmeans(PolicyMixture):
 
     def _polish_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         steps = jnp.where(iteration == 0, self.polish_first_steps, self.polish_steps)
-        return self._iterate(state, prepared, iteration, steps, self.paired_polish)
+        last = iteration == self.polish_iterations - 1
+        return self._iterate(
+            state, prepared, iteration, steps, self.paired_polish, jnp.where(last, 1.0 * self.paired_polish, 0.0)
+        )
 
     def _e_step(
         self, members: Member, prepared: Prepared, centred: jax.Array | None = None

@@ -113,7 +113,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
 _MARKOV = "not run: the experts are Markov, and a GRU costs half an hour or more on 2 cores"
 _ONE_MAP = "not run: planning is for maps that are fresh; one map an MLP remembers"
 LEFT_OUT: dict[tuple[str, str], str] = {
-    **{(name, "pg_kmeans_gru"): _MARKOV for name in ("pathfollowing", "extra-vi", "extrafixed-vi")},
+    **{(name, "pg_kmeans_gru"): _MARKOV for name in ("pathfollowing", "extra-vi", "extrafixed-vi", *_MUJOCO)},
     **{(name, "pg_kmeans_planner"): _ONE_MAP for name in ("diagonal", "takeball", "extrafixed-vi")},
     **{(name, "cloning_planner"): _ONE_MAP for name in ("diagonal", "takeball", "extrafixed-vi")},
 }
