@@ -132,11 +132,13 @@ def test_a_counted_gradient_step_is_the_gradient_over_all_transitions(random_dat
     def mean_loss(params):
         return -policies.network(data).apply(params, data.table[ids]).log_prob(actions).mean()
 
-    expected = policies.update(mean_loss, member, jnp.bool_(True)).params
+    first = policies.update(mean_loss, member, jnp.bool_(True))
+    second = policies.update(mean_loss, first, jnp.bool_(True), 0.5)  # the rate falls to 0 in the step after the last
     one = jax.tree.map(lambda x: x[None], member)
-    fitted = policies.fit(one, jnp.zeros(data.num_slots, jnp.int32), data, jax.random.key(0), 1).params
-    for a, b in zip(jax.tree.leaves(fitted), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a[0], b, atol=2e-6)
+    fit = lambda *steps: policies.fit(one, jnp.zeros(data.num_slots, jnp.int32), data, jax.random.key(0), *steps).params
+    for fitted, expected in ((fit(1), first.params), (fit(2, 1.0), second.params)):
+        for a, b in zip(jax.tree.leaves(fitted), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a[0], b, atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["counted", "transitions", "history"])
