@@ -4,7 +4,7 @@
     python scripts/train_experts.py hopper --agents 5 --out het  heterogeneous-5: five agents, equally long
 
 One training gives all policies of a task: `expert`, its best snapshot by evaluation among the last quarter; `medium`,
-of those before the first with half of the expert's normalised score the one nearest a third of it; `late`, some 10 to
+of those before the first with half of the expert's normalised score the one nearest a third of it; `late`, some 8 to
 20 % of the steps before the expert and as good: two checkpoints of one training, the hard pair; and `replay-1` to
 `replay-4`, from before `medium`. TASK.csv is the learning curve, TASK.json says what the policies are worth. A killed
 training goes on where it was when the same command is given.

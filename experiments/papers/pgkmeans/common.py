@@ -118,6 +118,8 @@ LEFT_OUT: dict[tuple[str, str], str] = {
     **{(name, "cloning_planner"): _ONE_MAP for name in ("diagonal", "takeball", "extrafixed-vi")},
 }
 
+PANELS_A_ROW = 5  # of a figure with a panel a dataset
+
 _QUICK = {"iterations": 6, "polish_iterations": 2, "polish_first_steps": 60, "polish_steps": 20}
 PRESETS = {
     "smoke": Preset(
@@ -211,13 +213,17 @@ def last_of_phase(record: dict[str, Any], phase: str, name: str) -> np.ndarray |
 
 
 def panels(grouped: dict[str, Any], width: float, height: float = 3.2) -> tuple[Figure, list[Axes]]:
-    """A figure with one titled panel of `width` inches a dataset, side by side."""
-    figure = new_figure(1.2 + width * len(grouped), height)
-    axes = list(figure.subplots(1, len(grouped), squeeze=False)[0])
-    for ax, dataset in zip(axes, grouped, strict=True):
-        ax.set_title(TITLES[dataset])
+    """A figure with one titled panel of `width` by `height` inches a dataset, at most `PANELS_A_ROW` side by side."""
+    rows = -(-len(grouped) // PANELS_A_ROW)
+    columns = -(-len(grouped) // rows)
+    figure = new_figure(1.2 + width * columns, height * rows)
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for ax, dataset in zip(axes, grouped, strict=False):
+        ax.set_title(TITLES[dataset], fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    for ax in axes[len(grouped) :]:
+        ax.set_axis_off()
+    return figure, axes[: len(grouped)]
 
 
 def nmi_bars(grouped: dict[str, dict[str, list[dict[str, Any]]]]) -> Figure:

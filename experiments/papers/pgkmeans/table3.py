@@ -77,7 +77,7 @@ def render(records: Records):
             ax.boxplot(columns, tick_labels=labels, whis=(0, 100))
         else:
             ax.text(0.5, 0.5, "no method of these answers here", ha="center", va="center", transform=ax.transAxes)
-        ax.tick_params(axis="x", labelsize=6)
+        ax.tick_params(axis="x", labelsize=6, rotation=90)
     axes[0].set_ylabel("NMI")
     header = ["task", "method", "single run, merged", "single run, final", "paper, single run", "difference"]
     header += ["best of restarts", "paper, best of 5", "difference, best", "oracle", "runs (single, best of)"]
