@@ -105,10 +105,12 @@ def main() -> None:
         sys.exit("README.md: result blocks are out of date: run python scripts/update_readme.py")
     if not config.check:
         write_text(readme, new)
-        tables = stored_records()
-        for file in sorted(tables.folder.glob("*/*/*/table.md")):
-            name, preset = file.parent.parent.relative_to(tables.folder).as_posix(), file.parent.name
-            write_table(get_table(name), table_records(get_table(name), preset, tables.all()), file.parent)
+        stored = stored_records()
+        records = stored.all()
+        for file in sorted(stored.folder.glob("*/*/*/table.md")):
+            paper, name, preset = file.parent.relative_to(stored.folder).parts
+            table = get_table(f"{paper}/{name}")
+            write_table(table, table_records(table, preset, records), file.parent)
 
 
 if __name__ == "__main__":
