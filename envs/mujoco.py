@@ -6,7 +6,7 @@ policy call for all of them.
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,19 +113,19 @@ class Episode(NamedTuple):
 Act = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (observations [n, D], normal numbers [n, A]) -> actions [n, A]
 
 
-def run_episodes(task: str, act: Act, num_episodes: int, seed: int, copies: int = 16) -> Iterator[Episode]:
-    """Episodes of a policy, in order. An episode depends on `seed` and its number alone, up to rounding.
+def run_episodes(task: str, act: Act, episodes: int | Sequence[int], seed: int, copies: int = 16) -> Iterator[Episode]:
+    """So many episodes of a policy, or those of the given numbers, in order.
 
-    `act` gets the running episodes' observations (finished ones go on with their last, so that its shapes are fixed)
-    and normal numbers from each episode's own generator.
+    An episode depends on `seed` and its number alone, up to rounding. `act` gets the running episodes' observations
+    (finished ones go on with their last, so that its shapes are fixed) and normal numbers from each episode's own
+    generator.
     """
-    if num_episodes < 1:
-        return
-    copies = min(copies, num_episodes)
+    episodes = range(episodes) if isinstance(episodes, int) else episodes
+    copies = min(copies, len(episodes))
     environments = [make_env(task) for _ in range(copies)]
-    action_size = environments[0].action_space.shape[0]
-    for first in range(0, num_episodes, copies):
-        numbers = range(first, min(first + copies, num_episodes))
+    for first in range(0, len(episodes), copies or 1):
+        action_size = environments[0].action_space.shape[0]
+        numbers = episodes[first : first + copies]
         generators = [np.random.default_rng((seed, number)) for number in numbers]
         running = environments[: len(numbers)]
         seeds = [int(generator.integers(2**31)) for generator in generators]

@@ -1,4 +1,4 @@
-"""The command line: `trajclust list | run | cluster | data | report`.
+"""The command line: `trajclust list | run | cluster | train | data | report`.
 
 Exit codes: 0 done, 1 failed work, 2 bad usage or input, 130 interrupted. Errors are one line; with TRAJCLUST_DEBUG=1
 they show their traceback.
@@ -22,7 +22,7 @@ class UsageError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """Tables, datasets and methods, with one line each.
+    """Tables, datasets, methods and learners, with one line each.
 
     Example: trajclust list
     """
@@ -31,6 +31,7 @@ class List:
     """Print JSON."""
 
     def run(self) -> None:
+        from experiments.learners import LEARNERS
         from experiments.methods import METHODS
         from experiments.tables import get_table, table_names
         from trajclust_jax.data import REGISTRY
@@ -41,6 +42,7 @@ class List:
             "presets": {name: preset.summary for name, preset in tables["pgkmeans/table1"].presets.items()},
             "datasets": {name: entry.summary for name, entry in REGISTRY.items()},
             "methods": {name: entry.summary for name, entry in METHODS.items()},
+            "learners": {name: entry.summary for name, entry in LEARNERS.items()},
         }
         if self.json:
             return _print_json(sections)
@@ -146,8 +148,9 @@ class Cluster:
     """Print the summary as JSON."""
 
     def run(self) -> None:
-        from experiments.cluster import check_out, cluster_dataset
+        from experiments.cluster import OUTPUTS, cluster_dataset
         from experiments.methods import METHODS
+        from experiments.output import check_out
         from experiments.progress import Progress
         from trajclust_jax.data import load
 
@@ -162,7 +165,7 @@ class Cluster:
         for option in settings:
             if option not in METHODS[name].settings():
                 raise UsageError(f"--{option.replace('_', '-')} is no setting of {self.method}")
-        check_out(self.out)
+        check_out(self.out, OUTPUTS)
         dataset = load(self.dataset)
         summary = cluster_dataset(dataset, name, self.k, self.seed, self.out, self.track, Progress(), **settings)
         if self.json:
@@ -178,6 +181,79 @@ class Cluster:
         for warning in summary["warnings"]:
             print(f"warning: {warning}")
         print(f"objective {summary['objective_per_step']:.4f} a step; files in {summary['out']}")
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Trains an offline learner on your own trajectories, or one on each cluster found in them.
+
+    All seeds and clusters train in one program; the same command goes on where a killed one was.
+
+    Example: trajclust train hopper.npz --learner iql --clusters runs/mine --cluster best --set updates=100000
+    """
+
+    dataset: tyro.conf.Positional[str]
+    """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (hopper-medium-expert:size=200)."""
+    learner: str = "iql"
+    """bc, bc_10, td3_bc, iql, awac, cql and what else `trajclust list` shows."""
+    clusters: Path | None = None
+    """The folder of an earlier `trajclust cluster` on the same dataset: learn from clusters, not from everything."""
+    cluster: str = "all"
+    """With --clusters: all (a learner for each), best (the cluster with the highest mean return) or a number."""
+    seeds: int = 3
+    """Number of seeds."""
+    environment: str | None = None
+    """Where to evaluate, e.g. Hopper-v4; by default where the dataset says it is from."""
+    episodes: int = 10
+    """Episodes of an evaluation, for each seed and cluster."""
+    evaluate_every: int = 10_000
+    """Gradient steps between evaluations."""
+    set: tuple[str, ...] = ()
+    """Settings other than the learner's own, e.g. updates=100000 expectile=0.9 best=0.1."""
+    out: Path = Path("runs/train")
+    """Folder for the results."""
+    track: Track = "off"
+    """W&B: one run a seed."""
+    json: bool = False
+    """Print the summary as JSON."""
+
+    def run(self) -> None:
+        from experiments.learners import LEARNERS
+        from experiments.learning import OUTPUTS, chosen_clusters, train_on_dataset
+        from experiments.output import check_out
+        from experiments.progress import Progress
+        from trajclust_jax.data import load
+
+        if self.learner not in LEARNERS:
+            raise UsageError(f"unknown learner {self.learner!r}: choose one of {', '.join(LEARNERS)}")
+        for option in ("seeds", "episodes", "evaluate_every"):
+            if getattr(self, option) < 1:
+                raise UsageError(f"--{option.replace('_', '-')} is {getattr(self, option)}: at least 1 is needed")
+        settings = _settings(self.set)
+        check_out(self.out, OUTPUTS)
+        dataset = load(self.dataset)
+        clusters = None if self.clusters is None else chosen_clusters(self.clusters, self.cluster, dataset)
+        summary = train_on_dataset(
+            dataset,
+            self.learner,
+            range(self.seeds),
+            self.out,
+            self.track,
+            Progress(),
+            clusters=clusters,
+            environment_name=self.environment,
+            episodes=self.episodes,
+            evaluate_every=self.evaluate_every,
+            **settings,
+        )
+        if self.json:
+            return _print_json(summary)
+        for name, values in summary.get("scores", {}).items():
+            print(f"{name.replace('_', ' ')}, by seed: {values}")
+        if "scores" not in summary:
+            print("not evaluated: the dataset names no known environment; give one with --environment")
+        print(f"{summary['timing']['run_seconds']:.0f} s of training; files in {summary['out']}")
         return None
 
 
@@ -316,6 +392,7 @@ Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Cluster, tyro.conf.subcommand("cluster")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )
@@ -360,6 +437,21 @@ def _carry_out(command: Any) -> int:
 def _fail(text: str, code: int) -> int:
     print(f"trajclust: {' '.join(text.split())}", file=sys.stderr)
     return code
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`name=value` pairs; values are JSON (numbers, true, null, lists)."""
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value, equals = None, ""
+        if not equals:
+            raise UsageError(f"--set {pair}: give name=value with a number, true, false, null or a list [256,256]")
+        settings[name] = tuple(value) if isinstance(value, list) else value
+    return settings
 
 
 def _check_target(target: str, root: Path | None) -> None:

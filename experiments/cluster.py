@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 
 from envs.plotting import PALETTE
 from experiments.methods import METHODS, suited
+from experiments.output import staged
 from experiments.progress import Progress
 from experiments.rendering import new_figure, save_figure
 from experiments.runner import tracked
@@ -24,10 +24,9 @@ from trajclust_jax.clustering import Clustering
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
-from trajclust_jax.clustering.summary_kmeans import returns
-from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories
+from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories, returns
 from trajclust_jax.metrics import batch_scores, scores
-from trajclust_jax.records import Lease, cell_id, environment, plain
+from trajclust_jax.records import cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import Fit, fit
 
@@ -81,16 +80,7 @@ def cluster_dataset(
     }
     id = cell_id(described)
     out = Path(os.path.abspath(out))
-    work = out.with_name(f".{out.name}.work")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--out {out} cannot be written: {error.strerror}") from None
-    lease = Lease.acquire(work / "lease")
-    if lease is None:
-        raise DataError(f"--out {out}: another process is writing it; wait for it or give another folder")
-    with lease:
-        _finish_interrupted_swap(work, out)
+    with staged(out) as work:
         tracker = make_tracker(
             track,
             directory=out.parent,
@@ -109,21 +99,9 @@ def cluster_dataset(
         clustering = jax.tree.map(lambda x: np.asarray(x[0]), outcome.result)
         summary = {"id": id, **described, **_summary(dataset, clustering, outcome), "environment": environment()}
         _write(work / "new", dataset, method, clustering, outcome, plain(summary))
-        if out.exists():
-            out.rename(work / "old")
-        (work / "new").rename(out)
-    shutil.rmtree(work)
     files = sorted(str(path) for path in out.iterdir())
     found = {"assignments": clustering.assignments, "posterior": clustering.posterior}
     return plain({**summary, "out": str(out), "files": files, **found})
-
-
-def _finish_interrupted_swap(work: Path, out: Path) -> None:
-    """A process killed while it put its results in place: the earlier ones come back, halves go."""
-    if (work / "old").exists() and not out.exists():
-        (work / "old").rename(out)
-    for name in ("old", "new"):
-        shutil.rmtree(work / name, ignore_errors=True)
 
 
 def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit) -> dict[str, Any]:
@@ -192,15 +170,6 @@ def _write(folder: Path, dataset: Dataset, method: Any, clustering: Clustering, 
     if drawn is not None:
         save_figure(drawn, folder / "trajectories.png")
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-
-
-def check_out(out: Path) -> None:
-    """Raises DataError unless `out` can be written: it is new, empty, or an earlier run's folder."""
-    if out.exists() and not out.is_dir():
-        raise DataError(f"--out {out} is a file: give a folder")
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if names and not ("summary.json" in names and names <= OUTPUTS):
-        raise DataError(f"--out {out} holds other files: give a new folder")
 
 
 def overview(trajectories: Trajectories, clustering: Clustering, outcome: Fit) -> Figure:

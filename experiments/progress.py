@@ -62,8 +62,11 @@ class Progress:
 
 
 def describe(event: Event) -> str:
-    """J (best restart, mean over seeds), changed assignments, NMI of the best restarts."""
+    """J (best restart, mean over seeds), changed assignments, NMI of the best restarts; or score and losses."""
     flat = lambda name: np.asarray(event.metrics[name]).reshape(len(event.converged), -1)  # [S, R]
+    if "objective" not in event.metrics:
+        names = [name for name in event.metrics if name == "score" or name.endswith("/loss")]
+        return "  ".join(f"{name} {np.mean(flat(name)):.4g}" for name in names)
     objective = flat("objective")
     best = np.nan_to_num(objective, nan=-np.inf).argmax(1)[:, None]
     parts = []

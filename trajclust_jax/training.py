@@ -72,8 +72,16 @@ class Fit:
     seeds: tuple[int, ...]
     history: list[dict[str, Any]]  # one entry an iteration: phase, iteration, metrics as lists (null: not finite)
     compile_seconds: float
-    run_seconds: float  # preparation included, compilation not; over all attempts of a resumed fit
+    run_seconds: float  # preparation included, compilation and evaluation not; over all attempts of a resumed fit
+    evaluate_seconds: float
     resumed: bool
+
+
+class Evaluate(NamedTuple):
+    """What is measured of a result while the training goes on, in its last phase; nothing comes back from it."""
+
+    measure: Callable[[Any, int], dict[str, Any]]  # (result with its seed axis, iteration) -> metrics [S, ...]
+    every: int  # iterations; and after the last one
 
 
 Callback = Callable[[Event], None]
@@ -86,6 +94,7 @@ def fit(
     seeds: Sequence[int] | int,
     *,
     score: Score | None = None,
+    evaluate: Evaluate | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint_dir: str | None = None,
     checkpoint_seconds: float = 20.0,
@@ -98,6 +107,7 @@ def fit(
         seeds: the seeds, or their number.
         score: computes scores of assignments for display and history. It sees what the method found and
             nothing comes back from it, so that labels cannot influence a result.
+        evaluate: measures results on the way, for display and history.
         callbacks: called after every iteration.
         checkpoint_dir: where state is kept every `checkpoint_seconds` and at the end of every phase. A fit
             that finds a checkpoint there goes on from it; it is the caller's part to give one folder to one
@@ -107,18 +117,19 @@ def fit(
     run = _Run(checkpoint_dir, checkpoint_seconds, seeds)
     try:
         with _Interrupt() as interrupt:
-            return _fit(method, trajectories, seeds, score, callbacks, run, interrupt)
+            return _fit(method, trajectories, seeds, score, evaluate, callbacks, run, interrupt)
     finally:
         run.close()
 
 
-def _fit(method, trajectories, seeds, score, callbacks, run, interrupt) -> Fit:
+def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, interrupt) -> Fit:
     mesh = seed_mesh(len(seeds))
     data = place(method.prepare(trajectories, len(seeds)), mesh, mapped=False)
     phases = method.phases()
     state, first, iteration = run.restore(phases, data)
     if state is not None:
         state = place(state, mesh, mapped=True)
+    finish = None
     for index in range(first, len(phases)):
         phase = phases[index]
         if iteration is None:
@@ -137,6 +148,11 @@ def _fit(method, trajectories, seeds, score, callbacks, run, interrupt) -> Fit:
                 step = run.compile(_step_all(phase.step, mesh), state, data, np.int32(0), donate=True)
             state, info = step(state, data, np.int32(iteration))
             iteration += 1
+            due = evaluate is not None and (iteration % evaluate.every == 0 or iteration == phase.budget)
+            if due and index == len(phases) - 1:
+                if finish is None:
+                    finish = run.compile(over_seeds(method.result, mesh, (True, False)), state, data)
+                info |= run.evaluate(evaluate, finish(state, data), iteration)
             run.report(phase, iteration, state, info, frozen, score, callbacks)
             stop = interrupt.requested
             run.checkpoint(state, index, iteration, now=stop)
@@ -146,11 +162,12 @@ def _fit(method, trajectories, seeds, score, callbacks, run, interrupt) -> Fit:
         if interrupt.requested:
             raise KeyboardInterrupt
         iteration = None
-    result = run.compile(over_seeds(method.result, mesh, (True, False)), state, data)(state, data)
-    result = jax.block_until_ready(result)
+    if finish is None:
+        finish = run.compile(over_seeds(method.result, mesh, (True, False)), state, data)
+    result = jax.block_until_ready(finish(state, data))
     if interrupt.requested:
         raise KeyboardInterrupt
-    return Fit(result, seeds, run.history, run.compile_seconds, run.run_seconds, run.resumed)
+    return Fit(result, seeds, run.history, run.compile_seconds, run.run_seconds, run.evaluate_seconds, run.resumed)
 
 
 def _key(seed: int, phase: int) -> jax.Array:
@@ -198,7 +215,8 @@ class _Run:
     def __init__(self, checkpoint_dir: str | None, checkpoint_seconds: float, seeds: tuple[int, ...]):
         self.seeds, self.every = seeds, checkpoint_seconds
         self.history: list[dict[str, Any]] = []
-        self.compile_seconds = self.earlier_seconds = self.compiled_now = 0.0
+        self.compile_seconds = self.earlier_seconds = self.evaluate_seconds = 0.0
+        self.not_running = 0.0  # of this attempt: compilation and evaluation
         self.resumed = False
         self.last: dict[str, np.ndarray] = {}  # metrics of the latest report
         self.begun = self.saved_at = time.perf_counter()
@@ -208,7 +226,7 @@ class _Run:
 
     @property
     def run_seconds(self) -> float:
-        return self.earlier_seconds + time.perf_counter() - self.begun - self.compiled_now
+        return self.earlier_seconds + time.perf_counter() - self.begun - self.not_running
 
     def compile(self, fn: Callable, *args: Any, donate: bool = False, light: bool = False) -> Callable:
         """Compiles `fn` for `args`, the time counted apart."""
@@ -217,9 +235,18 @@ class _Run:
         light = light and jax.default_backend() == "cpu"
         options = {"xla_backend_optimization_level": 0} if light else None
         compiled = jax.jit(fn, donate_argnums=(0,) if donate else ()).lower(*args).compile(compiler_options=options)
-        self.compiled_now += time.perf_counter() - began
+        self.not_running += time.perf_counter() - began
         self.compile_seconds += time.perf_counter() - began
         return compiled
+
+    def evaluate(self, evaluate: Evaluate, result: Any, iteration: int) -> dict[str, Any]:
+        """Measures a result, the time counted apart."""
+        result = jax.block_until_ready(result)  # what came before it is training
+        began = time.perf_counter()
+        metrics = evaluate.measure(result, iteration)
+        self.not_running += time.perf_counter() - began
+        self.evaluate_seconds += time.perf_counter() - began
+        return metrics
 
     def report(self, phase: Phase, iteration: int, state: Any, info: Info, frozen, score, callbacks) -> None:
         """Records an iteration. A run that was frozen before it keeps the metrics of its last real step."""
@@ -249,6 +276,7 @@ class _Run:
             "history": self.history,
             "run_seconds": self.run_seconds,
             "compile_seconds": self.compile_seconds,
+            "evaluate_seconds": self.evaluate_seconds,
         }
         self.checkpointer.save(len(self.history), state, meta)
         self.saved_at = time.perf_counter()
@@ -266,6 +294,7 @@ class _Run:
         latest = {name: value for name, value in self.history[-1].items() if name not in ("phase", "iteration")}
         self.last = {name: np.array(value, float) for name, value in latest.items()}  # null, not finite, reads as NaN
         self.earlier_seconds, self.compile_seconds = meta["run_seconds"], meta["compile_seconds"]
+        self.evaluate_seconds = meta["evaluate_seconds"]
         log.info("resumed at phase %s, iteration %d", phases[meta["phase"]].name, meta["iteration"])
         if meta["complete"]:
             return state, meta["phase"] + 1, None

@@ -9,28 +9,11 @@ import pandas as pd
 import pytest
 from html_reader import read_sound
 
-from experiments import cli
 from experiments.cluster import cluster_dataset
 from experiments.progress import Progress
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.data import build_dataset, load_npz, make, save_npz
 from trajclust_jax.records import Lease
-
-
-@pytest.fixture
-def trajclust(capsys, monkeypatch, tmp_path):
-    """Runs a command in an empty folder; returns exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TRAJCLUST_DEBUG", raising=False)
-    monkeypatch.delenv("TRAJCLUST_RESULTS", raising=False)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as exit:
-            cli.main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return exit.value.code or 0, out, err
-
-    return run
 
 
 @pytest.fixture

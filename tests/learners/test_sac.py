@@ -1,73 +1,46 @@
 """SAC's losses against NumPy in float64, and a bandit whose best policy is known."""
 
-import dataclasses
-
 import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from learner_reference import SIZE, A, D, bellman, critics, moved_state, normal_log_prob, some_batch, squashed, wide
 
 from trajclust_jax.learners import SAC, Batch, Replay
 from trajclust_jax.networks import TanhGaussianActor, sample_squashed
 
-AGENT = SAC(2, features=(8, 8), actor_features=(6,), batch_size=5)
-
-
-def _batch(key, size=5):
-    keys = jax.random.split(key, 4)
-    normal = lambda k, *shape: jax.random.normal(k, (size, *shape))
-    actions = jnp.tanh(normal(keys[1], 2))
-    return Batch(normal(keys[0], 3), actions, normal(keys[2]), normal(keys[3], 3), jnp.arange(size) % 2 == 0)
-
-
-def _dense(x, layer):
-    return x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
-
-
-def _q(params, member, observations, actions):
-    layers = jax.tree.map(lambda x: np.asarray(x[member]), params["params"])
-    x = np.concatenate([observations, actions], -1).astype(np.float64)
-    for name in ("Dense_0", "Dense_1"):
-        x = np.maximum(_dense(x, layers[name]), 0)
-    return _dense(x, layers["Dense_2"])[:, 0]
+AGENT = SAC(A, features=(8, 8), actor_features=(6,))
 
 
 def _drawn(params, observations, key):
     """Actions that JAX draws, and their log-density in float64 by the plain formula."""
-    distribution = AGENT.actor.apply(params, observations)
-    actions, _ = sample_squashed(key, distribution)
-    inner = np.asarray(distribution.sample(seed=key), np.float64)
-    hidden = np.maximum(_dense(np.asarray(observations, np.float64), params["params"]["MLP_0"]["Dense_0"]), 0)
-    mean, log_std = np.split(_dense(hidden, params["params"]["Dense_0"]), 2, -1)
-    log_prob = -0.5 * ((inner - mean) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
-    return np.asarray(actions), (log_prob - np.log(1 - np.tanh(inner) ** 2)).sum(-1)
+    inner = wide(AGENT.actor.apply(params, observations).sample(seed=key))
+    log_prob = normal_log_prob(inner, *squashed(params, observations)) - np.log(1 - np.tanh(inner) ** 2).sum(-1)
+    return np.tanh(inner), log_prob
 
 
 @pytest.fixture
 def state():
-    state = AGENT.init(jax.random.key(0), 3)
-    targets = jax.tree.map(lambda x: 1.1 * x + 0.01, state.targets)
-    return state.replace(params={**state.params, "log_alpha": jnp.float32(-0.5)}, targets=targets)
+    state = moved_state(AGENT.init(jax.random.key(0), D))
+    return state.replace(params={**state.params, "log_alpha": jnp.float32(-0.5)})
 
 
 def test_critic_loss(state):
-    batch, key = _batch(jax.random.key(1)), jax.random.key(2)
+    batch, key = some_batch(), jax.random.key(2)
     actions, log_prob = _drawn(state.params["actor"], batch.next_observations, key)
-    following = np.minimum(*(_q(state.targets, i, batch.next_observations, actions) for i in range(2)))
-    following = following - np.exp(-0.5) * log_prob
-    wanted = np.asarray(batch.rewards) + 0.99 * np.where(batch.terminated, 0, following)
-    values = [_q(state.params["critics"], i, batch.observations, batch.actions) for i in range(2)]
-    expected = sum(((value - wanted) ** 2).mean() for value in values)
+    following = critics(state.targets["critics"], batch.next_observations, actions).min(0) - np.exp(-0.5) * log_prob
+    expected = bellman(AGENT, state.params["critics"], batch, following)
     loss, info = AGENT.critic_loss(state.params["critics"], state.params, state.targets, batch, key)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
-    np.testing.assert_allclose(info["critic/value"], np.mean(values), rtol=1e-4)
+    values = critics(state.params["critics"], batch.observations, batch.actions)
+    np.testing.assert_allclose(info["critic/value"], values.mean(), rtol=1e-4)
 
 
 def test_actor_and_alpha_loss(state):
-    batch, key = _batch(jax.random.key(3)), jax.random.key(4)
+    batch, key = some_batch(3), jax.random.key(4)
     actions, log_prob = _drawn(state.params["actor"], batch.observations, key)
-    values = np.minimum(*(_q(state.params["critics"], i, batch.observations, actions) for i in range(2)))
+    values = critics(state.params["critics"], batch.observations, actions).min(0)
     loss, info = AGENT.actor_loss(state.params["actor"], state.params, batch, key)
     np.testing.assert_allclose(loss, (np.exp(-0.5) * log_prob - values).mean(), rtol=1e-4)
     np.testing.assert_allclose(info["actor/entropy"], -log_prob.mean(), rtol=1e-4)
@@ -76,11 +49,11 @@ def test_actor_and_alpha_loss(state):
 
 
 def test_terminated_cuts_the_bootstrap(state):
-    batch = _batch(jax.random.key(5))
+    batch = some_batch(5)
     moved = batch._replace(next_observations=batch.next_observations + 1)
 
     def loss(batch, terminated):
-        batch = batch._replace(terminated=jnp.full(5, terminated))
+        batch = batch._replace(terminated=jnp.full(SIZE, terminated))
         return AGENT.critic_loss(state.params["critics"], state.params, state.targets, batch, jax.random.key(6))[0]
 
     assert loss(batch, True) == loss(moved, True)
@@ -100,18 +73,6 @@ def test_squashed_density_matches_distrax_and_is_finite_at_the_bounds():
     assert np.isfinite(sample_squashed(jax.random.key(3), far)[1]).all()
 
 
-def test_update_is_the_same_vmapped_and_alone(state):
-    batch = _batch(jax.random.key(7))
-    states = jax.vmap(lambda key: AGENT.init(key, 3))(jax.random.split(jax.random.key(8), 3))
-    together, _ = jax.jit(jax.vmap(AGENT.update, (0, None)))(states, batch)
-    alone, info = jax.jit(AGENT.update)(jax.tree.map(lambda x: x[1], states), batch)
-    for many, one in zip(jax.tree.leaves(together.params), jax.tree.leaves(alone.params), strict=True):
-        np.testing.assert_allclose(many[1], one, atol=1e-6)
-    assert set(info) == {"critic/loss", "critic/value", "actor/loss", "actor/entropy", "alpha"}
-    stepped, _ = AGENT.update(alone, batch)
-    assert int(stepped.step) == 2
-
-
 def test_bandit_of_one_step():
     """Reward -10 |a - (0.5, -0.25)|^2: the best action is known, and the entropy is to be its target."""
     agent = SAC(2, features=(32, 32), actor_features=(32,), learning_rate=3e-3, target_entropy=-3.0)
@@ -122,19 +83,13 @@ def test_bandit_of_one_step():
     replay = Replay.empty(4096, 1, 2).add(data)
 
     def update(i, state):
-        return agent.update(state, replay.sample(jax.random.fold_in(key, i), 128))[0]
+        return agent.update(state, replay.sample(jax.random.fold_in(key, i), 128), i)[0]
 
     state = jax.jit(lambda s: jax.lax.fori_loop(0, 5000, update, s))(agent.init(key, 1))
     policy = agent.actor.apply(state.params["actor"], jnp.zeros((1, 1)))
     np.testing.assert_allclose(jnp.tanh(policy.mean())[0], [0.5, -0.25], atol=0.08)
     _, log_prob = sample_squashed(key, agent.actor.apply(state.params["actor"], jnp.zeros((2048, 1))))
     assert -log_prob.mean() == pytest.approx(-3.0, abs=0.3)
-
-
-def test_layer_norm_is_in_the_critics():
-    agent = dataclasses.replace(AGENT, layer_norm=True)
-    params = agent.init(jax.random.key(0), 3).params["critics"]["params"]
-    assert {"LayerNorm_0", "LayerNorm_1"} <= set(params)
 
 
 def test_replay_wraps_and_samples_only_what_was_added():

@@ -16,7 +16,7 @@ from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
 from trajclust_jax.clustering.policies import Inputs, input_transform
 from trajclust_jax.clustering.policy_mixture import check_at_least, check_one_of
 from trajclust_jax.clustering.types import Clustering, lone
-from trajclust_jax.data import Codebook, Trajectories
+from trajclust_jax.data import Codebook, Trajectories, returns
 from trajclust_jax.training import Info, Phase
 
 
@@ -90,11 +90,6 @@ class SummaryKmeans:
             "assignments": assignments[None],
         }
         return State(centres, jnp.bool_(True), key), info
-
-
-def returns(trajectories: Trajectories) -> np.ndarray:
-    """`[N]` float64: each trajectory's sum of rewards (host-side)."""
-    return np.where(np.asarray(trajectories.mask), np.asarray(trajectories.rewards, np.float64), 0).sum(1)
 
 
 def means(trajectories: Trajectories) -> np.ndarray:

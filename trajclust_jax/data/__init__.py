@@ -21,6 +21,7 @@ from trajclust_jax.data.types import (
     build_dataset,
     dense,
     fingerprint,
+    returns,
     transitions,
 )
 from trajclust_jax.data.validation import validate, validate_labels
@@ -49,6 +50,7 @@ __all__ = [
     "load_minari",
     "load_npz",
     "make",
+    "returns",
     "save_minari",
     "save_npz",
     "split_episodes",

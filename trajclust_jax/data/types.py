@@ -198,6 +198,11 @@ def apply(fn: Callable[[jax.Array], Any], observations: Observations, lead: int 
     return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), out)
 
 
+def returns(trajectories: Trajectories) -> np.ndarray:
+    """`[N]` float64: each trajectory's sum of rewards (host-side)."""
+    return np.where(np.asarray(trajectories.mask), np.asarray(trajectories.rewards, np.float64), 0).sum(1)
+
+
 def transitions(trajectories: Trajectories) -> Transitions:
     """The flat transition view (host-side; NumPy arrays)."""
     mask = np.asarray(trajectories.mask)

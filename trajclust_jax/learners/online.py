@@ -17,8 +17,9 @@ import numpy as np
 
 from envs.mujoco import TASKS, GaussianPolicy, load_policies, make_env, run_episodes, save_policies
 from trajclust_jax.checkpoint import Checkpointer
+from trajclust_jax.learners.learner import LearnerState
 from trajclust_jax.learners.replay import Batch, Replay
-from trajclust_jax.learners.sac import SAC, SACState
+from trajclust_jax.learners.sac import SAC
 from trajclust_jax.networks import sample_squashed
 
 
@@ -98,8 +99,9 @@ def train_online(
             steps = range(step, step + settings.block, settings.copies)
             act = lambda now, at: _act(agent, state.params["actor"], now, jax.random.fold_in(key_act, at), random)  # noqa: B023
             block = Batch(*(np.concatenate(x) for x in zip(*(actors.step(act, at) for at in steps), strict=True)))
+            done = max(0, step - settings.random_steps) // settings.block * num_updates
+            state, replay = _learn(agent, 0 if random else num_updates, state, replay, block, np.int32(done))
             step += settings.block
-            state, replay = _learn(agent, 0 if random else num_updates, state, replay, block)
             if step % settings.evaluate_every < settings.block:
                 policy = export(jax.device_get(state.params["actor"]), actors.scale)
                 save_policies(snapshot_path(folder, step), {"policy": policy})
@@ -171,13 +173,16 @@ def _act(agent: SAC, actor: Any, observations: jax.Array, key: jax.Array, random
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
-def _learn(agent: SAC, count: int, state: SACState, replay: Replay, block: Batch) -> tuple[SACState, Replay]:
-    """Adds a block of experience, then `count` gradient steps on all there is."""
+def _learn(
+    agent: SAC, count: int, state: LearnerState, replay: Replay, block: Batch, done: jax.Array
+) -> tuple[LearnerState, Replay]:
+    """Adds a block of experience, then `count` gradient steps on all there is, after `done` others."""
     replay = replay.add(block)
 
-    def update(_, state):
-        batch = replay.sample(jax.random.fold_in(jax.random.fold_in(state.key, 0x62), state.step), agent.batch_size)
-        return agent.update(state, batch)[0]
+    def update(i, state):
+        step = done + i
+        batch = replay.sample(jax.random.fold_in(jax.random.fold_in(state.key, 0x62), step), agent.batch_size)
+        return agent.update(state, batch, step)[0]
 
     return jax.lax.fori_loop(0, count, update, state), replay
 

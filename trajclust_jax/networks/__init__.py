@@ -1,6 +1,12 @@
 """Neural networks: feature extractors, policy heads, ensembles."""
 
-from trajclust_jax.networks.actor_critic import Critic, TanhGaussianActor, sample_squashed
+from trajclust_jax.networks.actor_critic import (
+    Critic,
+    DeterministicActor,
+    GaussianActor,
+    TanhGaussianActor,
+    sample_squashed,
+)
 from trajclust_jax.networks.ensemble import ensemblize, member_keys
 from trajclust_jax.networks.planner import EXTRACTORS, MOVES, Placed, Planner
 from trajclust_jax.networks.policies import (
@@ -22,6 +28,8 @@ __all__ = [
     "MOVES",
     "CategoricalHead",
     "Critic",
+    "DeterministicActor",
+    "GaussianActor",
     "GaussianHead",
     "Placed",
     "Planner",

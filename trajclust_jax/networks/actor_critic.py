@@ -33,15 +33,49 @@ def sample_squashed(key: jax.Array, policy: distrax.Independent) -> tuple[jax.Ar
     return jnp.tanh(drawn), log_prob - (2 * (jnp.log(2.0) - drawn - nn.softplus(-2 * drawn))).sum(-1)
 
 
+class GaussianActor(nn.Module):
+    """`[..., D] -> ` a diagonal Gaussian over actions whose std does not depend on the observation.
+
+    With `bounded` its mean is a tanh. `dropout` acts after each hidden layer where a "dropout" key is given.
+    """
+
+    action_size: int
+    features: tuple[int, ...] = (256, 256)
+    bounded: bool = True
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> distrax.Independent:
+        x, deterministic = observations, not self.has_rng("dropout")
+        for size in self.features:
+            x = nn.relu(nn.Dense(size)(x))
+            x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
+        mean = nn.Dense(self.action_size)(x)
+        log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,))
+        std = jnp.broadcast_to(jnp.exp(jnp.clip(log_std, *LOG_STD_BOUNDS)), mean.shape)
+        return distrax.Independent(distrax.Normal(jnp.tanh(mean) if self.bounded else mean, std), 1)
+
+
+class DeterministicActor(nn.Module):
+    """`[..., D] -> [..., A]` in (-1, 1)."""
+
+    action_size: int
+    features: tuple[int, ...] = (256, 256)
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> jax.Array:
+        return jnp.tanh(nn.Dense(self.action_size)(MLP(self.features)(observations)))
+
+
 class Critic(nn.Module):
-    """`([..., D], [..., A]) -> [...]`: Q of observations and actions."""
+    """`[..., D_1], [..., D_2], ... -> [...]`: Q of observations and actions, or V of observations alone."""
 
     features: tuple[int, ...] = (256, 256)
     layer_norm: bool = False
 
     @nn.compact
-    def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
-        x = jnp.concatenate([observations, actions], axis=-1)
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        x = jnp.concatenate(inputs, axis=-1)
         for size in self.features:
             x = nn.Dense(size)(x)
             x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)

@@ -1,0 +1,69 @@
+"""The offline learners that tables and `trajclust train` know by name."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from trajclust_jax.learners import AWAC, BC, CQL, IQL, TD3BC, BRACv, Learner, Offline
+
+_OFFLINE = {field.name for field in dataclasses.fields(Offline)} - {"learner"}
+SCALED = ("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4")  # IQL's authors scale the rewards of these alone
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerEntry:
+    """A named learner, with what differs from its algorithm's defaults and how its data is prepared."""
+
+    title: str
+    summary: str
+    algorithm: type[Learner]
+    settings: Mapping[str, Any]
+
+    def names(self) -> set[str]:
+        """The settings that `build` takes."""
+        return ({field.name for field in dataclasses.fields(self.algorithm)} | _OFFLINE) - {"action_size"}
+
+    def build(self, action_size: int, **settings: Any) -> Offline:
+        """The learner's training; `settings` of the algorithm or of `Offline` override those of the entry.
+
+        Raises:
+            ValueError: for a setting that neither has, or a value they refuse.
+        """
+        settings = {**self.settings, **settings}
+        unknown = sorted(set(settings) - self.names())
+        if unknown:
+            raise ValueError(f"no setting {unknown[0]!r}: choose from {', '.join(sorted(self.names()))}")
+        offline = {name: settings.pop(name) for name in list(settings) if name in _OFFLINE}
+        learner = self.algorithm(action_size, **settings)
+        block = math.gcd(1000, *(stage.updates for stage in learner.stages()))
+        return Offline(learner, **{"block": block, **offline})
+
+
+LEARNERS: dict[str, LearnerEntry] = {
+    "bc": LearnerEntry("BC", "behaviour cloning by least squares", BC, {}),
+    "bc_gaussian": LearnerEntry("BC, Gaussian", "behaviour cloning by maximum likelihood", BC, {"stochastic": True}),
+    "bc_10": LearnerEntry("10% BC", "behaviour cloning of the tenth with the highest returns", BC, {"best": 0.1}),
+    "td3_bc": LearnerEntry("TD3+BC", "a deterministic actor by Q, held near the data", TD3BC, {}),
+    "iql": LearnerEntry(
+        "IQL", "expectiles of Q, then advantage-weighted cloning", IQL, {"normalise": False, "reward_range": 1000.0}
+    ),
+    "awac": LearnerEntry("AWAC", "advantage-weighted cloning with a critic of the policy", AWAC, {}),
+    "cql": LearnerEntry(
+        "CQL", "SAC with Q pushed down off the data (young-geng's settings)", CQL, {"normalise": False}
+    ),
+    "cql_corl": LearnerEntry(
+        "CQL, CORL",
+        "as cql, with CORL's settings for locomotion",
+        CQL,
+        {"conservatism": 10.0, "actor_rate": 3e-5, "features": (256, 256, 256), "actor_features": (256, 256, 256)},
+    ),
+    "brac_v": LearnerEntry("BRAC-v", "values with a KL penalty to a cloned behaviour", BRACv, {"normalise": False}),
+}
+
+
+def suited_learner(name: str, environment: str | None) -> dict[str, Any]:
+    """Settings of a learner that differ in an environment (a Gymnasium id)."""
+    if name == "iql" and environment is not None and environment not in SCALED:
+        return {"reward_range": None}
+    return {}

@@ -1,0 +1,279 @@
+"""`trajclust train`: an offline learner on the user's own trajectories, or on the clusters found in them."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+import envs
+from envs.mujoco import TASKS
+from envs.plotting import PALETTE
+from experiments.learners import LEARNERS, suited_learner
+from experiments.output import staged
+from experiments.progress import Progress
+from experiments.rendering import new_figure, save_figure
+from experiments.runner import tracked
+from trajclust_jax.checkpoint import save_tree
+from trajclust_jax.data import DataError, Dataset, returns
+from trajclust_jax.evaluation import gymnax_returns, mujoco_returns
+from trajclust_jax.learners import Clustered, Offline, TrainedPolicy
+from trajclust_jax.records import cell_id, environment, plain
+from trajclust_jax.tracking import make_tracker, run_id
+from trajclust_jax.training import Evaluate, Fit, fit
+
+OUTPUTS = {"summary.json", "policy", "losses.csv", "evaluations.csv", "learning-curve.png"}
+_MUJOCO = {task.env_id: name for name, task in TASKS.items()}
+
+
+def known_environment(name: str | None) -> bool:
+    """Whether policies can be evaluated in an environment: MuJoCo of version 4, or one of our own."""
+    return name in _MUJOCO or name in envs.ENVIRONMENTS
+
+
+def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluate:
+    """Returns and, in MuJoCo, D4RL-normalised scores of policies, after every so many gradient steps.
+
+    Evaluations meet other first states each time, the policies of one evaluation the same ones.
+    """
+
+    def measure(policy: TrainedPolicy, iteration: int) -> dict[str, np.ndarray]:
+        if name not in _MUJOCO:
+            env = envs.ENVIRONMENTS[name]()
+            key = jax.random.fold_in(jax.random.key(0x6576), iteration)
+            return {"return": gymnax_returns(env, offline.learner, policy, episodes, key)}
+        gained = mujoco_returns(_MUJOCO[name], offline.learner, policy, episodes, seed=10**6 + iteration)
+        return {"return": gained, "score": TASKS[_MUJOCO[name]].normalised(gained).mean(-1)}
+
+    return Evaluate(measure, max(1, every // offline.block))
+
+
+def evaluations(offline: Offline, outcome: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient steps `[V]` and returns `[V, *axes, E]` of a fit's V evaluations."""
+    found = [entry for entry in outcome.history if "return" in entry]
+    steps = np.array([entry["iteration"] * offline.block for entry in found])
+    return steps, np.array([entry["return"] for entry in found], float)
+
+
+def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndarray, list[int]]:
+    """Assignments `[N]` to the chosen clusters of an earlier `trajclust cluster`, and their numbers from 0.
+
+    `which` is `all`, `best` (the highest mean return) or a cluster's number from 1. Other trajectories have -1.
+
+    Raises:
+        DataError: for a folder that is none of a clustering of this data, or a cluster that is not there.
+    """
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+        assignments = pd.read_csv(folder / "assignments.csv")["cluster"].to_numpy()
+        count, of = len(summary["clusters"]), summary["fingerprint"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"--clusters {folder}: no result of trajclust cluster there ({error})") from None
+    if of != dataset.provenance.fingerprint:
+        raise DataError(f"--clusters {folder}: a clustering of other trajectories than {dataset.spec.name}")
+    gained = returns(dataset.trajectories)
+    filled = [k for k in range(count) if (assignments == k).any()]
+    if which == "all":
+        chosen = filled
+    elif which == "best":
+        chosen = [max(filled, key=lambda k: gained[assignments == k].mean())]
+    elif which.isdecimal() and int(which) - 1 in filled:
+        chosen = [int(which) - 1]
+    else:
+        numbers = ", ".join(str(k + 1) for k in filled)
+        raise DataError(f"--cluster {which}: give best, all or one of {numbers}")
+    renumbered = np.full(len(assignments), -1)
+    for number, k in enumerate(chosen):
+        renumbered[assignments == k] = number
+    return renumbered, chosen
+
+
+def train_on_dataset(
+    dataset: Dataset,
+    learner_name: str,
+    seeds: Sequence[int],
+    out: Path,
+    track: str,
+    progress: Progress,
+    *,
+    clusters: tuple[np.ndarray, list[int]] | None = None,
+    environment_name: str | None = None,
+    episodes: int = 10,
+    evaluate_every: int = 10_000,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Trains a learner and writes `out`; returns its summary.
+
+    `out` receives summary.json, policy/ (Orbax: actors and scalings of all seeds and clusters), losses.csv,
+    learning-curve.png and, where the environment is known, evaluations.csv with the return of every episode. It
+    appears whole at the end; until then everything lies in `.<out>.work` beside it, from which a killed run goes on.
+
+    Args:
+        clusters: what `chosen_clusters` gave: a learner for each of them.
+        environment_name: where to evaluate; by default where the dataset says it is from.
+
+    Raises:
+        DataError: settings or data that the learner does not allow, an `out` that another process is writing.
+    """
+    trajectories = dataset.trajectories
+    given = environment_name
+    environment_name = environment_name or dataset.provenance.parameters.get("environment")
+    if given is not None and not known_environment(given):
+        raise DataError(f"--environment {given}: choose one of {', '.join([*_MUJOCO, *envs.ENVIRONMENTS])}")
+    try:
+        suited = suited_learner(learner_name, environment_name)
+        offline = LEARNERS[learner_name].build(trajectories.action_size, **{**suited, **settings})
+        offline.check(trajectories)
+    except ValueError as error:
+        raise DataError(f"--learner {learner_name}: {error}") from None
+    described = {
+        "dataset": dataset.spec.name,
+        "fingerprint": dataset.provenance.fingerprint,
+        "learner": learner_name,
+        "settings": dataclasses.asdict(offline),
+        "version": offline.VERSION,
+        "seeds": list(seeds),
+        "clusters": None if clusters is None else [k + 1 for k in clusters[1]],
+        "assignments": None if clusters is None else cell_id({"assignments": clusters[0].tolist()}),
+        "environment": environment_name if known_environment(environment_name) else None,
+        "episodes": episodes,
+        "evaluate_every": evaluate_every,
+    }
+    id = cell_id(described)
+    evaluate = None
+    if described["environment"]:
+        evaluate = evaluator(offline, environment_name, episodes, evaluate_every)
+    data = trajectories if clusters is None else Clustered(trajectories, clusters[0], len(clusters[1]))
+    out = Path(os.path.abspath(out))
+    with staged(out) as work:
+        tracker = make_tracker(
+            track,
+            directory=out.parent,
+            group=f"{dataset.spec.name}-{learner_name}-{id}",
+            tags=[f"dataset:{dataset.spec.name}", f"learner:{learner_name}"],
+            config=described,
+            seeds=seeds,
+            run_ids=[run_id(dataset.spec.name, id, seed) for seed in seeds],
+        )
+        with tracker, progress.task(f"{dataset.spec.name} {learner_name}") as show:
+            track_event = lambda event: tracker.log(event.total, tracked(event))
+            outcome = fit(
+                offline,
+                data,
+                seeds,
+                evaluate=evaluate,
+                callbacks=[show, track_event],
+                checkpoint_dir=work / id,
+            )
+        summary = {"id": id, **described, **summarise(offline, outcome, described["environment"])}
+        summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
+        _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}))
+    files = sorted(str(path) for path in out.iterdir())
+    return plain({**summary, "out": str(out), "files": files})
+
+
+def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | None:
+    """D4RL's normalisation of returns in an environment; None without one."""
+    return TASKS[_MUJOCO[environment_name]].normalised if environment_name in _MUJOCO else None
+
+
+def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> dict[str, Any]:
+    """Last and best evaluation of every seed (and cluster), and the seconds; per-episode returns are in the history."""
+    summary: dict[str, Any] = {
+        "timing": {
+            "run_seconds": outcome.run_seconds,
+            "compile_seconds": outcome.compile_seconds,
+            "evaluate_seconds": outcome.evaluate_seconds,
+            "resumed": outcome.resumed,
+        }
+    }
+    steps, gained = evaluations(offline, outcome)
+    if not len(steps):
+        return summary
+    means = gained.mean(-1)  # [V, *axes]
+    scores = {"last_return": means[-1], "best_return": means.max(0)}
+    normalised = normaliser(environment_name)
+    if normalised is not None:
+        scores |= {"last_score": normalised(means[-1]), "best_score": normalised(means.max(0))}
+    return {**summary, "scores": {name: values.tolist() for name, values in scores.items()}}
+
+
+def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any]) -> None:
+    folder.mkdir()
+    save_tree(folder / "policy", {"actor": outcome.result.actor, "scaling": dataclasses.asdict(outcome.result.scaling)})
+    _losses(offline, outcome, summary["clusters"]).to_csv(folder / "losses.csv", index=False)
+    steps, gained = evaluations(offline, outcome)
+    if len(steps):
+        _rows(steps, gained, outcome.seeds, summary).to_csv(folder / "evaluations.csv", index=False)
+    save_figure(learning_curve(offline, outcome, summary), folder / "learning-curve.png")
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> pd.DataFrame:
+    """A row a step of `fit`, seed and cluster: the means of what the learner reports."""
+    rows = []
+    for entry in outcome.history:
+        names = [name for name in entry if "/" in name or name == "alpha"]
+        if not names:
+            continue
+        for s, seed in enumerate(outcome.seeds):
+            for k, cluster in enumerate(clusters or [None]):
+                value = lambda name: entry[name][s] if cluster is None else entry[name][s][k]  # noqa: B023
+                where = {"phase": entry["phase"], "updates": entry["iteration"] * offline.block, "seed": seed}
+                where |= {} if cluster is None else {"cluster": cluster}
+                rows.append({**where, **{name: value(name) for name in names}})
+    return pd.DataFrame(rows)
+
+
+def _rows(steps: np.ndarray, gained: np.ndarray, seeds: Sequence[int], summary: dict[str, Any]) -> pd.DataFrame:
+    """A row an episode."""
+    clusters = summary["clusters"]
+    names = ["updates", "seed", "episode"] if clusters is None else ["updates", "seed", "cluster", "episode"]
+    labels = [steps, seeds, *([] if clusters is None else [clusters]), range(gained.shape[-1])]
+    index = pd.MultiIndex.from_product(labels, names=names)
+    frame = pd.DataFrame({"return": gained.ravel()}, index=index).reset_index()
+    normalised = normaliser(summary["environment"])
+    if normalised is not None:
+        frame["score"] = normalised(frame["return"])
+    return frame
+
+
+def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> Figure:
+    """Returns (scores, where normalised) against gradient steps, a line a seed, and the losses of the first seed."""
+    steps, gained = evaluations(offline, outcome)
+    clusters = summary["clusters"] or [None]
+    figure = new_figure(8.4 if len(steps) else 4.2, 3.0)
+    axes = list(np.atleast_1d(figure.subplots(1, 2 if len(steps) else 1)))
+    if len(steps):
+        ax = axes.pop(0)
+        normalised = normaliser(summary["environment"])
+        scale = (lambda x: x) if normalised is None else normalised
+        means = scale(gained.mean(-1)).reshape(len(steps), len(outcome.seeds), -1)  # [V, S, K]
+        for k, cluster in enumerate(clusters):
+            color = PALETTE[k % len(PALETTE)]
+            ax.plot(steps, means[:, :, k], color=color, linewidth=0.6, alpha=0.6)
+            label = "mean of seeds" if cluster is None else f"cluster {cluster}"
+            ax.plot(steps, means[:, :, k].mean(1), color=color, linewidth=2, label=label)
+        ax.axhline(scale(summary["data_return"]["mean"]), color="gray", linewidth=1, linestyle="--", label="data, mean")
+        ax.axhline(scale(summary["data_return"]["best"]), color="gray", linewidth=1, linestyle=":", label="data, best")
+        ax.set(xlabel="gradient steps", title="return" if normalised is None else "normalised score")
+        ax.legend(fontsize=6)
+    losses = _losses(offline, outcome, summary["clusters"])
+    losses = losses[losses["seed"] == outcome.seeds[0]]
+    if "cluster" in losses:
+        losses = losses[losses["cluster"] == clusters[0]]
+    ax = axes[0]
+    for color, name in zip(PALETTE, [name for name in losses if name.endswith("/loss")], strict=False):
+        ax.plot(losses["updates"], losses[name], color=color, label=name)
+    ax.set(xlabel="gradient steps", title=f"losses, seed {outcome.seeds[0]}", yscale="symlog")
+    ax.legend(fontsize=6)
+    for ax in figure.axes:
+        ax.title.set_fontsize(9)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure

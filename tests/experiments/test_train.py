@@ -1,0 +1,132 @@
+"""`trajclust train`: what it writes, what it learns from clusters, one clear line for whatever is wrong."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import learning
+from trajclust_jax.checkpoint import load_tree
+from trajclust_jax.data import build_dataset, from_episodes, save_npz
+
+SMALL = ("--set", "updates=40", "block=10", "batch_size=16", "actor_features=[8]")
+
+
+def plane(path, environment=None, seed=0):
+    """Two policies of the plane: one goes right and is rewarded, the other goes up."""
+    rng = np.random.default_rng(seed)
+    episodes, labels = [], np.arange(10) % 2
+    for label in labels:
+        actions = np.tile([[0.9, 0.0], [0.0, 0.9]][label], (12, 1)) + 0.05 * rng.normal(size=(12, 2))
+        positions = np.concatenate([[[-1, -1]], -1 + np.cumsum(0.1 * actions, 0)])
+        rewards = np.full(12, 1.0 - label)
+        episodes.append((positions.astype(np.float32), actions.astype(np.float32), rewards.astype(np.float32), False))
+    parameters = {} if environment is None else {"environment": environment}
+    dataset = build_dataset(from_episodes(episodes), labels, name="plane", source="plane", parameters=parameters)
+    save_npz(dataset, path)
+    return dataset
+
+
+def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
+    plane(tmp_path / "plane.npz", "Pathfollowing-v0")
+    code, out, err = trajclust(
+        *("train", "plane.npz", "--learner", "bc", "--seeds", 2, "--episodes", 3, "--evaluate-every", 20),
+        *("--json", *SMALL),
+    )
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["environment"] == "Pathfollowing-v0"
+    assert np.shape(summary["scores"]["last_return"]) == (2,)
+    assert "last_score" not in summary["scores"]  # D4RL normalises nothing here
+    assert {path.name for path in (tmp_path / "runs/train").iterdir()} == learning.OUTPUTS
+    frame = pd.read_csv(tmp_path / "runs/train/evaluations.csv")
+    assert list(frame) == ["updates", "seed", "episode", "return"]
+    assert sorted(set(frame["updates"])) == [20, 40]
+    assert len(frame) == 2 * 2 * 3
+    assert (frame["return"] == 0).all()  # the plane has no rewards
+    losses = pd.read_csv(tmp_path / "runs/train/losses.csv")
+    assert list(losses["updates"]) == [10, 10, 20, 20, 30, 30, 40, 40]
+    assert losses["actor/loss"].iloc[-2] < losses["actor/loss"].iloc[0]
+    policy = load_tree(tmp_path / "runs/train/policy")
+    assert policy["scaling"]["mean"].shape == (2, 2)
+    again = trajclust("train", "plane.npz", "--learner", "bc", "--seeds", 2, *SMALL)
+    assert again[0] == 0
+    assert "last return, by seed" in again[1]
+
+
+def test_train_in_mujoco_gives_scores(trajclust, tmp_path):
+    code, out, err = trajclust(
+        *("train", "hopper-medium-expert:size=2", "--learner", "td3_bc", "--seeds", 1, "--episodes", 2, "--json"),
+        *(*SMALL, "features=[8]"),
+    )
+    assert code == 0, err
+    scores = json.loads(out)["scores"]
+    assert set(scores) == {"last_return", "best_return", "last_score", "best_score"}
+    expected = 100 * (scores["last_return"][0] + 20.272305) / (3234.3 + 20.272305)
+    assert scores["last_score"][0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("which", "numbers"), [("all", [1, 2]), ("best", None), ("2", [2])])
+def test_train_on_clusters(trajclust, tmp_path, which, numbers):
+    dataset = plane(tmp_path / "plane.npz")
+    assert trajclust("cluster", "plane.npz", "--method", "return_kmeans", "--k", 2, "--out", "c")[0] == 0
+    found = pd.read_csv(tmp_path / "c/assignments.csv")["cluster"].to_numpy()
+    rewarded = int(found[dataset.labels == 0][0]) + 1
+    code, out, err = trajclust(
+        *("train", "plane.npz", "--learner", "bc", "--clusters", "c", "--cluster", which, "--seeds", 1, "--json"),
+        *("--set", "updates=600", "block=300", "actor_features=[16]", "learning_rate=0.003"),
+    )
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["clusters"] == (numbers or [rewarded])
+    assert "scores" not in summary
+    policy = load_tree(tmp_path / "runs/train/policy")
+    for k, cluster in enumerate(summary["clusters"]):
+        # the last layer's bias is what the policy does at the cluster's mean position, more or less
+        actor = {
+            name: {n: x[0, k] for n, x in layer.items()} for name, layer in policy["actor"]["params"]["MLP_0"].items()
+        }
+        last = {n: x[0, k] for n, x in policy["actor"]["params"]["Dense_0"].items()}
+        hidden = np.maximum(np.zeros(2) @ actor["Dense_0"]["kernel"] + actor["Dense_0"]["bias"], 0)
+        action = np.tanh(hidden @ last["kernel"] + last["bias"])
+        np.testing.assert_allclose(action, [0.9, 0.0] if cluster == rewarded else [0.0, 0.9], atol=0.25)
+    assert (tmp_path / "runs/train/learning-curve.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--learner", "sarsa"), "unknown learner 'sarsa': choose one of bc"),
+        (("--set", "expectil=0.9"), "--learner iql: no setting 'expectil': choose from"),
+        (("--set", "expectile"), "--set expectile: give name=value"),
+        (("--set", "expectile=high"), "--set expectile=high: give name=value"),
+        (("--set", "updates=1000", "block=7"), "block is 7: it must divide 1000 updates"),
+        (("--seeds", 0), "--seeds is 0"),
+        (("--environment", "Hopper-v9"), "--environment Hopper-v9: choose one of HalfCheetah-v4"),
+        (("--clusters", "nowhere"), "--clusters nowhere: no result of trajclust cluster there"),
+        (("--out", "plane.npz"), "--out plane.npz is a file"),
+    ],
+)
+def test_bad_input_is_one_line(trajclust, tmp_path, arguments, message):
+    plane(tmp_path / "plane.npz")
+    code, _, err = trajclust("train", "plane.npz", *arguments)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_clusters_of_other_data_and_clusters_that_are_not_there(trajclust, tmp_path):
+    plane(tmp_path / "plane.npz")
+    plane(tmp_path / "other.npz", seed=1)
+    assert trajclust("cluster", "other.npz", "--method", "return_kmeans", "--k", 2, "--out", "c")[0] == 0
+    code, _, err = trajclust("train", "plane.npz", "--clusters", "c")
+    assert (code, "a clustering of other trajectories" in err) == (2, True)
+    code, _, err = trajclust("train", "other.npz", "--clusters", "c", "--cluster", 3)
+    assert (code, "give best, all or one of 1, 2" in err) == (2, True)
+
+
+def test_discrete_actions_are_refused(trajclust):
+    code, _, err = trajclust("train", "diagonal:size=2", "--learner", "iql")
+    assert (code, "offline learners need continuous actions" in err) == (2, True)

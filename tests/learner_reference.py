@@ -1,0 +1,89 @@
+"""The learners' networks in NumPy float64, and a small batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from trajclust_jax.learners import Batch
+
+SIZE, D, A = 6, 3, 2
+
+
+def some_batch(seed=1):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    normal = lambda k, *shape: jax.random.normal(k, (SIZE, *shape))
+    actions = jnp.tanh(normal(keys[1], A))
+    return Batch(normal(keys[0], D), actions, normal(keys[2]), normal(keys[3], D), jnp.arange(SIZE) % 3 == 0)
+
+
+def wide(tree):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+def moved(tree, seed=9):
+    """Other parameters of the same shape: zeros such as biases would hide mistakes."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    new = [x + 0.2 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, new)
+
+
+def moved_state(state):
+    return state.replace(params=moved(state.params), targets=moved(state.targets, 10))
+
+
+def dense(x, layer):
+    return np.asarray(x, np.float64) @ wide(layer["kernel"]) + wide(layer["bias"])
+
+
+def hidden(x, layers):
+    """Dense layers Dense_0, Dense_1, ... with ReLU."""
+    for i in range(len(layers)):
+        x = np.maximum(dense(x, layers[f"Dense_{i}"]), 0)
+    return x
+
+
+def critic(params, *inputs):
+    layers = params["params"]
+    last = len(layers) - 1
+    x = hidden(np.concatenate(inputs, -1), {f"Dense_{i}": layers[f"Dense_{i}"] for i in range(last)})
+    return dense(x, layers[f"Dense_{last}"])[..., 0]
+
+
+def critics(params, *inputs):
+    """`[2, ...]`."""
+    members = [jax.tree.map(lambda x, i=i: x[i], params) for i in range(2)]
+    return np.stack([critic(member, *inputs) for member in members])
+
+
+def squashed(params, observations):
+    """Mean and log std of `TanhGaussianActor`."""
+    x = dense(hidden(observations, params["params"]["MLP_0"]), params["params"]["Dense_0"])
+    mean, log_std = np.split(x, 2, -1)
+    return mean, np.clip(log_std, -5, 2)
+
+
+def deterministic(params, observations):
+    """`DeterministicActor`."""
+    return np.tanh(dense(hidden(observations, params["params"]["MLP_0"]), params["params"]["Dense_0"]))
+
+
+def gaussian(params, observations, bounded=True):
+    """Mean and log std of `GaussianActor`."""
+    layers = {name: layer for name, layer in params["params"].items() if name != "log_std"}
+    last = len(layers) - 1
+    x = hidden(observations, {f"Dense_{i}": layers[f"Dense_{i}"] for i in range(last)})
+    mean = dense(x, layers[f"Dense_{last}"])
+    return (np.tanh(mean) if bounded else mean), np.clip(wide(params["params"]["log_std"]), -5, 2)
+
+
+def normal_log_prob(x, mean, log_std):
+    x = np.asarray(x, np.float64)
+    return (-0.5 * ((x - mean) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
+
+
+def bellman(agent, params, batch, following):
+    """Both critics' squared errors."""
+    rewards, terminated = wide(batch.rewards), np.asarray(batch.terminated)
+    wanted = rewards + agent.discount * np.where(terminated, 0, following)
+    return ((critics(params, batch.observations, batch.actions) - wanted) ** 2).mean(1).sum()

@@ -1,0 +1,246 @@
+"""Every loss of every learner against NumPy in float64, on a fixed batch."""
+
+import itertools
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from learner_reference import (
+    SIZE,
+    A,
+    D,
+    bellman,
+    critic,
+    critics,
+    deterministic,
+    gaussian,
+    moved_state,
+    normal_log_prob,
+    some_batch,
+    squashed,
+    wide,
+)
+from scipy.special import logsumexp
+
+from trajclust_jax.learners import AWAC, BC, CQL, IQL, TD3BC, BRACv
+from trajclust_jax.networks import sample_squashed
+
+SMALL = {"features": (8, 8), "actor_features": (6,)}
+BATCH, KEY = some_batch(), jax.random.key(2)
+OBSERVATIONS, FOLLOWING = BATCH.observations, BATCH.next_observations
+
+
+def begun(agent):
+    return moved_state(agent.init(jax.random.key(0), D))
+
+
+def close(pair, expected):
+    np.testing.assert_allclose(pair[0], expected, rtol=2e-4)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_bc(stochastic):
+    agent = BC(A, actor_features=(6,), stochastic=stochastic)
+    actor = begun(agent).params["actor"]
+    if stochastic:
+        expected = -normal_log_prob(BATCH.actions, *gaussian(actor, OBSERVATIONS)).mean()
+    else:
+        expected = ((deterministic(actor, OBSERVATIONS) - wide(BATCH.actions)) ** 2).mean()
+    close(agent.actor_loss(actor, BATCH), expected)
+
+
+def test_td3_bc():
+    agent = TD3BC(A, **SMALL)
+    state = begun(agent)
+    noise = np.clip(0.2 * wide(jax.random.normal(KEY, (SIZE, A))), -0.5, 0.5)
+    actions = np.clip(deterministic(state.targets["actor"], FOLLOWING) + noise, -1, 1)
+    following = critics(state.targets["critics"], FOLLOWING, actions).min(0)
+    expected = bellman(agent, state.params["critics"], BATCH, following)
+    close(agent.critic_loss(state.params["critics"], state.targets, BATCH, KEY), expected)
+
+    actions = deterministic(state.params["actor"], OBSERVATIONS)
+    values = critics(state.params["critics"], OBSERVATIONS, actions)[0]
+    cloning = ((actions - wide(BATCH.actions)) ** 2).mean()
+    expected = -2.5 / np.abs(values).mean() * values.mean() + cloning
+    close(agent.actor_loss(state.params["actor"], state.params, BATCH), expected)
+
+
+def test_td3_bc_moves_the_actor_every_second_time():
+    agent = TD3BC(A, **SMALL)
+    state = begun(agent)
+    update = jax.jit(agent.update)
+    after = [state]
+    for step in range(3):
+        after.append(update(after[-1], BATCH, jnp.int32(step))[0])
+    same = lambda a, b, part: all(map(np.array_equal, jax.tree.leaves(a.params[part]), jax.tree.leaves(b.params[part])))
+    assert [same(a, b, "actor") for a, b in itertools.pairwise(after)] == [True, False, True]
+    assert not any(same(a, b, "critics") for a, b in itertools.pairwise(after))
+    target = [jax.tree.leaves(each.targets)[0] for each in after]
+    assert [np.array_equal(a, b) for a, b in itertools.pairwise(target)] == [True, False, True]
+
+
+def test_iql():
+    agent = IQL(A, **SMALL)
+    state = begun(agent)
+    params, targets = state.params, state.targets
+    of_data = critics(targets["critics"], OBSERVATIONS, BATCH.actions).min(0)
+    advantage = of_data - critic(params["value"], OBSERVATIONS)
+    expected = (np.where(advantage > 0, 0.7, 0.3) * advantage**2).mean()
+    close(agent.value_loss(params["value"], targets, BATCH), expected)
+
+    following = critic(params["value"], FOLLOWING)
+    close(agent.critic_loss(params["critics"], params, BATCH), bellman(agent, params["critics"], BATCH, following))
+
+    weight = np.minimum(np.exp(3 * advantage), 100)
+    expected = -(weight * normal_log_prob(BATCH.actions, *gaussian(params["actor"], OBSERVATIONS))).mean()
+    close(agent.actor_loss(params["actor"], params, targets, BATCH, KEY), expected)
+
+
+def test_iql_caps_weights_and_decays_the_actors_rate():
+    agent = IQL(A, temperature=1e4, updates=100, **SMALL)
+    state = begun(agent)
+    _, info = agent.actor_loss(state.params["actor"], state.params, state.targets, BATCH, KEY)
+    assert 0 < info["actor/weight"] <= 100
+    assert agent.rate("critics", 50) == agent.learning_rate
+    rates = [float(agent.rate("actor", jnp.int32(step))) for step in (0, 50, 100, 200)]
+    np.testing.assert_allclose(rates, [3e-4, 1.5e-4, 0, 0], atol=1e-10)
+
+
+def test_iql_dropout_acts_in_training_alone():
+    agent = IQL(A, dropout=0.5, **SMALL)
+    state = begun(agent)
+    losses = [
+        float(agent.actor_loss(state.params["actor"], state.params, state.targets, BATCH, jax.random.key(seed))[0])
+        for seed in range(2)
+    ]
+    assert losses[0] != losses[1]
+    expected = gaussian(state.params["actor"], OBSERVATIONS)[0]
+    np.testing.assert_allclose(agent.act(state.params["actor"], OBSERVATIONS), expected, rtol=1e-4)
+
+
+def test_awac():
+    agent = AWAC(A, **SMALL)
+    state = begun(agent)
+    params = state.params
+
+    def drawn(observations):
+        mean, log_std = gaussian(params["actor"], observations, bounded=False)
+        normal = agent.actor.apply(params["actor"], observations).sample(seed=KEY)  # JAX's luck
+        assert np.abs(wide(normal) - mean).max() < 5 * np.exp(log_std).max()
+        return np.clip(wide(normal), -1, 1)
+
+    following = critics(state.targets["critics"], FOLLOWING, drawn(FOLLOWING)).min(0)
+    expected = bellman(agent, params["critics"], BATCH, following)
+    close(agent.critic_loss(params["critics"], params, state.targets, BATCH, KEY), expected)
+
+    of_data = critics(params["critics"], OBSERVATIONS, BATCH.actions).min(0)
+    advantage = of_data - critics(params["critics"], OBSERVATIONS, drawn(OBSERVATIONS)).min(0)
+    weight = np.minimum(np.exp(3 * advantage), 100)
+    log_prob = normal_log_prob(BATCH.actions, *gaussian(params["actor"], OBSERVATIONS, bounded=False))
+    close(agent.actor_loss(params["actor"], params, BATCH, KEY), -(weight * log_prob).mean())
+
+
+def of_policy(agent, actor, observations, key):
+    """JAX's sample, its log-density in float64 by the plain formula."""
+    policy = agent.actor.apply(actor, observations)
+    inner = wide(policy.sample(seed=key))
+    log_prob = normal_log_prob(inner, *squashed(actor, observations)) - np.log(1 - np.tanh(inner) ** 2).sum(-1)
+    return np.tanh(inner), log_prob
+
+
+@pytest.mark.parametrize("gap", [None, 0.8])
+def test_cql(gap):
+    agent = CQL(A, num_actions=4, gap=gap, **SMALL)
+    state = begun(agent)
+    params = state.params
+    actions, _ = of_policy(agent, params["actor"], FOLLOWING, KEY)
+    following = critics(state.targets["critics"], FOLLOWING, actions).min(0)  # without the entropy
+    expected = bellman(agent, params["critics"], BATCH, following)
+    close(agent.critic_loss(params["critics"], params, state.targets, BATCH, KEY), expected)
+
+    key_uniform, *keys = jax.random.split(KEY, 3)
+    uniform = wide(jax.random.uniform(key_uniform, (4, SIZE, A), minval=-1, maxval=1))
+    terms = [(each, np.full(SIZE, A * np.log(0.5))) for each in uniform]
+    for source, key in zip((OBSERVATIONS, FOLLOWING), keys, strict=True):
+        terms += [of_policy(agent, params["actor"], source, k) for k in jax.random.split(key, 4)]
+    # all are valued at the current observation
+    scores = np.stack([critics(params["critics"], OBSERVATIONS, a) - log_prob for a, log_prob in terms], 1)
+    of_data = critics(params["critics"], OBSERVATIONS, BATCH.actions)
+    differences = (logsumexp(scores, axis=1) - of_data).mean(1)
+    assert scores.shape == (2, 12, SIZE)
+    expected = 5 * differences.sum()
+    if gap is not None:
+        multiplier = np.exp(float(params["log_multiplier"]))
+        expected = multiplier * 5 * (differences - gap).sum()
+        pair = agent.multiplier_loss(params["log_multiplier"], jnp.float32(differences.mean()))
+        close(pair, -multiplier * 5 * (differences.mean() - gap))
+    close(agent.conservative_loss(params["critics"], params, BATCH, KEY), expected)
+
+
+def test_cql_without_conservatism_is_sac():
+    agent = CQL(A, conservatism=0.0, backup_entropy=True, **SMALL)
+    state = begun(agent)
+    ours, _ = agent.update(state, BATCH, jnp.int32(0))
+    keys = jax.random.split(jax.random.fold_in(state.key, 0), 3)
+    gradient = jax.grad(lambda c: agent.critic_loss(c, state.params, state.targets, BATCH, keys[0])[0])
+    plain = agent.descend(state, {"critics": gradient(state.params["critics"])}, jnp.int32(0))
+    for a, b in zip(jax.tree.leaves(ours.params["critics"]), jax.tree.leaves(plain.params["critics"]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+def test_cql_rates():
+    agent = CQL(A, actor_rate=3e-5)
+    assert [agent.rate(part, 0) for part in ("actor", "log_alpha", "critics")] == [3e-5, 3e-5, 3e-4]
+
+
+def test_brac_v():
+    agent = BRACv(A, penalty=0.7, **SMALL)
+    state = begun(agent)
+    params = state.params
+
+    def divergence(observations):
+        (m1, s1), (m2, s2) = (squashed(params[part], observations) for part in ("actor", "behaviour"))
+        return (s2 - s1 + (np.exp(2 * s1) + (m1 - m2) ** 2) / (2 * np.exp(2 * s2)) - 0.5).sum(-1)
+
+    actions, _ = of_policy(agent, params["actor"], FOLLOWING, KEY)
+    following = critics(state.targets["critics"], FOLLOWING, actions).min(0) - 0.7 * divergence(FOLLOWING)
+    expected = bellman(agent, params["critics"], BATCH, following)
+    close(agent.critic_loss(params["critics"], params, state.targets, BATCH, KEY), expected)
+
+    actions, _ = of_policy(agent, params["actor"], OBSERVATIONS, KEY)
+    values = critics(params["critics"], OBSERVATIONS, actions).min(0)
+    expected = 0.7 * divergence(OBSERVATIONS).mean() - values.mean()
+    close(agent.actor_loss(params["actor"], params, BATCH, KEY), expected)
+
+    inner = np.arctanh(np.clip(wide(BATCH.actions), -0.999, 0.999))
+    log_prob = normal_log_prob(inner, *squashed(params["behaviour"], OBSERVATIONS))
+    log_prob -= np.log(1 - np.tanh(inner) ** 2).sum(-1)
+    close(agent.behaviour_loss(params["behaviour"], BATCH), -log_prob.mean())
+
+
+def test_brac_vs_divergence_is_that_of_squashed_policies():
+    """Samples of the squashed policy and both squashed densities, as the paper's Eq. 9 has it."""
+    agent = BRACv(A, **SMALL)
+    params = begun(agent).params
+    policy = agent.actor.apply(params["actor"], OBSERVATIONS)
+    behaviour = agent.actor.apply(params["behaviour"], OBSERVATIONS)
+    drawn, log_prob = jax.vmap(lambda key: sample_squashed(key, policy))(jax.random.split(KEY, 20_000))
+    tanh = distrax.Transformed(behaviour, distrax.Block(distrax.Tanh(), 1))
+    inside = jnp.clip(drawn, -1 + 1e-6, 1 - 1e-6)
+    estimate = (log_prob - tanh.log_prob(inside)).mean(0)
+    np.testing.assert_allclose(agent.divergence(policy, params["behaviour"], OBSERVATIONS), estimate, rtol=0.1)
+
+
+def test_brac_v_clones_first():
+    agent = BRACv(A, **SMALL)
+    assert [stage.name for stage in agent.stages()] == ["behaviour", "train"]
+    state = begun(agent)
+    after, _ = agent.update_behaviour(state, BATCH, jnp.int32(0))
+    changed = {
+        part
+        for part in state.params
+        if not all(map(np.array_equal, jax.tree.leaves(state.params[part]), jax.tree.leaves(after.params[part])))
+    }
+    assert changed == {"behaviour"}

@@ -1,0 +1,283 @@
+"""Contracts of every learner, and datasets whose answers are known."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.learners import LEARNERS, suited_learner
+from trajclust_jax.data import DataError, from_episodes, make, transitions
+from trajclust_jax.evaluation import act
+from trajclust_jax.learners import BC, IQL, Clustered, Offline
+from trajclust_jax.training import Evaluate, _key, fit
+
+TINY = {"batch_size": 32, "actor_features": (16, 16)}
+
+
+def tiny(name, action_size=2, updates=20, **settings):
+    """A small training of a named learner."""
+    algorithm = LEARNERS[name].algorithm
+    more = {"features": (16, 16)} if hasattr(algorithm, "features") else {}
+    more |= {"num_actions": 3} if hasattr(algorithm, "num_actions") else {}
+    more |= {"behaviour_updates": updates} if hasattr(algorithm, "behaviour_updates") else {}
+    return LEARNERS[name].build(action_size, **{**TINY, "updates": updates, "block": updates // 2, **more, **settings})
+
+
+def one_step(observations, actions, rewards, terminated=True):
+    """An episode a transition."""
+    episodes = []
+    for observation, action, reward in zip(observations, actions, rewards, strict=True):
+        pair = np.stack([observation, observation]).astype(np.float32)
+        episodes.append((pair, np.atleast_2d(action).astype(np.float32), np.float32([reward]), terminated))
+    return from_episodes(episodes)
+
+
+def some_data(count=12, seed=0):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 9, count)
+    return from_episodes(
+        [
+            (
+                rng.normal(size=(t + 1, 3)).astype(np.float32),
+                np.tanh(rng.normal(size=(t, 2))).astype(np.float32),
+                rng.normal(size=t).astype(np.float32),
+                bool(n % 2),
+            )
+            for n, t in enumerate(lengths)
+        ]
+    )
+
+
+def actions_of(outcome, learner, observations):
+    """`[*axes, n, A]`."""
+    policy = outcome.result
+    axes = policy.scaling.mean.shape[:-1]
+    shape = (*axes, *np.shape(observations))
+    return np.asarray(act(learner, policy, jnp.broadcast_to(jnp.asarray(observations, jnp.float32), shape)))
+
+
+def assert_close(a, b, **tolerance):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, **tolerance)
+
+
+# --- contracts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learns_alone_as_among_others(name):
+    method, data = tiny(name), some_data()
+    together, alone = fit(method, data, [3, 5]), fit(method, data, [5])
+    assert_close(jax.tree.map(lambda x: x[1:], together.result), alone.result, atol=2e-5)
+    begun = method.learner.init(jax.random.key(0), 3).params["actor"]
+    moved = jax.tree.map(lambda a, b: np.abs(a[0] - b).max(), together.result.actor, begun)
+    assert max(map(float, jax.tree.leaves(moved))) > 1e-3
+    last = together.history[-1]
+    assert all(np.isfinite(last[key]).all() for key in last if "/" in key)
+
+
+@pytest.mark.parametrize("name", ["bc", "td3_bc", "brac_v"])
+def test_resumes_exactly(name, tmp_path):
+    method, data = tiny(name, updates=40, block=10), some_data()
+
+    def stop(event):
+        if event.phase == "train" and event.iteration == 2:
+            raise RuntimeError("killed")
+
+    whole = fit(method, data, 2)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(method, data, 2, callbacks=[stop], checkpoint_dir=tmp_path, checkpoint_seconds=0)
+    resumed = fit(method, data, 2, checkpoint_dir=tmp_path, checkpoint_seconds=0)
+    assert resumed.resumed
+    assert_close(whole.result, resumed.result, rtol=0, atol=0)
+    assert resumed.history == whole.history
+
+
+def test_a_step_is_traced_once():
+    method, data, count = tiny("iql"), some_data(), 0
+
+    @dataclasses.dataclass(frozen=True)
+    class Counted(IQL):
+        def update(self, state, batch, step):
+            nonlocal count
+            count += 1
+            return super().update(state, batch, step)
+
+    counted = dataclasses.replace(method, learner=Counted(**dataclasses.asdict(method.learner)), block=2)
+    fit(counted, data, 3)
+    assert count == 1
+
+
+def test_evaluations_are_recorded_and_timed_apart():
+    seen = []
+
+    def measure(result, iteration):
+        seen.append(jax.tree.leaves(result.actor)[0].shape)
+        return {"return": np.arange(2.0)}
+
+    outcome = fit(tiny("brac_v", block=5), some_data(), 2, evaluate=Evaluate(measure, 3))
+    assert len(seen) == 2  # after iterations 3 and 4 of the last phase
+    found = [(e["phase"], e["iteration"]) for e in outcome.history if "return" in e]
+    assert found == [("train", 3), ("train", 4)]
+    assert outcome.history[-1]["return"] == [0.0, 1.0]
+    assert outcome.evaluate_seconds > 0
+
+
+# --- data ------------------------------------------------------------------------------------------
+
+
+def test_transitions_are_scaled_cluster_by_cluster():
+    data, method = some_data(), Offline(BC(2), block=1000)
+    assignments = np.array([2, 0] * 6)
+    prepared = method.prepare(Clustered(data, assignments, 3), 1)
+    flat = transitions(data)
+    assert prepared.count.tolist() == [int((assignments[flat.trajectory] == k).sum()) for k in range(3)]
+    assert prepared.count[1] == 0
+    for k in (0, 2):
+        rows = assignments[flat.trajectory] == k
+        part = slice(prepared.first[k], prepared.first[k] + prepared.count[k])
+        observations = np.asarray(flat.observations)[rows]
+        mean, std = observations.mean(0, dtype=np.float64), observations.std(0, dtype=np.float64) + 1e-3
+        np.testing.assert_allclose(prepared.batch.observations[part], (observations - mean) / std, atol=1e-5)
+        following = (np.asarray(flat.next_observations)[rows] - mean) / std
+        np.testing.assert_allclose(prepared.batch.next_observations[part], following, atol=1e-5)
+        np.testing.assert_array_equal(prepared.batch.terminated[part], flat.terminated[rows])
+        np.testing.assert_array_equal(prepared.batch.rewards[part], flat.rewards[rows])
+    assert np.isfinite(prepared.scaling.std).all()
+    assert (prepared.scaling.std > 0).all()
+
+
+def test_rewards_are_scaled_by_the_range_of_returns():
+    data = one_step(np.zeros((3, 1)), np.zeros((3, 1)), [1.0, 2.0, 5.0])
+    prepared = Offline(BC(1), reward_range=1000.0, reward_shift=-1.0).prepare(data, 1)
+    np.testing.assert_allclose(prepared.batch.rewards, [249, 499, 1249])
+    same = one_step(np.zeros((2, 1)), np.zeros((2, 1)), [3.0, 3.0])  # no range: as it is
+    np.testing.assert_allclose(Offline(BC(1), reward_range=1000.0).prepare(same, 1).batch.rewards, [3, 3])
+
+
+def test_the_best_trajectories_of_each_cluster():
+    data = one_step(np.arange(20)[:, None], np.zeros((20, 1)), np.arange(20) % 10)
+    method = Offline(BC(1), best=0.2, normalise=False)
+    assert method.prepare(data, 1).batch.observations[:, 0].tolist() == [8, 9, 18, 19]
+    halves = Clustered(data, np.repeat([0, 1], 10), 2)
+    assert method.prepare(halves, 1).batch.observations[:, 0].tolist() == [8, 9, 18, 19]
+    assert Offline(BC(1), best=0.01).prepare(halves, 1).count.tolist() == [1, 1]
+
+
+def test_actions_beyond_one_are_scaled_and_come_back():
+    data = one_step(np.zeros((2, 1)), np.array([[4.0, 0.5], [-2.0, 0.5]]), [0.0, 0.0])
+    method = LEARNERS["bc"].build(2, updates=600, actor_features=(16,), learning_rate=3e-3)
+    assert method.prepare(data, 1).scaling.bound.tolist() == [4, 1]
+    found = actions_of(fit(method, data, 1), method.learner, np.zeros((1, 1)))
+    np.testing.assert_allclose(found[0, 0], [1.0, 0.5], atol=0.05)
+
+
+def test_discrete_actions_and_empty_data_are_refused():
+    with pytest.raises(ValueError, match="continuous"):
+        fit(tiny("iql"), make("diagonal", 2).trajectories, 1)
+    with pytest.raises(DataError, match="no trajectory is in any cluster"):
+        fit(tiny("bc"), Clustered(some_data(), np.full(12, -1), 2), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"best": 0.0}, "share"),
+        ({"block": 7}, "divide 1000000 updates"),
+        ({"sweep": (("learning_rate", (1.0,)), ("alpha", (1.0, 2.0)))}, "same number"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Offline(BC(1), **settings)
+    with pytest.raises(ValueError, match="no setting 'expectil'"):
+        LEARNERS["iql"].build(1, expectil=0.9)
+
+
+def test_settings_by_environment():
+    assert suited_learner("iql", "Hopper-v4") == suited_learner("bc", "Ant-v4") == {}
+    assert suited_learner("iql", "Ant-v4") == {"reward_range": None}
+
+
+# --- axes ------------------------------------------------------------------------------------------
+
+
+def test_clusters_train_as_if_alone_and_empty_ones_stay():
+    data, method = some_data(), tiny("td3_bc")
+    assignments = np.array([0, 2, 2] * 4)
+    outcome = fit(method, Clustered(data, assignments, 3), [4])
+    # the first cluster alone: its key is the same
+    alone = fit(method, Clustered(data, np.where(assignments == 0, 0, -1), 1), [4])
+    assert_close(jax.tree.map(lambda x: x[:, :1], outcome.result), alone.result, atol=2e-5)
+    begun = method.phases()[0].start(_key(4, 0), method.prepare(Clustered(data, assignments, 3), 1), None)[0]
+    empty = jax.tree.map(lambda x: x[1], begun.learner.params["actor"])
+    assert_close(jax.tree.map(lambda x: x[0, 1], outcome.result.actor), empty, atol=1e-6)
+    assert np.isnan(np.array(outcome.history[-1]["critic/loss"], float)).tolist() == [[False, True, False]]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(outcome.result))
+
+
+def test_swept_settings_train_as_if_alone():
+    data = some_data()
+    swept = tiny("iql", sweep=(("expectile", (0.6, 0.9)), ("learning_rate", (1e-3, 3e-3))))
+    outcome = fit(swept, data, [1])
+    for index, (expectile, rate) in enumerate(((0.6, 1e-3), (0.9, 3e-3))):
+        alone = fit(tiny("iql", expectile=expectile, learning_rate=rate), data, [1])
+        assert_close(jax.tree.map(lambda x, i=index: x[:, i], outcome.result), alone.result, atol=2e-5)
+
+
+def test_sweep_of_clusters():
+    method = tiny("bc", sweep=(("learning_rate", (1e-3, 3e-3)),))
+    outcome = fit(method, Clustered(some_data(), np.arange(12) % 2, 2), 3)
+    assert actions_of(outcome, method.learner, np.zeros((5, 3))).shape == (3, 2, 2, 5, 2)
+
+
+# --- known answers ---------------------------------------------------------------------------------
+
+
+BETTER = {"td3_bc", "iql", "awac", "cql"}
+
+
+@pytest.mark.parametrize("name", ["bc", "bc_gaussian", *sorted(BETTER)])
+def test_a_bandit_of_two_modes(name):
+    """Half the actions are -.5 and pay 0, half are .5 and pay 1: cloning mixes them, learning takes the better one."""
+    rng = np.random.default_rng(0)
+    good = np.arange(256) % 2
+    actions = (good - 0.5 + 0.05 * rng.normal(size=256))[:, None]
+    data = one_step(np.ones((256, 1)), actions, good)
+    more = {"reward_range": None, "temperature": 10.0} if name == "iql" else {}
+    # a conservatism of 5 weighs the modes' frequencies above these rewards
+    more |= {"conservatism": 0.1, "actor_rate": 3e-3, "updates": 3000} if name == "cql" else {}
+    method = tiny(name, 1, **{"updates": 1500, "learning_rate": 3e-3, "batch_size": 64, **more})
+    found = actions_of(fit(method, data, 1), method.learner, np.ones((1, 1))).item()
+    if name in BETTER:
+        assert 0.35 < found < 0.85
+    else:
+        assert abs(found) < 0.15
+
+
+@pytest.mark.parametrize("name", ["td3_bc", "iql", "awac", "cql"])
+@pytest.mark.parametrize("terminated", [False, True])
+def test_a_time_out_does_not_cut_the_bootstrap(name, terminated):
+    """One state, reward 1, every episode of one step: worth 1 where it ends, 1 / (1 - .8) = 5 where it is cut off."""
+    rng = np.random.default_rng(0)
+    data = one_step(np.ones((128, 1)), rng.uniform(-1, 1, (128, 1)), np.ones(128), terminated)
+    more = {"reward_range": None} if name == "iql" else {}
+    more |= {"conservatism": 0.0} if name == "cql" else {}
+    method = tiny(name, 1, updates=2000, discount=0.8, target_rate=0.05, learning_rate=3e-3, **more)
+    outcome = fit(method, data, 1)
+    assert outcome.history[-1]["critic/value"][0] == pytest.approx(1.0 if terminated else 5.0, abs=0.25)
+
+
+def test_a_conflict_of_two_clusters():
+    """Two policies disagree in one of two states: cloned together they mix there, cloned apart they do not."""
+    states = np.tile([[0.0], [1.0]], (64, 1))
+    who = np.repeat([0, 1], 64)
+    actions = np.where(states[:, 0] == 0, 0.5, np.where(who == 0, 0.8, -0.8))[:, None]
+    data = one_step(states, actions, np.zeros(128))
+    method = tiny("bc", 1, updates=1000, learning_rate=3e-3)
+    mixed = actions_of(fit(method, data, 1), method.learner, [[0.0], [1.0]])
+    np.testing.assert_allclose(mixed[0, :, 0], [0.5, 0.0], atol=0.1)
+    apart = actions_of(fit(method, Clustered(data, who, 2), 1), method.learner, [[0.0], [1.0]])
+    np.testing.assert_allclose(apart[0, :, :, 0], [[0.5, 0.8], [0.5, -0.8]], atol=0.05)

@@ -1,0 +1,104 @@
+"""Returns of trained policies, against episodes run one by one and an environment worked by hand."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from envs.mujoco import run_episodes
+from trajclust_jax.evaluation import COPIES, gymnax_returns, mujoco_returns
+from trajclust_jax.learners import Learner, Scaling, TrainedPolicy
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(Learner):
+    """A policy that is a matrix: exact however it is batched."""
+
+    def act(self, actor: Any, observations: jax.Array) -> jax.Array:
+        return jnp.tanh(observations @ actor)
+
+
+def some_policies(axes, observation_size, action_size):
+    keys = jax.random.split(jax.random.key(0), 3)
+    scaling = Scaling(
+        0.1 * jax.random.normal(keys[0], (*axes, observation_size)),
+        jnp.exp(0.1 * jax.random.normal(keys[1], (*axes, observation_size))),
+        jnp.full((*axes, action_size), 0.8),
+    )
+    return TrainedPolicy(jax.random.normal(keys[2], (*axes, observation_size, action_size)), scaling)
+
+
+def alone(policy, index, observations):
+    """One policy in NumPy."""
+    actor, scaling = jax.tree.map(lambda x: np.asarray(x[index]), (policy.actor, policy.scaling))
+    return (scaling.bound * np.tanh((observations - scaling.mean) / scaling.std @ actor)).astype(np.float32)
+
+
+def test_mujoco_returns_are_those_of_lone_episodes():
+    policy = some_policies((2, 3), 11, 3)
+    found = mujoco_returns("hopper", Linear(3), policy, 3, seed=7)
+    assert found.shape == (2, 3, 3)
+    for index in ((0, 0), (1, 2)):
+        act = lambda observations, _, index=index: alone(policy, index, observations)
+        episodes = run_episodes("hopper", act, 3, seed=7)
+        expected = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
+        np.testing.assert_allclose(found[index], expected, rtol=2e-2)
+    assert len(np.unique(found)) == found.size
+
+
+def test_many_policies_are_evaluated_in_turns(monkeypatch):
+    policy = some_policies((2,), 11, 3)
+    whole = mujoco_returns("hopper", Linear(3), policy, 5, seed=1)
+    assert COPIES >= 10
+    monkeypatch.setattr("trajclust_jax.evaluation.COPIES", 4)
+    np.testing.assert_allclose(mujoco_returns("hopper", Linear(3), policy, 5, seed=1), whole, rtol=2e-2)
+
+
+def test_the_same_policies_meet_the_same_first_states():
+    policy = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (2, *x.shape[1:])), some_policies((1,), 11, 3))
+    found = mujoco_returns("hopper", Linear(3), policy, 4, seed=0)
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-2)
+
+
+@struct.dataclass
+class Counter:
+    time: jax.Array
+    limit: jax.Array
+
+
+@struct.dataclass
+class Limits:
+    max_steps_in_episode: int = 6
+
+
+class Counting:
+    """The reward is the action; an episode ends after as many steps as its first state says, or at the limit."""
+
+    default_params = Limits()
+
+    def reset_env(self, key, params):
+        limit = jax.random.randint(key, (), 1, 12)
+        return limit[None].astype(jnp.float32), Counter(jnp.int32(0), limit)
+
+    def step_env(self, key, state, action, params):
+        state = Counter(state.time + 1, state.limit)
+        return state.limit[None].astype(jnp.float32), state, action[0], state.time >= state.limit, {}
+
+    def is_truncated(self, state, params):
+        return state.time >= params.max_steps_in_episode
+
+
+def test_gymnax_returns_stop_where_episodes_end():
+    scaling = Scaling(jnp.zeros((2, 1)), jnp.ones((2, 1)), jnp.full((2, 1), 2.0))
+    policy = TrainedPolicy(jnp.array([[[0.0]], [[1.0]]]), scaling)  # acts 0, and 2 tanh(limit)
+    key = jax.random.key(3)
+    found = gymnax_returns(Counting(), Linear(1), policy, 40, key)
+    assert found.shape == (2, 40)
+    np.testing.assert_array_equal(found[0], 0)
+    keys = jax.random.split(jax.random.split(key)[0], 40)
+    limits = np.array([int(Counting().reset_env(k, None)[1].limit) for k in keys])
+    assert limits.min() < 6 < limits.max()
+    np.testing.assert_allclose(found[1], np.minimum(limits, 6) * 2 * np.tanh(limits), rtol=1e-5)

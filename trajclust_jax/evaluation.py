@@ -1,0 +1,95 @@
+"""Returns of trained policies: all seeds, swept settings and clusters act in one call, each for several episodes."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.mujoco import run_episodes
+from trajclust_jax.learners.learner import Learner
+from trajclust_jax.learners.offline import TrainedPolicy
+
+COPIES = 128  # of an environment that step side by side, at most
+
+
+def mujoco_returns(task: str, learner: Learner, policy: TrainedPolicy, num_episodes: int, seed: int) -> np.ndarray:
+    """`[*axes, E]` float64: undiscounted returns of all policies without their noise, in MuJoCo.
+
+    Every policy meets the same E first states. One policy call a step serves all policies and episodes.
+
+    Args:
+        task: a key of `envs.mujoco.TASKS`.
+        policy: what `fit` returned, with its axes: seeds, swept settings, clusters.
+        seed: of the episodes.
+    """
+    axes = policy.scaling.mean.shape[:-1]
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(axes) :]), policy)
+    members = flat.scaling.mean.shape[0]
+    together = max(1, COPIES // members)
+    columns = []
+    for first in range(0, num_episodes, together):
+        numbers = list(range(first, min(first + together, num_episodes)))
+        acting = lambda observations, normal: np.asarray(
+            act(learner, flat, observations.reshape(members, -1, observations.shape[-1]))
+        ).reshape(normal.shape)
+        episodes = run_episodes(task, acting, numbers * members, seed, copies=len(numbers) * members)
+        gained = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
+        columns.append(np.reshape(gained, (members, len(numbers))))
+    return np.concatenate(columns, axis=1).reshape(*axes, num_episodes)
+
+
+def gymnax_returns(
+    env: Any, learner: Learner, policy: TrainedPolicy, num_episodes: int, key: jax.Array, params: Any = None
+) -> np.ndarray:
+    """`[*axes, E]` float32: as `mujoco_returns`, in an environment of gymnax's API, in one jitted call.
+
+    `params.max_steps_in_episode` must be a concrete int; the key is consumed.
+    """
+    params = env.default_params if params is None else params
+    axes = policy.scaling.mean.shape[:-1]
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(axes) :]), policy)
+    gained = _run(env, learner, int(params.max_steps_in_episode), num_episodes, flat, key, params)
+    return np.asarray(gained).reshape(*axes, num_episodes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def act(learner: Learner, policy: TrainedPolicy, observations: jax.Array) -> jax.Array:
+    """`[*axes, n, D] -> [*axes, n, A]`: each policy on its own observations, from the environment and for it."""
+
+    def one(policy, observations):
+        scaling = policy.scaling
+        return scaling.actions(learner.act(policy.actor, scaling.observations(observations)))
+
+    for _ in policy.scaling.mean.shape[:-1]:
+        one = jax.vmap(one)
+    return one(policy, observations)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _run(env, learner, max_steps, num_episodes, policy, key, params):
+    """`[M, E]` returns."""
+    members = policy.scaling.mean.shape[0]
+    key_reset, key_steps = jax.random.split(key)
+    every = lambda keys: jnp.broadcast_to(keys, (members, num_episodes))  # the same luck for every policy
+    observations, states = _each(env.reset_env, (0, None))(every(jax.random.split(key_reset, num_episodes)), params)
+
+    def step(carry, key):
+        observations, states, running = carry
+        flat = observations.reshape(members, num_episodes, -1)
+        actions = act(learner, policy, flat)
+        keys = every(jax.random.split(key, num_episodes))
+        observations, states, rewards, ends, _ = _each(env.step_env, (0, 0, 0, None))(keys, states, actions, params)
+        gained = jnp.where(running, rewards, 0)
+        ends |= _each(env.is_truncated, (0, None))(states, params)
+        return (observations, states, running & ~ends), gained
+
+    running = jnp.ones((members, num_episodes), bool)
+    keys = jax.random.split(key_steps, max_steps)
+    return jax.lax.scan(step, (observations, states, running), keys)[1].sum(0)
+
+
+def _each(fn, in_axes):
+    """`fn` of every policy's every episode."""
+    return jax.vmap(jax.vmap(fn, in_axes), in_axes)

@@ -1,0 +1,78 @@
+"""AWAC (Nair, Gupta, Dalal and Levine, "AWAC: Accelerating Online Reinforcement Learning with Offline Datasets", 2020).
+
+for each gradient step:
+    critics   Q_i(s, a) -> r + gamma min_j Q'_j(s', a'),  a' ~ pi(. | s')
+    actor     maximise  exp((min_j Q_j(s, a) - min_j Q_j(s, a'')) / lambda) log pi(a | s),  a'' ~ pi(. | s),
+              the weight at most 100
+    targets   Q' <- Q' + tau (Q - Q')
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from trajclust_jax.learners.learner import ActorCritic, LearnerState, Part, gradient, step_keys
+from trajclust_jax.learners.replay import Batch
+from trajclust_jax.networks import GaussianActor
+from trajclust_jax.training import Info
+
+MAX_WEIGHT = 100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class AWAC(ActorCritic):
+    """Settings; the defaults are CORL's, whose scores the papers cite."""
+
+    features: tuple[int, ...] = (256, 256, 256)
+    """Hidden layers of the critics."""
+    actor_features: tuple[int, ...] = (256, 256, 256)
+    """Hidden layers of the actor."""
+    temperature: float = 1 / 3
+    """lambda."""
+
+    @property
+    def actor(self) -> GaussianActor:
+        return GaussianActor(self.action_size, self.actor_features, bounded=False)
+
+    def parts(self) -> dict[str, Part]:
+        return {
+            "actor": lambda key, observation, action: self.actor.init(key, observation),
+            "critics": self.init_critics,
+        }
+
+    def sample(self, actor: Any, observations: jax.Array, key: jax.Array) -> jax.Array:
+        """Actions `[B, A]`, clipped to their bounds; the key is consumed."""
+        return jnp.clip(self.actor.apply(actor, observations).sample(seed=key), -1, 1)
+
+    def critic_loss(
+        self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Info]:
+        """Both critics' squared Bellman error; the key is consumed."""
+        actions = self.sample(params["actor"], batch.next_observations, key)
+        following = self.values(targets["critics"], batch.next_observations, actions).min(0)
+        return self.bellman_loss(critics, batch, following)
+
+    def actor_loss(self, actor: Any, params: dict[str, Any], batch: Batch, key: jax.Array) -> tuple[jax.Array, Info]:
+        """Advantage-weighted regression (Eq. 13); the key is consumed."""
+        drawn = self.sample(params["actor"], batch.observations, key)
+        of_data, of_policy = (
+            self.values(params["critics"], batch.observations, actions).min(0) for actions in (batch.actions, drawn)
+        )
+        weight = jnp.minimum(jnp.exp((of_data - of_policy) / self.temperature), MAX_WEIGHT)
+        log_prob = self.actor.apply(actor, batch.observations).log_prob(batch.actions)
+        loss = -(jax.lax.stop_gradient(weight) * log_prob).mean()
+        return loss, {"actor/loss": loss, "actor/weight": weight.mean()}
+
+    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
+        """One gradient step of everything, from the same parameters."""
+        key_critic, key_actor = step_keys(state, step, 2)
+        params = state.params
+        critics, critic_info = gradient(self.critic_loss, params["critics"], params, state.targets, batch, key_critic)
+        actor, actor_info = gradient(self.actor_loss, params["actor"], params, batch, key_actor)
+        state = self.descend(state, {"critics": critics, "actor": actor}, step)
+        return self.lag(state), critic_info | actor_info
+
+    def act(self, actor: Any, observations: jax.Array) -> jax.Array:
+        return jnp.clip(self.actor.apply(actor, observations).distribution.loc, -1, 1)

@@ -1,0 +1,48 @@
+"""Behaviour cloning.
+
+for each gradient step:
+    actor   minimise  ||pi(s) - a||^2        (deterministic)
+            or        -log pi(a | s)         (stochastic)
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from trajclust_jax.learners.learner import Learner, LearnerState, Part, gradient
+from trajclust_jax.learners.replay import Batch
+from trajclust_jax.networks import DeterministicActor, GaussianActor
+from trajclust_jax.training import Info
+
+
+@dataclasses.dataclass(frozen=True)
+class BC(Learner):
+    """Settings; the defaults are CORL's, whose scores the papers cite."""
+
+    actor_features: tuple[int, ...] = (256, 256)
+    """Hidden layers of the actor."""
+    stochastic: bool = False
+    """A Gaussian policy by maximum likelihood instead of its mode by least squares."""
+
+    @property
+    def actor(self) -> GaussianActor | DeterministicActor:
+        return (GaussianActor if self.stochastic else DeterministicActor)(self.action_size, self.actor_features)
+
+    def parts(self) -> dict[str, Part]:
+        return {"actor": lambda key, observation, action: self.actor.init(key, observation)}
+
+    def actor_loss(self, actor: Any, batch: Batch) -> tuple[jax.Array, Info]:
+        """Squared error (mean over action dimensions), or negative log-likelihood."""
+        policy = self.actor.apply(actor, batch.observations)
+        loss = -policy.log_prob(batch.actions) if self.stochastic else (policy - batch.actions) ** 2
+        return loss.mean(), {"actor/loss": loss.mean()}
+
+    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
+        """One gradient step."""
+        actor, info = gradient(self.actor_loss, state.params["actor"], batch)
+        return self.descend(state, {"actor": actor}, step), info
+
+    def act(self, actor: Any, observations: jax.Array) -> jax.Array:
+        policy = self.actor.apply(actor, observations)
+        return policy.distribution.loc if self.stochastic else policy

@@ -1,0 +1,107 @@
+"""Conservative Q-learning (Kumar, Zhou, Tucker and Levine, "Conservative Q-Learning for Offline Reinforcement
+Learning", 2020), CQL(H): soft actor-critic whose critics are pushed down on actions that are not the data's.
+
+for each gradient step, as in `sac.py`, with
+    critics   + alpha_i (log sum_a exp Q_i(s, a) - Q_i(s, a_data)),  the sum estimated from uniform actions and those
+              of pi at s and at s', each divided by its density
+    multiplier (optional)   alpha' so that the difference is `gap`
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from trajclust_jax.learners.learner import LearnerState, Part, gradient, step_keys
+from trajclust_jax.learners.replay import Batch
+from trajclust_jax.learners.sac import SAC
+from trajclust_jax.networks import sample_squashed
+from trajclust_jax.training import Info
+
+MAX_MULTIPLIER = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class CQL(SAC):
+    """Settings; the defaults are those of young-geng's code.
+
+    CORL's for locomotion: conservatism 10, actor_rate 3e-5, features 3 x 256, normalised observations. CORL's for
+    antmaze: conservatism 5, gap .8, features 5 x 256, rewards 10 r - 5.
+    """
+
+    backup_entropy: bool = False
+    conservatism: float = 5.0
+    """alpha of the paper's Eq. 4."""
+    num_actions: int = 10
+    """Actions drawn from each of the three sources."""
+    actor_rate: float = 3e-4
+    """Learning rate of actor and entropy weight."""
+    gap: float | None = None
+    """Lagrange: what log-sum-exp and Q of the data are to differ by."""
+
+    def parts(self) -> dict[str, Part]:
+        more = {} if self.gap is None else {"log_multiplier": lambda key, observation, action: jnp.ones(())}
+        return {**super().parts(), **more}
+
+    def rate(self, part: str, step: jax.Array) -> jax.Array | float:
+        return self.actor_rate if part in ("actor", "log_alpha") else self.learning_rate
+
+    def log_sum_exp(self, critics: Any, actor: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        """`[2, B]`: log of the integral of exp Q at s by importance sampling (appendix F); the key is consumed.
+
+        Actions that the policy proposes at s' are valued at s, as in the authors' code.
+        """
+        key_uniform, *keys = jax.random.split(key, 3)
+        shape = self.num_actions, *batch.actions.shape
+        actions = [jax.random.uniform(key_uniform, shape, minval=-1, maxval=1)]
+        log_density = [jnp.full(shape[:-1], -self.action_size * jnp.log(2.0))]
+        for source, k in zip((batch.observations, batch.next_observations), keys, strict=True):
+            policy = self.actor.apply(actor, source)
+            drawn, log_prob = jax.vmap(lambda each: sample_squashed(each, policy))(  # noqa: B023
+                jax.random.split(k, self.num_actions)
+            )
+            actions.append(drawn)
+            log_density.append(log_prob)
+        actions, log_density = jax.lax.stop_gradient((jnp.concatenate(actions), jnp.concatenate(log_density)))
+        observations = jnp.broadcast_to(batch.observations, (*actions.shape[:-1], batch.observations.shape[-1]))
+        values = self.values(critics, observations, actions)
+        return jax.nn.logsumexp(values - log_density, axis=1)
+
+    def conservative_loss(
+        self, critics: Any, params: dict[str, Any], batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Info]:
+        """Both critics' log-sum-exp over Q of the data (Eq. 4), weighted; the key is consumed."""
+        of_data = self.values(critics, batch.observations, batch.actions)
+        differences = (self.log_sum_exp(critics, params["actor"], batch, key) - of_data).mean(1)
+        loss, info = self.conservatism * differences.sum(), {"critic/difference": differences.mean()}
+        if self.gap is not None:
+            multiplier = jnp.clip(jnp.exp(params["log_multiplier"]), 0, MAX_MULTIPLIER)
+            loss = multiplier * self.conservatism * (differences - self.gap).sum()
+        return loss, info
+
+    def multiplier_loss(self, log_multiplier: jax.Array, difference: jax.Array) -> tuple[jax.Array, Info]:
+        """Dual ascent (Eq. 30): the multiplier grows while the mean difference is above the gap."""
+        multiplier = jnp.clip(jnp.exp(log_multiplier), 0, MAX_MULTIPLIER)
+        return -multiplier * self.conservatism * (difference - self.gap), {"multiplier": multiplier}
+
+    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
+        """One gradient step of everything, from the same parameters."""
+        key_critic, key_actor, key_actions = step_keys(state, step, 3)
+        params = state.params
+
+        def critics_loss(critics):
+            bellman, bellman_info = self.critic_loss(critics, params, state.targets, batch, key_critic)
+            conservative, info = self.conservative_loss(critics, params, batch, key_actions)
+            return bellman + conservative, bellman_info | info
+
+        critics, critic_info = gradient(critics_loss, params["critics"])
+        actor, actor_info = gradient(self.actor_loss, params["actor"], params, batch, key_actor)
+        alpha, alpha_info = gradient(self.alpha_loss, params["log_alpha"], actor_info["actor/entropy"])
+        gradients = {"critics": critics, "actor": actor, "log_alpha": alpha}
+        info = critic_info | actor_info | alpha_info
+        if self.gap is not None:
+            difference = critic_info["critic/difference"]
+            gradients["log_multiplier"], more = gradient(self.multiplier_loss, params["log_multiplier"], difference)
+            info |= more
+        return self.lag(self.descend(state, gradients, step)), info

@@ -1,0 +1,90 @@
+"""Implicit Q-learning (Kostrikov, Nair and Levine, "Offline Reinforcement Learning with Implicit Q-Learning", 2021).
+
+for each gradient step:
+    value     V(s) -> the expectile of  min_j Q'_j(s, a)  over the data's actions
+    critics   Q_i(s, a) -> r + gamma V(s')
+    actor     maximise  exp(beta (min_j Q'_j(s, a) - V(s))) log pi(a | s),  the weight at most 100
+    targets   Q' <- Q' + tau (Q - Q')
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from trajclust_jax.learners.learner import ActorCritic, LearnerState, Part, gradient, step_keys
+from trajclust_jax.learners.replay import Batch
+from trajclust_jax.networks import GaussianActor
+from trajclust_jax.training import Info
+
+MAX_WEIGHT = 100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class IQL(ActorCritic):
+    """Settings; the defaults are those of the authors' code for locomotion.
+
+    Antmaze: expectile .9, temperature 10. Adroit and kitchen: temperature .5, dropout .1.
+    """
+
+    expectile: float = 0.7
+    temperature: float = 3.0
+    """beta, an inverse temperature."""
+    dropout: float = 0.0
+    """In the actor."""
+
+    @property
+    def actor(self) -> GaussianActor:
+        return GaussianActor(self.action_size, self.actor_features, dropout=self.dropout)
+
+    def parts(self) -> dict[str, Part]:
+        return {
+            "actor": lambda key, observation, action: self.actor.init(key, observation),
+            "critics": self.init_critics,
+            "value": lambda key, observation, action: self.critic.init(key, observation),
+        }
+
+    def rate(self, part: str, step: jax.Array) -> jax.Array | float:
+        """The actor's falls to nothing as a cosine."""
+        if part != "actor":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / self.updates, 1)))
+
+    def advantage(self, value: Any, targets: dict[str, Any], batch: Batch) -> jax.Array:
+        """`[B]`: how much better the data's action is than V."""
+        values = self.values(targets["critics"], batch.observations, batch.actions).min(0)
+        return values - self.critic.apply(value, batch.observations)
+
+    def value_loss(self, value: Any, targets: dict[str, Any], batch: Batch) -> tuple[jax.Array, Info]:
+        """Expectile regression (Eq. 5)."""
+        advantage = self.advantage(value, targets, batch)
+        loss = (jnp.where(advantage > 0, self.expectile, 1 - self.expectile) * advantage**2).mean()
+        return loss, {"value/loss": loss}
+
+    def critic_loss(self, critics: Any, params: dict[str, Any], batch: Batch) -> tuple[jax.Array, Info]:
+        """Both critics' squared Bellman error against V (Eq. 6)."""
+        return self.bellman_loss(critics, batch, self.critic.apply(params["value"], batch.next_observations))
+
+    def actor_loss(
+        self, actor: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Info]:
+        """Advantage-weighted regression (Eq. 7); the key is consumed by dropout."""
+        advantage = jax.lax.stop_gradient(self.advantage(params["value"], targets, batch))
+        weight = jnp.minimum(jnp.exp(self.temperature * advantage), MAX_WEIGHT)
+        policy = self.actor.apply(actor, batch.observations, rngs={"dropout": key} if self.dropout else None)
+        loss = -(weight * policy.log_prob(batch.actions)).mean()
+        return loss, {"actor/loss": loss, "actor/weight": weight.mean()}
+
+    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
+        """One gradient step of everything, from the same parameters."""
+        (key,) = step_keys(state, step, 1)
+        params, targets = state.params, state.targets
+        value, value_info = gradient(self.value_loss, params["value"], targets, batch)
+        critics, critic_info = gradient(self.critic_loss, params["critics"], params, batch)
+        actor, actor_info = gradient(self.actor_loss, params["actor"], params, targets, batch, key)
+        state = self.descend(state, {"value": value, "critics": critics, "actor": actor}, step)
+        return self.lag(state), value_info | critic_info | actor_info
+
+    def act(self, actor: Any, observations: jax.Array) -> jax.Array:
+        return self.actor.apply(actor, observations).distribution.loc

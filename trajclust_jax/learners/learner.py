@@ -1,0 +1,155 @@
+"""What the learners share: a state of named parts, Adam for each part, networks that lag behind.
+
+A learner is a frozen dataclass of its algorithm's settings with three pure functions, written for ONE run:
+
+    init(key, observation_size) -> LearnerState
+    update(state, batch, step) -> (LearnerState, Info)     one gradient step
+    act(actor, observations) -> actions                    without noise, for evaluation
+
+and one function `..._loss` for each loss, which returns `(loss, info)`. `Offline` trains it from trajectories,
+`train_online` by acting. Observations are flat float32, actions in [-1, 1].
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from trajclust_jax.learners.replay import Batch
+from trajclust_jax.networks import Critic, ensemblize
+from trajclust_jax.training import Info
+
+CRITICS = 2
+_ADAM = optax.scale_by_adam()
+
+
+@struct.dataclass
+class LearnerState:
+    """State of one run; all by part."""
+
+    params: dict[str, Any]  # "actor", "critics" with leaves [2, ...], ...
+    targets: dict[str, Any]  # of the parts that lag
+    optimizer: dict[str, Any]
+    key: jax.Array
+
+
+class Stage(NamedTuple):
+    """A stretch of training."""
+
+    name: str
+    update: Callable[[LearnerState, Batch, jax.Array], tuple[LearnerState, Info]]
+    updates: int  # gradient steps
+
+
+Part = Callable[[jax.Array, jax.Array, jax.Array], Any]  # (key, observation [1, D], action [1, A]) -> parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """Settings of every learner."""
+
+    action_size: int
+    updates: int = 1_000_000
+    """Gradient steps of a training; schedules end there."""
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    """Adam's."""
+
+    def parts(self) -> dict[str, Part]:
+        """How the parameters of each part begin."""
+        raise NotImplementedError
+
+    def lagged(self) -> tuple[str, ...]:
+        """The parts that have targets."""
+        return ()
+
+    def rate(self, part: str, step: jax.Array) -> jax.Array | float:
+        """A part's learning rate at a gradient step."""
+        return self.learning_rate
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The training, in order."""
+        return (Stage("train", self.update, self.updates),)
+
+    def init(self, key: jax.Array, observation_size: int) -> LearnerState:
+        """A new run; the key is consumed."""
+        observation, action = jnp.zeros((1, observation_size)), jnp.zeros((1, self.action_size))
+        parts = self.parts()
+        key, *keys = jax.random.split(key, 1 + len(parts))
+        params = {name: begin(k, observation, action) for k, (name, begin) in zip(keys, parts.items(), strict=True)}
+        targets = {name: jax.tree.map(jnp.copy, params[name]) for name in self.lagged()}
+        return LearnerState(params, targets, {name: _ADAM.init(params[name]) for name in parts}, key)
+
+    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
+        """One gradient step, the `step`-th (int32, the same for all runs trained together)."""
+        raise NotImplementedError
+
+    def act(self, actor: Any, observations: jax.Array) -> jax.Array:
+        """`[..., D] -> [..., A]` in [-1, 1]: the policy without its noise."""
+        raise NotImplementedError
+
+    def descend(self, state: LearnerState, gradients: dict[str, Any], step: jax.Array) -> LearnerState:
+        """Adam's step on the parts that have gradients."""
+        params, optimizer = dict(state.params), dict(state.optimizer)
+        for part, gradient in gradients.items():
+            rate = self.rate(part, step)
+            direction, optimizer[part] = _ADAM.update(gradient, state.optimizer[part])
+            params[part] = jax.tree.map(lambda p, d, rate=rate: p - rate * d, params[part], direction)
+        return state.replace(params=params, optimizer=optimizer)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorCritic(Learner):
+    """Settings of learners with two critics that bootstrap."""
+
+    discount: float = 0.99
+    target_rate: float = 0.005
+    """tau."""
+    features: tuple[int, ...] = (256, 256)
+    """Hidden layers of critics (and values)."""
+    actor_features: tuple[int, ...] = (256, 256)
+    """Hidden layers of the actor."""
+    layer_norm: bool = False
+    """Layer normalisation in the critics (in none of the papers)."""
+
+    @property
+    def critic(self) -> Critic:
+        return Critic(self.features, self.layer_norm)
+
+    def init_critics(self, key: jax.Array, observation: jax.Array, action: jax.Array) -> Any:
+        """Both critics' parameters, leaves `[2, ...]`; the key is consumed."""
+        keys = jax.random.split(key, CRITICS)
+        return ensemblize(self.critic.init, 1, (0, None, None))(keys, observation, action)
+
+    def lagged(self) -> tuple[str, ...]:
+        return ("critics",)
+
+    def values(self, critics: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """`[2, ...]`: each critic's Q of `[..., D]` and `[..., A]`."""
+        return ensemblize(self.critic.apply, 1, (0, None, None))(critics, observations, actions)
+
+    def bellman_loss(self, critics: Any, batch: Batch, following: jax.Array) -> tuple[jax.Array, Info]:
+        """Both critics' squared error against r + gamma `following [B]`, which a terminal step has not."""
+        wanted = batch.rewards + self.discount * jnp.where(batch.terminated, 0, following)
+        values = self.values(critics, batch.observations, batch.actions)
+        loss = ((values - jax.lax.stop_gradient(wanted)) ** 2).mean(-1).sum()
+        return loss, {"critic/loss": loss, "critic/value": values.mean()}
+
+    def lag(self, state: LearnerState) -> LearnerState:
+        """Targets move a `target_rate` of the way."""
+        now = {part: state.params[part] for part in state.targets}
+        return state.replace(targets=optax.incremental_update(now, state.targets, self.target_rate))
+
+
+def gradient(loss: Callable, *arguments: Any) -> tuple[Any, Info]:
+    """Of a loss `(params, ...) -> (loss, info)`, in its first argument."""
+    return jax.grad(loss, has_aux=True)(*arguments)
+
+
+def step_keys(state: LearnerState, step: jax.Array, count: int) -> list[jax.Array]:
+    """The keys of a gradient step."""
+    return list(jax.random.split(jax.random.fold_in(state.key, step), count))
