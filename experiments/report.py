@@ -15,7 +15,7 @@ import pandas as pd
 from experiments.methods import CEILINGS, METHODS, ORACLE, method_entry
 from experiments.page import FULL_COLOUR, page, slug
 from experiments.rendering import device_name, markdown_table, on_gpu, save_figure, write_text
-from experiments.runner import ORACLE_VERSION, Cell, build_method, changed
+from experiments.runner import Cell, essential
 from experiments.tables import Table, get_table, table_names
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.records import Results, canonical, plain
@@ -28,9 +28,9 @@ def stored_cells(table: Table, preset: str, records: Sequence[dict[str, Any]]) -
     """
     found = {}
     for cell in table.cells(table.presets[preset], table.datasets, table.methods, (0,)):
-        wanted = _stored_form(cell)
+        wanted = cell.essential()
         same_method = (record for record in records if record["cell"]["method"] == cell.method)
-        fitting = [record for record in same_method if wanted.items() <= _essential(record["cell"]).items()]
+        fitting = [record for record in same_method if wanted.items() <= essential(record["cell"]).items()]
         found[cell] = max(fitting, key=lambda record: (_num_seeds(record), record["id"]), default=None)
     return found
 
@@ -57,23 +57,6 @@ def with_stored(
 def _place(record: dict[str, Any]) -> str:
     """A record's cell, its seeds apart."""
     return canonical({name: value for name, value in record["cell"].items() if name != "seeds"})
-
-
-def _stored_form(cell: Cell) -> dict[str, Any]:
-    """What the `cell` entry of a record of this cell must hold."""
-    base = {name: getattr(cell, name) for name in ("dataset", "size", "data_seed", "method")}
-    if cell.method == ORACLE:
-        return {**base, "version": ORACLE_VERSION}
-    method = build_method(cell, REGISTRY[cell.dataset].num_policies)
-    return {**base, "version": method.VERSION, "hyperparameters": changed(dataclasses.asdict(method), type(method))}
-
-
-def _essential(described: dict[str, Any]) -> dict[str, Any]:
-    """The `cell` entry of a record, with those hyperparameters that its id rests on."""
-    if "hyperparameters" not in described:
-        return described
-    algorithm = method_entry(described["method"]).algorithm
-    return {**described, "hyperparameters": changed(described["hyperparameters"], algorithm)}
 
 
 def write_table(table: Table, records: Sequence[dict[str, Any]], folder: Path) -> tuple[str, list[Path]]:

@@ -5,12 +5,13 @@ machine. A finished cell is never computed again; a killed one goes on from its 
 results folder share the cells out by leases.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,11 +27,11 @@ from trajclust_jax.clustering.conflict import conflict_rate
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.model_selection import PGKmeansRange, select_num_clusters
 from trajclust_jax.clustering.oracle import oracle
-from trajclust_jax.data import Codebook, Dataset, make
+from trajclust_jax.data import REGISTRY, Codebook, Dataset, make
 from trajclust_jax.metrics import batch_scores, behavioural_kl, calibration, matched_correct
 from trajclust_jax.records import Results, cell_id, environment, plain
-from trajclust_jax.tracking import make_tracker, run_id
-from trajclust_jax.training import Event, fit
+from trajclust_jax.tracking import Tracker, make_tracker, run_id
+from trajclust_jax.training import Event, Fit, fit
 
 ORACLE_VERSION = 1  # raise it when the oracle's results change
 
@@ -51,6 +52,76 @@ class Cell:
         settings = "".join(f" {name}={value}" for name, value in self.settings)
         return f"{self.dataset} {self.method}{settings}"
 
+    def build(self) -> Any:
+        """The cell's algorithm with all its hyperparameters; `num_clusters` is one, k* its default."""
+        settings = {"num_clusters": REGISTRY[self.dataset].num_policies, **dict(self.settings)}
+        return method_entry(self.method).build(**settings)
+
+    def essential(self) -> dict[str, Any]:
+        """What of the cell a record's id rests on, fingerprint and seeds apart.
+
+        Hyperparameters at their defaults are not of it: an algorithm that learns something new, and does as before
+        without it, keeps its records. Whoever changes a default raises the algorithm's VERSION.
+        """
+        base = {name: getattr(self, name) for name in ("dataset", "size", "data_seed", "method")}
+        if self.method == ORACLE:
+            return {**base, "version": ORACLE_VERSION}
+        method = self.build()
+        return {**base, "version": method.VERSION, "hyperparameters": changed(dataclasses.asdict(method), type(method))}
+
+    def identity(self, dataset: Dataset) -> dict[str, Any]:
+        """Everything that determines the cell's result, for its record."""
+        described = {**self.essential(), "fingerprint": dataset.provenance.fingerprint}
+        if self.method == ORACLE:
+            return described
+        return {**described, "seeds": list(self.seeds), "hyperparameters": dataclasses.asdict(self.build())}
+
+    def compute(self, dataset: Dataset, job: "Job") -> dict[str, Any]:
+        """The body of the cell's record."""
+        return (_oracle_body if self.method == ORACLE else _method_body)(self, dataset, job)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a cell's computation is given."""
+
+    id: str
+    described: dict[str, Any]  # its identity
+    results: Results
+    track: str
+    tags: Sequence[str]
+    progress: Progress
+    guard: Callable[..., None]  # a callback for `fit`; raises LeaseLost
+
+    def tracker(self, cell: "Cell") -> Tracker:
+        """A run for each seed."""
+        return make_tracker(
+            self.track,
+            directory=self.results.folder,
+            group=f"{cell.dataset}-{cell.method}-{self.id}",
+            tags=[*self.tags, f"dataset:{cell.dataset}", f"method:{cell.method}"],
+            config=self.described,
+            seeds=cell.seeds,
+            run_ids=[run_id(cell.title, self.id, seed) for seed in cell.seeds],
+        )
+
+    @contextlib.contextmanager
+    def fitted(
+        self, cell: "Cell", method: Any, data: Any, folder: str = "", **options: Any
+    ) -> Iterator[tuple[Fit, Tracker]]:
+        """`fit` with the cell's seeds, shown, guarded, tracked and checkpointed; and the tracker, for summaries."""
+        with self.tracker(cell) as tracker, self.progress.task(cell.title) as show:
+            outcome = fit(
+                method,
+                data,
+                cell.seeds,
+                callbacks=[self.guard, show, lambda event: tracker.log(event.total, tracked(event))],
+                checkpoint_dir=self.results.work(self.id) / folder,
+                checkpoint_seconds=float(os.environ.get("TRAJCLUST_CHECKPOINT_SECONDS", 20)),
+                **options,
+            )
+            yield outcome, tracker
+
 
 class LeaseLost(RuntimeError):
     """Another process took the cell over, for instance while this one was suspended."""
@@ -63,12 +134,6 @@ def load(name: str, size: int, seed: int) -> tuple[Dataset, float]:
     return make(name, size, seed), time.perf_counter() - began
 
 
-def build_method(cell: Cell, num_policies: int) -> Any:
-    """The cell's algorithm with all its hyperparameters; `num_clusters` is one, and `num_policies` its default."""
-    settings = {"num_clusters": num_policies, **dict(cell.settings)}
-    return method_entry(cell.method).build(**settings)
-
-
 def changed(hyperparameters: dict[str, Any], algorithm: type) -> dict[str, Any]:
     """Of an algorithm's hyperparameters those that are not its defaults, as JSON values."""
     fields = (field for field in dataclasses.fields(algorithm) if field.default is not dataclasses.MISSING)
@@ -78,31 +143,17 @@ def changed(hyperparameters: dict[str, Any], algorithm: type) -> dict[str, Any]:
     }
 
 
-def record_id(described: dict[str, Any]) -> str:
-    """The id of a cell with this `identity`.
-
-    Hyperparameters at their defaults do not enter: an algorithm that learns something new, and does as before without
-    it, keeps its records. Whoever changes a default raises the algorithm's VERSION.
-    """
+def essential(described: dict[str, Any]) -> dict[str, Any]:
+    """A record's `cell` entry with those hyperparameters alone that its id rests on; see `Cell.essential`."""
     if "hyperparameters" not in described:
-        return cell_id(described)
+        return described
     algorithm = method_entry(described["method"]).algorithm
-    return cell_id({**described, "hyperparameters": changed(described["hyperparameters"], algorithm)})
+    return {**described, "hyperparameters": changed(described["hyperparameters"], algorithm)}
 
 
-def identity(cell: Cell, dataset: Dataset) -> dict[str, Any]:
-    """Everything that determines a cell's result."""
-    base = {"dataset": cell.dataset, "size": cell.size, "data_seed": cell.data_seed, "method": cell.method}
-    base["fingerprint"] = dataset.provenance.fingerprint
-    if cell.method == ORACLE:
-        return {**base, "version": ORACLE_VERSION}
-    method = build_method(cell, dataset.num_policies)
-    return {
-        **base,
-        "seeds": list(cell.seeds),
-        "hyperparameters": dataclasses.asdict(method),
-        "version": method.VERSION,
-    }
+def record_id(described: dict[str, Any]) -> str:
+    """The id of a cell with this `identity`."""
+    return cell_id(essential(described))
 
 
 def run_cells(
@@ -143,7 +194,7 @@ def run_cells(
 def _run_cell(cell, results, preset, track, tags, progress) -> dict[str, Any] | None:
     """The cell's record, or None while another process computes it."""
     dataset, data_seconds = load(cell.dataset, cell.size, cell.data_seed)
-    described = identity(cell, dataset)
+    described = cell.identity(dataset)
     id = record_id(described)
     record = results.read(id)
     if record is not None and not results.work(id).exists():
@@ -159,9 +210,8 @@ def _run_cell(cell, results, preset, track, tags, progress) -> dict[str, Any] | 
                 if lease.lost:
                     raise LeaseLost(f"{cell.title}: another process took over")
 
-            compute = _oracle_body if cell.method == ORACLE else _method_body
             try:
-                body = compute(cell, id, dataset, results, described, track, tags, progress, guard)
+                body = cell.compute(dataset, Job(id, described, results, track, tags, progress, guard))
                 guard()
             except LeaseLost:
                 return None
@@ -174,7 +224,7 @@ def _run_cell(cell, results, preset, track, tags, progress) -> dict[str, Any] | 
     return results.read(id)
 
 
-def _oracle_body(cell, id, dataset, results, described, track, tags, progress, guard) -> dict[str, Any]:
+def _oracle_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
     began = time.perf_counter()
     scores = oracle(dataset.labels, dataset.true_log_likelihoods)
     return {
@@ -184,36 +234,18 @@ def _oracle_body(cell, id, dataset, results, described, track, tags, progress, g
     }
 
 
-def _method_body(cell, id, dataset, results, described, track, tags, progress, guard) -> dict[str, Any]:
-    method = build_method(cell, dataset.num_policies)
+def _method_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
+    method = cell.build()
     try:
         method.check(dataset.trajectories)
     except ValueError as reason:  # the method has no answer here: that is the result
         return {"not_applicable": str(reason), "scores": {}, "timing": {"run_seconds": 0.0, "compile_seconds": 0.0}}
     if isinstance(method, PGKmeansRange):
-        return _selection_body(method, cell, id, dataset, results, progress, guard)
+        return _selection_body(method, cell, dataset, job)
     if isinstance(method, Cloning):
         method = method.labelled(dataset.labels)
     score = functools.partial(batch_scores, dataset.labels)
-    tracker = make_tracker(
-        track,
-        directory=results.folder,
-        group=f"{cell.dataset}-{cell.method}-{id}",
-        tags=[*tags, f"dataset:{cell.dataset}", f"method:{cell.method}"],
-        config=described,
-        seeds=cell.seeds,
-        run_ids=[run_id(cell.title, id, seed) for seed in cell.seeds],
-    )
-    with tracker, progress.task(cell.title) as show:
-        outcome = fit(
-            method,
-            dataset.trajectories,
-            cell.seeds,
-            score=score,
-            callbacks=[guard, show, lambda event: tracker.log(event.total, tracked(event))],
-            checkpoint_dir=results.work(id),
-            checkpoint_seconds=float(os.environ.get("TRAJCLUST_CHECKPOINT_SECONDS", 20)),
-        )
+    with job.fitted(cell, method, dataset.trajectories, score=score) as (outcome, tracker):
         clustering = jax.device_get(outcome.result)
         diagnoses = [diagnose(_seed(clustering, s)) for s in range(len(cell.seeds))]
         assignments = np.asarray(clustering.assignments)
@@ -225,7 +257,7 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
             tracker.summary(seed, {f"final/{name}": values[index] for name, values in final.items()})
             tracker.summary(seed, {f"health/{name}": value for name, value in diagnoses[index][0].items()})
             for warning in diagnoses[index][1]:
-                progress.note(f"{cell.title}, seed {seed}: {warning}")
+                job.progress.note(f"{cell.title}, seed {seed}: {warning}")
     names = [f"cluster {k + 1}" for k in range(clustering.posterior.shape[-1])]
     body = {
         "scores": final,
@@ -245,11 +277,15 @@ def _method_body(cell, id, dataset, results, described, track, tags, progress, g
     return body
 
 
-def _selection_body(method, cell, id, dataset, results, progress, guard) -> dict[str, Any]:
+def _selection_body(method: PGKmeansRange, cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
     """The criteria of every K, and for the reader the scores of the clusterings behind them."""
-    with progress.task(cell.title) as show:
+    with job.progress.task(cell.title) as show:
         selection = select_num_clusters(
-            method, dataset.trajectories, cell.seeds, callbacks=[guard, show], checkpoint_dir=results.work(id)
+            method,
+            dataset.trajectories,
+            cell.seeds,
+            callbacks=[job.guard, show],
+            checkpoint_dir=job.results.work(job.id),
         )
     return {
         "scores": batch_scores(dataset.labels, selection.clusterings.assignments),

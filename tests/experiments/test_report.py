@@ -11,7 +11,7 @@ from experiments import cli, report
 from experiments.methods import ORACLE
 from experiments.papers.pgkmeans import common
 from experiments.rendering import markdown_table, new_figure
-from experiments.runner import identity, load
+from experiments.runner import load
 from experiments.tables import Preset, Table
 from trajclust_jax.records import Results
 
@@ -56,7 +56,7 @@ def results(tmp_path, monkeypatch):
             for cell in cells(PRESETS[preset], (dataset,), (method,), range(seeds))
             if cell.method == method and set(settings) == set(cell.settings) - {("iterations", 2)}
         )
-        described = identity(cell, load(cell.dataset, cell.size, cell.data_seed)[0])
+        described = cell.identity(load(cell.dataset, cell.size, cell.data_seed)[0])
         oracle = method == ORACLE
         place = {"device": {"kind": "cpu", "platform": "cpu", "count": 1, **device}, "cpu_count": 2, "python": "3.12.1"}
         folder.write(

@@ -12,7 +12,7 @@ import pytest
 
 from experiments.methods import METHODS, ORACLE, select
 from experiments.report import table_records
-from experiments.runner import Cell, build_method, identity, load, record_id, run_cells
+from experiments.runner import Cell, load, record_id, run_cells
 from experiments.tables import get_table, table_names
 from trajclust_jax.clustering import PGKmeans
 from trajclust_jax.data import REGISTRY
@@ -24,7 +24,7 @@ CELL = Cell("diagonal", 10, "pg_kmeans_tabular", (0, 1), SETTINGS)
 
 
 def _id(cell):
-    return record_id(identity(cell, load(cell.dataset, cell.size, cell.data_seed)[0]))
+    return record_id(cell.identity(load(cell.dataset, cell.size, cell.data_seed)[0]))
 
 
 def test_identity_is_everything_that_determines_the_result(monkeypatch):
@@ -43,7 +43,7 @@ def test_identity_is_everything_that_determines_the_result(monkeypatch):
 
 
 def test_defaults_do_not_enter_an_id():
-    described = identity(CELL, load(CELL.dataset, CELL.size, CELL.data_seed)[0])
+    described = CELL.identity(load(CELL.dataset, CELL.size, CELL.data_seed)[0])
     stored = described["hyperparameters"]
     older = {
         **described,
@@ -65,7 +65,7 @@ def test_every_table_and_preset_constructs(name):
         for cell in cells:
             assert cell.dataset in REGISTRY
             if cell.method != ORACLE:
-                method = build_method(cell, REGISTRY[cell.dataset].num_policies)
+                method = cell.build()
                 assert all(getattr(method, name) == value for name, value in cell.settings)
 
 
