@@ -23,7 +23,7 @@ from experiments.runner import tracked
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.data import DataError, Dataset, returns
 from trajclust_jax.evaluation import gymnax_returns, mujoco_returns
-from trajclust_jax.learners import Clustered, Offline, TrainedPolicy
+from trajclust_jax.learners import Clustered, Learner, Offline, TrainedPolicy
 from trajclust_jax.records import cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import Evaluate, Fit, fit
@@ -44,12 +44,8 @@ def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluat
     """
 
     def measure(policy: TrainedPolicy, iteration: int) -> dict[str, np.ndarray]:
-        if name not in _MUJOCO:
-            env = envs.ENVIRONMENTS[name]()
-            key = jax.random.fold_in(jax.random.key(0x6576), iteration)
-            return {"return": gymnax_returns(env, offline.learner, policy, episodes, key)}
-        gained = mujoco_returns(_MUJOCO[name], offline.learner, policy, episodes, seed=10**6 + iteration)
-        return {"return": gained, "score": TASKS[_MUJOCO[name]].normalised(gained).mean(-1)}
+        gained, normalised = returns_of(offline.learner, name, policy, episodes, iteration), normaliser(name)
+        return {"return": gained} | ({} if normalised is None else {"score": normalised(gained).mean(-1)})
 
     return Evaluate(measure, max(1, every // offline.block))
 
@@ -176,6 +172,14 @@ def train_on_dataset(
         _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}))
     files = sorted(str(path) for path in out.iterdir())
     return plain({**summary, "out": str(out), "files": files})
+
+
+def returns_of(learner: Learner, name: str, policy: TrainedPolicy, episodes: int, number: int) -> np.ndarray:
+    """`[*axes, E]`: returns of policies in an environment; other first states for every `number`."""
+    if name in _MUJOCO:
+        return mujoco_returns(_MUJOCO[name], learner, policy, episodes, seed=10**6 + number)
+    key = jax.random.fold_in(jax.random.key(0x6576), number)
+    return gymnax_returns(envs.ENVIRONMENTS[name](), learner, policy, episodes, key)
 
 
 def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | None:

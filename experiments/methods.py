@@ -124,9 +124,16 @@ SELECTIONS: dict[str, MethodEntry] = {
 }
 
 
+# PG-Kmeans whose centres' policies are evaluated in the environment.
+CENTRES: dict[str, MethodEntry] = {
+    "centres_single": _pg_kmeans("PG-Kmeans' policies, single run", "the policies of one run's clusters", "mlp"),
+    "centres": _pg_kmeans("PG-Kmeans' policies, best of 5", "the policies of the best restart's clusters", "mlp"),
+}
+
+
 def method_entry(name: str) -> MethodEntry:
-    """A method, ceiling or selection by name."""
-    return (METHODS | CEILINGS | SELECTIONS)[name]
+    """A method, ceiling, selection or clustering by its centres by name."""
+    return (METHODS | CEILINGS | SELECTIONS | CENTRES)[name]
 
 
 def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:

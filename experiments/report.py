@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from experiments.methods import CEILINGS, METHODS, ORACLE, method_entry
+from experiments.learners import LEARNERS
+from experiments.methods import CEILINGS, CENTRES, METHODS, ORACLE, method_entry
 from experiments.page import FULL_COLOUR, page, slug
 from experiments.rendering import device_name, markdown_table, on_gpu, save_figure, write_text
 from experiments.runner import Cell, essential
@@ -301,8 +302,9 @@ def _unusual(cell: dict[str, Any]) -> str:
 
 
 def _title(name: str) -> str:
-    """The title of a method or a ceiling; other names as they are."""
-    return method_entry(name).title if _is_method(name) else name
+    """The title of a method, a ceiling or a learner; other names as they are."""
+    entry = (METHODS | CEILINGS | CENTRES | LEARNERS).get(name)
+    return name if entry is None else entry.title
 
 
 def _is_method(name: str) -> bool:

@@ -4,8 +4,15 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import mannwhitneyu
 
-from trajclust_jax.metrics import bootstrap_interval, mean_std
+from trajclust_jax.metrics import (
+    bootstrap_interval,
+    interquartile_mean,
+    mean_std,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
 
 
 def test_mean_std_worked_example():
@@ -57,3 +64,36 @@ def test_bootstrap_rejects_bad_levels(level):
 def test_rejects_what_is_not_a_vector(values):
     with pytest.raises(ValueError, match="values must be"):
         mean_std(values)
+
+
+def test_interquartile_mean_by_hand():
+    assert interquartile_mean([8, 1, 2, 3, 4, 5, 6, 100]) == pytest.approx((3 + 4 + 5 + 6) / 4)
+    assert interquartile_mean([[1, 2], [3, 10]]) == pytest.approx(2.5)
+    assert interquartile_mean([0, 10, 20, 30, 100]) == pytest.approx(20)  # a quarter of five, rounded down: one
+    assert interquartile_mean([7]) == 7
+
+
+def test_stratified_bootstrap_draws_within_tasks():
+    """Two tasks of constant scores: however seeds are drawn, one half is 0 and the other 10."""
+    rng = np.random.default_rng(0)
+    assert stratified_bootstrap([[0, 0, 0], [10, 10, 10]], np.mean, rng, num=50) == (5, 5)
+
+
+def test_stratified_bootstrap_of_one_task_is_the_plain_one():
+    values = np.random.default_rng(1).normal(size=12)
+    plain = bootstrap_interval(values, np.random.default_rng(2), num=4000)
+    ours = stratified_bootstrap([values], np.mean, np.random.default_rng(3), num=4000)
+    np.testing.assert_allclose(ours, plain, atol=0.05)
+    assert ours == stratified_bootstrap([values], np.mean, np.random.default_rng(3), num=4000)
+    with pytest.raises(ValueError, match="level"):
+        stratified_bootstrap([values], np.mean, np.random.default_rng(0), level=2)
+
+
+def test_probability_of_improvement_by_hand():
+    # first task: of 6 pairs 4 are better and one is a tie; second task: none is
+    assert probability_of_improvement([[1, 5], [0]], [[0, 5, 2], [1]]) == pytest.approx(((3 + 0.5) / 6 + 0) / 2)
+    assert probability_of_improvement([[1, 2]], [[1, 2]]) == 0.5
+    # Mann-Whitney's U says the same
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=9), rng.normal(size=7)
+    assert probability_of_improvement([a], [b]) == pytest.approx(mannwhitneyu(a, b).statistic / 63)

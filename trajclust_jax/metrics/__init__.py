@@ -14,7 +14,13 @@ from trajclust_jax.metrics.clustering import (
     used_clusters,
 )
 from trajclust_jax.metrics.policies import behavioural_kl
-from trajclust_jax.metrics.statistics import bootstrap_interval, mean_std
+from trajclust_jax.metrics.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    mean_std,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
 
 __all__ = [
     "adjusted_rand",
@@ -23,12 +29,15 @@ __all__ = [
     "bootstrap_interval",
     "calibration",
     "contingency",
+    "interquartile_mean",
     "match_clusters",
     "matched_accuracy",
     "matched_correct",
     "mean_std",
     "nmi",
+    "probability_of_improvement",
     "rand_index",
     "scores",
+    "stratified_bootstrap",
     "used_clusters",
 ]

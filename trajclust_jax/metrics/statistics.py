@@ -1,7 +1,10 @@
 """Statistics over seeds."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import trim_mean
 
 
 def mean_std(values: ArrayLike) -> tuple[float, float]:
@@ -20,6 +23,49 @@ def bootstrap_interval(
     means = values[rng.integers(len(values), size=(num, len(values)))].mean(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def interquartile_mean(values: ArrayLike) -> float:
+    """The mean of the middle half of all values, a quarter (rounded down) cut at either end.
+
+    Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021), section 4.3.
+    """
+    return float(trim_mean(np.asarray(values, np.float64), 0.25, axis=None))
+
+
+def stratified_bootstrap(
+    scores: Sequence[ArrayLike],
+    statistic: Callable[[np.ndarray], float],
+    rng: np.random.Generator,
+    level: float = 0.95,
+    num: int = 2000,
+) -> tuple[float, float]:
+    """`(low, high)`: the percentile interval of a statistic of several tasks' scores taken together.
+
+    Seeds are drawn with repetition within each task (Agarwal et al. 2021, section 4.1).
+
+    Args:
+        scores: of each task, `[S]`; numbers of seeds may differ.
+        statistic: of all scores in one vector, e.g. `interquartile_mean`.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, not {level}")
+    tasks = [_vector(each) for each in scores]
+    draw = lambda: np.concatenate([each[rng.integers(len(each), size=len(each))] for each in tasks])
+    low, high = np.quantile([statistic(draw()) for _ in range(num)], [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def probability_of_improvement(scores: Sequence[ArrayLike], others: Sequence[ArrayLike]) -> float:
+    """The mean over tasks of P(a seed of the first scores more than one of the others), ties one half.
+
+    Agarwal et al. 2021, section 4.3. Both are lists of `[S]`, a task each.
+    """
+    means = []
+    for ours, theirs in zip(scores, others, strict=True):
+        difference = _vector(ours)[:, None] - _vector(theirs)
+        means.append(np.mean((difference > 0) + 0.5 * (difference == 0)))
+    return float(np.mean(means))
 
 
 def _vector(values: ArrayLike) -> np.ndarray:

@@ -1,0 +1,166 @@
+"""Cells that train or evaluate policies: a learner on a dataset, the policies of a clustering's centres."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.learners import LEARNERS, suited_learner
+from experiments.learning import evaluator, normaliser, returns_of, summarise
+from experiments.methods import METHODS, suited
+from experiments.runner import Cell, Job, changed
+from trajclust_jax.clustering import Clustering, PGKmeans
+from trajclust_jax.data import REGISTRY, Dataset, returns
+from trajclust_jax.learners import Clustered, Learner, Offline, Scaling, TrainedPolicy
+from trajclust_jax.metrics import scores
+from trajclust_jax.networks import PolicyNetwork
+from trajclust_jax.training import fit
+
+CLUSTER_SEED = 0  # of a clustering that learners learn from
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerCell(Cell):
+    """A learner on a registered dataset, evaluated where the data is from; `method` is its name in LEARNERS.
+
+    `settings` override the entry's. With `clusters`, a clustering method, it learns from that of the k* clusters found
+    whose trajectories have the highest mean return.
+    """
+
+    clusters: str | None = None
+    episodes: int = 10
+    evaluate_every: int = 10_000
+
+    @property
+    def title(self) -> str:
+        return super().title + (f" on {self.clusters}'s best cluster" if self.clusters else "")
+
+    def build(self, action_size: int = 1) -> Offline:
+        suiting = suited_learner(self.method, REGISTRY[self.dataset].environment)
+        return LEARNERS[self.method].build(action_size, **{**suiting, **dict(self.settings)})
+
+    def essential(self) -> dict[str, Any]:
+        offline = self.build()
+        chosen = changed(dataclasses.asdict(offline), Offline) | changed(
+            dataclasses.asdict(offline.learner), type(offline.learner)
+        )
+        return {
+            **{name: getattr(self, name) for name in ("dataset", "size", "data_seed", "method")},
+            **{name: getattr(self, name) for name in ("clusters", "episodes", "evaluate_every")},
+            "version": offline.VERSION,
+            "settings": {name: value for name, value in chosen.items() if name not in ("learner", "action_size")},
+        }
+
+    def identity(self, dataset: Dataset) -> dict[str, Any]:
+        return {**self.essential(), "fingerprint": dataset.provenance.fingerprint, "seeds": list(self.seeds)}
+
+    def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
+        trajectories, environment = dataset.trajectories, REGISTRY[self.dataset].environment
+        offline = self.build(trajectories.action_size)
+        body: dict[str, Any] = {"policies": of_policies(dataset, environment)}
+        data = trajectories
+        if self.clusters is not None:
+            method = METHODS[self.clusters]
+            build = method.build(REGISTRY[self.dataset].num_policies, **suited(self.clusters, trajectories))
+            with job.progress.task(f"{self.dataset} {self.clusters}") as show:
+                found = fit(
+                    build,
+                    trajectories,
+                    [CLUSTER_SEED],
+                    callbacks=[job.guard, show],
+                    checkpoint_dir=job.results.work(job.id) / "clusters",
+                )
+            assignments = np.asarray(found.result.assignments[0])
+            best = best_cluster(assignments, returns(trajectories))
+            data = Clustered(trajectories, np.where(assignments == best, 0, -1), 1)
+            body["clustering"] = scores(dataset.labels, assignments) | {"size": int((assignments == best).sum())}
+        evaluate = evaluator(offline, environment, self.episodes, self.evaluate_every)
+        with job.fitted(self, offline, data, folder="learner", evaluate=evaluate) as (outcome, tracker):
+            body |= summarise(offline, outcome, environment)
+            body["scores"] = {name: np.ravel(values).tolist() for name, values in body["scores"].items()}
+            for index, seed in enumerate(self.seeds):
+                tracker.summary(seed, {f"final/{name}": values[index] for name, values in body["scores"].items()})
+        return {**body, "history": outcome.history}
+
+
+@dataclasses.dataclass(frozen=True)
+class Centres(Learner):
+    """The policies of PG-Kmeans' clusters, to be evaluated: as they are, without another training."""
+
+    columns: tuple[int, ...] = ()  # of an observation: a network's inputs
+    clip: float = 10.0
+
+    def act(self, actor: Any, observations: jax.Array) -> jax.Array:
+        inputs = jnp.clip(observations[..., jnp.array(self.columns)], -self.clip, self.clip)
+        policy = PolicyNetwork(self.action_size, discrete=False).apply(actor, inputs)
+        return jnp.clip(policy.distribution.loc, -1, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CentreCell(Cell):
+    """PG-Kmeans, and the returns of its centres' policies; `method` is a name in `methods.CENTRES`."""
+
+    episodes: int = 10
+
+    def essential(self) -> dict[str, Any]:
+        return {**super().essential(), "episodes": self.episodes}
+
+    def identity(self, dataset: Dataset) -> dict[str, Any]:
+        return {**super().identity(dataset), "episodes": self.episodes}
+
+    def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
+        trajectories, environment = dataset.trajectories, REGISTRY[self.dataset].environment
+        gained = returns(trajectories)
+        with job.fitted(self, self.build(), trajectories) as (outcome, tracker):
+            clustering = jax.device_get(outcome.result)
+            policies, learner = centre_policies(self.build(), dataset, clustering)
+            means = returns_of(learner, environment, policies, self.episodes, 0).mean(-1)  # [S, K]
+            found = [np.asarray(each) for each in clustering.assignments]
+            filled = np.stack([[(each == k).any() for k in range(means.shape[1])] for each in found])
+            chosen = np.array([best_cluster(each, gained) for each in found])
+            results = {
+                "best_return": np.where(filled, means, -np.inf).max(1),
+                "chosen_return": means[np.arange(len(means)), chosen],
+            }
+            results |= {f"{name[:-7]}_score": normaliser(environment)(values) for name, values in results.items()}
+            results["nmi"] = np.array([scores(dataset.labels, each)["nmi"] for each in found])
+            final = {name: values.tolist() for name, values in results.items()}
+            for index, seed in enumerate(self.seeds):
+                tracker.summary(seed, {f"final/{name}": values[index] for name, values in final.items()})
+        return {
+            "scores": final,
+            "policies": of_policies(dataset, environment),
+            "centre_scores": normaliser(environment)(means).tolist(),
+            "cluster_returns": [gained[found[0] == k].tolist() for k in range(means.shape[1])],  # of the first seed
+            "timing": {
+                "run_seconds": outcome.run_seconds,
+                "compile_seconds": outcome.compile_seconds,
+                "resumed": outcome.resumed,
+            },
+        }
+
+
+def best_cluster(assignments: np.ndarray, gained: np.ndarray) -> int:
+    """The cluster with the highest mean return."""
+    return max(set(assignments.tolist()), key=lambda k: gained[assignments == k].mean())
+
+
+def of_policies(dataset: Dataset, environment: str) -> dict[str, float]:
+    """The normalised score of each true policy's trajectories: what a learner is measured by."""
+    gained = normaliser(environment)(returns(dataset.trajectories))
+    return {name: float(gained[dataset.labels == label].mean()) for label, name in enumerate(dataset.spec.policy_names)}
+
+
+def centre_policies(method: PGKmeans, dataset: Dataset, clustering: Clustering) -> tuple[TrainedPolicy, Centres]:
+    """The centres' networks `[S, K]` with the inputs they were trained on."""
+    trajectories = dataset.trajectories
+    inputs, size = method.inputs(trajectories), int(np.prod(trajectories.observation_shape))
+    mean, std = np.zeros(size, np.float32), np.ones(size, np.float32)
+    mean[inputs.columns], std[inputs.columns] = inputs.shift, inputs.scale
+    axes = jax.tree.leaves(clustering.params)[0].shape[:2]
+    every = lambda x: jnp.broadcast_to(x, (*axes, *x.shape))
+    scaling = Scaling(every(mean), every(std), every(np.ones(trajectories.action_size, np.float32)))
+    learner = Centres(trajectories.action_size, columns=tuple(inputs.columns.tolist()), clip=float(inputs.clip))
+    return TrainedPolicy(clustering.params, scaling), learner

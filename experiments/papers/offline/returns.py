@@ -1,0 +1,62 @@
+"""Every offline learner on every made dataset: a broken learner would be seen here.
+
+    trajclust run offline/returns --preset cpu --datasets hopper --methods iql td3_bc bc
+
+Beside it CORL's last scores on D4RL's data of the same names, a sane run's size.
+"""
+
+import numpy as np
+
+from experiments.learners import LEARNERS
+from experiments.papers.pgkmeans import table4
+from experiments.rendering import document, provenance
+from experiments.tables import Records, Table
+from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
+
+CORL = {
+    "bc": {"halfcheetah": 55.9, "walker2d": 99.0, "hopper": 52.3},
+    "bc_10": {"halfcheetah": 90.1, "walker2d": 108.7, "hopper": 111.2},
+    "awac": {"halfcheetah": 93.6, "walker2d": 49.4, "hopper": 52.7},
+    "cql_corl": {"halfcheetah": 95.6, "walker2d": 109.6, "hopper": 99.3},
+    "iql": {"halfcheetah": 94.7, "walker2d": 111.7, "hopper": 107.4},
+}
+
+
+def render(records: Records):
+    rows, figure = table4.score_rows(records, tuple(LEARNERS), CORL)
+    lines = [_over_tasks(name, records) for name in LEARNERS]
+    notes = [
+        *provenance(records),
+        *table4.NOTES,
+        "Paper: CORL's last scores on D4RL's medium-expert data.",
+        *filter(None, lines),
+    ]
+    return document("Offline learners on made data", table4.HEADER, rows, notes), {"scores": figure}
+
+
+def _over_tasks(name: str, records: Records) -> str | None:
+    """A learner over its tasks, and beside BC on the same ones."""
+    found = {r["cell"]["dataset"]: table4.shown_score(r) for r in records if r["cell"]["method"] == name}
+    cloned = {r["cell"]["dataset"]: table4.shown_score(r) for r in records if r["cell"]["method"] == "bc"}
+    if not found:
+        return None
+    values = list(found.values())
+    low, high = stratified_bootstrap(values, interquartile_mean, np.random.default_rng(0))
+    text = f"{LEARNERS[name].title} over {len(found)} tasks: interquartile mean "
+    text += f"{interquartile_mean(np.concatenate(values)):.1f} ({low:.1f} to {high:.1f})"
+    both = [dataset for dataset in found if dataset in cloned and name != "bc"]
+    if both:
+        better = probability_of_improvement([found[d] for d in both], [cloned[d] for d in both])
+        text += f", better than BC with probability {better:.2f}"
+    return text + "."
+
+
+TABLE = Table(
+    name="offline/returns",
+    summary="normalised returns of every offline learner on the made datasets",
+    datasets=table4.DATASETS,
+    methods=tuple(LEARNERS),
+    presets=table4.PRESETS,
+    cells=table4.cells,
+    render=render,
+)

@@ -1,0 +1,177 @@
+"""Table 4 of the PG-Kmeans paper: normalised returns of its centres' policies and of offline learners.
+
+    trajclust run pgkmeans/table4 --preset cpu --datasets hopper
+
+The paper evaluates the policies of the two clusters that are not empty and has the learners' numbers from CORL, on
+D4RL's data. Ours are all on the data the caption names. Besides, BC on that of PG-Kmeans' two clusters whose
+trajectories have the higher mean return: what one does with a clustering.
+"""
+
+import numpy as np
+
+from envs.plotting import PALETTE
+from experiments.learner_cells import CentreCell, LearnerCell
+from experiments.learners import LEARNERS
+from experiments.methods import CENTRES, LONG
+from experiments.papers.pgkmeans import common
+from experiments.rendering import document, provenance
+from experiments.runner import Cell
+from experiments.tables import Preset, Records, Table
+from trajclust_jax.metrics import bootstrap_interval, interquartile_mean
+
+PUBLISHED = {
+    "centres_single": {"halfcheetah": 56.5, "ant": 76.3, "walker2d": 44.3, "hopper": 42.48},
+    "centres": {"halfcheetah": 83.4, "ant": 130.4, "walker2d": 104.5, "hopper": 87.2},
+    "bc": {"halfcheetah": 55.9, "walker2d": 99.0, "hopper": 52.3},
+    "bc_10": {"halfcheetah": 90.1, "walker2d": 108.7, "hopper": 111.2},
+    "awac": {"halfcheetah": 93.6, "walker2d": 49.4, "hopper": 52.7},
+    "cql_corl": {"halfcheetah": 95.6, "walker2d": 109.6, "hopper": 99.3},
+}
+ON_CLUSTER = "bc_on_cluster"
+METHODS = ("centres_single", "centres", "bc", ON_CLUSTER, "bc_10", "awac", "cql_corl")
+DATASETS = tuple(name for name in common.PAPER_DATASETS if name.endswith("medium-expert"))
+
+_TINY = {"updates": 200, "block": 100, "batch_size": 32, "actor_features": (32, 32)}
+_TINY_CRITICS = {**_TINY, "features": (32, 32)}
+_SHORT = {"updates": 100_000}
+PRESETS = {
+    "smoke": Preset(
+        "seconds: does everything run? The numbers mean nothing",
+        size=6,
+        long_size=6,
+        seeds=2,
+        settings={
+            "bc": _TINY,
+            "bc_gaussian": _TINY,
+            "bc_10": _TINY,
+            **dict.fromkeys(("td3_bc", "iql", "awac", "cql", "cql_corl"), _TINY_CRITICS),
+            "brac_v": {**_TINY_CRITICS, "behaviour_updates": 200},
+            "centres": {"iterations": 2, "polish_iterations": 1, "polish_first_steps": 20, "polish_steps": 10},
+            "centres_single": {"iterations": 2, "polish_iterations": 1, "polish_first_steps": 20, "polish_steps": 10},
+        },
+    ),
+    "cpu": Preset(
+        "hours on 2 CPU cores: 200 trajectories a policy, 100,000 gradient steps (CQL 20,000), 3 seeds",
+        size=200,
+        long_size=200,
+        seeds=3,
+        settings={
+            **dict.fromkeys(("bc", "bc_gaussian", "bc_10", "td3_bc", "iql", "awac"), _SHORT),
+            **{name: {"updates": 20_000} for name in ("cql", "cql_corl")},
+            "brac_v": {**_SHORT, "behaviour_updates": 100_000},
+        },
+    ),
+    "paper": Preset(
+        "1,000 trajectories a policy, a million gradient steps, 10 seeds", size=1000, long_size=1000, seeds=10
+    ),
+}
+
+
+def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+    """A cell a dataset and method."""
+    chosen: list[Cell] = []
+    for dataset in datasets:
+        for method in methods:
+            learner = "bc" if method == ON_CLUSTER else method
+            settings = dict(preset.settings.get(learner, {}))
+            if method in CENTRES:
+                settings = {**LONG["pg_kmeans_mlp"], **settings}
+                settings |= {"restarts": 1} if method == "centres_single" else {}
+            place = (dataset, preset.long_size, learner, tuple(seeds), tuple(sorted(settings.items())))
+            if method in CENTRES:
+                chosen.append(CentreCell(*place))
+            else:
+                chosen.append(LearnerCell(*place, clusters="pg_kmeans_mlp" if method == ON_CLUSTER else None))
+    return chosen
+
+
+def name_of(record: dict) -> str:
+    """A record's column."""
+    return ON_CLUSTER if record["cell"].get("clusters") else record["cell"]["method"]
+
+
+def title(name: str) -> str:
+    """A column's title."""
+    if name == ON_CLUSTER:
+        return "BC on PG-Kmeans' better cluster"
+    return LEARNERS[name].title if name in LEARNERS else CENTRES[name].title
+
+
+def shown_score(record: dict) -> np.ndarray:
+    """`[S]`: the last evaluation of a learner; of a clustering the policy of the cluster with the best data."""
+    return np.array(record["scores"]["chosen_score" if "chosen_score" in record["scores"] else "last_score"])
+
+
+def score_rows(records: Records, names: tuple[str, ...], published: dict[str, dict[str, float]]):
+    """Rows of dataset, method, last and best score, and a figure of the last ones."""
+    grouped: dict[str, dict[str, dict]] = {}
+    for record in records:
+        grouped.setdefault(record["cell"]["dataset"], {})[name_of(record)] = record
+    figure, axes = common.panels(grouped, 2.8)
+    rows = []
+    for ax, (dataset, found) in zip(axes, grouped.items(), strict=True):
+        policies = next(iter(found.values()))["policies"]
+        shown = [name for name in names if name in found]
+        for position, name in enumerate(shown):
+            record = found[name]
+            values, best = shown_score(record), np.array(record["scores"]["best_score"])
+            low, high = bootstrap_interval(values, np.random.default_rng(0))
+            paper = published.get(name, {}).get(common.TASKS.get(dataset, dataset))
+            updates = record["cell"].get("settings", {}).get("updates")
+            seconds = record["timing"]
+            rows.append(
+                [
+                    common.TITLES[dataset],
+                    title(name),
+                    f"{values.mean():.1f} ± {values.std(ddof=1) if len(values) > 1 else 0:.1f}",
+                    f"{low:.1f} to {high:.1f}",
+                    f"{interquartile_mean(values):.1f}",
+                    f"{best.mean():.1f}",
+                    "-" if paper is None else f"{paper:.1f}",
+                    "; ".join(f"{policy} {value:.1f}" for policy, value in policies.items()),
+                    "" if updates is None else f"{updates:,}",
+                    str(len(values)),
+                    f"{seconds['compile_seconds']:.0f} + {seconds['run_seconds']:.0f}",
+                ]
+            )
+            ax.barh(position, values.mean(), height=0.6, color=PALETTE[0 if "cluster" in title(name) else 1], zorder=2)
+            error = [[values.mean() - low], [high - values.mean()]]
+            ax.errorbar(values.mean(), position, xerr=error, color="black", capsize=3, lw=1, zorder=3)
+            if paper is not None:
+                ax.plot(paper, position, "o", mfc="none", mec="black", ms=8, zorder=4)
+        for value in policies.values():
+            ax.axvline(value, color="black", linewidth=1, linestyle="--", zorder=1)
+        ax.set_yticks(range(len(shown)), [title(name) for name in shown], fontsize=6)
+        ax.set(xlabel="normalised score (dashed: the data's policies)", ylim=(len(shown) - 0.4, -0.6))
+    return rows, figure
+
+
+HEADER = ["task", "policies", "score", "95% interval", "interquartile mean", "best evaluation", "paper", "the data"]
+HEADER += ["gradient steps", "seeds", "seconds, all seeds (compile + run)"]
+NOTES = [
+    "Scores are D4RL-normalised, of 10 episodes a seed without the policies' noise: mean ± std and bootstrap interval "
+    "over seeds, after the last gradient step; best evaluation: the highest of each seed's, which flatters.",
+]
+
+
+def render(records: Records):
+    rows, figure = score_rows(records, METHODS, PUBLISHED)
+    notes = [
+        *provenance(records),
+        *NOTES,
+        "PG-Kmeans' policies: score is that of the cluster whose trajectories have the highest mean return, best "
+        "evaluation that of the best policy of all clusters, as in the paper.",
+        "The paper's numbers are of D4RL's data; its learners' are CORL's.",
+    ]
+    return document("PG-Kmeans paper, Table 4: normalised returns", HEADER, rows, notes), {"scores": figure}
+
+
+TABLE = Table(
+    name="pgkmeans/table4",
+    summary="normalised returns of PG-Kmeans' policies and of offline learners",
+    datasets=DATASETS,
+    methods=METHODS,
+    presets=PRESETS,
+    cells=cells,
+    render=render,
+)

@@ -1,0 +1,121 @@
+"""Cells of learners and of clusterings' policies, and the tables made of them."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.learner_cells import CentreCell, LearnerCell, best_cluster, centre_policies
+from experiments.methods import CENTRES, METHODS
+from experiments.papers.pgkmeans import table4
+from experiments.runner import load, record_id, run_cells
+from experiments.tables import get_table
+from trajclust_jax.evaluation import act
+from trajclust_jax.networks import PolicyNetwork
+from trajclust_jax.records import Results
+from trajclust_jax.training import fit
+
+TINY = (("actor_features", (8,)), ("batch_size", 8), ("block", 10), ("updates", 20))
+EM = (("iterations", 1), ("polish_first_steps", 2), ("polish_iterations", 1), ("polish_steps", 2), ("restarts", 1))
+DATASET = "hopper-medium-expert"
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Records of a learner, of one on a cluster, and of a clustering's policies."""
+    cells = [
+        LearnerCell(DATASET, 3, "bc", (0, 1), TINY, episodes=2, evaluate_every=10),
+        LearnerCell(DATASET, 3, "bc", (0, 1), TINY, clusters="return_kmeans", episodes=2, evaluate_every=10),
+        CentreCell(DATASET, 3, "centres", (0, 1), EM, episodes=2),
+    ]
+    results = Results(tmp_path_factory.mktemp("results"))
+    records = run_cells(cells, results, preset="smoke")
+    assert run_cells(cells, results, preset="smoke") == records  # nothing is computed again
+    return records
+
+
+def test_records_say_what_a_table_needs(records):
+    bc, on_cluster, centres = records
+    assert bc["cell"]["settings"] == {"actor_features": [8], "batch_size": 8, "block": 10, "updates": 20}
+    assert [len(values) for values in bc["scores"].values()] == [2] * 4
+    evaluated = [entry for entry in bc["history"] if "return" in entry]
+    assert np.shape([entry["return"] for entry in evaluated]) == (2, 2, 2)  # evaluations, seeds, episodes
+    assert bc["scores"]["last_return"] == pytest.approx(np.mean(evaluated[-1]["return"], 1).tolist())
+    assert bc["scores"]["best_return"] == pytest.approx(np.mean([e["return"] for e in evaluated], 2).max(0).tolist())
+    assert bc["policies"]["expert"] > bc["policies"]["medium"] + 20
+    assert on_cluster["clustering"]["size"] <= 3
+    assert "clustering" not in bc
+    assert {"best_score", "chosen_score", "nmi"} <= set(centres["scores"])
+    assert sum(map(len, centres["cluster_returns"])) == 6
+    assert np.shape(centres["centre_scores"]) == (2, 2)
+    assert np.all(np.array(centres["scores"]["best_score"]) >= np.array(centres["scores"]["chosen_score"]))
+
+
+def test_identity(records):
+    cell = LearnerCell(DATASET, 3, "bc", (0, 1), TINY, episodes=2, evaluate_every=10)
+    dataset = load(DATASET, 3, 0)[0]
+    assert record_id(cell.identity(dataset)) == records[0]["id"]
+    assert len({record["id"] for record in records}) == 3
+    for other in (
+        LearnerCell(DATASET, 3, "bc_10", (0, 1), TINY, episodes=2, evaluate_every=10),
+        LearnerCell(DATASET, 3, "bc", (0, 1), TINY, episodes=3, evaluate_every=10),
+        LearnerCell(DATASET, 3, "bc", (0,), TINY, episodes=2, evaluate_every=10),
+        LearnerCell(DATASET, 3, "bc", (0, 1), (*TINY, ("best", 0.5)), episodes=2, evaluate_every=10),
+    ):
+        assert record_id(other.identity(dataset)) != records[0]["id"]
+    iql = LearnerCell("hopper-medium-expert", 3, "iql", (0,))
+    assert iql.build().reward_range == 1000
+    assert json.dumps(iql.essential())
+
+
+@pytest.mark.parametrize("name", ["pgkmeans/table4", "offline/returns", "pgkmeans/figure5"])
+def test_tables_of_records(records, name):
+    of_table = {"pgkmeans/figure5": records[2:], "offline/returns": records[:1]}.get(name, records)
+    text, figures = get_table(name).render(of_table)
+    assert len(figures) == 1
+    assert "| Hopper |" in text
+    if name == "pgkmeans/table4":
+        assert "| 52.3 |" in text  # CORL's BC
+        assert "BC on PG-Kmeans' better cluster" in text
+    if name == "offline/returns":
+        assert "BC over 1 tasks: interquartile mean" in text
+
+
+def test_table8(records):
+    text, figures = get_table("pgkmeans/table8").render([_with_clusters(records[2], k) for k in (3, 15)])
+    assert "| 101.33 |" in text
+    assert set(figures) == {"score-against-k"}
+
+
+def _with_clusters(record, k):
+    cell = {**record["cell"], "hyperparameters": {**record["cell"]["hyperparameters"], "num_clusters": k}}
+    return {**record, "cell": cell}
+
+
+def test_presets_reach_every_cell():
+    for preset in table4.PRESETS.values():
+        for name in ("pgkmeans/table4", "offline/returns"):
+            table = get_table(name)
+            for cell in table.cells(preset, table.datasets[:1], table.methods, (0,)):
+                assert cell.essential()["method"] == cell.method
+
+
+def test_best_cluster_has_the_best_data():
+    assert best_cluster(np.array([2, 2, 0, 0]), np.array([1.0, 2.0, 5.0, -3.0])) == 2
+
+
+def test_centres_act_as_their_networks():
+    dataset = load(DATASET, 3, 0)[0]
+    method = CENTRES["centres"].build(2, **dict(EM))
+    assert type(method) is type(METHODS["pg_kmeans_mlp"].build(2))
+    clustering = fit(method, dataset.trajectories, 2).result
+    policies, learner = centre_policies(method, dataset, clustering)
+    observations = 3 * np.random.default_rng(0).normal(size=(2, 2, 5, 11)).astype(np.float32)
+    found = act(learner, policies, observations)
+    inputs = method.inputs(dataset.trajectories)
+    for s in range(2):
+        for k in range(2):
+            params = jax.tree.map(lambda x, s=s, k=k: x[s, k], clustering.params)
+            policy = PolicyNetwork(3, discrete=False).apply(params, inputs(observations[s, k]))
+            np.testing.assert_allclose(found[s, k], np.clip(policy.mean(), -1, 1), atol=1e-5)
