@@ -7,6 +7,7 @@ Compile time is reported apart. Every time is the best of `--repeats` runs: the 
 """
 
 import dataclasses
+import itertools
 import json
 import resource
 import sys
@@ -30,6 +31,7 @@ from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
 from trajclust_jax.clustering.trajectory_autoencoder import EncoderData
 from trajclust_jax.data import Trajectories, dense, make
+from trajclust_jax.learners import CQL, IQL, TD3BC, Offline
 from trajclust_jax.networks import MIN_STD, ensemblize, member_keys
 from trajclust_jax.records import environment
 
@@ -50,6 +52,10 @@ class Benchmark:
     """Batch of the environment steps."""
     env_steps: int = 200
     """Steps of each environment in the batch."""
+    learners: tuple[str, ...] = ("IQL", "TD3+BC", "CQL")
+    """The offline learners."""
+    updates: int = 200
+    """Gradient steps of a learner that are timed together; of CQL a twentieth."""
     repeats: int = 3
     """Runs of each timing, of which the best counts."""
     json: bool = False
@@ -293,59 +299,78 @@ def continuous_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
     return rows
 
 
+def torch_references() -> Any:
+    """The references in PyTorch; None where it is not installed."""
+    try:
+        import torch_references
+    except ImportError:
+        return None
+    return torch_references
+
+
 def torch_em(data: MixtureData, policies: TransitionPolicy, num_members: int, steps: int, repeats: int):
     """Seconds of a gradient step of all members, and of an E-step, in eager PyTorch, one member after another.
 
     None where PyTorch is not installed.
     """
-    try:
-        import torch
-    except ImportError:
+    torch = torch_references()
+    if torch is None:
         return None
-    torch.manual_seed(0)
-    flat = lambda x: torch.from_numpy(np.array(x)).reshape(-1, x.shape[-1])
-    inputs, actions = flat(data.chunks.inputs), flat(data.chunks.actions)
-
-    class Policy(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            hidden = (torch.nn.Linear(inputs.shape[1], 128), torch.nn.Linear(128, 128))
-            self.mlp = torch.nn.Sequential(hidden[0], torch.nn.ReLU(), hidden[1], torch.nn.ReLU())
-            self.mean, self.std = torch.nn.Linear(128, actions.shape[1]), torch.nn.Linear(128, actions.shape[1])
-
-        def log_prob(self, x, a):
-            x = self.mlp(x)
-            return (
-                torch.distributions.Normal(
-                    self.mean(x), MIN_STD + torch.nn.functional.softplus(self.std(x)), validate_args=False
-                )
-                .log_prob(a)
-                .sum(-1)
-            )
-
-    members = [Policy() for _ in range(num_members)]
-    optimizers = [torch.optim.Adam(member.parameters(), policies.learning_rate) for member in members]
-    share = len(inputs) // CONTINUOUS["clusters"]  # of the steps, each member's own cluster
-
-    def improve():
-        for k, (member, optimizer) in enumerate(zip(members, optimizers, strict=True)):
-            drawn = (k % CONTINUOUS["clusters"]) * share + torch.randint(share, (policies.batch_size,))
-            optimizer.zero_grad()
-            (-member.log_prob(inputs[drawn], actions[drawn]).mean()).backward()
-            optimizer.step()
-
-    def score():
-        drawn = torch.randint(len(inputs), (data.num_trajectories * policies.scored_steps,))
-        seen, acted = inputs[drawn], actions[drawn]
-        with torch.no_grad():
-            for member in members:
-                member.log_prob(seen, acted).reshape(data.num_trajectories, -1).mean(1)
-
-    def many():
-        for _ in range(steps):
-            improve()
-
+    flat = [np.array(x).reshape(-1, x.shape[-1]) for x in (data.chunks.inputs, data.chunks.actions)]
+    mixture = torch.Mixture(
+        *flat, num_members, CONTINUOUS["clusters"], policies.batch_size, policies.learning_rate, MIN_STD
+    )
+    many = lambda: [mixture.improve() for _ in range(steps)]
+    score = lambda: mixture.score(data.num_trajectories, policies.scored_steps)
     return best_of(many, repeats)[0] / steps, best_of(score, repeats)[0]
+
+
+def network_flops(rows: int, sizes: tuple[int, ...]) -> tuple[float, float, float]:
+    """Of dense layers: floating-point operations of a forward pass, of training (no gradient in the inputs), and of a
+    gradient in the inputs alone (forward included)."""
+    products = [2.0 * rows * a * b for a, b in itertools.pairwise(sizes)]
+    forward = sum(products)
+    return forward, 3 * forward - products[0], 2 * forward
+
+
+def learner_flops(name: str, batch: int, observations: int, actions: int) -> float:
+    """Floating-point operations of a gradient step's matrix products, each different one counted once."""
+    q_forward, q_train, q_inputs = network_flops(batch, (observations + actions, 256, 256, 1))
+    v_forward, v_train, _ = network_flops(batch, (observations, 256, 256, 1))
+    heads = 2 * actions if name == "CQL" else actions
+    a_forward, a_train, _ = network_flops(batch, (observations, 256, 256, heads))
+    if name == "IQL":
+        return 2 * q_train + 2 * q_forward + v_train + v_forward + a_train
+    if name == "TD3+BC":  # actor every second time
+        return 2 * q_train + 2 * q_forward + a_forward + (a_train + q_inputs) / 2
+    # CQL: 30 more actions for each observation
+    return 31 * 2 * q_train + 2 * q_forward + a_forward + a_train + 2 * q_inputs
+
+
+def learner_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
+    """Gradient steps of the offline learners beside PyTorch, beside the time that their matrix products take at a large
+    one's rate, and of ten seeds beside ten times one seed."""
+    trajectories, rows, torch = random_walks(), [], torch_references()
+    d, a = CONTINUOUS["observations"], CONTINUOUS["actions"]
+    for name in config.learners:
+        learner = {"IQL": IQL, "TD3+BC": TD3BC, "CQL": CQL}[name](a)
+        block = max(2, config.updates // 20) if name == "CQL" else config.updates
+        method = Offline(learner, block=block)
+        prepared = method.prepare(trajectories, 1)
+        data, phase = jax.device_put(prepared), method.phases()[-1]
+        begin = jax.jit(jax.vmap(lambda key: phase.start(key, data, None)[0]))  # noqa: B023
+        states = {count: begin(jax.vmap(jax.random.key)(jnp.arange(count))) for count in (1, 10)}
+        step = jax.vmap(lambda state: phase.step(state, data, jnp.int32(0)))  # noqa: B023
+        one, ten = (timed(step, state, repeats=config.repeats) for state in states.values())
+        amount, products = block / one.seconds, learner_flops(name, learner.batch_size, d, a)
+        a_seed = f"{name}, updates of a seed"
+        rows.append(rate_row(a_seed, one, block, f"its products at the {matmul}'s rate", peak / products, "updates/s"))
+        if torch is not None:
+            reference = torch.LEARNERS[name]([*prepared.batch[:4], prepared.batch.terminated.astype(np.float32)])
+            seconds, _ = best_of(lambda: [reference.update() for _ in range(block)], config.repeats)  # noqa: B023
+            rows.append(rate_row(a_seed, one, block, "PyTorch, eager", block / seconds, "updates/s"))
+        rows.append(rate_row(f"{name}, updates of ten seeds vmapped", ten, 10 * block, "one seed", amount, "updates/s"))
+    return rows
 
 
 def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
@@ -427,9 +452,10 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
         yield [row("M-step, GRU, a gradient step", ours, features, reference, per=2)]
         yield autoencoder_rows(coded, config, matmul, peak)
         yield continuous_rows(config, matmul, peak)
+        yield learner_rows(config, matmul, peak)
 
     console = Console(stderr=True)
-    for stage in track(stages(), description="timing", total=10, console=console, disable=not console.is_terminal):
+    for stage in track(stages(), description="timing", total=11, console=console, disable=not console.is_terminal):
         rows += stage
     facts["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
@@ -444,6 +470,8 @@ def readable(value: float, unit: str) -> str:
     """A rate or a time with a fitting unit."""
     if unit == "s":
         return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+    if unit == "updates/s":
+        return f"{value:.3g} {unit}"
     return f"{value / 1e9:.3g} G{unit}" if unit == "FLOP/s" else f"{value / 1e6:.3g} M{unit}"
 
 
