@@ -206,7 +206,7 @@ class Offline:
             trained, info = train(settings, state.learner, data.first, data.count)
             return state.replace(learner=trained), info
 
-        return Phase(stage.name, start, step, stage.updates // self.block)
+        return Phase(stage.name, start, step, stage.updates // self.block, light_start=True)
 
     def _axes(self, data: OfflineData) -> tuple[int, ...]:
         """Sizes of the axes within a run: swept values, clusters."""
