@@ -1,6 +1,7 @@
 """`trajclust train`: an offline learner on the user's own trajectories, or on the clusters found in them."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import envs
-from envs.mujoco import TASKS
+from envs.mujoco import TASKS, make_env
 from envs.plotting import PALETTE
 from experiments.learners import LEARNERS, suited_learner
 from experiments.output import staged
@@ -35,6 +36,18 @@ _MUJOCO = {task.env_id: name for name, task in TASKS.items()}
 def known_environment(name: str | None) -> bool:
     """Whether policies can be evaluated in an environment: MuJoCo of version 4, or one of our own."""
     return name in _MUJOCO or name in envs.ENVIRONMENTS
+
+
+def sizes_of(name: str) -> tuple[int, int]:
+    """Numbers of observations and of continuous actions in a known environment."""
+    if name in _MUJOCO:
+        spaces = make_env(_MUJOCO[name])
+        shapes = spaces.observation_space.shape, spaces.action_space.shape
+    else:
+        env = _environment(name)
+        spaces = env.observation_space(env.default_params), env.action_space(env.default_params)
+        shapes = tuple(space.shape for space in spaces)
+    return int(np.prod(shapes[0])), int(np.prod(shapes[1]))
 
 
 def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluate:
@@ -128,6 +141,13 @@ def train_on_dataset(
         offline.check(trajectories)
     except ValueError as error:
         raise DataError(f"--learner {learner_name}: {error}") from None
+    if known_environment(environment_name):
+        sizes = int(np.prod(trajectories.observation_shape)), trajectories.action_size
+        if sizes != sizes_of(environment_name):
+            numbers = "{} observations and {} actions".format(*sizes_of(environment_name))
+            raise DataError(
+                f"--environment {environment_name} has {numbers}, the dataset {sizes[0]} and {sizes[1]}: give its own"
+            )
     described = {
         "dataset": dataset.spec.name,
         "fingerprint": dataset.provenance.fingerprint,
@@ -174,12 +194,18 @@ def train_on_dataset(
     return plain({**summary, "out": str(out), "files": files})
 
 
+@functools.cache
+def _environment(name: str) -> Any:
+    """One of our own, made once: every new object compiles its own programs."""
+    return envs.ENVIRONMENTS[name]()
+
+
 def returns_of(learner: Learner, name: str, policy: TrainedPolicy, episodes: int, number: int) -> np.ndarray:
     """`[*axes, E]`: returns of policies in an environment; other first states for every `number`."""
     if name in _MUJOCO:
         return mujoco_returns(_MUJOCO[name], learner, policy, episodes, seed=10**6 + number)
     key = jax.random.fold_in(jax.random.key(0x6576), number)
-    return gymnax_returns(envs.ENVIRONMENTS[name](), learner, policy, episodes, key)
+    return gymnax_returns(_environment(name), learner, policy, episodes, key)
 
 
 def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | None:

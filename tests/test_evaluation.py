@@ -9,6 +9,7 @@ import numpy as np
 from flax import struct
 
 from envs.mujoco import run_episodes
+from experiments.learning import returns_of
 from trajclust_jax.evaluation import COPIES, gymnax_returns, mujoco_returns
 from trajclust_jax.learners import Learner, Scaling, TrainedPolicy
 
@@ -47,6 +48,22 @@ def test_mujoco_returns_are_those_of_lone_episodes():
         expected = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
         np.testing.assert_allclose(found[index], expected, rtol=2e-2)
     assert len(np.unique(found)) == found.size
+
+
+def test_later_evaluations_compile_nothing():
+    traces = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Noted(Linear):
+        def act(self, actor, observations):
+            traces.append(observations.shape)
+            return super().act(actor, observations)
+
+    mujoco, plane = some_policies((2,), 11, 3), some_policies((2,), 2, 2)
+    for number in range(2):
+        returns_of(Noted(3), "Hopper-v4", mujoco, 2, number)
+        returns_of(Noted(2), "Pathfollowing-v0", plane, 2, number)
+    assert len(traces) == 2
 
 
 def test_many_policies_are_evaluated_in_turns(monkeypatch):

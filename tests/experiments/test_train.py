@@ -103,6 +103,10 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
         (("--set", "expectile=high"), "--set expectile=high: give name=value"),
         (("--set", "updates=1000", "block=7"), "block is 7: it must divide 1000 updates"),
         (("--seeds", 0), "--seeds is 0"),
+        (
+            ("--environment", "Hopper-v4"),
+            "--environment Hopper-v4 has 11 observations and 3 actions, the dataset 2 and 2",
+        ),
         (("--environment", "Hopper-v9"), "--environment Hopper-v9: choose one of HalfCheetah-v4"),
         (("--clusters", "nowhere"), "--clusters nowhere: no result of trajclust cluster there"),
         (("--out", "plane.npz"), "--out plane.npz is a file"),
