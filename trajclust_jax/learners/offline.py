@@ -20,6 +20,7 @@ from trajclust_jax.learners.replay import Batch
 from trajclust_jax.networks import member_keys
 from trajclust_jax.training import Info, Phase
 
+BATCHES = 0x62617463  # keeps the keys of minibatches apart from those of gradient steps, which are never so many
 STD_FLOOR = 1e-3  # added to every std, as in TD3+BC's code
 
 
@@ -189,7 +190,7 @@ class Offline:
                 update = learner.stages()[index].update
 
                 def body(current, step):
-                    key = jax.random.fold_in(jax.random.fold_in(current.key, 0x62), step)
+                    key = jax.random.fold_in(jax.random.fold_in(current.key, BATCHES), step)
                     rows = first + jax.random.randint(key, (learner.batch_size,), 0, jnp.maximum(count, 1))
                     return update(current, jax.tree.map(lambda x: x[rows], data.batch), step)
 

@@ -180,7 +180,7 @@ def _learn(
     replay = replay.add(block)
 
     def update(i, state):
-        step = done + i
+        step = done + i  # 0x62 is a step's number, too; it stays, for the shipped policies were trained so
         batch = replay.sample(jax.random.fold_in(jax.random.fold_in(state.key, 0x62), step), agent.batch_size)
         return agent.update(state, batch, step)[0]
 
