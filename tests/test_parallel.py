@@ -26,7 +26,7 @@ def interrupt(event):
 trajectories = make("takeball", 40, 0).trajectories
 quick = dict(restarts=2, iterations=4, polish_iterations=3, polish_first_steps=20, polish_steps=10)
 found = fit(
-    PGKmeans.default(4, "mlp", **quick), trajectories, 4, checkpoint_dir=folder, checkpoint_seconds=0.0,
+    PGKmeans.default(4, "tabular", **quick), trajectories, 4, checkpoint_dir=folder, checkpoint_seconds=0.0,
     callbacks=[interrupt] if sys.argv[2] == "stop" else [],
 )
 placed = len(found.result.posterior.sharding.device_set)
@@ -43,10 +43,12 @@ print(json.dumps({
 
 
 def _fit(devices, folder="", what="pg_kmeans"):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    flags += " --xla_cpu_multi_thread_eigen=false"
+    cache = {"JAX_COMPILATION_CACHE_DIR": os.environ["TRAJCLUST_TEST_CACHE"]}  # as conftest.py has it
     return subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", FIT, str(folder), what],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **cache, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
     )
