@@ -121,10 +121,12 @@ def run_episodes(task: str, act: Act, episodes: int | Sequence[int], seed: int, 
     generator.
     """
     episodes = range(episodes) if isinstance(episodes, int) else episodes
+    if not episodes:
+        return
     copies = min(copies, len(episodes))
     environments = [make_env(task) for _ in range(copies)]
-    for first in range(0, len(episodes), copies or 1):
-        action_size = environments[0].action_space.shape[0]
+    action_size = environments[0].action_space.shape[0]
+    for first in range(0, len(episodes), copies):
         numbers = episodes[first : first + copies]
         generators = [np.random.default_rng((seed, number)) for number in numbers]
         running = environments[: len(numbers)]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.learners import LEARNERS, suited_learner
-from experiments.learning import evaluator, normaliser, returns_of, summarise
+from experiments.learning import best_cluster, evaluator, normaliser, returns_of, summarise
 from experiments.methods import METHODS, suited
 from experiments.runner import Cell, Job, changed
 from trajclust_jax.clustering import Clustering, PGKmeans
@@ -140,11 +140,6 @@ class CentreCell(Cell):
                 "resumed": outcome.resumed,
             },
         }
-
-
-def best_cluster(assignments: np.ndarray, gained: np.ndarray) -> int:
-    """The cluster with the highest mean return."""
-    return max(set(assignments.tolist()), key=lambda k: gained[assignments == k].mean())
 
 
 def of_policies(dataset: Dataset, environment: str) -> dict[str, float]:

@@ -70,6 +70,11 @@ def evaluations(offline: Offline, outcome: Fit) -> tuple[np.ndarray, np.ndarray]
     return steps, np.array([entry["return"] for entry in found], float)
 
 
+def best_cluster(assignments: np.ndarray, gained: np.ndarray) -> int:
+    """The cluster whose trajectories have the highest mean return."""
+    return max(set(assignments.tolist()), key=lambda k: gained[assignments == k].mean())
+
+
 def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndarray, list[int]]:
     """Assignments `[N]` to the chosen clusters of an earlier `trajclust cluster`, and their numbers from 0.
 
@@ -91,7 +96,7 @@ def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndar
     if which == "all":
         chosen = filled
     elif which == "best":
-        chosen = [max(filled, key=lambda k: gained[assignments == k].mean())]
+        chosen = [best_cluster(assignments, gained)]
     elif which.isdecimal() and int(which) - 1 in filled:
         chosen = [int(which) - 1]
     else:

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.learner_cells import CentreCell, LearnerCell, best_cluster, centre_policies
+from experiments.learner_cells import CentreCell, LearnerCell, centre_policies
+from experiments.learning import best_cluster
 from experiments.methods import CENTRES, METHODS
 from experiments.papers.pgkmeans import table4
 from experiments.runner import load, record_id, run_cells

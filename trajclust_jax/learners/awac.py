@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import ActorCritic, LearnerState, Part, gradient, step_keys
+from trajclust_jax.learners.learner import ActorCritic, Part
 from trajclust_jax.learners.replay import Batch
 from trajclust_jax.networks import GaussianActor
 from trajclust_jax.training import Info
@@ -64,15 +64,6 @@ class AWAC(ActorCritic):
         log_prob = self.actor.apply(actor, batch.observations).log_prob(batch.actions)
         loss = -(jax.lax.stop_gradient(weight) * log_prob).mean()
         return loss, {"actor/loss": loss, "actor/weight": weight.mean()}
-
-    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
-        """One gradient step of everything, from the same parameters."""
-        key_critic, key_actor = step_keys(state, step, 2)
-        params = state.params
-        critics, critic_info = gradient(self.critic_loss, params["critics"], params, state.targets, batch, key_critic)
-        actor, actor_info = gradient(self.actor_loss, params["actor"], params, batch, key_actor)
-        state = self.descend(state, {"critics": critics, "actor": actor}, step)
-        return self.lag(state), critic_info | actor_info
 
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         return jnp.clip(self.actor.apply(actor, observations).distribution.loc, -1, 1)

@@ -15,7 +15,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import ActorCritic, LearnerState, Part, Stage, gradient, step_keys
+from trajclust_jax.learners.learner import ActorCritic, LearnerState, Part, Stage, gradient
 from trajclust_jax.learners.replay import Batch
 from trajclust_jax.networks import TanhGaussianActor, sample_squashed
 from trajclust_jax.training import Info
@@ -97,15 +97,6 @@ class BRACv(ActorCritic):
         """One gradient step of the behaviour policy."""
         behaviour, info = gradient(self.behaviour_loss, state.params["behaviour"], batch)
         return self.descend(state, {"behaviour": behaviour}, step), info
-
-    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
-        """One gradient step of critics and actor, from the same parameters."""
-        key_critic, key_actor = step_keys(state, step, 2)
-        params = state.params
-        critics, critic_info = gradient(self.critic_loss, params["critics"], params, state.targets, batch, key_critic)
-        actor, actor_info = gradient(self.actor_loss, params["actor"], params, batch, key_actor)
-        state = self.descend(state, {"critics": critics, "actor": actor}, step)
-        return self.lag(state), critic_info | actor_info
 
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         return jnp.tanh(self.actor.apply(actor, observations).distribution.loc)

@@ -139,6 +139,19 @@ class ActorCritic(Learner):
         loss = ((values - jax.lax.stop_gradient(wanted)) ** 2).mean(-1).sum()
         return loss, {"critic/loss": loss, "critic/value": values.mean()}
 
+    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
+        """One gradient step of critics and actor, from the same parameters.
+
+        For learners that have `critic_loss(critics, params, targets, batch, key)` and
+        `actor_loss(actor, params, batch, key)` and no more; others have their own.
+        """
+        key_critic, key_actor = step_keys(state, step, 2)
+        params = state.params
+        critics, critic_info = gradient(self.critic_loss, params["critics"], params, state.targets, batch, key_critic)
+        actor, actor_info = gradient(self.actor_loss, params["actor"], params, batch, key_actor)
+        state = self.descend(state, {"critics": critics, "actor": actor}, step)
+        return self.lag(state), critic_info | actor_info
+
     def lag(self, state: LearnerState) -> LearnerState:
         """Targets move a `target_rate` of the way."""
         now = {part: state.params[part] for part in state.targets}

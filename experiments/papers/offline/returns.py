@@ -13,11 +13,7 @@ from experiments.rendering import document, provenance
 from experiments.tables import Records, Table
 from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
-CORL = {
-    "bc": {"halfcheetah": 55.9, "walker2d": 99.0, "hopper": 52.3},
-    "bc_10": {"halfcheetah": 90.1, "walker2d": 108.7, "hopper": 111.2},
-    "awac": {"halfcheetah": 93.6, "walker2d": 49.4, "hopper": 52.7},
-    "cql_corl": {"halfcheetah": 95.6, "walker2d": 109.6, "hopper": 99.3},
+CORL = {name: numbers for name, numbers in table4.PUBLISHED.items() if name in LEARNERS} | {
     "iql": {"halfcheetah": 94.7, "walker2d": 111.7, "hopper": 107.4},
 }
 

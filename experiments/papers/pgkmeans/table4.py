@@ -14,7 +14,7 @@ from experiments.learner_cells import CentreCell, LearnerCell
 from experiments.learners import LEARNERS
 from experiments.methods import CENTRES, LONG
 from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance
+from experiments.rendering import document, provenance, spread
 from experiments.runner import Cell
 from experiments.tables import Preset, Records, Table
 from trajclust_jax.metrics import bootstrap_interval, interquartile_mean
@@ -123,7 +123,7 @@ def score_rows(records: Records, names: tuple[str, ...], published: dict[str, di
                 [
                     common.TITLES[dataset],
                     title(name),
-                    f"{values.mean():.1f} ± {values.std(ddof=1) if len(values) > 1 else 0:.1f}",
+                    spread(values, 1),
                     f"{low:.1f} to {high:.1f}",
                     f"{interquartile_mean(values):.1f}",
                     f"{best.mean():.1f}",

@@ -13,7 +13,7 @@ from envs.plotting import PALETTE
 from experiments.learner_cells import CentreCell
 from experiments.methods import LONG
 from experiments.papers.pgkmeans import common, table4
-from experiments.rendering import document, provenance
+from experiments.rendering import document, provenance, spread
 from experiments.runner import Cell
 from experiments.tables import Preset, Records, Table
 
@@ -24,7 +24,13 @@ PUBLISHED = {  # by k as above
     "ant": (22.27, 116.91, 111.94, 61.97, 103.52, 130.80, 47.78, 67.38, 67.80),
     "walker2d": (107.44, 8.69, 109.84, 62.74, 103.32, 1.29, 98.26, 6.33, -0.09),
 }
-PRESETS = {**table4.PRESETS, "cpu": dataclasses.replace(table4.PRESETS["cpu"], long_size=50, size=50)}
+PRESETS = {
+    **table4.PRESETS,
+    "cpu": dataclasses.replace(
+        table4.PRESETS["cpu"], summary="50 trajectories a policy, 3 seeds", long_size=50, size=50
+    ),
+    "paper": dataclasses.replace(table4.PRESETS["paper"], summary="1,000 trajectories a policy, 10 seeds"),
+}
 
 
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
@@ -52,12 +58,11 @@ def render(records: Records):
         best = [np.array(found[count]["scores"]["best_score"]) for count in known]
         for count, values in zip(known, best, strict=True):
             record = found[count]
-            std = values.std(ddof=1) if len(values) > 1 else 0
             rows.append(
                 [
                     common.TITLES[dataset],
                     str(count),
-                    f"{values.mean():.1f} ± {std:.1f}",
+                    spread(values, 1),
                     f"{published[COUNTS.index(count)]:.2f}",
                     f"{np.mean(record['scores']['chosen_score']):.1f}",
                     "; ".join(f"{policy} {value:.1f}" for policy, value in record["policies"].items()),
