@@ -1,5 +1,8 @@
 """JAX-native environments in gymnax's API, registered with gymnax on import."""
 
+from functools import cache
+from typing import Any
+
 import gymnax
 
 from envs.diagonal import Diagonal
@@ -22,6 +25,13 @@ for _name, _class in ENVIRONMENTS.items():
     if _name not in gymnax.registered_envs:  # gymnax refuses to register a name twice
         gymnax.register(_name, _class)
 
+
+@cache
+def make(name: str, **options: Any) -> Any:
+    """An environment, made once for each name and options: every new object compiles its own programs."""
+    return ENVIRONMENTS[name](**options)
+
+
 __all__ = [
     "ENVIRONMENTS",
     "Diagonal",
@@ -36,5 +46,6 @@ __all__ = [
     "draw_observations",
     "expert_policy",
     "expert_rollout",
+    "make",
     "rollout",
 ]

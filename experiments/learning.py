@@ -1,7 +1,6 @@
 """`trajclust train`: an offline learner on the user's own trajectories, or on the clusters found in them."""
 
 import dataclasses
-import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -44,7 +43,7 @@ def sizes_of(name: str) -> tuple[int, int]:
         spaces = make_env(_MUJOCO[name])
         shapes = spaces.observation_space.shape, spaces.action_space.shape
     else:
-        env = _environment(name)
+        env = envs.make(name)
         spaces = env.observation_space(env.default_params), env.action_space(env.default_params)
         shapes = tuple(space.shape for space in spaces)
     return int(np.prod(shapes[0])), int(np.prod(shapes[1]))
@@ -199,18 +198,12 @@ def train_on_dataset(
     return plain({**summary, "out": str(out), "files": files})
 
 
-@functools.cache
-def _environment(name: str) -> Any:
-    """One of our own, made once: every new object compiles its own programs."""
-    return envs.ENVIRONMENTS[name]()
-
-
 def returns_of(learner: Learner, name: str, policy: TrainedPolicy, episodes: int, number: int) -> np.ndarray:
     """`[*axes, E]`: returns of policies in an environment; other first states for every `number`."""
     if name in _MUJOCO:
         return mujoco_returns(_MUJOCO[name], learner, policy, episodes, seed=10**6 + number)
     key = jax.random.fold_in(jax.random.key(0x6576), number)
-    return gymnax_returns(_environment(name), learner, policy, episodes, key)
+    return gymnax_returns(envs.make(name), learner, policy, episodes, key)
 
 
 def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | None:

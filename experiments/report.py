@@ -293,6 +293,9 @@ def _record_list(records: Sequence[dict[str, Any]], filled: Sequence[Section]) -
 
 def _unusual(cell: dict[str, Any]) -> str:
     """The hyperparameters of a record's cell that are not the method's default."""
+    if "settings" in cell:  # a learner's cell: these alone
+        settings = cell["settings"] | ({"clusters": cell["clusters"]} if cell["clusters"] else {})
+        return ", ".join(f"{name} {value}" for name, value in settings.items()) or "-"
     if "hyperparameters" not in cell or not _is_method(cell["method"]) or cell["dataset"] not in REGISTRY:
         return "-"
     method = method_entry(cell["method"]).build(REGISTRY[cell["dataset"]].num_policies)

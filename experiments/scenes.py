@@ -70,7 +70,7 @@ def sample_figure(sample: dict[str, Any], dataset: str) -> Figure:
     shared = {"names": sample["names"], "counts": sample["counts"]}
     if sample.get("continuous"):
         return draw_paths(paths, lengths, groups, goal=GOAL, polylines=PATHS, **shared)
-    params = envs.ENVIRONMENTS[REGISTRY[dataset].environment]().default_params
+    params = envs.make(REGISTRY[dataset].environment).default_params
     places = getattr(params, "ball_places", getattr(params, "specials", None))
     floor = {"walls": params.walls, "goal": params.goal, "places": places}
     return draw_trajectories(paths.astype(int), lengths, groups, **floor, **shared)

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         env_id, settings = RUNS[name]
         if config.updates is not None:
             settings = dataclasses.replace(settings, updates=config.updates)
-        env = envs.ENVIRONMENTS[env_id]()
+        env = envs.make(env_id)
         began = time.perf_counter()
         params, curves = jax.block_until_ready(train(env, env.default_params, settings, jax.random.key(config.seed)))
         save_weights(config.out / f"{name}.npz", params)

@@ -1,5 +1,6 @@
 """Killed at random moments and started again, a run ends with the record of an undisturbed one."""
 
+import json
 import os
 import random
 import shutil
@@ -9,59 +10,76 @@ import sys
 import time
 from pathlib import Path
 
+import chex
 import pytest
 
+from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.records import Results, comparable
 
 ROOT = Path(__file__).parents[2]
-KILLS = 20
-COMMAND = [
-    "-m",
-    "experiments.cli",
-    "run",
-    "pgkmeans/table1",
-    "--preset",
-    "smoke",
-    "--methods",
-    "pg_kmeans_mlp",
-    "--datasets",
-    "diagonal",
-]
 
 
-def _start(results: Path) -> subprocess.Popen:
+def _start(*command: object) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRAJCLUST_CHECKPOINT_SECONDS": "0.5"}
     return subprocess.Popen(
-        [sys.executable, *COMMAND, "--results", str(results)],
+        [sys.executable, "-m", "experiments.cli", *map(str, command)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
 
 
-def _finish(results: Path) -> dict:
-    process = _start(results)
-    _, err = process.communicate(timeout=600)
+def _finish(*command: object) -> float:
+    """Seconds that a whole run took."""
+    began = time.monotonic()
+    process = _start(*command)
+    _, err = process.communicate()
     assert process.returncode == 0, err
-    return {record["id"]: comparable(record) for record in Results(results).all()}
+    return time.monotonic() - began
+
+
+def _kill(seconds: float, *command: object) -> bool:
+    """Whether a run was still going when it was killed after so many seconds."""
+    process = _start(*command)
+    time.sleep(seconds)
+    going = process.poll() is None
+    if going:
+        process.send_signal(signal.SIGKILL)
+    _, err = process.communicate()
+    assert going or process.returncode == 0, err
+    return going
 
 
 @pytest.mark.slow
-def test_sigkill_20_times(tmp_path):
-    began = time.monotonic()
-    expected = _finish(tmp_path / "undisturbed")
-    whole = time.monotonic() - began
+def test_a_table_killed_20_times(tmp_path):
+    table = ("run", "pgkmeans/table1", "--preset", "smoke", "--methods", "pg_kmeans_mlp", "--datasets", "diagonal")
+    records = lambda name: {record["id"]: comparable(record) for record in Results(tmp_path / name).all()}
+    whole = _finish(*table, "--results", tmp_path / "undisturbed")
+    expected = records("undisturbed")
     rng, killed, resumed = random.Random(0), 0, False
-    while killed < KILLS:
-        process = _start(tmp_path / "killed")
-        time.sleep(rng.uniform(0.1, 0.9) * whole)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
-        process.communicate()
+    while killed < 20:
+        killed += _kill(rng.uniform(0.1, 0.9) * whole, *table, "--results", tmp_path / "killed")
         resumed |= any(r["timing"].get("resumed", False) for r in Results(tmp_path / "killed").all())
         # Once the table is whole, begin again: a finished run has nothing left to kill.
         if len(Results(tmp_path / "killed").ids()) == len(expected):
-            found = {record["id"]: comparable(record) for record in Results(tmp_path / "killed").all()}
-            assert found == expected
+            assert records("killed") == expected
             shutil.rmtree(tmp_path / "killed")
-    assert _finish(tmp_path / "killed") == expected
+    _finish(*table, "--results", tmp_path / "killed")
+    assert records("killed") == expected
     assert resumed, "at least one record was finished from a checkpoint"
+
+
+@pytest.mark.slow
+def test_ten_seeds_of_iql_killed_five_times(tmp_path):
+    """100,000 gradient steps of small networks: checkpoints don't depend on their size."""
+    train = ("train", "hopper-medium-expert:size=20", "--learner", "iql", "--seeds", 10, "--episodes", 2, "--set")
+    train = (*train, "updates=100000", "batch_size=32", "features=[32,32]", "actor_features=[32,32]", "--out")
+    whole = _finish(*train, tmp_path / "undisturbed")
+    rng = random.Random(0)
+    kills = [_kill(rng.uniform(0.15, 0.3) * whole, *train, tmp_path / "killed") for _ in range(5)]
+    _finish(*train, tmp_path / "killed")
+    assert sum(kills) >= 3, "most lives ended before the run did"
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("undisturbed", "killed")]
+    assert [summary["timing"]["resumed"] for summary in summaries] == [False, True]
+    assert summaries[0]["scores"] == summaries[1]["scores"]
+    for file in ("losses.csv", "evaluations.csv"):
+        assert (tmp_path / "undisturbed" / file).read_bytes() == (tmp_path / "killed" / file).read_bytes()
+    chex.assert_trees_all_equal(*(load_tree(tmp_path / name / "policy") for name in ("undisturbed", "killed")))

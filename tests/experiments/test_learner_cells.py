@@ -10,6 +10,7 @@ from experiments.learner_cells import CentreCell, LearnerCell, centre_policies
 from experiments.learning import best_cluster
 from experiments.methods import CENTRES, METHODS
 from experiments.papers.pgkmeans import table4
+from experiments.report import write_report
 from experiments.runner import load, record_id, run_cells
 from experiments.tables import get_table
 from trajclust_jax.evaluation import act
@@ -23,14 +24,18 @@ DATASET = "hopper-medium-expert"
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory):
+def results(tmp_path_factory):
+    return Results(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def records(results):
     """Records of a learner, of one on a cluster, and of a clustering's policies."""
     cells = [
         LearnerCell(DATASET, 3, "bc", (0, 1), TINY, episodes=2, evaluate_every=10),
         LearnerCell(DATASET, 3, "bc", (0, 1), TINY, clusters="return_kmeans", episodes=2, evaluate_every=10),
         CentreCell(DATASET, 3, "centres", (0, 1), EM, episodes=2),
     ]
-    results = Results(tmp_path_factory.mktemp("results"))
     records = run_cells(cells, results, preset="smoke")
     assert run_cells(cells, results, preset="smoke") == records  # nothing is computed again
     return records
@@ -51,6 +56,13 @@ def test_records_say_what_a_table_needs(records):
     assert sum(map(len, centres["cluster_returns"])) == 6
     assert np.shape(centres["centre_scores"]) == (2, 2)
     assert np.all(np.array(centres["scores"]["best_score"]) >= np.array(centres["scores"]["chosen_score"]))
+
+
+def test_the_report_lists_what_learners_were_told(records, results, tmp_path):
+    write_report(results, tmp_path)
+    rows = [line for line in (tmp_path / "report.md").read_text().splitlines() if "updates 20" in line]
+    assert len(rows) == 2
+    assert sum("clusters return_kmeans" in row for row in rows) == 1
 
 
 def test_identity(records):

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +35,9 @@ class Entry:
         return 50 if self.long else 1000
 
 
-@cache
-def _environment(env_id: str, **options: Any) -> Any:
-    """The environment, made once: every new object compiles its own programs."""
-    return envs.ENVIRONMENTS[env_id](**options)
-
-
 def _expert_episodes(env_id: str, name: str, size: int, seed: int, **options: Any) -> Dataset:
     """`size` episodes of each of the environment's experts, expert by expert; `options` choose the experts."""
-    env = _environment(env_id, **options)
+    env = envs.make(env_id, **options)
     keys = jax.random.split(jax.random.key(seed), len(env.expert_names))
     parts = [envs.expert_rollout(env, index, key, size) for index, key in enumerate(keys)]
     observations, final_observations = _observations(env, parts)
@@ -90,7 +84,7 @@ def _observations(env: Any, parts: list[envs.Rollout]) -> tuple[Observations, Ob
 
 def _entry(env_id: str, summary: str, **options: Any) -> Entry:
     """The experts of an environment; `options` are its constructor's."""
-    num_policies = len(_environment(env_id, **options).expert_names)
+    num_policies = len(envs.make(env_id, **options).expert_names)
     return Entry(summary, env_id, num_policies, partial(_expert_episodes, env_id, **options))
 
 
