@@ -72,7 +72,7 @@ METHODS: dict[str, MethodEntry] = {
 LONG_STEPS = 200
 _SAMPLED = {"policy_settings": (("scored_steps", 100),)}
 _WINDOWS = {"window": 32}
-_LIGHT = {"alpha": 0.1}  # beside a step's likelihood, not their sum: 1 pulls both policies of a hard pair to one code
+_LIGHT = {"alpha": 0.01}  # latents of two policies of one training begin .02 apart: 1, and .1, pull them to one code
 LONG: dict[str, dict[str, Any]] = {
     "pg_kmeans_mlp": {
         "first_steps": 50,
@@ -81,6 +81,7 @@ LONG: dict[str, dict[str, Any]] = {
         "polish_first_steps": 300,
         "polish_steps": 100,
         "paired_polish": True,
+        "reconsidered": 0.05,
         **_SAMPLED,
     },
     "pg_kmeans_gru": {"first_steps": 30, "steps": 30, "policy_settings": (("window", 32),)},

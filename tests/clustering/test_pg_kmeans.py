@@ -9,7 +9,7 @@ import pytest
 
 from trajclust_jax.clustering import PGKmeans
 from trajclust_jax.clustering.policy_mixture import by_first_member
-from trajclust_jax.data import make
+from trajclust_jax.data import from_episodes, make
 from trajclust_jax.metrics import batch_scores, nmi
 from trajclust_jax.training import fit
 
@@ -250,3 +250,55 @@ def test_in_a_paired_polish_restarts_that_agree_have_equal_objectives(opposed):
 def test_clusters_are_numbered_by_their_first_members():
     np.testing.assert_array_equal(by_first_member(jnp.array([2, 0, 2, 3]), 4), [0, 1, 0, 2])  # cluster 1 is empty
     np.testing.assert_array_equal(by_first_member(jnp.array([0, 1, 1]), 2), [0, 1, 1])
+
+
+def strays(seed=0, size=15):
+    """Two policies of one number x: A does -0.8 x and lives in [-1, 1], B does 0.2 and lives in [0, 4].
+
+    One trajectory of A strays to [2, 4] and does 0.9 there: A's other trajectories say nothing of these places.
+    """
+    rng = np.random.default_rng(seed)
+    episodes, labels = [], np.arange(2 * size) % 2
+    for n, label in enumerate(labels):
+        stray = n == 0
+        x = rng.uniform(*((2, 4) if stray else (-1, 1) if label == 0 else (0, 4)), (41, 1)).astype(np.float32)
+        mean = 0.9 + 0 * x if stray else -0.8 * x if label == 0 else 0.2 + 0 * x
+        actions = (mean[:-1] + 0.05 * rng.normal(size=(40, 1))).astype(np.float32)
+        episodes.append((x, actions, np.zeros(40, np.float32), False))
+    return from_episodes(episodes), labels
+
+
+def test_a_trajectory_that_strays_is_reconsidered():
+    trajectories, labels = strays()
+    settings = {"restarts": 3, "iterations": 10, "steps": 50, "first_steps": 50, "polish_first_steps": 300}
+    settings |= {"polish_iterations": 3, "polish_steps": 50, "paired_polish": True}
+    found = {}
+    for share in (0.0, 0.1):
+        outcome = fit(PGKmeans.default(2, "mlp", reconsidered=share, **settings), trajectories, 2)
+        found[share] = batch_scores(labels, np.asarray(outcome.result.assignments))["accuracy"]
+    assert {entry["phase"] for entry in outcome.history} == {"em", "merge", "polish", "reconsider"}
+    assert found[0.0].min() == pytest.approx(29 / 30)
+    np.testing.assert_array_equal(found[0.1], 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reconsidered": 1.5}, "reconsidered is 1.5: it must be at most 1"),
+        ({"reconsidered": -0.1}, "reconsidered is -0.1: it must be at least 0"),
+        ({"reconsidered": 0.1, "polish_iterations": 0}, "and 0 without a polish"),
+    ],
+)
+def test_what_can_be_reconsidered(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PGKmeans.default(2, "mlp", **settings)
+
+
+def test_reconsidering_one_seed_or_many_restarts_alone_or_not():
+    """As everything else: vmapped equals lone, and a restart does not depend on the others."""
+    trajectories, _ = strays(size=5)
+    method = lambda restarts: quick(2, "mlp", restarts=restarts, reconsidered=0.3)
+    many, alone = fit(method(2), trajectories, 3).result, fit(method(2), trajectories, [1]).result
+    assert_same(jax.tree.map(lambda x: x[1], many), jax.tree.map(lambda x: x[0], alone), objective_tolerance=1e-4)
+    more = fit(method(3), trajectories, [1]).result
+    np.testing.assert_array_equal(more.restart_assignments[0, :2], alone.restart_assignments[0])

@@ -8,6 +8,7 @@ Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL", Algorithms 
         E-step: assign each trajectory to the policy that makes its actions likeliest
     merge clusters that lose least, until k* are left             phase "merge"
     train fresh policies on the merged clusters, then EM again    phase "polish" (ours, not in the paper)
+    let clusters compete for what they explain worst, polish      phase "reconsider" (ours, an option)
     of the R restarts take the one with the highest J             (Best-of-N)
 
 Everything is written for one seed; `training.fit` maps it over S seeds.
@@ -15,6 +16,7 @@ Everything is written for one seed; `training.fit` maps it over S seeds.
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal, get_args
 
@@ -158,12 +160,15 @@ class PolicyMixture(abc.ABC):
         return self._fresh(key, key_members, assignments, num_clusters, prepared)
 
     def _fresh(self, key, key_members, assignments, num_clusters, prepared, paired=False) -> tuple[State, Info]:
-        members = ensemblize(lambda key: prepared.policies.init(key, prepared.data), 2)(
-            _restart_keys(key_members, paired, self.restarts, num_clusters)
-        )
+        members = self._new_members(key_members, num_clusters, prepared, paired)
         objective = jnp.full(self.restarts, -jnp.inf)
         state = State(members, assignments, objective, jnp.zeros(self.restarts, bool), jnp.bool_(False), key)
         return state, self._info(state, jnp.zeros_like(assignments, bool), prepared.data)
+
+    def _new_members(self, key: jax.Array, num_clusters: int, prepared: Prepared, paired: bool) -> Member:
+        """`[R, K, ...]`; the key is consumed."""
+        keys = _restart_keys(key, paired, self.restarts, num_clusters)
+        return ensemblize(lambda key: prepared.policies.init(key, prepared.data), 2)(keys)
 
     # --- one EM iteration -----------------------------------------------------------------------------
 
@@ -304,6 +309,11 @@ class PGKmeans(PolicyMixture):
     paired_polish: bool = False
     """The polishes of all restarts draw the same random numbers (not in the paper): restarts that agree have equal J,
     and the learning rate of its last M-step falls to 0: J then tells clusterings apart rather than luck in training."""
+    reconsidered: float = 0.0
+    """After the polish, this share of the trajectories, those that their own policies explain worst, trains fresh
+    policies of ALL clusters, which then compete for them, and the polish begins again with what comes of it (not in
+    the paper). Far from a cluster's other trajectories its policy is what it happens to be: only one that has been
+    trained on a trajectory can claim it."""
     tolerance: float = 1e-4
     """A restart has converged when no assignment changes, or when J a step changes by less than this."""
     patience: int = 8
@@ -326,7 +336,9 @@ class PGKmeans(PolicyMixture):
     def __post_init__(self) -> None:
         check_at_least(self, 1, "num_clusters", "restarts", "iterations", "first_steps", "steps")
         check_at_least(self, 0, "extra_clusters", "polish_iterations", "polish_first_steps", "polish_steps")
-        check_at_least(self, 0, "tolerance", "patience", "pooled_restarts", "pooled_steps")
+        check_at_least(self, 0, "tolerance", "patience", "pooled_restarts", "pooled_steps", "reconsidered")
+        if self.reconsidered > 1 or (self.reconsidered and not self.polish_iterations):
+            raise ValueError(f"reconsidered is {self.reconsidered}: it must be at most 1, and 0 without a polish")
         if self.pooled_restarts > self.restarts:
             raise ValueError(f"pooled_restarts is {self.pooled_restarts}: there are {self.restarts} restarts")
         check_one_of("merging", self.merging, get_args(MergeRule))
@@ -343,11 +355,13 @@ class PGKmeans(PolicyMixture):
         return self.num_clusters + self.extra_clusters
 
     def phases(self) -> tuple[Phase, ...]:
-        """EM, merge, polish; a phase that the settings make empty is left out."""
+        """EM, merge, polish, reconsider; a phase that the settings make empty is left out."""
         em = Phase("em", self._start, self._em_step, self.iterations, light_start=True)
         merge = Phase("merge", self._merge, None, 0)
         polish = Phase("polish", self._restart, self._polish_step, self.polish_iterations, light_start=True)
-        return (em,) + ((merge,) if self.extra_clusters else ()) + ((polish,) if self.polish_iterations else ())
+        again = Phase("reconsider", self._reconsider, self._polish_step, self.polish_iterations)
+        wanted = (True, self.extra_clusters, self.polish_iterations, self.reconsidered)
+        return tuple(phase for phase, want in zip((em, merge, polish, again), wanted, strict=True) if want)
 
     def _merge(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         """Algorithm 4: merge to k* clusters; assignments follow, policies of merged clusters are dropped."""
@@ -376,10 +390,38 @@ class PGKmeans(PolicyMixture):
     def _restart(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         """Fresh policies for the clusters found so far."""
         key, key_members = jax.random.split(key)
-        assignments = previous.assignments
-        if self.paired_polish:
-            assignments = jax.vmap(lambda a: by_first_member(a, self.num_clusters))(assignments)
+        assignments = self._numbered_alike(previous.assignments)
         return self._fresh(key, key_members, assignments, self.num_clusters, prepared, self.paired_polish)
+
+    def _numbered_alike(self, assignments: jax.Array) -> jax.Array:
+        """`[R, N']`: where polishes are paired, restarts that agree have equal numbers, too."""
+        if not self.paired_polish:
+            return assignments
+        return jax.vmap(lambda each: by_first_member(each, self.num_clusters))(assignments)
+
+    def _reconsider(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
+        """What is explained worst goes to the cluster that explains it best once all were trained on it."""
+        data, policies, paired = prepared.data, prepared.policies, self.paired_polish
+        by_restart = lambda values: values.swapaxes(0, 1).reshape(self.restarts, -1)  # [C, R, n] -> [R, N']
+        explained = by_restart(self._explained(previous.members, previous.assignments, prepared)[1])
+        per_step = jnp.where(data.lengths > 0, explained / jnp.maximum(data.lengths, 1), jnp.inf)
+        worst = jax.lax.top_k(-per_step, math.ceil(self.reconsidered * data.num_trajectories))[1]
+        contested = jax.vmap(lambda n: jnp.zeros(data.num_slots, bool).at[n].set(True))(worst)  # [R, N']
+
+        key, key_rivals, key_fit = jax.random.split(key, 3)
+        before = self._numbered_alike(previous.assignments)
+        weights = jax.nn.one_hot(_trained(previous.replace(assignments=before), prepared), self.num_clusters)
+        weights = jnp.where(contested[..., None], weights.max(-1, keepdims=True), weights)  # none of what is held out
+        rivals = self._new_members(key_rivals, self.num_clusters, prepared, paired)
+        # With weights, a batch is drawn from all trajectories and not from the cluster's: K times the steps.
+        steps = self.num_clusters * self.polish_first_steps
+        m_step = lambda members, weights, key: policies.fit(members, weights, data, key, steps, 1.0)
+        rivals = ensemblize(m_step, 1)(rivals, weights, _restart_keys(key_fit, paired, self.restarts))
+        claimed = by_restart(self._explained(rivals, None, prepared)[0])
+
+        after = jnp.where(contested, claimed, before)
+        state, _ = self._restart(key, prepared, previous.replace(assignments=after))
+        return state, self._info(state, (after != before) & (data.lengths > 0), data)
 
     def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
         """Random assignments and fresh policies; in the last `pooled_restarts`, the pooled policy in every cluster."""
@@ -431,6 +473,15 @@ class PGKmeans(PolicyMixture):
     def _objective(self, members, assignments, prepared, shift=None) -> tuple[jax.Array, jax.Array]:
         """J `[R]` (Eq. 3) and assignments `[R, N']`: the given ones, or each trajectory's likeliest policy, after
         `shift [R, K]` was taken off for each step."""
+        assigned, best = self._explained(members, assignments, prepared, shift)
+        if prepared.trained is not None:
+            best = jnp.where(prepared.trained.reshape(-1, 1, best.shape[-1]), best, 0)
+        prior = ensemblize(prepared.policies.log_prior, 2)(members.params).sum(1)
+        assigned = assigned.swapaxes(0, 1).reshape(self.restarts, -1)
+        return best.sum((0, 2)) + prior, assigned
+
+    def _explained(self, members, assignments, prepared, shift=None) -> tuple[jax.Array, jax.Array]:
+        """Assignments as in `_objective`, and each trajectory's log-likelihood under its policy; both `[C, R, n]`."""
         data = prepared.data
         score = self._scorer(members, prepared)
         shape = (self.restarts, *data.chunks.lengths.shape)
@@ -444,9 +495,4 @@ class PGKmeans(PolicyMixture):
                 assigned = compared.argmax(1).astype(jnp.int32)
             return assigned, jnp.take_along_axis(scores, assigned[:, None], axis=1)[:, 0]
 
-        assigned, best = jax.lax.map(one_chunk, (data.chunks, given))  # [C, R, n]
-        if prepared.trained is not None:
-            best = jnp.where(prepared.trained.reshape(-1, 1, best.shape[-1]), best, 0)
-        prior = ensemblize(prepared.policies.log_prior, 2)(members.params).sum(1)
-        assigned = assigned.swapaxes(0, 1).reshape(self.restarts, -1)
-        return best.sum((0, 2)) + prior, assigned
+        return jax.lax.map(one_chunk, (data.chunks, given))

@@ -36,7 +36,8 @@ PRESETS = {
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset and k."""
     chosen: list[Cell] = []
-    usual = {**LONG["pg_kmeans_mlp"], **preset.settings.get("centres_single", {}), "restarts": 1, "extra_clusters": 0}
+    usual = {**LONG["pg_kmeans_mlp"], **preset.settings.get("centres_single", {}), "restarts": 1}
+    usual |= {"extra_clusters": 0, "reconsidered": 0.0}  # a fight of 15 policies costs 15 times the steps
     for dataset in datasets:
         for method in methods:
             for count in COUNTS:
