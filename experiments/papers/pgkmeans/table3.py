@@ -49,7 +49,8 @@ def render(records: Records):
                     restarts = BEST_OF
                 else:
                     merged = common.last_of_phase(record, "merge", "nmi").ravel()
-                    single, best = common.last_of_phase(record, "polish", "nmi").ravel(), final
+                    ending = record["history"][-1]["phase"]
+                    single, best = common.last_of_phase(record, ending, "nmi").ravel(), final
                     restarts = len(merged) // len(record["cell"]["seeds"])
                 task = common.TASKS.get(dataset, dataset)
                 published = PUBLISHED[task, "dec" if name == "dec" else "pg_kmeans"]
