@@ -199,8 +199,8 @@ class Train:
     """bc, bc_10, td3_bc, iql, awac, cql and what else `trajclust list` shows."""
     clusters: Path | None = None
     """The folder of an earlier `trajclust cluster` on the same dataset: learn from clusters, not from everything."""
-    cluster: str = "all"
-    """With --clusters: all (a learner for each), best (the cluster with the highest mean return) or a number."""
+    cluster: str | None = None
+    """With --clusters: all (a learner for each; the default), best (the highest mean return) or a number."""
     seeds: int = 3
     """Number of seeds."""
     environment: str | None = None
@@ -208,7 +208,7 @@ class Train:
     episodes: int = 10
     """Episodes of an evaluation, for each seed and cluster."""
     evaluate_every: int = 10_000
-    """Gradient steps between evaluations."""
+    """Gradient steps between evaluations, in whole blocks (of 1,000 steps, by default)."""
     set: tuple[str, ...] = ()
     """Settings other than the learner's own, e.g. updates=100000 expectile=0.9 best=0.1."""
     out: Path = Path("runs/train")
@@ -230,10 +230,14 @@ class Train:
         for option in ("seeds", "episodes", "evaluate_every"):
             if getattr(self, option) < 1:
                 raise UsageError(f"--{option.replace('_', '-')} is {getattr(self, option)}: at least 1 is needed")
+        if self.cluster is not None and self.clusters is None:
+            raise UsageError(f"--cluster {self.cluster}: of which clustering? Give its folder with --clusters")
         settings = _settings(self.set)
+        if "sweep" in settings:
+            raise UsageError("--set sweep: sweeps are for Python (Offline); here give each value a run of its own")
         check_out(self.out, OUTPUTS)
         dataset = load(self.dataset)
-        clusters = None if self.clusters is None else chosen_clusters(self.clusters, self.cluster, dataset)
+        clusters = None if self.clusters is None else chosen_clusters(self.clusters, self.cluster or "all", dataset)
         summary = train_on_dataset(
             dataset,
             self.learner,
@@ -251,8 +255,10 @@ class Train:
             return _print_json(summary)
         for name, values in summary.get("scores", {}).items():
             print(f"{name.replace('_', ' ')}, by seed: {values}")
+        if summary["diverged"]:
+            print(f"diverged: seeds {summary['diverged']} have policies that are not finite; lower the learning rate")
         if "scores" not in summary:
-            print("not evaluated: the dataset names no known environment; give one with --environment")
+            print("not evaluated: the dataset is of no known environment; give one with --environment")
         print(f"{summary['timing']['run_seconds']:.0f} s of training; files in {summary['out']}")
         return None
 

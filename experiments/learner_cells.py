@@ -9,11 +9,11 @@ import numpy as np
 
 from experiments.learners import LEARNERS, suited_learner
 from experiments.learning import best_cluster, evaluator, normaliser, returns_of, summarise
-from experiments.methods import METHODS, suited
+from experiments.methods import LONG, METHODS
 from experiments.runner import Cell, Job, changed
 from trajclust_jax.clustering import Clustering, PGKmeans
 from trajclust_jax.data import REGISTRY, Dataset, returns
-from trajclust_jax.learners import Clustered, Learner, Offline, Scaling, TrainedPolicy
+from trajclust_jax.learners import Clustered, Offline, Scaling, TrainedPolicy
 from trajclust_jax.metrics import scores
 from trajclust_jax.networks import PolicyNetwork
 from trajclust_jax.training import fit
@@ -25,11 +25,12 @@ CLUSTER_SEED = 0  # of a clustering that learners learn from
 class LearnerCell(Cell):
     """A learner on a registered dataset, evaluated where the data is from; `method` is its name in LEARNERS.
 
-    `settings` override the entry's. With `clusters`, a clustering method, it learns from that of the k* clusters found
-    whose trajectories have the highest mean return.
+    `settings` override the entry's. With `clusters`, a clustering method (and its `cluster_settings`), it learns from
+    that of the k* clusters found whose trajectories have the highest mean return.
     """
 
     clusters: str | None = None
+    cluster_settings: tuple[tuple[str, Any], ...] = ()
     episodes: int = 10
     evaluate_every: int = 10_000
 
@@ -41,17 +42,33 @@ class LearnerCell(Cell):
         suiting = suited_learner(self.method, REGISTRY[self.dataset].environment)
         return LEARNERS[self.method].build(action_size, **{**suiting, **dict(self.settings)})
 
+    def clustering(self) -> Any:
+        """The method that finds the clusters."""
+        entry = REGISTRY[self.dataset]
+        return METHODS[self.clusters].build(
+            entry.num_policies, **{**(LONG.get(self.clusters, {}) if entry.long else {}), **dict(self.cluster_settings)}
+        )
+
     def essential(self) -> dict[str, Any]:
         offline = self.build()
         chosen = changed(dataclasses.asdict(offline), Offline) | changed(
             dataclasses.asdict(offline.learner), type(offline.learner)
         )
-        return {
+        described = {
             **{name: getattr(self, name) for name in ("dataset", "size", "data_seed", "method")},
             **{name: getattr(self, name) for name in ("clusters", "episodes", "evaluate_every")},
-            "version": offline.VERSION,
+            "version": [offline.VERSION, offline.learner.VERSION],
             "settings": {name: value for name, value in chosen.items() if name not in ("learner", "action_size")},
         }
+        if self.clusters is not None:
+            method = self.clustering()
+            hyperparameters = changed(dataclasses.asdict(method), type(method))
+            described["clustering"] = {
+                "version": method.VERSION,
+                "hyperparameters": hyperparameters,
+                "seed": CLUSTER_SEED,
+            }
+        return described
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
         return {**self.essential(), "fingerprint": dataset.provenance.fingerprint, "seeds": list(self.seeds)}
@@ -59,14 +76,12 @@ class LearnerCell(Cell):
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         trajectories, environment = dataset.trajectories, REGISTRY[self.dataset].environment
         offline = self.build(trajectories.action_size)
-        body: dict[str, Any] = {"policies": of_policies(dataset, environment)}
-        data = trajectories
+        body: dict[str, Any] = {"policies": of_policies(dataset, environment), "config": dataclasses.asdict(offline)}
+        data, found = trajectories, None
         if self.clusters is not None:
-            method = METHODS[self.clusters]
-            build = method.build(REGISTRY[self.dataset].num_policies, **suited(self.clusters, trajectories))
             with job.progress.task(f"{self.dataset} {self.clusters}") as show:
                 found = fit(
-                    build,
+                    self.clustering(),
                     trajectories,
                     [CLUSTER_SEED],
                     callbacks=[job.guard, show],
@@ -79,6 +94,9 @@ class LearnerCell(Cell):
         evaluate = evaluator(offline, environment, self.episodes, self.evaluate_every)
         with job.fitted(self, offline, data, folder="learner", evaluate=evaluate) as (outcome, tracker):
             body |= summarise(offline, outcome, environment)
+            if found is not None:
+                for part in ("run_seconds", "compile_seconds"):
+                    body["timing"][part] += getattr(found, part)
             body["scores"] = {name: np.ravel(values).tolist() for name, values in body["scores"].items()}
             for index, seed in enumerate(self.seeds):
                 tracker.summary(seed, {f"final/{name}": values[index] for name, values in body["scores"].items()})
@@ -86,11 +104,12 @@ class LearnerCell(Cell):
 
 
 @dataclasses.dataclass(frozen=True)
-class Centres(Learner):
-    """The policies of PG-Kmeans' clusters, to be evaluated: as they are, without another training."""
+class Centres:
+    """Acts by the policies of PG-Kmeans' clusters, as they are, without another training."""
 
-    columns: tuple[int, ...] = ()  # of an observation: a network's inputs
-    clip: float = 10.0
+    action_size: int
+    columns: tuple[int, ...]  # of an observation: a network's inputs
+    clip: float
 
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         inputs = jnp.clip(observations[..., jnp.array(self.columns)], -self.clip, self.clip)

@@ -7,6 +7,7 @@ from typing import Any
 
 from trajclust_jax.learners import AWAC, BC, CQL, IQL, TD3BC, BRACv, Learner, Offline
 
+BLOCK = 1_000  # gradient steps between two looks at a training
 _OFFLINE = {field.name for field in dataclasses.fields(Offline)} - {"learner"}
 SCALED = ("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4")  # IQL's authors scale the rewards of these alone
 
@@ -34,10 +35,41 @@ class LearnerEntry:
         unknown = sorted(set(settings) - self.names())
         if unknown:
             raise ValueError(f"no setting {unknown[0]!r}: choose from {', '.join(sorted(self.names()))}")
+        fields = {field.name: field for field in (*dataclasses.fields(Offline), *dataclasses.fields(self.algorithm))}
+        settings = {name: _typed(fields[name], value) for name, value in settings.items()}
         offline = {name: settings.pop(name) for name in list(settings) if name in _OFFLINE}
         learner = self.algorithm(action_size, **settings)
-        block = math.gcd(1000, *(stage.updates for stage in learner.stages()))
-        return Offline(learner, **{"block": block, **offline})
+        learner.check()
+        if "block" not in offline:
+            updates = [stage.updates for stage in learner.stages()]
+            offline["block"] = math.gcd(*updates) if max(updates) <= BLOCK else math.gcd(BLOCK, *updates)
+            if offline["block"] < min(100, *updates):  # each block comes back to the host
+                raise ValueError(f"updates is {max(updates)}: give a multiple of 100, or a block that divides it")
+        return Offline(learner, **offline)
+
+
+def _typed(field: dataclasses.Field, value: Any) -> Any:
+    """A setting's value in its field's type: 1e5 is a whole number, too.
+
+    Raises:
+        ValueError: for a value of another type.
+    """
+    default, wanted = field.default, None
+    if isinstance(default, bool):
+        wanted = "true or false" if not isinstance(value, bool) else None
+    elif isinstance(default, int):
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        wanted = "a whole number" if isinstance(value, bool) or not isinstance(value, int) else None
+    elif isinstance(default, float):
+        wanted = "a number" if isinstance(value, bool) or not isinstance(value, (int, float)) else None
+        value = float(value) if wanted is None else value
+    elif isinstance(default, tuple) and field.name != "sweep":
+        sizes = isinstance(value, (tuple, list)) and all(isinstance(size, int) and size > 0 for size in value)
+        wanted = None if sizes else "a list of sizes [256,256]"
+    if wanted is not None:
+        raise ValueError(f"{field.name} is {value!r}: give {wanted}")
+    return value
 
 
 LEARNERS: dict[str, LearnerEntry] = {
@@ -45,9 +77,7 @@ LEARNERS: dict[str, LearnerEntry] = {
     "bc_gaussian": LearnerEntry("BC, Gaussian", "behaviour cloning by maximum likelihood", BC, {"stochastic": True}),
     "bc_10": LearnerEntry("10% BC", "behaviour cloning of the tenth with the highest returns", BC, {"best": 0.1}),
     "td3_bc": LearnerEntry("TD3+BC", "a deterministic actor by Q, held near the data", TD3BC, {}),
-    "iql": LearnerEntry(
-        "IQL", "expectiles of Q, then advantage-weighted cloning", IQL, {"normalise": False, "reward_range": 1000.0}
-    ),
+    "iql": LearnerEntry("IQL", "expectiles of Q, then advantage-weighted cloning", IQL, {"normalise": False}),
     "awac": LearnerEntry("AWAC", "advantage-weighted cloning with a critic of the policy", AWAC, {}),
     "cql": LearnerEntry(
         "CQL", "SAC with Q pushed down off the data (young-geng's settings)", CQL, {"normalise": False}
@@ -64,6 +94,4 @@ LEARNERS: dict[str, LearnerEntry] = {
 
 def suited_learner(name: str, environment: str | None) -> dict[str, Any]:
     """Settings of a learner that differ in an environment (a Gymnasium id)."""
-    if name == "iql" and environment is not None and environment not in SCALED:
-        return {"reward_range": None}
-    return {}
+    return {"reward_range": 1000.0} if name == "iql" and environment in SCALED else {}

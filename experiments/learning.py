@@ -20,10 +20,10 @@ from experiments.output import staged
 from experiments.progress import Progress
 from experiments.rendering import new_figure, save_figure
 from experiments.runner import tracked
-from trajclust_jax.checkpoint import save_tree
+from trajclust_jax.checkpoint import CheckpointError, load_tree, save_tree
 from trajclust_jax.data import DataError, Dataset, returns
-from trajclust_jax.evaluation import gymnax_returns, mujoco_returns
-from trajclust_jax.learners import Clustered, Learner, Offline, TrainedPolicy
+from trajclust_jax.evaluation import Acting, gymnax_returns, mujoco_returns
+from trajclust_jax.learners import Clustered, Learner, Offline, Scaling, TrainedPolicy
 from trajclust_jax.records import cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import Evaluate, Fit, fit
@@ -145,19 +145,18 @@ def train_on_dataset(
         offline.check(trajectories)
     except ValueError as error:
         raise DataError(f"--learner {learner_name}: {error}") from None
-    if known_environment(environment_name):
-        sizes = int(np.prod(trajectories.observation_shape)), trajectories.action_size
-        if sizes != sizes_of(environment_name):
-            numbers = "{} observations and {} actions".format(*sizes_of(environment_name))
-            raise DataError(
-                f"--environment {environment_name} has {numbers}, the dataset {sizes[0]} and {sizes[1]}: give its own"
-            )
+    sizes = int(np.prod(trajectories.observation_shape)), trajectories.action_size
+    if known_environment(environment_name) and sizes != sizes_of(environment_name):
+        if given is not None:
+            numbers = "{} observations and {} actions".format(*sizes_of(given))
+            raise DataError(f"--environment {given} has {numbers}, the dataset {sizes[0]} and {sizes[1]}: give its own")
+        environment_name = None  # of that name, but another version
     described = {
         "dataset": dataset.spec.name,
         "fingerprint": dataset.provenance.fingerprint,
         "learner": learner_name,
         "settings": dataclasses.asdict(offline),
-        "version": offline.VERSION,
+        "version": [offline.VERSION, offline.learner.VERSION],
         "seeds": list(seeds),
         "clusters": None if clusters is None else [k + 1 for k in clusters[1]],
         "assignments": None if clusters is None else cell_id({"assignments": clusters[0].tolist()}),
@@ -198,7 +197,29 @@ def train_on_dataset(
     return plain({**summary, "out": str(out), "files": files})
 
 
-def returns_of(learner: Learner, name: str, policy: TrainedPolicy, episodes: int, number: int) -> np.ndarray:
+def load_policy(folder: str | os.PathLike) -> tuple[Learner, TrainedPolicy]:
+    """The learner and the policies, of all seeds (and clusters), that `trajclust train` left in a folder.
+
+    `evaluation.act(learner, policy, observations)` acts with them.
+
+    Raises:
+        DataError: for a folder without them.
+    """
+    try:
+        summary = json.loads((Path(folder) / "summary.json").read_text())
+        settings = {name: _tuples(value) for name, value in summary["settings"]["learner"].items()}
+        learner = LEARNERS[summary["learner"]].algorithm(**settings)
+        stored = load_tree(Path(folder) / "policy")
+    except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
+        raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
+    return learner, TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def returns_of(learner: Acting, name: str, policy: TrainedPolicy, episodes: int, number: int) -> np.ndarray:
     """`[*axes, E]`: returns of policies in an environment; other first states for every `number`."""
     if name in _MUJOCO:
         return mujoco_returns(_MUJOCO[name], learner, policy, episodes, seed=10**6 + number)
@@ -212,14 +233,20 @@ def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | No
 
 
 def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> dict[str, Any]:
-    """Last and best evaluation of every seed (and cluster), and the seconds; per-episode returns are in the history."""
+    """Last and best evaluation of every seed (and cluster), and the seconds; per-episode returns are in the history.
+
+    `diverged` has the seeds whose policies are not finite.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(outcome.result.actor)]
+    finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in leaves], 0)
     summary: dict[str, Any] = {
+        "diverged": [seed for seed, sound in zip(outcome.seeds, finite, strict=True) if not sound],
         "timing": {
             "run_seconds": outcome.run_seconds,
             "compile_seconds": outcome.compile_seconds,
             "evaluate_seconds": outcome.evaluate_seconds,
             "resumed": outcome.resumed,
-        }
+        },
     }
     steps, gained = evaluations(offline, outcome)
     if not len(steps):
@@ -247,7 +274,7 @@ def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> pd.Da
     """A row a step of `fit`, seed and cluster: the means of what the learner reports."""
     rows = []
     for entry in outcome.history:
-        names = [name for name in entry if "/" in name or name == "alpha"]
+        names = [name for name in entry if "/" in name]
         if not names:
             continue
         for s, seed in enumerate(outcome.seeds):

@@ -57,10 +57,12 @@ def critics(params, *inputs):
 
 
 def squashed(params, observations):
-    """Mean and log std of `TanhGaussianActor`."""
-    x = dense(hidden(observations, params["params"]["MLP_0"]), params["params"]["Dense_0"])
-    mean, log_std = np.split(x, 2, -1)
-    return mean, np.clip(log_std, -5, 2)
+    """Mean and log std of `TanhGaussianActor`, SAC's or CQL's."""
+    layers = params["params"]
+    mean, log_std = np.split(dense(hidden(observations, layers["MLP_0"]), layers["Dense_0"]), 2, -1)
+    if "log_std_offset" not in layers:
+        return mean, np.clip(log_std, -5, 2)
+    return mean, np.clip(wide(layers["log_std_multiplier"]) * log_std + wide(layers["log_std_offset"]), -20, 2)
 
 
 def deterministic(params, observations):

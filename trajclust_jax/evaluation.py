@@ -1,20 +1,27 @@
 """Returns of trained policies: all seeds, swept settings and clusters act in one call, each for several episodes."""
 
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from envs.mujoco import run_episodes
-from trajclust_jax.learners.learner import Learner
 from trajclust_jax.learners.offline import TrainedPolicy
+
+
+class Acting(Protocol):
+    """Acts by an actor's parameters, without noise; hashable. Every learner does."""
+
+    def act(self, actor: Any, observations: jax.Array) -> jax.Array:
+        """`[n, D] -> [n, A]` in [-1, 1]."""
+
 
 COPIES = 128  # of an environment that step side by side, at most
 
 
-def mujoco_returns(task: str, learner: Learner, policy: TrainedPolicy, num_episodes: int, seed: int) -> np.ndarray:
+def mujoco_returns(task: str, learner: Acting, policy: TrainedPolicy, num_episodes: int, seed: int) -> np.ndarray:
     """`[*axes, E]` float64: undiscounted returns of all policies without their noise, in MuJoCo.
 
     Every policy meets the same E first states. One policy call a step serves all policies and episodes.
@@ -41,7 +48,7 @@ def mujoco_returns(task: str, learner: Learner, policy: TrainedPolicy, num_episo
 
 
 def gymnax_returns(
-    env: Any, learner: Learner, policy: TrainedPolicy, num_episodes: int, key: jax.Array, params: Any = None
+    env: Any, learner: Acting, policy: TrainedPolicy, num_episodes: int, key: jax.Array, params: Any = None
 ) -> np.ndarray:
     """`[*axes, E]` float32: as `mujoco_returns`, in an environment of gymnax's API, in one jitted call.
 
@@ -55,7 +62,7 @@ def gymnax_returns(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def act(learner: Learner, policy: TrainedPolicy, observations: jax.Array) -> jax.Array:
+def act(learner: Acting, policy: TrainedPolicy, observations: jax.Array) -> jax.Array:
     """`[*axes, n, D] -> [*axes, n, A]`: each policy on its own observations, from the environment and for it."""
 
     def one(policy, observations):

@@ -62,7 +62,10 @@ def test_labels_are_exact_with_the_medium_file(tmp_path):
         assert data.spec.policy_names == ("medium", "expert")
         assert data.provenance.parameters["labels"].endswith("(exact)")
     os.rename(medium, tmp_path / "hopper_medium-v2.hdf5")
-    assert load(pair).provenance.parameters["labels"] == "the last episode end of hopper_medium-v2.hdf5 (exact)"
+    assert load(pair).provenance.parameters == {
+        "labels": "the last episode end of hopper_medium-v2.hdf5 (exact)",
+        "environment": "Hopper-v4",  # by the file's name
+    }
     for wrong in (5, sum(LENGTHS)):
         with pytest.raises(DataError, match=f"no episode ends after {wrong} steps"):
             load(f"{pair}:medium={wrong}")

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import learning
 from trajclust_jax.checkpoint import load_tree
-from trajclust_jax.data import build_dataset, from_episodes, save_npz
+from trajclust_jax.data import DataError, build_dataset, from_episodes, save_npz
 
 SMALL = ("--set", "updates=40", "block=10", "batch_size=16", "actor_features=[8]")
 
@@ -50,6 +50,11 @@ def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
     assert losses["actor/loss"].iloc[-2] < losses["actor/loss"].iloc[0]
     policy = load_tree(tmp_path / "runs/train/policy")
     assert policy["scaling"]["mean"].shape == (2, 2)
+    learner, loaded = learning.load_policy(tmp_path / "runs/train")
+    gained = learning.returns_of(learner, "Pathfollowing-v0", loaded, 3, 4)  # as after the fourth block
+    assert gained.tolist() == frame[frame["updates"] == 40]["return"].to_numpy().reshape(2, 3).tolist()
+    with pytest.raises(DataError, match="no result of trajclust train there"):
+        learning.load_policy(tmp_path)
     again = trajclust("train", "plane.npz", "--learner", "bc", "--seeds", 2, *SMALL)
     assert again[0] == 0
     assert "last return, by seed" in again[1]
@@ -65,6 +70,15 @@ def test_train_in_mujoco_gives_scores(trajclust, tmp_path):
     assert set(scores) == {"last_return", "best_return", "last_score", "best_score"}
     expected = 100 * (scores["last_return"][0] + 20.272305) / (3234.3 + 20.272305)
     assert scores["last_score"][0] == pytest.approx(expected)
+
+
+def test_a_training_that_diverges_says_so(trajclust, tmp_path):
+    plane(tmp_path / "plane.npz", "Pathfollowing-v0")
+    code, out, _ = trajclust(
+        *("train", "plane.npz", "--learner", "bc", "--seeds", 2, "--episodes", 2, *SMALL, "learning_rate=1e38")
+    )
+    assert code == 0
+    assert "diverged: seeds [0, 1] have policies that are not finite" in out
 
 
 @pytest.mark.parametrize(("which", "numbers"), [("all", [1, 2]), ("best", None), ("2", [2])])
@@ -107,6 +121,9 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
             ("--environment", "Hopper-v4"),
             "--environment Hopper-v4 has 11 observations and 3 actions, the dataset 2 and 2",
         ),
+        (("--cluster", "best"), "--cluster best: of which clustering?"),
+        (("--set", "sweep=[]"), "--set sweep: sweeps are for Python"),
+        (("--set", "updates=1.5"), "updates is 1.5: give a whole number"),
         (("--environment", "Hopper-v9"), "--environment Hopper-v9: choose one of HalfCheetah-v4"),
         (("--clusters", "nowhere"), "--clusters nowhere: no result of trajclust cluster there"),
         (("--out", "plane.npz"), "--out plane.npz is a file"),

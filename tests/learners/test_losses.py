@@ -1,5 +1,6 @@
 """Every loss of every learner against NumPy in float64, on a fixed batch."""
 
+import dataclasses
 import itertools
 
 import distrax
@@ -24,7 +25,7 @@ from learner_reference import (
 )
 from scipy.special import logsumexp
 
-from trajclust_jax.learners import AWAC, BC, CQL, IQL, TD3BC, BRACv
+from trajclust_jax.learners import AWAC, BC, CQL, IQL, SAC, TD3BC, BRACv
 from trajclust_jax.networks import sample_squashed
 
 SMALL = {"features": (8, 8), "actor_features": (6,)}
@@ -49,6 +50,15 @@ def test_bc(stochastic):
     else:
         expected = ((deterministic(actor, OBSERVATIONS) - wide(BATCH.actions)) ** 2).mean()
     close(agent.actor_loss(actor, BATCH), expected)
+
+
+def test_a_column_of_rewards_is_refused():
+    """Beside targets [B] it would make [B, B]."""
+    agent = IQL(A, **SMALL)
+    params = begun(agent).params
+    column = BATCH._replace(rewards=BATCH.rewards[:, None])
+    with pytest.raises(AssertionError, match="shape"):
+        agent.critic_loss(params["critics"], params, column)
 
 
 def test_td3_bc():
@@ -180,14 +190,33 @@ def test_cql(gap):
 
 
 def test_cql_without_conservatism_is_sac():
-    agent = CQL(A, conservatism=0.0, backup_entropy=True, **SMALL)
+    """Its loss terms are SAC's own, on CQL's actor; with conservatism the critics' gradients differ."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Plain(SAC):
+        actor = CQL.actor
+
+    agent, plain = CQL(A, backup_entropy=True, **SMALL), Plain(A, **SMALL)
     state = begun(agent)
-    ours, _ = agent.update(state, BATCH, jnp.int32(0))
-    keys = jax.random.split(jax.random.fold_in(state.key, 0), 3)
-    gradient = jax.grad(lambda c: agent.critic_loss(c, state.params, state.targets, BATCH, keys[0])[0])
-    plain = agent.descend(state, {"critics": gradient(state.params["critics"])}, jnp.int32(0))
-    for a, b in zip(jax.tree.leaves(ours.params["critics"]), jax.tree.leaves(plain.params["critics"]), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-7)
+    params, key = state.params, jax.random.key(4)
+    pairs = [
+        (agent.critic_loss, plain.critic_loss, (params["critics"], params, state.targets, BATCH, key)),
+        (agent.actor_loss, plain.actor_loss, (params["actor"], params, BATCH, key)),
+        (agent.alpha_loss, plain.alpha_loss, (params["log_alpha"], jnp.float32(0.7))),
+    ]
+    for ours, theirs, arguments in pairs:
+        a, b = (jax.tree.leaves(jax.grad(loss, has_aux=True)(*arguments)[0]) for loss in (ours, theirs))
+        assert all(map(np.array_equal, a, b))
+    steps = [dataclasses.replace(agent, conservatism=c).update(state, BATCH, jnp.int32(0))[1] for c in (0.0, 5.0)]
+    assert float(steps[0]["critic/conservative"]) == 0
+    assert float(steps[1]["critic/conservative"]) > 0
+    assert float(steps[0]["critic/loss"]) == float(steps[1]["critic/loss"])  # the Bellman error alone
+
+
+def test_a_larger_difference_raises_the_multiplier():
+    agent = CQL(A, gap=0.8)
+    down = jax.grad(lambda log, difference: agent.multiplier_loss(log, difference)[0])
+    assert float(down(jnp.float32(0.5), jnp.float32(2.0))) < 0 < float(down(jnp.float32(0.5), jnp.float32(0.1)))
 
 
 def test_cql_rates():
@@ -244,3 +273,5 @@ def test_brac_v_clones_first():
         if not all(map(np.array_equal, jax.tree.leaves(state.params[part]), jax.tree.leaves(after.params[part])))
     }
     assert changed == {"behaviour"}
+    begun_again = agent.stages()[1].begin(after).params
+    assert all(map(np.array_equal, *map(jax.tree.leaves, (begun_again["actor"], after.params["behaviour"]))))

@@ -1,6 +1,7 @@
 """Contracts of every learner, and datasets whose answers are known."""
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ def one_step(observations, actions, rewards, terminated=True):
     """An episode a transition."""
     episodes = []
     for observation, action, reward in zip(observations, actions, rewards, strict=True):
-        pair = np.stack([observation, observation]).astype(np.float32)
+        pair = np.float32([observation, np.add(observation, 1e-6)])  # what follows is known, and as good as the same
         episodes.append((pair, np.atleast_2d(action).astype(np.float32), np.float32([reward]), terminated))
     return from_episodes(episodes)
 
@@ -74,14 +75,14 @@ def test_learns_alone_as_among_others(name):
     method, data = tiny(name), some_data()
     together, alone = fit(method, data, [3, 5]), fit(method, data, [5])
     assert_close(jax.tree.map(lambda x: x[1:], together.result), alone.result, atol=2e-5)
-    begun = method.learner.init(jax.random.key(0), 3).params["actor"]
-    moved = jax.tree.map(lambda a, b: np.abs(a[0] - b).max(), together.result.actor, begun)
+    begun = method.phases()[0].start(_key(5, 0), method.prepare(data, 1), None)[0].learner.params["actor"]
+    moved = jax.tree.map(lambda a, b: np.abs(a[0] - b).max(), alone.result.actor, begun)
     assert max(map(float, jax.tree.leaves(moved))) > 1e-3
     last = together.history[-1]
     assert all(np.isfinite(last[key]).all() for key in last if "/" in key)
 
 
-@pytest.mark.parametrize("name", ["bc", "brac_v"])
+@pytest.mark.parametrize("name", ["bc", "td3_bc", "cql", "brac_v"])
 def test_resumes_exactly(name, tmp_path):
     method, data = tiny(name, updates=40, block=10), some_data()
 
@@ -117,6 +118,7 @@ def test_evaluations_are_recorded_and_timed_apart():
     seen = []
 
     def measure(result, iteration):
+        time.sleep(1.0)
         seen.append(jax.tree.leaves(result.actor)[0].shape)
         return {"return": np.arange(2.0)}
 
@@ -125,7 +127,8 @@ def test_evaluations_are_recorded_and_timed_apart():
     found = [(e["phase"], e["iteration"]) for e in outcome.history if "return" in e]
     assert found == [("train", 3), ("train", 4)]
     assert outcome.history[-1]["return"] == [0.0, 1.0]
-    assert outcome.evaluate_seconds > 0
+    assert outcome.evaluate_seconds >= 2.0
+    assert outcome.run_seconds < outcome.evaluate_seconds
 
 
 # --- data ------------------------------------------------------------------------------------------
@@ -156,6 +159,10 @@ def test_rewards_are_scaled_by_the_range_of_returns():
     data = one_step(np.zeros((3, 1)), np.zeros((3, 1)), [1.0, 2.0, 5.0])
     prepared = Offline(BC(1), reward_range=1000.0, reward_shift=-1.0).prepare(data, 1)
     np.testing.assert_allclose(prepared.batch.rewards, [249, 499, 1249])
+    halves = Clustered(data, np.array([0, 0, 1]), 2)  # the range is that of all the data
+    assert Offline(BC(1), reward_range=1000.0).prepare(halves, 1).batch.rewards.tolist() == [250, 500, 1250]
+    prepared = Offline(BC(1), reward_scale=10.0, reward_shift=-5.0).prepare(data, 1)
+    assert prepared.batch.rewards.tolist() == [5, 15, 45]
     same = one_step(np.zeros((2, 1)), np.zeros((2, 1)), [3.0, 3.0])  # no range: as it is
     np.testing.assert_allclose(Offline(BC(1), reward_range=1000.0).prepare(same, 1).batch.rewards, [3, 3])
 
@@ -180,6 +187,10 @@ def test_actions_beyond_one_are_scaled_and_come_back():
 def test_discrete_actions_and_empty_data_are_refused():
     with pytest.raises(ValueError, match="continuous"):
         fit(tiny("iql"), make("diagonal", 2).trajectories, 1)
+    unrewarded = one_step(np.zeros((2, 1)), np.zeros((2, 2)), [0.0, 0.0])
+    for name in ("iql", "bc_10"):
+        with pytest.raises(ValueError, match="every reward is 0"):
+            fit(tiny(name), unrewarded, 1)
     with pytest.raises(DataError, match="no trajectory is in any cluster"):
         fit(tiny("bc"), Clustered(some_data(), np.full(12, -1), 2), 1)
 
@@ -189,14 +200,55 @@ def test_discrete_actions_and_empty_data_are_refused():
     [
         ({"best": 0.0}, "share"),
         ({"block": 7}, "divide 1000000 updates"),
-        ({"sweep": (("learning_rate", (1.0,)), ("alpha", (1.0, 2.0)))}, "same number"),
+        ({"block": 0}, "divide 1000000 updates"),
+        ({"sweep": (("learning_rate", (1.0,)), ("expectile", (0.6, 0.7)))}, "same number"),
+        ({"sweep": (("batch_size", (1, 2)),)}, "batch_size is no setting of IQL that can be swept"),
+        ({"sweep": (("dropout", (0.1, 0.2)),)}, "dropout is no setting of IQL that can be swept"),
+        ({"sweep": (("expectile", (0.7, 1.5)),)}, "expectile is 1.5"),
+    ],
+)
+def test_bad_trainings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Offline(IQL(1), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"expectil": 0.9}, "no setting 'expectil'"),
+        ({"expectile": 1.0}, "expectile is 1.0: it must be between 0 and 1"),
+        ({"expectile": "high"}, "expectile is 'high': give a number"),
+        ({"updates": 0}, "0 updates, at least 1"),
+        ({"updates": 1.5}, "updates is 1.5: give a whole number"),
+        ({"updates": 99_999}, "updates is 99999: give a multiple of 100"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"features": (256, 0)}, "give a list of sizes"),
+        ({"layer_norm": 1}, "give true or false"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        Offline(BC(1), **settings)
-    with pytest.raises(ValueError, match="no setting 'expectil'"):
-        LEARNERS["iql"].build(1, expectil=0.9)
+        LEARNERS["iql"].build(1, **settings)
+
+
+def test_settings_come_in_their_types():
+    method = LEARNERS["iql"].build(1, updates=1e5, expectile=0.9, discount=1, features=[8, 8])
+    assert (method.learner.updates, method.block) == (100_000, 1000)
+    assert isinstance(method.learner.updates, int)
+    assert LEARNERS["bc"].build(1, updates=300).block == 300
+    assert LEARNERS["bc"].build(1, updates=2300).block == 100
+
+
+def test_what_follows_a_cut_must_be_known():
+    """Readers repeat the last observation where nobody recorded what came next: no bootstrapping from there."""
+    states = np.float32([[0], [1], [2], [3]])
+    cut = lambda states: from_episodes([(states, np.zeros((3, 1), np.float32), np.ones(3, np.float32), False)])
+    known, repeated = cut(states), cut(np.minimum(states, 2))
+    assert tiny("iql", 1).prepare(known, 1).count == 3
+    assert tiny("iql", 1).prepare(repeated, 1).count == 2
+    assert tiny("bc", 1).prepare(repeated, 1).count == 3
+    with pytest.raises(DataError, match="of no step it is known what followed"):
+        tiny("iql", 1).prepare(from_episodes([(states[[0, 0]], np.zeros((1, 1)), np.ones(1), False)]), 1)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -208,8 +260,8 @@ def test_every_learner_is_built_at_full_size(name):
 
 
 def test_settings_by_environment():
-    assert suited_learner("iql", "Hopper-v4") == suited_learner("bc", "Ant-v4") == {}
-    assert suited_learner("iql", "Ant-v4") == {"reward_range": None}
+    assert suited_learner("iql", "Hopper-v4") == {"reward_range": 1000.0}
+    assert suited_learner("iql", "Ant-v4") == suited_learner("iql", None) == suited_learner("bc", "Hopper-v4") == {}
 
 
 # --- axes ------------------------------------------------------------------------------------------
@@ -258,7 +310,7 @@ def test_a_bandit_of_two_modes(name):
     good = np.arange(256) % 2
     actions = (good - 0.5 + 0.05 * rng.normal(size=256))[:, None]
     data = one_step(np.ones((256, 1)), actions, good)
-    more = {"reward_range": None, "temperature": 10.0} if name == "iql" else {}
+    more = {"temperature": 10.0} if name == "iql" else {}
     # a conservatism of 5 weighs the modes' frequencies above these rewards
     more |= {"conservatism": 0.1, "actor_rate": 3e-3, "updates": 3000} if name == "cql" else {}
     method = tiny(name, 1, **{"updates": 1500, "learning_rate": 3e-3, "batch_size": 64, **more})
@@ -275,8 +327,7 @@ def test_a_time_out_does_not_cut_the_bootstrap(name, terminated):
     """One state, reward 1, every episode of one step: worth 1 where it ends, 1 / (1 - .8) = 5 where it is cut off."""
     rng = np.random.default_rng(0)
     data = one_step(np.ones((128, 1)), rng.uniform(-1, 1, (128, 1)), np.ones(128), terminated)
-    more = {"reward_range": None} if name == "iql" else {}
-    more |= {"conservatism": 0.0} if name == "cql" else {}
+    more = {"conservatism": 0.0} if name == "cql" else {}
     method = tiny(name, 1, updates=2000, discount=0.8, target_rate=0.05, learning_rate=3e-3, **more)
     outcome = fit(method, data, 1)
     assert outcome.history[-1]["critic/value"][0] == pytest.approx(1.0 if terminated else 5.0, abs=0.25)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.mujoco import GaussianPolicy
+from envs.mujoco import TASKS, GaussianPolicy
 from trajclust_jax.data.episodes import split_fields
 from trajclust_jax.data.types import DataError, Dataset, Trajectories, build_dataset
 from trajclust_jax.data.validation import located
@@ -61,6 +61,8 @@ def load_hdf5(path: str | os.PathLike, medium: str | os.PathLike | int | None = 
             names = ("medium", "expert")
         else:
             names = ()
+        for task in (task for name, task in TASKS.items() if path.name.startswith(name)):
+            parameters["environment"] = task.env_id
         likelihoods = None
         if names == ("medium", "expert"):
             policies = [_policy(sibling) for sibling in _siblings(path, *names)]

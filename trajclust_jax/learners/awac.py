@@ -23,7 +23,11 @@ MAX_WEIGHT = 100.0
 
 @dataclasses.dataclass(frozen=True)
 class AWAC(ActorCritic):
-    """Settings; the defaults are CORL's, whose scores the papers cite."""
+    """Settings; the defaults are CORL's, whose scores the papers cite.
+
+    Its critics take their step before the actor's loss is computed; here all losses are of the same parameters. Its log
+    std has a lower floor (-20).
+    """
 
     features: tuple[int, ...] = (256, 256, 256)
     """Hidden layers of the critics."""

@@ -2,7 +2,7 @@
 
 first, for `behaviour_updates` gradient steps:
     behaviour   maximise  log b(a | s)
-then, for each gradient step:
+then, with pi <- b, for each gradient step:
     critics   Q_i(s, a) -> r + gamma (min_j Q'_j(s', a') - beta KL(pi || b)(s')),  a' ~ pi(. | s')
     actor     minimise  beta KL(pi || b)(s) - min_j Q_j(s, a''),  a'' ~ pi(. | s)
     targets   Q' <- Q' + tau (Q - Q')
@@ -25,10 +25,11 @@ MARGIN = 1e-3  # the data's actions are taken as inside their bounds by so much:
 
 @dataclasses.dataclass(frozen=True)
 class BRACv(ActorCritic):
-    """Settings; the defaults are those of LBRAC-v's code, for which this is the baseline.
+    """Settings; the defaults are those that LBRAC-v's release has for its own method, whose baseline this is.
 
-    The KL is in closed form: pi and b are squashed by the same tanh, so that it is their Gaussians'. The release
-    estimates it from 10 samples.
+    That release's BRAC-v has other rates, and leaves Q out of the actor's first steps, so that pi comes near b before
+    it counts: here pi begins as b. The KL is in closed form: pi and b are squashed by the same tanh, so that it is
+    their Gaussians'. The release estimates it from 10 samples.
     """
 
     updates: int = 500_000
@@ -57,7 +58,7 @@ class BRACv(ActorCritic):
     def stages(self) -> tuple[Stage, ...]:
         return (
             Stage("behaviour", self.update_behaviour, self.behaviour_updates),
-            Stage("train", self.update, self.updates),
+            Stage("train", self.update, self.updates, self.begin_as_behaviour),
         )
 
     def rate(self, part: str, step: jax.Array) -> float:
@@ -92,6 +93,10 @@ class BRACv(ActorCritic):
         values = self.values(params["critics"], batch.observations, actions).min(0)
         loss = self.penalty * divergence - values.mean()
         return loss, {"actor/loss": loss, "actor/divergence": divergence}
+
+    def begin_as_behaviour(self, state: LearnerState) -> LearnerState:
+        """The actor is the behaviour policy."""
+        return state.replace(params={**state.params, "actor": jax.tree.map(jnp.copy, state.params["behaviour"])})
 
     def update_behaviour(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
         """One gradient step of the behaviour policy."""

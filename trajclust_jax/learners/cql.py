@@ -16,18 +16,19 @@ import jax.numpy as jnp
 from trajclust_jax.learners.learner import LearnerState, Part, gradient, step_keys
 from trajclust_jax.learners.replay import Batch
 from trajclust_jax.learners.sac import SAC
-from trajclust_jax.networks import sample_squashed
+from trajclust_jax.networks import TanhGaussianActor, sample_squashed
 from trajclust_jax.training import Info
 
 MAX_MULTIPLIER = 1e6
+LOG_STD_BOUNDS = (-20.0, 2.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class CQL(SAC):
     """Settings; the defaults are those of young-geng's code.
 
-    CORL's for locomotion: conservatism 10, actor_rate 3e-5, features 3 x 256, normalised observations. CORL's for
-    antmaze: conservatism 5, gap .8, features 5 x 256, rewards 10 r - 5.
+    CORL's for locomotion: conservatism 10, actor_rate 3e-5, features 3 x 256, normalised observations (its orthogonal
+    initialisation is left out). With `gap` (CORL's for antmaze: .8) the weight of the conservative term adapts.
     """
 
     backup_entropy: bool = False
@@ -39,6 +40,10 @@ class CQL(SAC):
     """Learning rate of actor and entropy weight."""
     gap: float | None = None
     """Lagrange: what log-sum-exp and Q of the data are to differ by."""
+
+    @property
+    def actor(self) -> TanhGaussianActor:
+        return TanhGaussianActor(self.action_size, self.actor_features, LOG_STD_BOUNDS, affine_log_std=True)
 
     def parts(self) -> dict[str, Part]:
         more = {} if self.gap is None else {"log_multiplier": lambda key, observation, action: jnp.ones(())}
@@ -78,12 +83,12 @@ class CQL(SAC):
         if self.gap is not None:
             multiplier = jnp.clip(jnp.exp(params["log_multiplier"]), 0, MAX_MULTIPLIER)
             loss = multiplier * self.conservatism * (differences - self.gap).sum()
-        return loss, info
+        return loss, {**info, "critic/conservative": loss}
 
     def multiplier_loss(self, log_multiplier: jax.Array, difference: jax.Array) -> tuple[jax.Array, Info]:
         """Dual ascent (Eq. 30): the multiplier grows while the mean difference is above the gap."""
         multiplier = jnp.clip(jnp.exp(log_multiplier), 0, MAX_MULTIPLIER)
-        return -multiplier * self.conservatism * (difference - self.gap), {"multiplier": multiplier}
+        return -multiplier * self.conservatism * (difference - self.gap), {"critic/multiplier": multiplier}
 
     def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
         """One gradient step of everything, from the same parameters."""

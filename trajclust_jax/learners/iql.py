@@ -25,6 +25,9 @@ MAX_WEIGHT = 100.0
 class IQL(ActorCritic):
     """Settings; the defaults are those of the authors' code for locomotion.
 
+    Their code takes the value that was just updated into the losses of critics and actor; here, as in CORL, all losses
+    are of the same parameters.
+
     Antmaze: expectile .9, temperature 10. Adroit and kitchen: temperature .5, dropout .1.
     """
 
@@ -33,6 +36,13 @@ class IQL(ActorCritic):
     """beta, an inverse temperature."""
     dropout: float = 0.0
     """In the actor."""
+
+    FIXED = ("dropout",)
+
+    def check(self) -> None:
+        super().check()
+        if not 0 < self.expectile < 1:
+            raise ValueError(f"expectile is {self.expectile}: it must be between 0 and 1")
 
     @property
     def actor(self) -> GaussianActor:

@@ -12,8 +12,9 @@ and one function `..._loss` for each loss, which returns `(loss, info)`. `Offlin
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -43,6 +44,7 @@ class Stage(NamedTuple):
     name: str
     update: Callable[[LearnerState, Batch, jax.Array], tuple[LearnerState, Info]]
     updates: int  # gradient steps
+    begin: Callable[[LearnerState], LearnerState] = lambda state: state  # what the stage before left; any axes
 
 
 Part = Callable[[jax.Array, jax.Array, jax.Array], Any]  # (key, observation [1, D], action [1, A]) -> parameters
@@ -58,6 +60,19 @@ class Learner:
     batch_size: int = 256
     learning_rate: float = 3e-4
     """Adam's."""
+
+    VERSION: ClassVar[int] = 1  # of the algorithm: part of a record's identity; raise it when results change
+    PAUSING: ClassVar[tuple[str, ...]] = ()  # prefixes of infos that are NaN at steps where their part has no turn
+
+    FIXED: ClassVar[tuple[str, ...]] = ()  # numbers that decide what is computed: they cannot be swept
+
+    def check(self) -> None:
+        """Raises ValueError for settings that make no sense."""
+        for stage in self.stages():
+            if stage.updates < 1:
+                raise ValueError(f"{stage.name}: {stage.updates} updates, at least 1 is needed")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}: it must be at least 1")
 
     def parts(self) -> dict[str, Part]:
         """How the parameters of each part begin."""
@@ -134,6 +149,7 @@ class ActorCritic(Learner):
 
     def bellman_loss(self, critics: Any, batch: Batch, following: jax.Array) -> tuple[jax.Array, Info]:
         """Both critics' squared error against r + gamma `following [B]`, which a terminal step has not."""
+        chex.assert_shape([batch.rewards, batch.terminated, following], batch.actions.shape[:1])  # not [B, 1] by [B]
         wanted = batch.rewards + self.discount * jnp.where(batch.terminated, 0, following)
         values = self.values(critics, batch.observations, batch.actions)
         loss = ((values - jax.lax.stop_gradient(wanted)) ** 2).mean(-1).sum()

@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 
 from trajclust_jax.data import DataError, Trajectories, dense, returns, transitions
-from trajclust_jax.learners.learner import Learner, LearnerState, Stage
+from trajclust_jax.learners.learner import ActorCritic, Learner, LearnerState, Stage
 from trajclust_jax.learners.replay import Batch
 from trajclust_jax.networks import member_keys
 from trajclust_jax.training import Info, Phase
@@ -88,7 +88,9 @@ class Offline:
     normalise: bool = True
     """Observations have mean 0 and std 1 over each cluster's transitions."""
     reward_range: float | None = None
-    """Rewards are scaled so that the best return exceeds the worst by so much."""
+    """Rewards are scaled so that the best return of all the data exceeds the worst by so much."""
+    reward_scale: float = 1.0
+    """Times every reward."""
     reward_shift: float = 0.0
     """Added to every reward after that (antmaze: -1)."""
     best: float = 1.0
@@ -100,25 +102,36 @@ class Offline:
     VERSION = 1  # raise it when results change
 
     def __post_init__(self) -> None:
+        self.learner.check()
         for stage in self.learner.stages():
-            if stage.updates % self.block:
+            if self.block < 1 or stage.updates % self.block:
                 raise ValueError(f"block is {self.block}: it must divide {stage.updates} updates")
         if not 0 < self.best <= 1:
             raise ValueError(f"best is {self.best}: give a share above 0, at most 1")
         if len({len(values) for _, values in self.sweep}) > 1:
             raise ValueError("sweep: every setting needs the same number of values")
+        for name, values in self.sweep:
+            if not isinstance(getattr(self.learner, name, None), float) or name in self.learner.FIXED:
+                raise ValueError(f"sweep: {name} is no setting of {type(self.learner).__name__} that can be swept")
+            for value in values:
+                dataclasses.replace(self.learner, **{name: value}).check()
 
     def check(self, trajectories: Trajectories) -> None:
-        """Raises ValueError for data that no learner here can learn from."""
+        """Raises ValueError for data that the learner cannot learn from."""
         if trajectories.discrete:
             raise ValueError("offline learners need continuous actions")
+        if (isinstance(self.learner, ActorCritic) or self.best < 1) and not np.any(np.asarray(trajectories.rewards)):
+            raise ValueError("every reward is 0: there is nothing to learn but the actions (bc does)")
 
     def prepare(self, data: Trajectories | Clustered, num_seeds: int) -> OfflineData:
         """Transitions, cluster by cluster, scaled (host-side).
 
+        For learners that bootstrap, a step that was cut off leaves when its successor is not known: readers repeat the
+        observation there.
+
         Raises:
-            ValueError: for discrete actions.
-            DataError: if no trajectory is in any cluster.
+            ValueError: what `check` says.
+            DataError: if no trajectory is in any cluster, or nothing is left of them.
         """
         clustered = isinstance(data, Clustered)
         trajectories = data.trajectories if clustered else data
@@ -137,10 +150,15 @@ class Offline:
         )
         actions = np.asarray(flat.actions, np.float32)
         bound = np.maximum(np.abs(actions).max(0), 1)  # what is within [-1, 1] has that bound
+        known = np.ones(len(flat.rewards), bool)
+        if isinstance(self.learner, ActorCritic):
+            known = ~(flat.truncated & (following == observations).all(1))
         begins = np.concatenate([[0], np.cumsum(np.asarray(trajectories.lengths))])
+        rewards = self._rewards(flat.rewards, gained)
         parts, scalings = [], []
         for group in groups:
             rows = np.concatenate([np.arange(begins[n], begins[n + 1]) for n in group] or [np.zeros(0, int)])
+            rows = rows[known[rows]]
             mean, std = np.zeros(observations.shape[1]), np.ones(observations.shape[1])
             if self.normalise and len(rows):
                 mean, std = observations[rows].mean(0, np.float64), observations[rows].std(0, np.float64) + STD_FLOOR
@@ -150,12 +168,14 @@ class Offline:
                 Batch(
                     scaling.observations(observations[rows]),
                     actions[rows] / bound,
-                    self._rewards(flat.rewards[rows], gained[group]),
+                    rewards[rows],
                     scaling.observations(following[rows]),
                     flat.terminated[rows],
                 )
             )
         count = np.array([len(part.rewards) for part in parts], np.int32)
+        if not count.any():
+            raise DataError("final_observations: of no step it is known what followed")
         first = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32)
         batch = Batch(*(np.concatenate(column) for column in zip(*parts, strict=True)))
         if not clustered:
@@ -163,9 +183,9 @@ class Offline:
         return OfflineData(batch, first, count, jax.tree.map(lambda *x: np.stack(x), *scalings))
 
     def _rewards(self, rewards: np.ndarray, gained: np.ndarray) -> np.ndarray:
-        if self.reward_range is not None and len(gained) and np.ptp(gained) > 0:
+        if self.reward_range is not None and np.ptp(gained) > 0:
             rewards = rewards * (self.reward_range / np.ptp(gained))
-        return (rewards + self.reward_shift).astype(np.float32)
+        return (self.reward_scale * rewards + self.reward_shift).astype(np.float32)
 
     def phases(self) -> tuple[Phase, ...]:
         """The learner's stages."""
@@ -175,7 +195,8 @@ class Offline:
         def start(key: jax.Array, data: OfflineData, previous: OfflineState | None) -> tuple[OfflineState, Info]:
             """One run; the key is consumed."""
             if previous is not None:
-                return previous.replace(learner=previous.learner.replace(key=self._keys(key, data))), {}
+                begun = stage.begin(previous.learner)
+                return previous.replace(learner=begun.replace(key=self._keys(key, data))), {}
             init = lambda key: self.learner.init(key, data.batch.observations.shape[-1])
             for _ in self._axes(data):
                 init = jax.vmap(init)
@@ -196,7 +217,8 @@ class Offline:
 
                 trained, infos = jax.lax.scan(body, learner_state, steps)
                 trained = jax.tree.map(lambda a, b: jnp.where(count > 0, a, b), trained, learner_state)
-                means = jax.tree.map(lambda x: jnp.nanmean(x, 0), infos)  # NaN: a part that skipped its turn
+                mean = lambda name: jnp.nanmean if name.startswith(learner.PAUSING) else jnp.mean
+                means = {name: mean(name)(values, 0) for name, values in infos.items()}
                 return trained, jax.tree.map(lambda x: jnp.where(count > 0, x, jnp.nan), means)
 
             if data.count.ndim:

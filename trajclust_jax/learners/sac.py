@@ -59,7 +59,7 @@ class SAC(ActorCritic):
     def alpha_loss(self, log_alpha: jax.Array, entropy: jax.Array) -> tuple[jax.Array, Info]:
         """Eq. 18, with log alpha in place of alpha as in the authors' code: the same sign, a steadier size."""
         target = -float(self.action_size) if self.target_entropy is None else self.target_entropy
-        return log_alpha * (entropy - target), {"alpha": jnp.exp(log_alpha)}
+        return log_alpha * (entropy - target), {"actor/alpha": jnp.exp(log_alpha)}
 
     def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
         """One gradient step of everything, from the same parameters."""

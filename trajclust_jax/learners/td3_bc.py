@@ -31,6 +31,8 @@ class TD3BC(ActorCritic):
     actor_every: int = 2
     """Critic steps for each step of actor and targets."""
 
+    PAUSING = ("actor/",)
+
     @property
     def actor(self) -> DeterministicActor:
         return DeterministicActor(self.action_size, self.actor_features)

@@ -12,16 +12,22 @@ from trajclust_jax.networks.policies import MLP
 class TanhGaussianActor(nn.Module):
     """`[..., D] -> ` SAC's policy before the tanh: a diagonal Gaussian, one dense layer for mean and log std.
 
-    `sample_squashed` turns its samples into actions in (-1, 1) with their log-density.
+    `sample_squashed` turns its samples into actions in (-1, 1) with their log-density. With `affine_log_std` the
+    layer's log std is multiplied and shifted by two learned numbers, 1 and -1 in the beginning (CQL's code).
     """
 
     action_size: int
     features: tuple[int, ...] = (256, 256)
+    log_std_bounds: tuple[float, float] = LOG_STD_BOUNDS
+    affine_log_std: bool = False
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> distrax.Independent:
         mean, log_std = jnp.split(nn.Dense(2 * self.action_size)(MLP(self.features)(observations)), 2, axis=-1)
-        return distrax.Independent(distrax.Normal(mean, jnp.exp(jnp.clip(log_std, *LOG_STD_BOUNDS))), 1)
+        if self.affine_log_std:
+            multiplier = self.param("log_std_multiplier", nn.initializers.ones, ())
+            log_std = multiplier * log_std + self.param("log_std_offset", nn.initializers.constant(-1.0), ())
+        return distrax.Independent(distrax.Normal(mean, jnp.exp(jnp.clip(log_std, *self.log_std_bounds))), 1)
 
 
 def sample_squashed(key: jax.Array, policy: distrax.Independent) -> tuple[jax.Array, jax.Array]:

@@ -8,9 +8,10 @@ Beside it CORL's last scores on D4RL's data of the same names, a sane run's size
 import numpy as np
 
 from experiments.learners import LEARNERS
-from experiments.papers.pgkmeans import table4
+from experiments.papers.pgkmeans import common, table4
 from experiments.rendering import document, provenance
 from experiments.tables import Records, Table
+from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
 CORL = {name: numbers for name, numbers in table4.PUBLISHED.items() if name in LEARNERS} | {
@@ -50,7 +51,7 @@ def _over_tasks(name: str, records: Records) -> str | None:
 TABLE = Table(
     name="offline/returns",
     summary="normalised returns of every offline learner on the made datasets",
-    datasets=table4.DATASETS,
+    datasets=tuple(name for name in common.DATASETS if REGISTRY[name].long),
     methods=tuple(LEARNERS),
     presets=table4.PRESETS,
     cells=table4.cells,

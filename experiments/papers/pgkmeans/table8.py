@@ -83,7 +83,8 @@ def render(records: Records):
     notes = [
         *provenance(records),
         "Mean ± std over seeds of D4RL-normalised scores, 10 episodes a policy, without its noise. The paper's runs "
-        "marked as not fully trained or collapsed are among its numbers.",
+        "marked as not fully trained or collapsed are among its numbers. The best of k is chosen by the episodes that "
+        "it is scored on, which flatters large k.",
         "Policy of the best data: of the cluster whose trajectories have the highest mean return; chosen without "
         "evaluating any.",
     ]
