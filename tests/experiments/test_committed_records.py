@@ -2,16 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from experiments.learners import LEARNERS
 from experiments.methods import ORACLE, method_entry
-from experiments.papers.pgkmeans import common
+from experiments.papers.pgkmeans import common, table4
 from experiments.report import table_records
 from experiments.runner import record_id
 from experiments.tables import get_table, table_names
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.learners import Offline
+from trajclust_jax.metrics import bootstrap_interval
 
 RECORDS = common.stored_records()
 LEAST = {"diagonal": 0.92, "takeball": 0.99}
@@ -131,6 +133,35 @@ def test_every_stored_table_renders(table, preset):
     assert text.startswith("# ")
     assert text.count("\n| ") >= 2
     assert figures or table in ("pgkmeans/table6", "pgkmeans/table7", "pgkmeans/extra")
+
+
+def test_every_record_is_shown():
+    records = RECORDS.all()
+    shown = [record["id"] for name, preset in STORED for record in table_records(get_table(name), preset, records)]
+    assert {record["id"] for record in records} == set(shown)
+
+
+@pytest.mark.parametrize("task", ["halfcheetah", "hopper", "walker2d", "ant"])
+def test_mujoco_is_clustered(task):
+    cells = _cells("pgkmeans/table1", "cpu")
+    assert _mean(cells, f"{task}-medium-expert", "pg_kmeans_mlp") >= 0.99
+    assert _mean(cells, f"{task}-medium-expert", "caae") >= 0.95
+    seconds = cells[f"{task}-medium-expert", "pg_kmeans_mlp"]["timing"]
+    assert seconds["compile_seconds"] + seconds["run_seconds"] <= 2 * 60 * 5
+    if task in ("halfcheetah", "hopper"):  # two late checkpoints of one training
+        assert _mean(cells, f"{task}-late-expert", "pg_kmeans_mlp") >= 0.95
+        assert _mean(cells, f"{task}-late-expert", "caae") >= 0.95
+
+
+def test_clustering_pays():
+    """The paper's Table 4: cloning the better of the found clusters beats cloning everything."""
+    records = {table4.name_of(record): record for record in table_records(table4.TABLE, "cpu", RECORDS.all())}
+    cloned, apart = (table4.shown_score(records[name]) for name in ("bc", table4.ON_CLUSTER))
+    intervals = [bootstrap_interval(scores, np.random.default_rng(0)) for scores in (cloned, apart)]
+    assert intervals[0][1] < intervals[1][0]
+    policies = records["bc"]["policies"]
+    assert policies["medium"] < cloned.mean() < policies["expert"]
+    assert table4.shown_score(records["bc_10"]).mean() >= cloned.mean()
 
 
 def test_what_must_be_stored():

@@ -300,7 +300,7 @@ def test_sweep_of_clusters():
 # --- known answers ---------------------------------------------------------------------------------
 
 
-BETTER = {"td3_bc", "iql", "awac", "cql"}
+BETTER = {"td3_bc", "iql", "awac", "cql", "brac_v"}
 
 
 @pytest.mark.parametrize("name", ["bc", "bc_gaussian", *sorted(BETTER)])
@@ -313,6 +313,7 @@ def test_a_bandit_of_two_modes(name):
     more = {"temperature": 10.0} if name == "iql" else {}
     # a conservatism of 5 weighs the modes' frequencies above these rewards
     more |= {"conservatism": 0.1, "actor_rate": 3e-3, "updates": 3000} if name == "cql" else {}
+    more |= {"penalty": 0.1, "actor_rate": 3e-3} if name == "brac_v" else {}
     method = tiny(name, 1, **{"updates": 1500, "learning_rate": 3e-3, "batch_size": 64, **more})
     found = actions_of(fit(method, data, 1), method.learner, np.ones((1, 1))).item()
     if name in BETTER:
@@ -321,13 +322,13 @@ def test_a_bandit_of_two_modes(name):
         assert abs(found) < 0.15
 
 
-@pytest.mark.parametrize("name", ["td3_bc", "iql", "awac", "cql"])
+@pytest.mark.parametrize("name", ["td3_bc", "iql", "awac", "cql", "brac_v"])
 @pytest.mark.parametrize("terminated", [False, True])
 def test_a_time_out_does_not_cut_the_bootstrap(name, terminated):
     """One state, reward 1, every episode of one step: worth 1 where it ends, 1 / (1 - .8) = 5 where it is cut off."""
     rng = np.random.default_rng(0)
     data = one_step(np.ones((128, 1)), rng.uniform(-1, 1, (128, 1)), np.ones(128), terminated)
-    more = {"conservatism": 0.0} if name == "cql" else {}
+    more = {"cql": {"conservatism": 0.0}, "brac_v": {"penalty": 0.0, "behaviour_updates": 1000}}.get(name, {})
     method = tiny(name, 1, updates=2000, discount=0.8, target_rate=0.05, learning_rate=3e-3, **more)
     outcome = fit(method, data, 1)
     assert outcome.history[-1]["critic/value"][0] == pytest.approx(1.0 if terminated else 5.0, abs=0.25)

@@ -37,9 +37,9 @@ def _over_tasks(name: str, records: Records) -> str | None:
     cloned = {r["cell"]["dataset"]: table4.shown_score(r) for r in records if r["cell"]["method"] == "bc"}
     if not found:
         return None
-    values = list(found.values())
+    values, tasks = list(found.values()), "task" if len(found) == 1 else "tasks"
     low, high = stratified_bootstrap(values, interquartile_mean, np.random.default_rng(0))
-    text = f"{LEARNERS[name].title} over {len(found)} tasks: interquartile mean "
+    text = f"{LEARNERS[name].title} over {len(found)} {tasks}: interquartile mean "
     text += f"{interquartile_mean(np.concatenate(values)):.1f} ({low:.1f} to {high:.1f})"
     both = [dataset for dataset in found if dataset in cloned and name != "bc"]
     if both:

@@ -148,10 +148,11 @@ def score_rows(records: Records, names: tuple[str, ...], published: dict[str, di
             ax.errorbar(values.mean(), position, xerr=error, color="black", capsize=3, lw=1, zorder=3)
             if paper is not None:
                 ax.plot(paper, position, "o", mfc="none", mec="black", ms=8, zorder=4)
-        for value in policies.values():
+        for policy, value in policies.items():
             ax.axvline(value, color="black", linewidth=1, linestyle="--", zorder=1)
+            ax.text(value, len(shown) - 0.45, f"{policy} ", fontsize=6, ha="right", zorder=4)
         ax.set_yticks(range(len(shown)), [title(name) for name in shown], fontsize=6)
-        ax.set(xlabel="normalised score (dashed: the data's policies)", ylim=(len(shown) - 0.4, -0.6))
+        ax.set(xlabel="normalised score", ylim=(len(shown) - 0.4, -0.6))
     return rows, figure
 
 
