@@ -264,6 +264,14 @@ def test_settings_by_environment():
     assert suited_learner("iql", "Ant-v4") == suited_learner("iql", None) == suited_learner("bc", "Hopper-v4") == {}
 
 
+@pytest.mark.parametrize("name", ["bc_10", "iql", "cql"])
+def test_one_transition_is_enough(name):
+    """Nothing varies: no observation, no return, no reward."""
+    data = one_step(np.ones((1, 3)), np.full((1, 2), 0.5), [2.0])
+    outcome = fit(tiny(name, reward_range=1000.0), data, 1)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outcome.result))
+
+
 # --- axes ------------------------------------------------------------------------------------------
 
 

@@ -94,7 +94,7 @@ class Offline:
     reward_shift: float = 0.0
     """Added to every reward after that (antmaze: -1)."""
     best: float = 1.0
-    """The share of trajectories with the highest returns, of each cluster, that is trained on."""
+    """The share of trajectories with the highest (undiscounted) returns, of each cluster, that is trained on."""
     sweep: tuple[tuple[str, tuple[float, ...]], ...] = ()
     """Settings of the learner with several values each, trained side by side: the first values together, the second
     ones together, and so on. Only numbers that enter computations: rates, weights, temperatures."""

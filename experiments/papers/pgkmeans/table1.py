@@ -5,9 +5,10 @@
     trajclust run pgkmeans/table1 --preset paper --datasets diagonal takeball --methods pg_kmeans_mlp
 
 PG-Kmeans here is best of 5 restarts, chosen by J after merging from k* + 2 clusters and a polish (planners: k*
-clusters, neither merged nor polished). The paper's policies see the whole observation history (GRU); Markov policies
-(MLP, table, planner) are cheaper and the experts, which are Markov, do not outgrow them. The paper does not say whether
-Extra's random map is drawn once or for every episode: both are here. Run times stand in the table, from the records.
+clusters, neither merged nor polished; MuJoCo: what is explained worst is reconsidered). The paper's policies see the
+whole observation history (GRU); Markov policies (MLP, table, planner) are cheaper and the experts, which are Markov, do
+not outgrow them. The paper does not say whether Extra's random map is drawn once or for every episode: both are here.
+Run times stand in the table, from the records.
 """
 
 from typing import Any
