@@ -43,6 +43,7 @@ class List:
             "datasets": {name: entry.summary for name, entry in REGISTRY.items()},
             "methods": {name: entry.summary for name, entry in METHODS.items()},
             "learners": {name: entry.summary for name, entry in LEARNERS.items()},
+            "settings of learners": {name: _pairs(entry.defaults()) for name, entry in LEARNERS.items()},
         }
         if self.json:
             return _print_json(sections)
@@ -210,7 +211,7 @@ class Train:
     evaluate_every: int = 10_000
     """Gradient steps between evaluations, in whole blocks (of 1,000 steps, by default)."""
     set: tuple[str, ...] = ()
-    """Settings other than the learner's own, e.g. updates=100000 expectile=0.9 best=0.1."""
+    """Settings other than the learner's own, e.g. updates=100000 expectile=0.9 best=0.1; `trajclust list` has all."""
     out: Path = Path("runs/train")
     """Folder for the results."""
     track: Track = "off"
@@ -458,6 +459,11 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError(f"--set {pair}: give name=value with a number, true, false, null or a list [256,256]")
         settings[name] = tuple(value) if isinstance(value, list) else value
     return settings
+
+
+def _pairs(settings: dict[str, Any]) -> str:
+    """As `--set` takes them."""
+    return " ".join(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in settings.items())
 
 
 def _check_target(target: str, root: Path | None) -> None:

@@ -25,6 +25,12 @@ class LearnerEntry:
         """The settings that `build` takes."""
         return ({field.name for field in dataclasses.fields(self.algorithm)} | _OFFLINE) - {"action_size"}
 
+    def defaults(self) -> dict[str, Any]:
+        """The settings that a command may give, with this learner's values."""
+        offline = self.build(1)
+        values = {**dataclasses.asdict(offline.learner), **dataclasses.asdict(offline)}
+        return {name: value for name, value in values.items() if name not in ("action_size", "learner", "sweep")}
+
     def build(self, action_size: int, **settings: Any) -> Offline:
         """The learner's training; `settings` of the algorithm or of `Offline` override those of the entry.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.cli import _pairs, _settings
 from experiments.learners import LEARNERS, suited_learner
 from trajclust_jax.data import DataError, from_episodes, make, transitions
 from trajclust_jax.evaluation import act
@@ -229,6 +230,12 @@ def test_bad_trainings(settings, message):
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         LEARNERS["iql"].build(1, **settings)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_listed_settings_are_those_of_the_learner(name):
+    listed = _settings(tuple(_pairs(LEARNERS[name].defaults()).split()))
+    assert LEARNERS[name].build(1, **listed) == LEARNERS[name].build(1)
 
 
 def test_settings_come_in_their_types():
