@@ -15,19 +15,18 @@ from trajclust_jax.data import REGISTRY
 from trajclust_jax.learners import Offline
 from trajclust_jax.metrics import bootstrap_interval
 
-RECORDS = common.stored_records()
+FOLDER = common.stored_records().folder
+RECORDS = common.stored_records().all()
 LEAST = {"diagonal": 0.92, "takeball": 0.99}
 
 
 def _cells(table, preset):
-    return {
-        (r["cell"]["dataset"], r["cell"]["method"]): r for r in table_records(get_table(table), preset, RECORDS.all())
-    }
+    return {(r["cell"]["dataset"], r["cell"]["method"]): r for r in table_records(get_table(table), preset, RECORDS)}
 
 
 def test_ids_are_those_of_the_algorithms_as_they_are():
     """A default that changes changes the id of what was made before: its algorithm needs another VERSION."""
-    for record in RECORDS.all():
+    for record in RECORDS:
         if "version" in record["cell"] and record["cell"]["method"] != ORACLE:
             name = record["cell"]["method"]
             if name in LEARNERS:
@@ -67,7 +66,7 @@ def test_the_mlp_rows_take_at_most_two_minutes():
 
 
 def test_the_benchmark():
-    record = json.loads((RECORDS.folder / "benchmark-cpu.json").read_text())
+    record = json.loads((FOLDER / "benchmark-cpu.json").read_text())
     rows = {row["name"]: row for row in record["rows"]}
     assert record["facts"]["trajectories"] == 5000
     assert rows["E-step, MLP, counts"]["ratio"] >= 50
@@ -112,7 +111,7 @@ def test_extra_comes_near_its_ceilings():
 @pytest.mark.parametrize("criterion", ["held_out", "integrated"])
 @pytest.mark.parametrize("dataset", ["diagonal", "takeball"])
 def test_k_is_chosen_without_labels(dataset, criterion):
-    records = table_records(get_table("pgkmeans/choosing-k"), "cpu", RECORDS.all())
+    records = table_records(get_table("pgkmeans/choosing-k"), "cpu", RECORDS)
     (record,) = (r for r in records if (r["cell"]["dataset"], r["cell"]["size"]) == (dataset, 1000))
     chosen = record["selection"]["chosen"][criterion]
     assert len(chosen) == 5
@@ -123,22 +122,21 @@ STORED = [
     (name, preset)
     for name in table_names()
     for preset in ("cpu", "paper")
-    if table_records(get_table(name), preset, RECORDS.all())
+    if table_records(get_table(name), preset, RECORDS)
 ]
 
 
 @pytest.mark.parametrize(("table", "preset"), STORED)
 def test_every_stored_table_renders(table, preset):
-    text, figures = get_table(table).render(table_records(get_table(table), preset, RECORDS.all()))
+    text, figures = get_table(table).render(table_records(get_table(table), preset, RECORDS))
     assert text.startswith("# ")
     assert text.count("\n| ") >= 2
     assert figures or table in ("pgkmeans/table6", "pgkmeans/table7", "pgkmeans/extra")
 
 
 def test_every_record_is_shown():
-    records = RECORDS.all()
-    shown = [record["id"] for name, preset in STORED for record in table_records(get_table(name), preset, records)]
-    assert {record["id"] for record in records} == set(shown)
+    shown = {record["id"] for place in STORED for record in table_records(get_table(place[0]), place[1], RECORDS)}
+    assert {record["id"] for record in RECORDS} == shown
 
 
 @pytest.mark.parametrize("task", ["halfcheetah", "hopper", "walker2d", "ant"])
@@ -155,7 +153,7 @@ def test_mujoco_is_clustered(task):
 
 def test_clustering_pays():
     """The paper's Table 4: cloning the better of the found clusters beats cloning everything."""
-    records = {table4.name_of(record): record for record in table_records(table4.TABLE, "cpu", RECORDS.all())}
+    records = {table4.name_of(record): record for record in table_records(table4.TABLE, "cpu", RECORDS)}
     cloned, apart = (table4.shown_score(records[name]) for name in ("bc", table4.ON_CLUSTER))
     intervals = [bootstrap_interval(scores, np.random.default_rng(0)) for scores in (cloned, apart)]
     assert intervals[0][1] < intervals[1][0]
