@@ -151,15 +151,19 @@ def test_mujoco_is_clustered(task):
         assert _mean(cells, f"{task}-late-expert", "caae") >= 0.95
 
 
-def test_clustering_pays():
+@pytest.mark.parametrize("dataset", ["hopper-medium-expert", "walker2d-medium-expert"])
+def test_clustering_pays(dataset):
     """The paper's Table 4: cloning the better of the found clusters beats cloning everything."""
-    records = {table4.name_of(record): record for record in table_records(table4.TABLE, "cpu", RECORDS)}
-    cloned, apart = (table4.shown_score(records[name]) for name in ("bc", table4.ON_CLUSTER))
-    intervals = [bootstrap_interval(scores, np.random.default_rng(0)) for scores in (cloned, apart)]
-    assert intervals[0][1] < intervals[1][0]
-    policies = records["bc"]["policies"]
+    records = (record for record in table_records(table4.TABLE, "cpu", RECORDS) if record["cell"]["dataset"] == dataset)
+    found = {table4.name_of(record): record for record in records}
+    cloned, best, apart = (table4.shown_score(found[name]) for name in ("bc", "bc_10", table4.ON_CLUSTER))
+    policies = found["bc"]["policies"]
     assert policies["medium"] < cloned.mean() < policies["expert"]
-    assert table4.shown_score(records["bc_10"]).mean() >= cloned.mean()
+    assert best.mean() >= cloned.mean()
+    assert apart.mean() > cloned.mean()
+    if dataset == "hopper-medium-expert":
+        intervals = [bootstrap_interval(scores, np.random.default_rng(0)) for scores in (cloned, apart)]
+        assert intervals[0][1] < intervals[1][0]
 
 
 def test_what_must_be_stored():
