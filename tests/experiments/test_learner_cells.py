@@ -92,7 +92,7 @@ def test_tables_of_records(records, name):
         assert "| 52.3 |" in text  # CORL's BC
         assert "BC on PG-Kmeans' better cluster" in text
     if name == "offline/returns":
-        assert "BC over 1 tasks: interquartile mean" in text
+        assert "BC over 1 task: interquartile mean" in text
 
 
 def test_table8(records):
