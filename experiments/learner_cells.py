@@ -9,7 +9,6 @@ import numpy as np
 
 from experiments.learners import LEARNERS, suited_learner
 from experiments.learning import best_cluster, evaluator, normaliser, returns_of, summarise
-from experiments.methods import LONG, METHODS
 from experiments.runner import Cell, Job, changed
 from trajclust_jax.clustering import Clustering, PGKmeans
 from trajclust_jax.data import REGISTRY, Dataset, returns
@@ -25,8 +24,8 @@ CLUSTER_SEED = 0  # of a clustering that learners learn from
 class LearnerCell(Cell):
     """A learner on a registered dataset, evaluated where the data is from; `method` is its name in LEARNERS.
 
-    `settings` override the entry's. With `clusters`, a clustering method (and its `cluster_settings`), it learns from
-    that of the k* clusters found whose trajectories have the highest mean return.
+    `settings` override the entry's. With `clusters`, a clustering method (and all its `cluster_settings`), it learns
+    from that of the k* clusters found whose trajectories have the highest mean return.
     """
 
     clusters: str | None = None
@@ -42,12 +41,10 @@ class LearnerCell(Cell):
         suiting = suited_learner(self.method, REGISTRY[self.dataset].environment)
         return LEARNERS[self.method].build(action_size, **{**suiting, **dict(self.settings)})
 
-    def clustering(self) -> Any:
-        """The method that finds the clusters."""
-        entry = REGISTRY[self.dataset]
-        return METHODS[self.clusters].build(
-            entry.num_policies, **{**(LONG.get(self.clusters, {}) if entry.long else {}), **dict(self.cluster_settings)}
-        )
+    def clustering(self) -> Cell:
+        """The cell whose clusters it learns from."""
+        assert self.clusters is not None
+        return Cell(self.dataset, self.size, self.clusters, (CLUSTER_SEED,), self.cluster_settings, self.data_seed)
 
     def essential(self) -> dict[str, Any]:
         offline = self.build()
@@ -61,13 +58,9 @@ class LearnerCell(Cell):
             "settings": {name: value for name, value in chosen.items() if name not in ("learner", "action_size")},
         }
         if self.clusters is not None:
-            method = self.clustering()
-            hyperparameters = changed(dataclasses.asdict(method), type(method))
-            described["clustering"] = {
-                "version": method.VERSION,
-                "hyperparameters": hyperparameters,
-                "seed": CLUSTER_SEED,
-            }
+            found = self.clustering().essential()
+            described["clustering"] = {name: found[name] for name in ("version", "hyperparameters")}
+            described["clustering"]["seed"] = CLUSTER_SEED
         return described
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
@@ -81,7 +74,7 @@ class LearnerCell(Cell):
         if self.clusters is not None:
             with job.progress.task(f"{self.dataset} {self.clusters}") as show:
                 found = fit(
-                    self.clustering(),
+                    self.clustering().build(),
                     trajectories,
                     [CLUSTER_SEED],
                     callbacks=[job.guard, show],

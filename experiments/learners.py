@@ -45,7 +45,6 @@ class LearnerEntry:
         settings = {name: _typed(fields[name], value) for name, value in settings.items()}
         offline = {name: settings.pop(name) for name in list(settings) if name in _OFFLINE}
         learner = self.algorithm(action_size, **settings)
-        learner.check()
         if "block" not in offline:
             updates = [stage.updates for stage in learner.stages()]
             offline["block"] = math.gcd(*updates) if max(updates) <= BLOCK else math.gcd(BLOCK, *updates)

@@ -268,7 +268,7 @@ def random_walks() -> Trajectories:
     return Trajectories(
         observations=rng.standard_normal((n, t, d), np.float32),
         actions=np.tanh(rng.standard_normal((n, t, a), np.float32)),
-        rewards=np.zeros((n, t), np.float32),
+        rewards=rng.standard_normal((n, t), np.float32),
         lengths=np.full(n, t, np.int32),
         terminated=np.zeros(n, bool),
         final_observations=np.zeros((n, d), np.float32),

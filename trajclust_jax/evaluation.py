@@ -10,15 +10,14 @@ import numpy as np
 from envs.mujoco import run_episodes
 from trajclust_jax.learners.offline import TrainedPolicy
 
+COPIES = 128  # of an environment that step side by side, at most
+
 
 class Acting(Protocol):
     """Acts by an actor's parameters, without noise; hashable. Every learner does."""
 
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         """`[n, D] -> [n, A]` in [-1, 1]."""
-
-
-COPIES = 128  # of an environment that step side by side, at most
 
 
 def mujoco_returns(task: str, learner: Acting, policy: TrainedPolicy, num_episodes: int, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ and one function `..._loss` for each loss, which returns `(loss, info)`. `Offlin
 `train_online` by acting. Observations are flat float32, actions in [-1, 1].
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -51,7 +52,7 @@ Part = Callable[[jax.Array, jax.Array, jax.Array], Any]  # (key, observation [1,
 
 
 @dataclasses.dataclass(frozen=True)
-class Learner:
+class Learner(abc.ABC):
     """Settings of every learner."""
 
     action_size: int
@@ -63,7 +64,6 @@ class Learner:
 
     VERSION: ClassVar[int] = 1  # of the algorithm: part of a record's identity; raise it when results change
     PAUSING: ClassVar[tuple[str, ...]] = ()  # prefixes of infos that are NaN at steps where their part has no turn
-
     FIXED: ClassVar[tuple[str, ...]] = ()  # numbers that decide what is computed: they cannot be swept
 
     def check(self) -> None:
@@ -74,9 +74,9 @@ class Learner:
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}: it must be at least 1")
 
+    @abc.abstractmethod
     def parts(self) -> dict[str, Part]:
         """How the parameters of each part begin."""
-        raise NotImplementedError
 
     def lagged(self) -> tuple[str, ...]:
         """The parts that have targets."""
@@ -99,13 +99,13 @@ class Learner:
         targets = {name: jax.tree.map(jnp.copy, params[name]) for name in self.lagged()}
         return LearnerState(params, targets, {name: _ADAM.init(params[name]) for name in parts}, key)
 
+    @abc.abstractmethod
     def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
         """One gradient step, the `step`-th (int32, the same for all runs trained together)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         """`[..., D] -> [..., A]` in [-1, 1]: the policy without its noise."""
-        raise NotImplementedError
 
     def descend(self, state: LearnerState, gradients: dict[str, Any], step: jax.Array) -> LearnerState:
         """Adam's step on the parts that have gradients."""

@@ -88,8 +88,8 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
             else:
                 found = {}
                 if method == ON_CLUSTER:
-                    cluster_settings = tuple(preset.settings.get("centres", {}).items())
-                    found = {"clusters": "pg_kmeans_mlp", "cluster_settings": cluster_settings}
+                    chosen_by = {**LONG["pg_kmeans_mlp"], **preset.settings.get("centres", {})}
+                    found = {"clusters": "pg_kmeans_mlp", "cluster_settings": tuple(chosen_by.items())}
                 chosen.append(LearnerCell(*place, **found))
     return chosen
 
