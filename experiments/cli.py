@@ -69,9 +69,9 @@ class Run:
     preset: str = "cpu"
     """smoke (seconds), cpu (minutes) or paper (the paper's scale)."""
     datasets: tuple[str, ...] = ()
-    """Only these rows."""
+    """Only these rows; the beginning of names takes all of them: hopper is every one of Hopper's."""
     methods: tuple[str, ...] = ()
-    """Only these columns; a prefix such as pg_kmeans takes all of that family."""
+    """Only these columns; the beginning of names takes all of them: pg_kmeans, or caae_ for the variants of caae."""
     seeds: int | None = None
     """Number of seeds; the preset's by default."""
     results: Path | None = None

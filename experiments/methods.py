@@ -138,17 +138,16 @@ def method_entry(name: str) -> MethodEntry:
 
 
 def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:
-    """The available names that equal one of `names` or begin with it and `_`; all of them for no names.
+    """The available ones of `names`; a name that none equals takes all that begin with it; no names: all of them.
 
-    A name that none equals also takes those that begin with it and `-`: `hopper` is `hopper-medium-expert`.
+    `hopper` is every task of Hopper's, `caae` that method alone, `caae_` its variants.
 
     Raises:
         ValueError: for a name that selects nothing.
     """
     chosen = set()
     for name in names:
-        begins = (f"{name}_",) if name in available else (f"{name}_", f"{name}-")
-        found = {each for each in available if each == name or each.startswith(begins)}
+        found = {name} if name in available else {each for each in available if name and each.startswith(name)}
         if not found:
             raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(available)}")
         chosen |= found

@@ -11,12 +11,14 @@ from flax import struct
 from envs.mujoco import run_episodes
 from experiments.learning import returns_of
 from trajclust_jax.evaluation import COPIES, gymnax_returns, mujoco_returns
-from trajclust_jax.learners import Learner, Scaling, TrainedPolicy
+from trajclust_jax.learners import Scaling, TrainedPolicy
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear(Learner):
+class Linear:
     """A policy that is a matrix: exact however it is batched."""
+
+    action_size: int
 
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         return jnp.tanh(observations @ actor)

@@ -139,6 +139,7 @@ def test_observations_without_an_agent_are_refused(extra):
         PGKmeans.default(3, "planner").check(flat)
 
 
+@pytest.mark.slow
 def test_planning_beats_remembering_on_fresh_maps():
     """40 episodes a policy: an MLP on raw maps knows nothing, a planner separates visiting from avoiding."""
     data = make("extra-vi", 40, 0)

@@ -23,6 +23,7 @@ QUICK = {
     "polish_first_steps": 6,
     "polish_steps": 3,
 }
+GRU = pytest.param("gru", marks=pytest.mark.slow)  # takes longest to compile, and has nothing of EM that others lack
 
 
 def quick(num_clusters, policy, **settings):
@@ -82,7 +83,7 @@ def test_small_gridworlds_reach_their_ceilings(name, size, gap):
     assert np.mean(found) > ceiling - gap, found
 
 
-@pytest.mark.parametrize("policy", ["tabular", "mlp", "gru"])
+@pytest.mark.parametrize("policy", ["tabular", "mlp", GRU])
 def test_vmapped_equals_lone(policy):
     """Seed 3 of ten (GRU: of five, they take long) equals seed 3 alone."""
     trajectories = make("diagonal", 12 if policy == "gru" else 30, 0).trajectories
@@ -139,7 +140,7 @@ def test_chunks_and_padding_change_nothing():
     assert_same(fit(method, longer, 1).result, expected)
 
 
-@pytest.mark.parametrize("policy", ["tabular", "mlp", "gru"])
+@pytest.mark.parametrize("policy", ["tabular", "mlp", GRU])
 @pytest.mark.parametrize(("n", "k", "extra"), [(1, 1, 0), (3, 3, 2)])
 def test_few_trajectories_many_clusters(conflict, policy, n, k, extra):
     """One trajectory; as many clusters as trajectories, and more before merging: no NaN anywhere."""
@@ -152,7 +153,8 @@ def test_few_trajectories_many_clusters(conflict, policy, n, k, extra):
     assert ((result.assignments >= 0) & (result.assignments < k)).all()
 
 
-def test_identical_trajectories_of_one_step():
+@pytest.mark.parametrize("policy", ["tabular", "mlp", GRU])
+def test_identical_trajectories_of_one_step(policy):
     trajectories = jax.tree.map(lambda x: x, make("diagonal", 2, 0).trajectories)
     same = trajectories.replace(
         observations=trajectories.observations.replace(ids=np.zeros((10, 1), np.int32)),
@@ -160,9 +162,8 @@ def test_identical_trajectories_of_one_step():
         rewards=np.zeros((10, 1), np.float32),
         lengths=np.ones(10, np.int32),
     )
-    for policy in ("tabular", "mlp", "gru"):
-        result = fit(quick(2, policy), same, 1).result
-        assert len(np.unique(result.assignments)) == 1, "what is identical stays together"
+    result = fit(quick(2, policy), same, 1).result
+    assert len(np.unique(result.assignments)) == 1, "what is identical stays together"
 
 
 def test_a_settled_restart_is_frozen(conflict):
@@ -187,7 +188,7 @@ def test_a_diverged_restart_is_never_chosen(conflict):
     assert method.result(state, prepared).restart == 0
 
 
-@pytest.mark.parametrize("policy", ["mlp", "gru"])
+@pytest.mark.parametrize("policy", ["mlp", GRU])
 def test_continuous_actions(opposed, policy):
     trajectories, labels = opposed(n=24, t=10, size=3)
     method = quick(2, policy, restarts=3, iterations=10, steps=15, polish_first_steps=40, polish_steps=10)

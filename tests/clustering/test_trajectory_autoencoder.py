@@ -204,7 +204,7 @@ def test_mapped_over_seeds_a_gradient_step_runs_one_bucket(two_lengths):
     assert jax.jit(autoencode).lower(states, jnp.int32(0)).as_text().count("stablehlo.case") == 1
 
 
-@pytest.mark.parametrize("kind", [CAAE, VAEKmeans])
+@pytest.mark.parametrize("kind", [CAAE, pytest.param(VAEKmeans, marks=pytest.mark.slow)])
 def test_vmapped_equals_lone_and_padding_changes_nothing(two_lengths, kind):
     """Seed 3 of five equals seed 3 alone, on data padded by seven steps that lie."""
     method = QUICK[kind]
@@ -356,8 +356,8 @@ def test_a_trajectorys_latent_is_the_mean_over_its_windows():
     "method",
     [
         CAAE(2, window=8, steps=40, warmup_iterations=5, iterations=2),
-        DEC(2, window=8, steps=40, pretrain_iterations=5, iterations=2),
-        VAEKmeans(2, window=8, steps=40, iterations=2),
+        pytest.param(DEC(2, window=8, steps=40, pretrain_iterations=5, iterations=2), marks=pytest.mark.slow),
+        pytest.param(VAEKmeans(2, window=8, steps=40, iterations=2), marks=pytest.mark.slow),
     ],
 )
 def test_methods_run_on_windows(opposed, method):

@@ -75,14 +75,16 @@ def test_selection_by_name_and_family():
     names = tuple(METHODS)
     assert select((), names, "method") == names
     assert select(("pg_kmeans",), names, "method") == tuple(n for n in names if n.startswith("pg_kmeans"))
-    assert select(("caae",), names, "method") == tuple(n for n in names if n.startswith("caae"))
-    assert select(("sorl",), names, "method") == ("sorl", "sorl_sum")
+    assert select(("caae",), names, "method") == ("caae",)
+    assert select(("caae_",), names, "method") == tuple(n for n in names if n.startswith("caae_"))
+    assert select(("sorl", "sorl_"), names, "method") == ("sorl", "sorl_sum")
     assert select(("pg_kmeans_gru",), names, "method") == ("pg_kmeans_gru",)
     tasks = ("takeball", "takeball-permuted", "hopper-medium-expert", "hopper-late-expert")
     assert select(("takeball",), tasks, "dataset") == ("takeball",)
     assert select(("hopper",), tasks, "dataset") == tasks[2:]
-    with pytest.raises(ValueError, match="unknown method 'dbscan'"):
-        select(("dbscan",), names, "method")
+    for nothing in ("dbscan", ""):
+        with pytest.raises(ValueError, match=f"unknown method '{nothing}'"):
+            select((nothing,), names, "method")
 
 
 def test_a_record_says_everything(tmp_path):

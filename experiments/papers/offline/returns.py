@@ -1,6 +1,6 @@
 """Every offline learner on every made dataset: a broken learner would be seen here.
 
-    trajclust run offline/returns --preset cpu --datasets hopper --methods iql td3_bc bc
+    trajclust run offline/returns --preset cpu --datasets hopper-medium-expert --methods iql td3_bc bc
 
 Beside it CORL's last scores on D4RL's data of the same names, a sane run's size.
 """
