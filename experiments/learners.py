@@ -82,7 +82,12 @@ LEARNERS: dict[str, LearnerEntry] = {
     "bc_gaussian": LearnerEntry("BC, Gaussian", "behaviour cloning by maximum likelihood", BC, {"stochastic": True}),
     "bc_10": LearnerEntry("10% BC", "behaviour cloning of the tenth with the highest returns", BC, {"best": 0.1}),
     "td3_bc": LearnerEntry("TD3+BC", "a deterministic actor by Q, held near the data", TD3BC, {}),
-    "iql": LearnerEntry("IQL", "expectiles of Q, then advantage-weighted cloning", IQL, {"normalise": False}),
+    "iql": LearnerEntry(
+        "IQL", "expectiles of Q, then advantage-weighted cloning (the authors' settings)", IQL, {"normalise": False}
+    ),
+    "iql_corl": LearnerEntry(
+        "IQL, CORL", "as iql, with CORL's settings: observations normalised, rewards as they are", IQL, {}
+    ),
     "awac": LearnerEntry("AWAC", "advantage-weighted cloning with a critic of the policy", AWAC, {}),
     "cql": LearnerEntry(
         "CQL", "SAC with Q pushed down off the data (young-geng's settings)", CQL, {"normalise": False}

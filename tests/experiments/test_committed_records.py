@@ -166,6 +166,14 @@ def test_clustering_pays(dataset):
         assert intervals[0][1] < intervals[1][0]
 
 
+@pytest.mark.parametrize(("task", "learner"), [("walker2d", "td3_bc"), ("halfcheetah", "td3_bc"), ("hopper", "iql")])
+def test_learners_come_near_the_expert(task, learner):
+    record = _cells("offline/returns", "cpu")[f"{task}-medium-expert", learner]
+    assert len(record["scores"]["last_score"]) == 3
+    assert not record.get("diverged")
+    assert np.mean(record["scores"]["last_score"]) >= 0.9 * record["policies"]["expert"]
+
+
 def test_what_must_be_stored():
     needed = {("pgkmeans/table1", "cpu"), ("pgkmeans/table1", "paper"), ("pgkmeans/table3", "cpu")}
     assert needed | {("pgkmeans/figure4", "cpu")} <= set(STORED)

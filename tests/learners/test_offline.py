@@ -269,6 +269,8 @@ def test_every_learner_is_built_at_full_size(name):
 def test_settings_by_environment():
     assert suited_learner("iql", "Hopper-v4") == {"reward_range": 1000.0}
     assert suited_learner("iql", "Ant-v4") == suited_learner("iql", None) == suited_learner("bc", "Hopper-v4") == {}
+    assert suited_learner("iql_corl", "Hopper-v4") == {}
+    assert [LEARNERS[name].build(1).normalise for name in ("iql", "iql_corl")] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["bc_10", "iql", "cql"])

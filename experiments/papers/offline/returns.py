@@ -15,7 +15,7 @@ from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
 CORL = {name: numbers for name, numbers in table4.PUBLISHED.items() if name in LEARNERS} | {
-    "iql": {"halfcheetah": 94.7, "walker2d": 111.7, "hopper": 107.4},
+    "iql_corl": {"halfcheetah": 94.7, "walker2d": 111.7, "hopper": 107.4},
 }
 
 

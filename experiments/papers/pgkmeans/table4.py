@@ -49,7 +49,7 @@ PRESETS = {
             "bc": _TINY,
             "bc_gaussian": _TINY,
             "bc_10": _TINY,
-            **dict.fromkeys(("td3_bc", "iql", "awac", "cql", "cql_corl"), _TINY_CRITICS),
+            **dict.fromkeys(("td3_bc", "iql", "iql_corl", "awac", "cql", "cql_corl"), _TINY_CRITICS),
             "brac_v": {**_TINY_CRITICS, "behaviour_updates": 200},
             "centres": {"iterations": 2, "polish_iterations": 1, "polish_first_steps": 20, "polish_steps": 10},
             "centres_single": {"iterations": 2, "polish_iterations": 1, "polish_first_steps": 20, "polish_steps": 10},
@@ -61,7 +61,7 @@ PRESETS = {
         long_size=200,
         seeds=3,
         settings={
-            **dict.fromkeys(("bc", "bc_gaussian", "bc_10", "td3_bc", "iql", "awac"), _SHORT),
+            **dict.fromkeys(("bc", "bc_gaussian", "bc_10", "td3_bc", "iql", "iql_corl", "awac"), _SHORT),
             **{name: {"updates": 20_000} for name in ("cql", "cql_corl")},
             "brac_v": {**_SHORT, "behaviour_updates": 100_000},
         },
