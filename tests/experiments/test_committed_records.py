@@ -166,7 +166,10 @@ def test_clustering_pays(dataset):
         assert intervals[0][1] < intervals[1][0]
 
 
-@pytest.mark.parametrize(("task", "learner"), [("walker2d", "td3_bc"), ("halfcheetah", "td3_bc"), ("hopper", "iql")])
+@pytest.mark.parametrize(
+    ("task", "learner"),
+    [("walker2d", "td3_bc"), ("halfcheetah", "td3_bc"), ("hopper", "iql"), ("halfcheetah", "iql_corl")],
+)
 def test_learners_come_near_the_expert(task, learner):
     record = _cells("offline/returns", "cpu")[f"{task}-medium-expert", learner]
     assert len(record["scores"]["last_score"]) == 3
