@@ -7,6 +7,8 @@ D4RL's data. Ours are all on the data the caption names. Besides, BC on that of 
 trajectories have the higher mean return: what one does with a clustering.
 """
 
+from typing import Any
+
 import numpy as np
 
 from envs.plotting import PALETTE
@@ -17,6 +19,7 @@ from experiments.papers.pgkmeans import common
 from experiments.rendering import document, provenance, spread
 from experiments.runner import Cell
 from experiments.tables import Preset, Records, Table
+from trajclust_jax.learners.learner import ActorCritic
 from trajclust_jax.metrics import (
     bootstrap_interval,
     interquartile_mean,
@@ -46,10 +49,10 @@ PRESETS = {
         long_size=6,
         seeds=2,
         settings={
-            "bc": _TINY,
-            "bc_gaussian": _TINY,
-            "bc_10": _TINY,
-            **dict.fromkeys(("td3_bc", "iql", "iql_corl", "awac", "cql", "cql_corl"), _TINY_CRITICS),
+            **{
+                name: _TINY_CRITICS if issubclass(entry.algorithm, ActorCritic) else _TINY
+                for name, entry in LEARNERS.items()
+            },
             "brac_v": {**_TINY_CRITICS, "behaviour_updates": 200},
             "centres": {"iterations": 2, "polish_iterations": 1, "polish_first_steps": 20, "polish_steps": 10},
             "centres_single": {"iterations": 2, "polish_iterations": 1, "polish_first_steps": 20, "polish_steps": 10},
@@ -61,7 +64,7 @@ PRESETS = {
         long_size=200,
         seeds=3,
         settings={
-            **dict.fromkeys(("bc", "bc_gaussian", "bc_10", "td3_bc", "iql", "iql_corl", "awac"), _SHORT),
+            **dict.fromkeys(LEARNERS, _SHORT),
             **{name: {"updates": 20_000} for name in ("cql", "cql_corl")},
             "brac_v": {**_SHORT, "behaviour_updates": 100_000},
         },
@@ -72,24 +75,27 @@ PRESETS = {
 }
 
 
+def clustering_settings(preset: Preset, method: str) -> dict[str, Any]:
+    """PG-Kmeans' settings on long data; `method` is a name in CENTRES."""
+    settings = {**LONG["pg_kmeans_mlp"], **preset.settings.get(method, {})}
+    return settings | ({"restarts": 1} if method == "centres_single" else {})
+
+
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset and method."""
     chosen: list[Cell] = []
     for dataset in datasets:
         for method in methods:
             learner = "bc" if method == ON_CLUSTER else method
-            settings = dict(preset.settings.get(learner, {}))
-            if method in CENTRES:
-                settings = {**LONG["pg_kmeans_mlp"], **settings}
-                settings |= {"restarts": 1} if method == "centres_single" else {}
+            settings = clustering_settings(preset, method) if method in CENTRES else preset.settings.get(learner, {})
             place = (dataset, preset.long_size, learner, tuple(seeds), tuple(sorted(settings.items())))
             if method in CENTRES:
                 chosen.append(CentreCell(*place))
             else:
                 found = {}
                 if method == ON_CLUSTER:
-                    chosen_by = {**LONG["pg_kmeans_mlp"], **preset.settings.get("centres", {})}
-                    found = {"clusters": "pg_kmeans_mlp", "cluster_settings": tuple(chosen_by.items())}
+                    chosen_by = tuple(clustering_settings(preset, "centres").items())
+                    found = {"clusters": "pg_kmeans_mlp", "cluster_settings": chosen_by}
                 chosen.append(LearnerCell(*place, **found))
     return chosen
 

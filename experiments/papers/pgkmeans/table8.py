@@ -11,7 +11,6 @@ import numpy as np
 
 from envs.plotting import PALETTE
 from experiments.learner_cells import CentreCell
-from experiments.methods import LONG
 from experiments.papers.pgkmeans import common, table4
 from experiments.rendering import document, provenance, spread
 from experiments.runner import Cell
@@ -36,7 +35,7 @@ PRESETS = {
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset and k."""
     chosen: list[Cell] = []
-    usual = {**LONG["pg_kmeans_mlp"], **preset.settings.get("centres_single", {}), "restarts": 1}
+    usual = table4.clustering_settings(preset, "centres_single")
     usual |= {"extra_clusters": 0, "reconsidered": 0.0}  # a fight of 15 policies costs 15 times the steps
     for dataset in datasets:
         for method in methods:
