@@ -172,7 +172,7 @@ class Cluster:
         if self.json:
             return _print_json(summary)
         for cluster in summary["clusters"]:
-            print(f"cluster {cluster['cluster'] + 1}: {cluster['trajectories']} trajectories")
+            print(f"cluster {cluster['cluster']}: {cluster['trajectories']} trajectories")
         if summary["scores"] is not None:
             print("against the labels: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["scores"].items()))
         if summary["oracle"] is not None:
@@ -201,7 +201,8 @@ class Train:
     clusters: Path | None = None
     """The folder of an earlier `trajclust cluster` on the same dataset: learn from clusters, not from everything."""
     cluster: str | None = None
-    """With --clusters: all (a learner for each; the default), best (the highest mean return) or a number."""
+    """With --clusters: all (a learner for each; the default), best (the highest mean return) or a number, as in
+    assignments.csv."""
     seeds: int = 3
     """Number of seeds."""
     environment: str | None = None
@@ -211,7 +212,7 @@ class Train:
     evaluate_every: int = 10_000
     """Gradient steps between evaluations, in whole blocks (of 1,000 steps, by default)."""
     set: tuple[str, ...] = ()
-    """Settings other than the learner's own, e.g. updates=100000 expectile=0.9 best=0.1; `trajclust list` has all."""
+    """Settings to change, e.g. updates=100000 expectile=0.9 best=0.1; `trajclust list` has all."""
     out: Path = Path("runs/train")
     """Folder for the results."""
     track: Track = "off"
@@ -220,6 +221,8 @@ class Train:
     """Print the summary as JSON."""
 
     def run(self) -> None:
+        import numpy as np
+
         from experiments.learners import LEARNERS
         from experiments.learning import OUTPUTS, chosen_clusters, train_on_dataset
         from experiments.output import check_out
@@ -255,7 +258,9 @@ class Train:
         if self.json:
             return _print_json(summary)
         for name, values in summary.get("scores", {}).items():
-            print(f"{name.replace('_', ' ')}, by seed: {values}")
+            print(f"{name.replace('_', ' ')}, by seed: {_by_seed(values, summary['clusters'])}")
+        if not np.any(summary.get("scores", {}).get("best_return", True)):
+            print(f"every return is 0: {summary['environment']} gives no rewards; losses.csv has what was learnt")
         if summary["diverged"]:
             print(f"diverged: seeds {summary['diverged']} have policies that are not finite; lower the learning rate")
         if "scores" not in summary:
@@ -459,6 +464,14 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError(f"--set {pair}: give name=value with a number, true, false, null or a list [256,256]")
         settings[name] = tuple(value) if isinstance(value, list) else value
     return settings
+
+
+def _by_seed(values: list, clusters: list[int] | None) -> str:
+    """Numbers `[S]`, or `[S, K]` with their clusters, for people."""
+    if clusters is None:
+        return ", ".join(f"{value:.1f}" for value in values)
+    named = lambda row: ", ".join(f"{value:.1f} (cluster {k})" for k, value in zip(clusters, row, strict=True))
+    return "; ".join(map(named, values))
 
 
 def _pairs(settings: dict[str, Any]) -> str:

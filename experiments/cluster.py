@@ -216,7 +216,7 @@ def latents_figure(clustering: Clustering) -> Figure:
     for k in range(clustering.posterior.shape[1]):
         member = clustering.assignments == k
         color = PALETTE[k % len(PALETTE)]
-        ax.scatter(*shown[member].T, s=4, alpha=0.5, linewidths=0, color=color, label=f"cluster {k + 1}")
+        ax.scatter(*shown[member].T, s=4, alpha=0.5, linewidths=0, color=color, label=f"cluster {k}")
     ax.set(title="latents", xlabel=f"first axis ({share[0]:.0%})", ylabel=f"second axis ({share[1]:.0%})")
     ax.legend(fontsize=7, markerscale=3)
     ax.spines[["top", "right"]].set_visible(False)

@@ -128,7 +128,8 @@ class CentreCell(Cell):
         with job.fitted(self, self.build(), trajectories) as (outcome, tracker):
             clustering = jax.device_get(outcome.result)
             policies, learner = centre_policies(self.build(), dataset, clustering)
-            means = returns_of(learner, environment, policies, self.episodes, 0).mean(-1)  # [S, K]
+            episodes = returns_of(learner, environment, policies, self.episodes, 0)
+            means = episodes.mean(-1)  # [S, K]
             found = [np.asarray(each) for each in clustering.assignments]
             filled = np.stack([[(each == k).any() for k in range(means.shape[1])] for each in found])
             chosen = np.array([best_cluster(each, gained) for each in found])
@@ -145,6 +146,7 @@ class CentreCell(Cell):
             "scores": final,
             "policies": of_policies(dataset, environment),
             "centre_scores": normaliser(environment)(means).tolist(),
+            "centre_returns": episodes.tolist(),  # [S, K, E]
             "cluster_returns": [gained[found[0] == k].tolist() for k in range(means.shape[1])],  # of the first seed
             "timing": {
                 "run_seconds": outcome.run_seconds,

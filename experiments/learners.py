@@ -49,7 +49,8 @@ class LearnerEntry:
             updates = [stage.updates for stage in learner.stages()]
             offline["block"] = math.gcd(*updates) if max(updates) <= BLOCK else math.gcd(BLOCK, *updates)
             if offline["block"] < min(100, *updates):  # each block comes back to the host
-                raise ValueError(f"updates is {max(updates)}: give a multiple of 100, or a block that divides it")
+                odd = next((each for each in updates if each % 100), updates[0])
+                raise ValueError(f"{odd} updates: give a multiple of 100, or a block that divides all updates")
         return Offline(learner, **offline)
 
 
@@ -66,7 +67,9 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         wanted = "a whole number" if isinstance(value, bool) or not isinstance(value, int) else None
-    elif isinstance(default, float):
+    elif value is None and default is None:
+        pass
+    elif isinstance(default, float) or field.type == float | None:
         wanted = "a number" if isinstance(value, bool) or not isinstance(value, (int, float)) else None
         value = float(value) if wanted is None else value
     elif isinstance(default, tuple) and field.name != "sweep":
@@ -86,7 +89,7 @@ LEARNERS: dict[str, LearnerEntry] = {
         "IQL", "expectiles of Q, then advantage-weighted cloning (the authors' settings)", IQL, {"normalise": False}
     ),
     "iql_corl": LearnerEntry(
-        "IQL, CORL", "as iql, with CORL's settings: observations normalised, rewards as they are", IQL, {}
+        "IQL, CORL", "as iql, observations normalised, rewards as they are: CORL's settings but on Hopper", IQL, {}
     ),
     "awac": LearnerEntry("AWAC", "advantage-weighted cloning with a critic of the policy", AWAC, {}),
     "cql": LearnerEntry(

@@ -75,9 +75,9 @@ def best_cluster(assignments: np.ndarray, gained: np.ndarray) -> int:
 
 
 def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndarray, list[int]]:
-    """Assignments `[N]` to the chosen clusters of an earlier `trajclust cluster`, and their numbers from 0.
+    """Assignments `[N]` to the chosen clusters of an earlier `trajclust cluster`, and their numbers.
 
-    `which` is `all`, `best` (the highest mean return) or a cluster's number from 1. Other trajectories have -1.
+    `which` is `all`, `best` (the highest mean return) or a cluster's number. Other trajectories have -1.
 
     Raises:
         DataError: for a folder that is none of a clustering of this data, or a cluster that is not there.
@@ -96,10 +96,10 @@ def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndar
         chosen = filled
     elif which == "best":
         chosen = [best_cluster(assignments, gained)]
-    elif which.isdecimal() and int(which) - 1 in filled:
-        chosen = [int(which) - 1]
+    elif which.isdecimal() and int(which) in filled:
+        chosen = [int(which)]
     else:
-        numbers = ", ".join(str(k + 1) for k in filled)
+        numbers = ", ".join(map(str, filled))
         raise DataError(f"--cluster {which}: give best, all or one of {numbers}")
     renumbered = np.full(len(assignments), -1)
     for number, k in enumerate(chosen):
@@ -158,7 +158,7 @@ def train_on_dataset(
         "settings": dataclasses.asdict(offline),
         "version": [offline.VERSION, offline.learner.VERSION],
         "seeds": list(seeds),
-        "clusters": None if clusters is None else [k + 1 for k in clusters[1]],
+        "clusters": None if clusters is None else clusters[1],
         "assignments": None if clusters is None else cell_id({"assignments": clusters[0].tolist()}),
         "environment": environment_name if known_environment(environment_name) else None,
         "episodes": episodes,
@@ -300,8 +300,14 @@ def _rows(steps: np.ndarray, gained: np.ndarray, seeds: Sequence[int], summary: 
 
 
 def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> Figure:
-    """Returns (scores, where normalised) against gradient steps, a line a seed, and the losses of the first seed."""
+    """Returns (scores, where normalised) against gradient steps, a line a seed, and the losses of the first seed.
+
+    A stage's steps are drawn after those of the stages before it.
+    """
+    stages = offline.learner.stages()
+    begins = dict(zip([each.name for each in stages], np.cumsum([0, *(each.updates for each in stages)]), strict=False))
     steps, gained = evaluations(offline, outcome)
+    steps = steps + begins[stages[-1].name]
     clusters = summary["clusters"] or [None]
     figure = new_figure(8.4 if len(steps) else 4.2, 3.0)
     axes = list(np.atleast_1d(figure.subplots(1, 2 if len(steps) else 1)))
@@ -325,7 +331,7 @@ def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> F
         losses = losses[losses["cluster"] == clusters[0]]
     ax = axes[0]
     for color, name in zip(PALETTE, [name for name in losses if name.endswith("/loss")], strict=False):
-        ax.plot(losses["updates"], losses[name], color=color, label=name)
+        ax.plot(losses["updates"] + losses["phase"].map(begins), losses[name], color=color, label=name)
     ax.set(xlabel="gradient steps", title=f"losses, seed {outcome.seeds[0]}", yscale="symlog")
     ax.legend(fontsize=6)
     for ax in figure.axes:

@@ -320,8 +320,9 @@ def _ambiguity(dataset: Dataset, clustering: Clustering) -> dict[str, Any]:
 
 
 def tracked(event: Event) -> dict[str, np.ndarray]:
-    """An event's metrics under names that keep phases apart."""
-    return {f"{event.phase}/{name}": values for name, values in event.metrics.items()}
+    """An event's metrics under names that keep phases apart; of an evaluation's episodes the mean."""
+    means = {name: values.mean(-1) if name == "return" else values for name, values in event.metrics.items()}
+    return {f"{event.phase}/{name}": values for name, values in means.items()}
 
 
 def default_results() -> str:

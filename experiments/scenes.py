@@ -82,7 +82,7 @@ def clusters_figure(trajectories: Trajectories, assignments: ArrayLike, num_clus
     if places is None:
         return None
     steps, final = places
-    shared = {"names": [f"cluster {k + 1}" for k in range(num_clusters)]}
+    shared = {"names": [f"cluster {k}" for k in range(num_clusters)]}
     lengths = np.asarray(trajectories.lengths)
     if _in_the_plane(trajectories):
         return draw_paths(steps, lengths, assignments, final_positions=final, **shared)

@@ -117,7 +117,7 @@ def test_cluster_by_returns(trajclust, tmp_path):
     assert summary["health"] == {"used_clusters": 2}
     assert summary["warnings"] == []
     code, out, _ = trajclust("cluster", "r.npz", "--method", "return_kmeans", "--k", 2, "--out", "r")
-    assert "cluster 1: 10 trajectories" in out
+    assert "cluster 0: 10 trajectories" in out
 
 
 def test_cluster_by_representation_keeps_latents_and_tells_of_a_collapse(discrete_npz, tmp_path):

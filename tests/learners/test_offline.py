@@ -83,7 +83,7 @@ def test_learns_alone_as_among_others(name):
     assert all(np.isfinite(last[key]).all() for key in last if "/" in key)
 
 
-@pytest.mark.parametrize("name", ["bc", "td3_bc", "cql", "brac_v"])
+@pytest.mark.parametrize("name", sorted(ALGORITHMS.values()))
 def test_resumes_exactly(name, tmp_path):
     method, data = tiny(name, updates=40, block=10), some_data()
 
@@ -100,11 +100,12 @@ def test_resumes_exactly(name, tmp_path):
     assert resumed.history == whole.history
 
 
-def test_a_step_is_traced_once():
-    method, data, count = tiny("iql"), some_data(), 0
+@pytest.mark.parametrize("name", sorted(ALGORITHMS.values()))
+def test_a_step_is_traced_once(name):
+    method, data, count = tiny(name), some_data(), 0
 
     @dataclasses.dataclass(frozen=True)
-    class Counted(IQL):
+    class Counted(type(method.learner)):
         def update(self, state, batch, step):
             nonlocal count
             count += 1
@@ -221,15 +222,43 @@ def test_bad_trainings(settings, message):
         ({"expectile": "high"}, "expectile is 'high': give a number"),
         ({"updates": 0}, "0 updates, at least 1"),
         ({"updates": 1.5}, "updates is 1.5: give a whole number"),
-        ({"updates": 99_999}, "updates is 99999: give a multiple of 100"),
+        ({"updates": 99_999}, "99999 updates: give a multiple of 100"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"features": (256, 0)}, "give a list of sizes"),
         ({"layer_norm": 1}, "give true or false"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0: it must be above 0"),
+        ({"discount": 2}, "discount is 2.0: it must be between 0 and 1"),
+        ({"reward_range": -5}, "reward_range is -5.0: it must be above 0"),
+        ({"reward_range": "wide"}, "reward_range is 'wide': give a number"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         LEARNERS["iql"].build(1, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("td3_bc", {"actor_every": 0}, "actor_every is 0: it must be above 0"),
+        ("awac", {"temperature": 0}, "temperature is 0.0: it must be above 0"),
+        ("cql", {"num_actions": 0}, "num_actions is 0: it must be above 0"),
+        ("cql", {"gap": True}, "gap is True: give a number"),
+        ("brac_v", {"actor_rate": 0}, "actor_rate is 0.0: it must be above 0"),
+        ("brac_v", {"updates": 1234}, "1234 updates: give a multiple of 100"),
+    ],
+)
+def test_bad_settings_of_one_learner(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        LEARNERS[name].build(1, **settings)
+
+
+def test_a_gap_is_reached_by_the_multiplier():
+    """With a gap that differences exceed, CQL's multiplier grows; with one that they never reach, it shrinks."""
+    for gap, sign in ((-10.0, 1), (100.0, -1)):
+        history = fit(tiny("cql", gap=gap), some_data(), 1).history
+        values = [entry["critic/multiplier"][0] for entry in history if "critic/multiplier" in entry]
+        assert sign * (values[-1] - values[0]) > 0
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -273,7 +302,7 @@ def test_settings_by_environment():
     assert [LEARNERS[name].build(1).normalise for name in ("iql", "iql_corl")] == [False, True]
 
 
-@pytest.mark.parametrize("name", ["bc_10", "iql", "cql"])
+@pytest.mark.parametrize("name", ["bc_10", *sorted(ALGORITHMS.values())])
 def test_one_transition_is_enough(name):
     """Nothing varies: no observation, no return, no reward."""
     data = one_step(np.ones((1, 3)), np.full((1, 2), 0.5), [2.0])

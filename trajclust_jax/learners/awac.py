@@ -36,6 +36,10 @@ class AWAC(ActorCritic):
     temperature: float = 1 / 3
     """lambda."""
 
+    def check(self) -> None:
+        super().check()
+        self.positive("temperature")
+
     @property
     def actor(self) -> GaussianActor:
         return GaussianActor(self.action_size, self.actor_features, bounded=False)

@@ -47,6 +47,10 @@ class BRACv(ActorCritic):
     penalty: float = 1.0
     """beta."""
 
+    def check(self) -> None:
+        super().check()
+        self.positive("actor_rate")
+
     @property
     def actor(self) -> TanhGaussianActor:
         return TanhGaussianActor(self.action_size, self.actor_features)

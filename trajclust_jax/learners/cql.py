@@ -27,8 +27,9 @@ LOG_STD_BOUNDS = (-20.0, 2.0)
 class CQL(SAC):
     """Settings; the defaults are those of young-geng's code.
 
-    CORL's for locomotion: conservatism 10, actor_rate 3e-5, features 3 x 256, normalised observations (its orthogonal
-    initialisation is left out). With `gap` (CORL's for antmaze: .8) the weight of the conservative term adapts.
+    CORL's for locomotion: conservatism 10, actor_rate 3e-5, features 3 x 256, normalised observations (its
+    initialisation, orthogonal with small last layers, is left out). With `gap` the weight of the conservative term
+    adapts, as for antmaze (.8 in CORL, which also takes the best of several actions into the targets there: not here).
     """
 
     backup_entropy: bool = False
@@ -40,6 +41,10 @@ class CQL(SAC):
     """Learning rate of actor and entropy weight."""
     gap: float | None = None
     """Lagrange: what log-sum-exp and Q of the data are to differ by."""
+
+    def check(self) -> None:
+        super().check()
+        self.positive("num_actions", "actor_rate")
 
     @property
     def actor(self) -> TanhGaussianActor:

@@ -73,6 +73,13 @@ class Learner(abc.ABC):
                 raise ValueError(f"{stage.name}: {stage.updates} updates, at least 1 is needed")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}: it must be at least 1")
+        self.positive("learning_rate")
+
+    def positive(self, *names: str) -> None:
+        """Raises ValueError if one of these settings is not above 0."""
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
 
     @abc.abstractmethod
     def parts(self) -> dict[str, Part]:
@@ -130,6 +137,12 @@ class ActorCritic(Learner):
     """Hidden layers of the actor."""
     layer_norm: bool = False
     """Layer normalisation in the critics (in none of the papers)."""
+
+    def check(self) -> None:
+        super().check()
+        for name in ("discount", "target_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be between 0 and 1")
 
     @property
     def critic(self) -> Critic:

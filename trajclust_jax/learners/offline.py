@@ -106,6 +106,8 @@ class Offline:
         for stage in self.learner.stages():
             if self.block < 1 or stage.updates % self.block:
                 raise ValueError(f"block is {self.block}: it must divide {stage.updates} updates")
+        if self.reward_range is not None and not self.reward_range > 0:
+            raise ValueError(f"reward_range is {self.reward_range}: it must be above 0")
         if not 0 < self.best <= 1:
             raise ValueError(f"best is {self.best}: give a share above 0, at most 1")
         if len({len(values) for _, values in self.sweep}) > 1:

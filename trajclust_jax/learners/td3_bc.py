@@ -33,6 +33,10 @@ class TD3BC(ActorCritic):
 
     PAUSING = ("actor/",)
 
+    def check(self) -> None:
+        super().check()
+        self.positive("actor_every")
+
     @property
     def actor(self) -> DeterministicActor:
         return DeterministicActor(self.action_size, self.actor_features)
