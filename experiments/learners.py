@@ -86,7 +86,10 @@ LEARNERS: dict[str, LearnerEntry] = {
     "bc_10": LearnerEntry("10% BC", "behaviour cloning of the tenth with the highest returns", BC, {"best": 0.1}),
     "td3_bc": LearnerEntry("TD3+BC", "a deterministic actor by Q, held near the data", TD3BC, {}),
     "iql": LearnerEntry(
-        "IQL", "expectiles of Q, then advantage-weighted cloning (the authors' settings)", IQL, {"normalise": False}
+        "IQL",
+        "expectiles of Q, then advantage-weighted cloning (the authors' settings)",
+        IQL,
+        {"normalise": False, "orthogonal": True},
     ),
     "iql_corl": LearnerEntry(
         "IQL, CORL", "as iql, observations normalised, rewards as they are: CORL's settings but on Hopper", IQL, {}

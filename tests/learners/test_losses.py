@@ -108,6 +108,18 @@ def test_iql():
     close(agent.actor_loss(params["actor"], params, targets, BATCH, KEY), expected)
 
 
+def test_iql_begins_orthogonal_where_asked():
+    """Columns (rows of a wide layer) of length sqrt 2, at right angles, in every layer of every part."""
+    for orthogonal in (False, True):
+        params = begun(IQL(A, orthogonal=orthogonal, **SMALL)).params
+        first = {**params, "critics": jax.tree.map(lambda x: x[0], params["critics"])}
+        kernels = [wide(leaf) for leaf in jax.tree.leaves(first) if leaf.ndim == 2]
+        small = [kernel.T if len(kernel) > len(kernel.T) else kernel for kernel in kernels]
+        found = [np.allclose(rows @ rows.T, 2 * np.eye(len(rows)), atol=1e-5) for rows in small]
+        assert len(found) == 8
+        assert all(found) if orthogonal else not any(found)
+
+
 def test_iql_caps_weights_and_decays_the_actors_rate():
     agent = IQL(A, temperature=1e4, updates=100, **SMALL)
     state = begun(agent)

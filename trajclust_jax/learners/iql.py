@@ -10,12 +10,13 @@ for each gradient step:
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from trajclust_jax.learners.learner import ActorCritic, LearnerState, Part, gradient, step_keys
 from trajclust_jax.learners.replay import Batch
-from trajclust_jax.networks import GaussianActor
+from trajclust_jax.networks import ORTHOGONAL, STANDARD, Critic, GaussianActor
 from trajclust_jax.training import Info
 
 MAX_WEIGHT = 100.0
@@ -23,10 +24,10 @@ MAX_WEIGHT = 100.0
 
 @dataclasses.dataclass(frozen=True)
 class IQL(ActorCritic):
-    """Settings; the defaults are those of the authors' code for locomotion.
+    """Settings; the defaults are those of the authors' code for locomotion, but `orthogonal`, which theirs is.
 
     Their code takes the value that was just updated into the losses of critics and actor; here, as in CORL, all losses
-    are of the same parameters. Their networks begin orthogonal, here as every learner's.
+    are of the same parameters.
 
     Antmaze: expectile .9, temperature 10. Adroit and kitchen: temperature .5, dropout .1.
     """
@@ -36,6 +37,8 @@ class IQL(ActorCritic):
     """beta, an inverse temperature."""
     dropout: float = 0.0
     """In the actor."""
+    orthogonal: bool = False
+    """All layers begin orthogonal, times the root of 2, as in the authors' code."""
 
     FIXED = ("dropout",)
 
@@ -45,8 +48,16 @@ class IQL(ActorCritic):
             raise ValueError(f"expectile is {self.expectile}: it must be between 0 and 1")
 
     @property
+    def kernel_init(self) -> nn.initializers.Initializer:
+        return ORTHOGONAL if self.orthogonal else STANDARD
+
+    @property
     def actor(self) -> GaussianActor:
-        return GaussianActor(self.action_size, self.actor_features, dropout=self.dropout)
+        return GaussianActor(self.action_size, self.actor_features, dropout=self.dropout, kernel_init=self.kernel_init)
+
+    @property
+    def critic(self) -> Critic:
+        return Critic(self.features, self.layer_norm, self.kernel_init)
 
     def parts(self) -> dict[str, Part]:
         return {

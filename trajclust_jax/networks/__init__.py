@@ -1,6 +1,8 @@
 """Neural networks: feature extractors, policy heads, ensembles."""
 
 from trajclust_jax.networks.actor_critic import (
+    ORTHOGONAL,
+    STANDARD,
     Critic,
     DeterministicActor,
     GaussianActor,
@@ -26,6 +28,8 @@ __all__ = [
     "MIN_STD",
     "MLP",
     "MOVES",
+    "ORTHOGONAL",
+    "STANDARD",
     "CategoricalHead",
     "Critic",
     "DeterministicActor",

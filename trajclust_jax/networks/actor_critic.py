@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from envs.mujoco import LOG_STD_BOUNDS
 from trajclust_jax.networks.policies import MLP
 
+ORTHOGONAL = nn.initializers.orthogonal(2**0.5)
+STANDARD = nn.initializers.lecun_normal()  # flax's
+
 
 class TanhGaussianActor(nn.Module):
     """`[..., D] -> ` SAC's policy before the tanh: a diagonal Gaussian, one dense layer for mean and log std.
@@ -49,14 +52,15 @@ class GaussianActor(nn.Module):
     features: tuple[int, ...] = (256, 256)
     bounded: bool = True
     dropout: float = 0.0
+    kernel_init: nn.initializers.Initializer = STANDARD
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> distrax.Independent:
         x, deterministic = observations, not self.has_rng("dropout")
         for size in self.features:
-            x = nn.relu(nn.Dense(size)(x))
+            x = nn.relu(nn.Dense(size, kernel_init=self.kernel_init)(x))
             x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
-        mean = nn.Dense(self.action_size)(x)
+        mean = nn.Dense(self.action_size, kernel_init=self.kernel_init)(x)
         log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,))
         std = jnp.broadcast_to(jnp.exp(jnp.clip(log_std, *LOG_STD_BOUNDS)), mean.shape)
         return distrax.Independent(distrax.Normal(jnp.tanh(mean) if self.bounded else mean, std), 1)
@@ -78,11 +82,12 @@ class Critic(nn.Module):
 
     features: tuple[int, ...] = (256, 256)
     layer_norm: bool = False
+    kernel_init: nn.initializers.Initializer = STANDARD
 
     @nn.compact
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         x = jnp.concatenate(inputs, axis=-1)
         for size in self.features:
-            x = nn.Dense(size)(x)
+            x = nn.Dense(size, kernel_init=self.kernel_init)(x)
             x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
-        return nn.Dense(1)(x)[..., 0]
+        return nn.Dense(1, kernel_init=self.kernel_init)(x)[..., 0]
