@@ -111,7 +111,7 @@ def test_iql():
 def test_iql_begins_orthogonal_where_asked():
     """Columns (rows of a wide layer) of length sqrt 2, at right angles, in every layer of every part."""
     for orthogonal in (False, True):
-        params = begun(IQL(A, orthogonal=orthogonal, **SMALL)).params
+        params = IQL(A, orthogonal=orthogonal, **SMALL).init(jax.random.key(0), D).params
         first = {**params, "critics": jax.tree.map(lambda x: x[0], params["critics"])}
         kernels = [wide(leaf) for leaf in jax.tree.leaves(first) if leaf.ndim == 2]
         small = [kernel.T if len(kernel) > len(kernel.T) else kernel for kernel in kernels]
