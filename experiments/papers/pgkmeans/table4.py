@@ -75,9 +75,13 @@ PRESETS = {
 }
 
 
-def clustering_settings(preset: Preset, method: str) -> dict[str, Any]:
-    """PG-Kmeans' settings on long data; `method` is a name in CENTRES."""
-    settings = {**LONG["pg_kmeans_mlp"], **preset.settings.get(method, {})}
+# Policies that are to act are trained for longer than those that only tell trajectories apart.
+ACTING = {"polish_steps": 5_000}
+
+
+def clustering_settings(preset: Preset, method: str, **settings: Any) -> dict[str, Any]:
+    """PG-Kmeans' settings on long data, but for `settings`; `method` is a name in CENTRES."""
+    settings = {**LONG["pg_kmeans_mlp"], **settings, **preset.settings.get(method, {})}
     return settings | ({"restarts": 1} if method == "centres_single" else {})
 
 
@@ -87,7 +91,9 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     for dataset in datasets:
         for method in methods:
             learner = "bc" if method == ON_CLUSTER else method
-            settings = clustering_settings(preset, method) if method in CENTRES else preset.settings.get(learner, {})
+            settings = preset.settings.get(learner, {})
+            if method in CENTRES:
+                settings = clustering_settings(preset, method, **ACTING)
             place = (dataset, preset.long_size, learner, tuple(seeds), tuple(sorted(settings.items())))
             if method in CENTRES:
                 chosen.append(CentreCell(*place))
@@ -112,6 +118,15 @@ def title(name: str) -> str:
     return LEARNERS[name].title if name in LEARNERS else CENTRES[name].title
 
 
+def updates(record: dict) -> int:
+    """Gradient steps of each policy: a learner's, or those of a clustering's last phase, whose policies begin anew."""
+    if record["cell"]["method"] in CENTRES:
+        chosen = record["cell"]["hyperparameters"]
+        return chosen["polish_first_steps"] + (chosen["polish_iterations"] - 1) * chosen["polish_steps"]
+    chosen = record["config"]["learner"]
+    return chosen["updates"] + chosen.get("behaviour_updates", 0)
+
+
 def shown_score(record: dict) -> np.ndarray:
     """`[S]`: the last evaluation of a learner; of a clustering the policy of the cluster with the best data."""
     return np.array(record["scores"]["chosen_score" if "chosen_score" in record["scores"] else "last_score"])
@@ -132,8 +147,6 @@ def score_rows(records: Records, names: tuple[str, ...], published: dict[str, di
             values, best = shown_score(record), np.array(record["scores"]["best_score"])
             low, high = bootstrap_interval(values, np.random.default_rng(0))
             paper = published.get(name, {}).get(common.TASKS.get(dataset, dataset))
-            settings = record.get("config", {}).get("learner")  # a clustering has none
-            updates = settings and settings["updates"] + settings.get("behaviour_updates", 0)
             seconds = record["timing"]
             rows.append(
                 [
@@ -145,7 +158,7 @@ def score_rows(records: Records, names: tuple[str, ...], published: dict[str, di
                     f"{best.mean():.1f}",
                     "-" if paper is None else f"{paper:.1f}",
                     "; ".join(f"{policy} {value:.1f}" for policy, value in policies.items()),
-                    "" if updates is None else f"{updates:,}",
+                    f"{updates(record):,}",
                     str(len(values)),
                     f"{seconds['compile_seconds']:.0f} + {seconds['run_seconds']:.0f}",
                 ]

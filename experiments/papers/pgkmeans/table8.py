@@ -11,6 +11,7 @@ import numpy as np
 
 from envs.plotting import PALETTE
 from experiments.learner_cells import CentreCell
+from experiments.methods import LONG
 from experiments.papers.pgkmeans import common, table4
 from experiments.rendering import document, provenance, spread
 from experiments.runner import Cell
@@ -26,7 +27,11 @@ PUBLISHED = {  # by k as above
 PRESETS = {
     **table4.PRESETS,
     "cpu": dataclasses.replace(
-        table4.PRESETS["cpu"], summary="50 trajectories a policy, 3 seeds", long_size=50, size=50
+        table4.PRESETS["cpu"],
+        summary="50 trajectories a policy, 3 seeds; policies of 800 gradient steps, which Hopper alone can act by",
+        long_size=50,
+        size=50,
+        settings={"centres_single": {"polish_steps": LONG["pg_kmeans_mlp"]["polish_steps"]}},
     ),
     "paper": dataclasses.replace(table4.PRESETS["paper"], summary="1,000 trajectories a policy, 10 seeds"),
 }
@@ -35,7 +40,7 @@ PRESETS = {
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset and k."""
     chosen: list[Cell] = []
-    usual = table4.clustering_settings(preset, "centres_single")
+    usual = table4.clustering_settings(preset, "centres_single", **table4.ACTING)
     usual |= {"extra_clusters": 0, "reconsidered": 0.0}  # a fight of 15 policies costs 15 times the steps
     for dataset in datasets:
         for method in methods:
@@ -66,6 +71,7 @@ def render(records: Records):
                     f"{published[COUNTS.index(count)]:.2f}",
                     f"{np.mean(record['scores']['chosen_score']):.1f}",
                     "; ".join(f"{policy} {value:.1f}" for policy, value in record["policies"].items()),
+                    f"{table4.updates(record):,}",
                     str(len(values)),
                 ]
             )
@@ -78,7 +84,16 @@ def render(records: Records):
         ax.set(xlabel="clusters k", xticks=COUNTS)
         ax.legend(fontsize=6)
     axes[0].set_ylabel("normalised score of the best policy")
-    header = ["task", "k", "best of k policies", "paper", "policy of the best data", "the data", "seeds"]
+    header = [
+        "task",
+        "k",
+        "best of k policies",
+        "paper",
+        "policy of the best data",
+        "the data",
+        "gradient steps",
+        "seeds",
+    ]
     notes = [
         *provenance(records),
         "Mean ± std over seeds of D4RL-normalised scores, 10 episodes a policy, without its noise. The paper's runs "
