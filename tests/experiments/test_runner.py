@@ -12,11 +12,12 @@ import pytest
 
 from experiments.methods import METHODS, ORACLE, select
 from experiments.report import table_records
-from experiments.runner import Cell, load, record_id, run_cells
+from experiments.runner import Cell, load, record_id, run_cells, tracked
 from experiments.tables import get_table, table_names
 from trajclust_jax.clustering import PGKmeans
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.records import Results, comparable
+from trajclust_jax.training import Event
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = (("iterations", 3), ("polish_iterations", 1), ("restarts", 2))
@@ -215,3 +216,10 @@ def test_tracking_offline_has_one_run_a_seed(tmp_path):
         assert len(run.history) == len(record["history"])
         last = run.history[-1]
         assert last["polish/objective/best"] == pytest.approx(max(record["history"][-1]["objective"][seed]))
+
+
+def test_of_an_evaluations_episodes_the_mean_is_tracked():
+    metrics = {"return": np.arange(12.0).reshape(2, 2, 3), "actor/loss": np.zeros((2, 2))}
+    found = tracked(Event("train", 1, 2, 1, metrics, np.zeros(2, bool)))
+    assert found["train/return"].tolist() == [[1, 4], [7, 10]]
+    assert found["train/actor/loss"].shape == (2, 2)
