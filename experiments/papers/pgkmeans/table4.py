@@ -163,7 +163,8 @@ def score_rows(records: Records, names: tuple[str, ...], published: dict[str, di
                     f"{seconds['compile_seconds']:.0f} + {seconds['run_seconds']:.0f}",
                 ]
             )
-            ax.barh(position, values.mean(), height=0.6, color=PALETTE[0 if "cluster" in title(name) else 1], zorder=2)
+            color = PALETTE[0 if name == ON_CLUSTER or name in CENTRES else 1]
+            ax.barh(position, values.mean(), height=0.6, color=color, zorder=2)
             error = [[values.mean() - low], [high - values.mean()]]
             ax.errorbar(values.mean(), position, xerr=error, color="black", capsize=3, lw=1, zorder=3)
             if paper is not None:
@@ -172,7 +173,7 @@ def score_rows(records: Records, names: tuple[str, ...], published: dict[str, di
             ax.axvline(value, color="black", linewidth=1, linestyle="--", zorder=1)
             ax.text(value, len(shown) - 0.45, f"{policy} ", fontsize=6, ha="right", zorder=4)
         ax.set_yticks(range(len(shown)), [title(name) for name in shown], fontsize=6)
-        ax.set(xlabel="normalised score", ylim=(len(shown) - 0.4, -0.6))
+        ax.set(xlabel="normalised score (circle: published)", ylim=(len(shown) - 0.4, -0.6))
     return rows, figure
 
 

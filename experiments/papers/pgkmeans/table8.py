@@ -79,8 +79,9 @@ def render(records: Records):
             known, [v.mean() for v in best], [v.std() for v in best], color=PALETTE[0], marker="o", label="ours"
         )
         ax.plot(COUNTS, published, "s--", color="gray", mfc="none", label="published")
-        for value in next(iter(found.values()))["policies"].values():
+        for policy, value in next(iter(found.values()))["policies"].items():
             ax.axhline(value, color="black", linewidth=1, linestyle=":")
+            ax.text(COUNTS[0], value, policy, fontsize=6, va="bottom")
         ax.set(xlabel="clusters k", xticks=COUNTS)
         ax.legend(fontsize=6)
     axes[0].set_ylabel("normalised score of the best policy")
