@@ -137,7 +137,7 @@ def score_rows(records: Records, names: tuple[str, ...], published: dict[str, di
     grouped: dict[str, dict[str, dict]] = {}
     for record in records:
         grouped.setdefault(record["cell"]["dataset"], {})[name_of(record)] = record
-    figure, axes = common.panels(grouped, 2.8)
+    figure, axes = common.panels(grouped, 3.4)
     rows = []
     for ax, (dataset, found) in zip(axes, grouped.items(), strict=True):
         policies = next(iter(found.values()))["policies"]
@@ -173,7 +173,8 @@ def score_rows(records: Records, names: tuple[str, ...], published: dict[str, di
             ax.axvline(value, color="black", linewidth=1, linestyle="--", zorder=1)
             ax.text(value, len(shown) - 0.45, f"{policy} ", fontsize=6, ha="right", zorder=4)
         ax.set_yticks(range(len(shown)), [title(name) for name in shown], fontsize=6)
-        ax.set(xlabel="normalised score (circle: published)", ylim=(len(shown) - 0.4, -0.6))
+        ax.set_xlabel("normalised score (circle: published)", fontsize=7)
+        ax.set_ylim(len(shown) - 0.4, -0.6)
     return rows, figure
 
 
