@@ -167,6 +167,14 @@ def test_clustering_pays(dataset):
         assert intervals[0][1] < intervals[1][0]
 
 
+@pytest.mark.parametrize("dataset", [f"{task}-medium-expert" for task in ("halfcheetah", "hopper", "walker2d")])
+@pytest.mark.parametrize("name", ["centres", "centres_single"])
+def test_policies_of_clusters_come_near_the_expert(dataset, name):
+    record = _cells("pgkmeans/table4", "cpu")[dataset, name]
+    assert record["scores"]["nmi"] == [1, 1, 1]
+    assert np.mean(record["scores"]["chosen_score"]) >= 0.9 * record["policies"]["expert"]
+
+
 FALLS_SHORT = {  # of nine tenths of the expert's score after what the cpu preset trains
     ("hopper", "td3_bc"),  # two seeds of three end far below their best evaluation
     ("hopper", "cql"),  # a fifth of the others' gradient steps
