@@ -167,10 +167,13 @@ def test_clustering_pays(dataset):
         assert intervals[0][1] < intervals[1][0]
 
 
-@pytest.mark.parametrize("dataset", [f"{task}-medium-expert" for task in ("halfcheetah", "hopper", "walker2d")])
-@pytest.mark.parametrize("name", ["centres", "centres_single"])
-def test_policies_of_clusters_come_near_the_expert(dataset, name):
-    record = _cells("pgkmeans/table4", "cpu")[dataset, name]
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [(task, name) for task in ("halfcheetah", "hopper", "walker2d") for name in ("centres", "centres_single")]
+    + [("ant", "centres_single")],
+)
+def test_policies_of_clusters_come_near_the_expert(task, name):
+    record = _cells("pgkmeans/table4", "cpu")[f"{task}-medium-expert", name]
     assert record["scores"]["nmi"] == [1, 1, 1]
     assert np.mean(record["scores"]["chosen_score"]) >= 0.9 * record["policies"]["expert"]
 
