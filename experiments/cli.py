@@ -260,7 +260,8 @@ class Train:
         for name, values in summary.get("scores", {}).items():
             print(f"{name.replace('_', ' ')}, by seed: {_by_seed(values, summary['clusters'])}")
         if not np.any(summary.get("scores", {}).get("best_return", True)):
-            print(f"every return is 0: {summary['environment']} gives no rewards; losses.csv has what was learnt")
+            where = summary["environment"]
+            print(f"every return is 0: no reward was met in {where}, or it gives none; losses.csv has what was learnt")
         if summary["diverged"]:
             print(f"diverged: seeds {summary['diverged']} have policies that are not finite; lower the learning rate")
         if "scores" not in summary:

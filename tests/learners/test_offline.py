@@ -253,7 +253,7 @@ def test_bad_settings_of_one_learner(name, settings, message):
         LEARNERS[name].build(1, **settings)
 
 
-def test_a_gap_is_reached_by_the_multiplier():
+def test_the_multiplier_follows_the_gap():
     """With a gap that differences exceed, CQL's multiplier grows; with one that they never reach, it shrinks."""
     for gap, sign in ((-10.0, 1), (100.0, -1)):
         history = fit(tiny("cql", gap=gap), some_data(), 1).history

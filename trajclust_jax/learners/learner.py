@@ -71,9 +71,7 @@ class Learner(abc.ABC):
         for stage in self.stages():
             if stage.updates < 1:
                 raise ValueError(f"{stage.name}: {stage.updates} updates, at least 1 is needed")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}: it must be at least 1")
-        self.positive("learning_rate")
+        self.positive("batch_size", "learning_rate")
 
     def positive(self, *names: str) -> None:
         """Raises ValueError if one of these settings is not above 0."""

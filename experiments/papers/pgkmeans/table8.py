@@ -28,7 +28,7 @@ PRESETS = {
     **table4.PRESETS,
     "cpu": dataclasses.replace(
         table4.PRESETS["cpu"],
-        summary="50 trajectories a policy, 3 seeds; policies of 800 gradient steps, enough to act in Hopper alone",
+        summary="50 trajectories a policy, 3 seeds; policies of 800 gradient steps",
         long_size=50,
         size=50,
         settings={"centres_single": {"polish_steps": LONG["pg_kmeans_mlp"]["polish_steps"]}},
