@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.mujoco import LOG_STD_BOUNDS
+from trajclust_jax.networks.dense import Dense
 from trajclust_jax.networks.policies import MLP
 
 ORTHOGONAL = nn.initializers.orthogonal(2**0.5)
@@ -26,7 +27,7 @@ class TanhGaussianActor(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> distrax.Independent:
-        mean, log_std = jnp.split(nn.Dense(2 * self.action_size)(MLP(self.features)(observations)), 2, axis=-1)
+        mean, log_std = jnp.split(Dense(2 * self.action_size)(MLP(self.features)(observations)), 2, axis=-1)
         if self.affine_log_std:
             multiplier = self.param("log_std_multiplier", nn.initializers.ones, ())
             log_std = multiplier * log_std + self.param("log_std_offset", nn.initializers.constant(-1.0), ())
@@ -58,9 +59,9 @@ class GaussianActor(nn.Module):
     def __call__(self, observations: jax.Array) -> distrax.Independent:
         x, deterministic = observations, not self.has_rng("dropout")
         for size in self.features:
-            x = nn.relu(nn.Dense(size, kernel_init=self.kernel_init)(x))
+            x = nn.relu(Dense(size, kernel_init=self.kernel_init)(x))
             x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
-        mean = nn.Dense(self.action_size, kernel_init=self.kernel_init)(x)
+        mean = Dense(self.action_size, kernel_init=self.kernel_init)(x)
         log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,))
         std = jnp.broadcast_to(jnp.exp(jnp.clip(log_std, *LOG_STD_BOUNDS)), mean.shape)
         return distrax.Independent(distrax.Normal(jnp.tanh(mean) if self.bounded else mean, std), 1)
@@ -74,7 +75,7 @@ class DeterministicActor(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
-        return jnp.tanh(nn.Dense(self.action_size)(MLP(self.features)(observations)))
+        return jnp.tanh(Dense(self.action_size)(MLP(self.features)(observations)))
 
 
 class Critic(nn.Module):
@@ -88,6 +89,6 @@ class Critic(nn.Module):
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         x = jnp.concatenate(inputs, axis=-1)
         for size in self.features:
-            x = nn.Dense(size, kernel_init=self.kernel_init)(x)
+            x = Dense(size, kernel_init=self.kernel_init)(x)
             x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
-        return nn.Dense(1, kernel_init=self.kernel_init)(x)[..., 0]
+        return Dense(1, kernel_init=self.kernel_init)(x)[..., 0]

@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from trajclust_jax.networks.dense import Dense
 from trajclust_jax.networks.planner import EXTRACTORS, Placed
 
 MIN_STD = 0.1  # soft floor of the Gaussian head: deterministic behaviour must not send likelihoods to infinity
@@ -30,7 +31,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for size in self.features:
-            x = nn.relu(nn.Dense(size)(x))
+            x = nn.relu(Dense(size)(x))
         return x
 
 
