@@ -169,8 +169,7 @@ def test_clustering_pays(dataset):
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [(task, name) for task in ("halfcheetah", "hopper", "walker2d") for name in ("centres", "centres_single")]
-    + [("ant", "centres_single")],
+    [(task, name) for task in ("halfcheetah", "ant", "hopper", "walker2d") for name in ("centres", "centres_single")],
 )
 def test_policies_of_clusters_come_near_the_expert(task, name):
     record = _cells("pgkmeans/table4", "cpu")[f"{task}-medium-expert", name]
@@ -182,6 +181,7 @@ FALLS_SHORT = {  # of nine tenths of the expert's score after what the cpu prese
     ("hopper", "td3_bc"),  # two seeds of three end far below their best evaluation
     ("hopper", "cql"),  # a fifth of the others' gradient steps
     ("hopper", "awac"),  # swings by tens between evaluations
+    ("hopper", "brac_v"),  # a penalty of weight 1 beside values of hundreds; published: 0.8
     ("hopper", "iql"),  # two seeds of three end below their best evaluation
 }
 
