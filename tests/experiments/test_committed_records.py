@@ -219,6 +219,15 @@ def test_cql_trains_stably():
     assert scores == sorted(scores)
 
 
+def test_brac_v_falls_from_its_behaviour():
+    """Its scores fall while its values grow, little beside which is what it has left its behaviour by (README)."""
+    history = _cells("offline/returns", "cpu")["hopper-medium-expert", "brac_v"]["history"]
+    first, last = (entry for entry in history if entry.get("iteration") in (10, 100) and "score" in entry)
+    assert np.all(np.array(first["score"]) > 3 * np.array(last["score"]))
+    assert np.all(np.array(last["critic/value"]) > 200)
+    assert np.all(np.array(last["actor/divergence"]) < 0.7)
+
+
 def test_what_must_be_stored():
     needed = {("pgkmeans/table1", "cpu"), ("pgkmeans/table1", "paper"), ("pgkmeans/table3", "cpu")}
     assert needed | {("pgkmeans/figure4", "cpu")} <= set(STORED)

@@ -12,7 +12,6 @@ and one function `..._loss` for each loss, which returns `(loss, info)`. `Offlin
 
 import abc
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -158,10 +157,8 @@ class ActorCritic(Learner):
     def values(self, critics: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
         """`[2, ...]`: each critic's Q of `[..., D]` and `[..., A]`."""
         # Rows of their own for each critic: products by shared rows come out with the critics' axis inside.
-        rows = (
-            jnp.broadcast_to(x.reshape(-1, x.shape[-1]), (CRITICS, math.prod(x.shape[:-1]), x.shape[-1]))
-            for x in (observations, actions)
-        )
+        flat = (x.reshape(-1, x.shape[-1]) for x in (observations, actions))
+        rows = (jnp.broadcast_to(x, (CRITICS, *x.shape)) for x in flat)
         return ensemblize(self.critic.apply, 1)(critics, *rows).reshape(CRITICS, *actions.shape[:-1])
 
     def bellman_loss(self, critics: Any, batch: Batch, following: jax.Array) -> tuple[jax.Array, Info]:

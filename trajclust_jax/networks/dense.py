@@ -18,7 +18,7 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return x @ kernel, (x, kernel)
+    return product(x, kernel), (x, kernel)
 
 
 def _backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -35,6 +35,6 @@ def _dot_general(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, precis
 
 
 class Dense(nn.Dense):
-    """`[..., I] -> [..., O]`, parameters and arguments of `flax.linen.Dense`; for reverse-mode differentiation."""
+    """`[..., I] -> [..., O]`, parameters and arguments (but precision) of `flax.linen.Dense`; in reverse mode alone."""
 
     dot_general: Any = _dot_general
