@@ -5,12 +5,12 @@ from typing import Any
 
 import gymnax
 
-from envs.diagonal import Diagonal
-from envs.extra import Extra, ExtraFixed
-from envs.gridworld import Expert, GridWorld
-from envs.pathfollowing import Pathfollowing
-from envs.rollout import Rollout, draw_observations, expert_policy, expert_rollout, rollout
-from envs.takeball import Takeball, TakeballPermuted
+from trajclust_envs.diagonal import Diagonal
+from trajclust_envs.extra import Extra, ExtraFixed
+from trajclust_envs.gridworld import Expert, GridWorld
+from trajclust_envs.pathfollowing import Pathfollowing
+from trajclust_envs.rollout import Rollout, draw_observations, expert_policy, expert_rollout, rollout
+from trajclust_envs.takeball import Takeball, TakeballPermuted
 
 ENVIRONMENTS = {
     "Diagonal-v0": Diagonal,

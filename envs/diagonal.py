@@ -6,7 +6,7 @@ Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL", appendix B.
 import jax
 import jax.numpy as jnp
 
-from envs.gridworld import DOWN, RIGHT, EnvParams, EnvState, Expert, GridWorld
+from trajclust_envs.gridworld import DOWN, RIGHT, EnvParams, EnvState, Expert, GridWorld
 
 
 def _walker(prefers_right):

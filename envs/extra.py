@@ -13,9 +13,9 @@ import numpy as np
 from flax import struct
 from gymnax.environments import spaces
 
-from envs import gridworld, ppo
-from envs.gridworld import GRID_SIZE, OFFSETS, GridWorld, cell_map, distances
-from envs.value_iteration import Rewards, value_iteration
+from trajclust_envs import gridworld, ppo
+from trajclust_envs.gridworld import GRID_SIZE, OFFSETS, GridWorld, cell_map, distances
+from trajclust_envs.value_iteration import Rewards, value_iteration
 
 NUM_SPECIALS = 2
 MAX_ATTEMPTS = 100  # random maps drawn for an episode at most; each is accepted with probability .9

@@ -208,7 +208,7 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
 
     def render(self, state: EnvState, params: EnvParams | None = None):
         """Draws a state with matplotlib; returns `(figure, axes)` as gymnax's own environments do."""
-        from envs.plotting import draw_state
+        from trajclust_envs.plotting import draw_state
 
         return draw_state(self, state, self.default_params if params is None else params)
 

@@ -22,7 +22,7 @@ def make_gym(env: str | Environment, params: Any = None, render_mode: str | None
     """
     spec = EnvSpec(
         f"gymnax/{env if isinstance(env, str) else env.name}",
-        entry_point="envs.gym_wrapper:make_gym",
+        entry_point="trajclust_envs.gym_wrapper:make_gym",
         kwargs={"env": env, "params": params, "render_mode": render_mode},
     )
     wrapped = GymEnv(gymnax.make(env)[0] if isinstance(env, str) else env, params, render_mode)

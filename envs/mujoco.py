@@ -175,11 +175,11 @@ def load_policies(path: Any) -> dict[str, GaussianPolicy]:
 
 def shipped_tasks() -> tuple[str, ...]:
     """The tasks whose trained policies come with the package."""
-    folder = resources.files("envs").joinpath("weights")
+    folder = resources.files("trajclust_envs").joinpath("weights")
     return tuple(task for task in TASKS if folder.joinpath(f"{task}.npz").is_file())
 
 
 def shipped_policies(task: str) -> dict[str, GaussianPolicy]:
     """The policies that come with the package."""
-    with resources.files("envs").joinpath("weights", f"{task}.npz").open("rb") as file:
+    with resources.files("trajclust_envs").joinpath("weights", f"{task}.npz").open("rb") as file:
         return load_policies(file)

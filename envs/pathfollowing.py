@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from envs import ppo
+from trajclust_envs import ppo
 
 BOUND = 10.0  # of the observation space: ten standard deviations beyond what 50 steps reach
 OFF_PATH = 5.0  # weight of the distance to an expert's path
@@ -132,7 +132,7 @@ class Pathfollowing(environment.Environment[EnvState, EnvParams]):
 
     def render(self, state: EnvState, params: EnvParams | None = None):
         """Draws a state with matplotlib; returns `(figure, axes)` as gymnax's own environments do."""
-        from envs.plotting import draw_position
+        from trajclust_envs.plotting import draw_position
 
         del params
         return draw_position(state.position, GOAL, PATHS)

@@ -200,5 +200,8 @@ def save_weights(path: Path, params: Any) -> None:
 @functools.cache
 def load_weights(name: str) -> Any:
     """The shipped actors of an environment, leaves `[K, ...]` float32 (NumPy); read once."""
-    with resources.files("envs").joinpath("weights", f"{name}.npz").open("rb") as file, np.load(file) as arrays:
+    with (
+        resources.files("trajclust_envs").joinpath("weights", f"{name}.npz").open("rb") as file,
+        np.load(file) as arrays,
+    ):
         return unflatten_dict({name: arrays[name].astype(np.float32) for name in arrays.files}, sep="/")

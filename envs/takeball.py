@@ -12,8 +12,8 @@ import numpy as np
 from flax import struct
 from gymnax.environments import spaces
 
-from envs import gridworld
-from envs.gridworld import DOWN, GRID_SIZE, LEFT, RIGHT, STAY, UP, Expert, GridWorld
+from trajclust_envs import gridworld
+from trajclust_envs.gridworld import DOWN, GRID_SIZE, LEFT, RIGHT, STAY, UP, Expert, GridWorld
 
 NUM_BALLS = 4
 _BITS = 2 ** np.arange(NUM_BALLS, dtype=np.int32)

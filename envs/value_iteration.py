@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs.gridworld import GRID_SIZE, OFFSETS, cell_map
+from trajclust_envs.gridworld import GRID_SIZE, OFFSETS, cell_map
 
 
 @struct.dataclass

@@ -31,9 +31,9 @@ class List:
     """Print JSON."""
 
     def run(self) -> None:
-        from experiments.learners import LEARNERS
-        from experiments.methods import METHODS
-        from experiments.tables import get_table, table_names
+        from trajclust_experiments.learners import LEARNERS
+        from trajclust_experiments.methods import METHODS
+        from trajclust_experiments.tables import get_table, table_names
         from trajclust_jax.data import REGISTRY
 
         tables = {name: get_table(name) for name in table_names()}
@@ -82,11 +82,11 @@ class Run:
     """Print JSON: the files, and every record's scores."""
 
     def run(self) -> None:
-        from experiments.methods import select
-        from experiments.progress import Progress
-        from experiments.report import with_stored, write_table
-        from experiments.runner import default_results, run_cells
-        from experiments.tables import get_table
+        from trajclust_experiments.methods import select
+        from trajclust_experiments.progress import Progress
+        from trajclust_experiments.report import with_stored, write_table
+        from trajclust_experiments.runner import default_results, run_cells
+        from trajclust_experiments.tables import get_table
         from trajclust_jax.records import Results
 
         try:
@@ -149,10 +149,10 @@ class Cluster:
     """Print the summary as JSON."""
 
     def run(self) -> None:
-        from experiments.cluster import OUTPUTS, cluster_dataset
-        from experiments.methods import METHODS
-        from experiments.output import check_out
-        from experiments.progress import Progress
+        from trajclust_experiments.cluster import OUTPUTS, cluster_dataset
+        from trajclust_experiments.methods import METHODS
+        from trajclust_experiments.output import check_out
+        from trajclust_experiments.progress import Progress
         from trajclust_jax.data import load
 
         name, policy = self.method, self.policy
@@ -223,10 +223,10 @@ class Train:
     def run(self) -> None:
         import numpy as np
 
-        from experiments.learners import LEARNERS
-        from experiments.learning import OUTPUTS, chosen_clusters, train_on_dataset
-        from experiments.output import check_out
-        from experiments.progress import Progress
+        from trajclust_experiments.learners import LEARNERS
+        from trajclust_experiments.learning import OUTPUTS, chosen_clusters, train_on_dataset
+        from trajclust_experiments.output import check_out
+        from trajclust_experiments.progress import Progress
         from trajclust_jax.data import load
 
         if self.learner not in LEARNERS:
@@ -293,7 +293,7 @@ class Make:
     """Print the dataset's description as JSON."""
 
     def run(self) -> None:
-        from experiments.progress import Progress
+        from trajclust_experiments.progress import Progress
         from trajclust_jax.data import make
 
         out = f"trajclust/{self.name}-v0" if self.out is None else self.out
@@ -380,8 +380,8 @@ class Report:
     """Print what was written as JSON."""
 
     def run(self) -> None:
-        from experiments.report import write_report
-        from experiments.runner import default_results
+        from trajclust_experiments.report import write_report
+        from trajclust_experiments.runner import default_results
         from trajclust_jax.records import Results
 
         results = Results(default_results() if self.results is None else self.results)

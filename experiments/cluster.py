@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from envs.plotting import PALETTE
-from experiments.methods import METHODS, suited
-from experiments.output import staged
-from experiments.progress import Progress
-from experiments.rendering import new_figure, save_figure
-from experiments.runner import tracked
-from experiments.scenes import clusters_figure
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.methods import METHODS, suited
+from trajclust_experiments.output import staged
+from trajclust_experiments.progress import Progress
+from trajclust_experiments.rendering import new_figure, save_figure
+from trajclust_experiments.runner import tracked
+from trajclust_experiments.scenes import clusters_figure
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.clustering import Clustering
 from trajclust_jax.clustering.ambiguity import ambiguity

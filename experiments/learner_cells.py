@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.learners import LEARNERS, suited_learner
-from experiments.learning import best_cluster, evaluator, normaliser, returns_of, summarise
-from experiments.runner import Cell, Job, changed
+from trajclust_experiments.learners import LEARNERS, suited_learner
+from trajclust_experiments.learning import best_cluster, evaluator, normaliser, returns_of, summarise
+from trajclust_experiments.runner import Cell, Job, changed
 from trajclust_jax.clustering import Clustering, PGKmeans
 from trajclust_jax.data import REGISTRY, Dataset, returns
 from trajclust_jax.learners import Clustered, Offline, Scaling, TrainedPolicy

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-import envs
-from envs.mujoco import TASKS, make_env
-from envs.plotting import PALETTE
-from experiments.learners import LEARNERS, suited_learner
-from experiments.output import staged
-from experiments.progress import Progress
-from experiments.rendering import new_figure, save_figure
-from experiments.runner import tracked
+import trajclust_envs as envs
+from trajclust_envs.mujoco import TASKS, make_env
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.learners import LEARNERS, suited_learner
+from trajclust_experiments.output import staged
+from trajclust_experiments.progress import Progress
+from trajclust_experiments.rendering import new_figure, save_figure
+from trajclust_experiments.runner import tracked
 from trajclust_jax.checkpoint import CheckpointError, load_tree, save_tree
 from trajclust_jax.data import DataError, Dataset, returns
 from trajclust_jax.evaluation import Acting, gymnax_returns, mujoco_returns

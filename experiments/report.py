@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from experiments.learners import LEARNERS
-from experiments.methods import CEILINGS, CENTRES, METHODS, ORACLE, method_entry
-from experiments.page import FULL_COLOUR, page, slug
-from experiments.rendering import device_name, markdown_table, on_gpu, save_figure, write_text
-from experiments.runner import Cell, essential
-from experiments.tables import Table, get_table, table_names
+from trajclust_experiments.learners import LEARNERS
+from trajclust_experiments.methods import CEILINGS, CENTRES, METHODS, ORACLE, method_entry
+from trajclust_experiments.page import FULL_COLOUR, page, slug
+from trajclust_experiments.rendering import device_name, markdown_table, on_gpu, save_figure, write_text
+from trajclust_experiments.runner import Cell, essential
+from trajclust_experiments.tables import Table, get_table, table_names
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.records import Results, canonical, plain
 

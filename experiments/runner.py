@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.methods import ORACLE, method_entry
-from experiments.progress import Progress
-from experiments.scenes import sample
+from trajclust_experiments.methods import ORACLE, method_entry
+from trajclust_experiments.progress import Progress
+from trajclust_experiments.scenes import sample
 from trajclust_jax.clustering import Cloning, Clustering
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.cloning import LabelledCloning

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-import envs
-from envs.pathfollowing import GOAL, PATHS
-from envs.plotting import cells_from_observations, draw_paths, draw_trajectories
+import trajclust_envs as envs
+from trajclust_envs.pathfollowing import GOAL, PATHS
+from trajclust_envs.plotting import cells_from_observations, draw_paths, draw_trajectories
 from trajclust_jax.data import REGISTRY, Codebook, Dataset, Trajectories
 
 SAMPLE = 40  # trajectories of each group that a record keeps

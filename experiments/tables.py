@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.runner import Cell
+from trajclust_experiments.runner import Cell
 
 Records = Sequence[dict[str, Any]]
 
@@ -37,20 +37,20 @@ class Table:
 
 
 _MODULES = {
-    "pgkmeans/table1": "experiments.papers.pgkmeans.table1",
-    "pgkmeans/table3": "experiments.papers.pgkmeans.table3",
-    "pgkmeans/table4": "experiments.papers.pgkmeans.table4",
-    "pgkmeans/table5": "experiments.papers.pgkmeans.table5",
-    "pgkmeans/table6": "experiments.papers.pgkmeans.table6",
-    "pgkmeans/table7": "experiments.papers.pgkmeans.table7",
-    "pgkmeans/table8": "experiments.papers.pgkmeans.table8",
-    "pgkmeans/figure3": "experiments.papers.pgkmeans.figure3",
-    "pgkmeans/figure4": "experiments.papers.pgkmeans.figure4",
-    "pgkmeans/figure5": "experiments.papers.pgkmeans.figure5",
-    "pgkmeans/extra": "experiments.papers.pgkmeans.extra",
-    "pgkmeans/choosing-k": "experiments.papers.pgkmeans.choosing_k",
-    "pgkmeans/ambiguity": "experiments.papers.pgkmeans.ambiguity",
-    "offline/returns": "experiments.papers.offline.returns",
+    "pgkmeans/table1": "trajclust_experiments.papers.pgkmeans.table1",
+    "pgkmeans/table3": "trajclust_experiments.papers.pgkmeans.table3",
+    "pgkmeans/table4": "trajclust_experiments.papers.pgkmeans.table4",
+    "pgkmeans/table5": "trajclust_experiments.papers.pgkmeans.table5",
+    "pgkmeans/table6": "trajclust_experiments.papers.pgkmeans.table6",
+    "pgkmeans/table7": "trajclust_experiments.papers.pgkmeans.table7",
+    "pgkmeans/table8": "trajclust_experiments.papers.pgkmeans.table8",
+    "pgkmeans/figure3": "trajclust_experiments.papers.pgkmeans.figure3",
+    "pgkmeans/figure4": "trajclust_experiments.papers.pgkmeans.figure4",
+    "pgkmeans/figure5": "trajclust_experiments.papers.pgkmeans.figure5",
+    "pgkmeans/extra": "trajclust_experiments.papers.pgkmeans.extra",
+    "pgkmeans/choosing-k": "trajclust_experiments.papers.pgkmeans.choosing_k",
+    "pgkmeans/ambiguity": "trajclust_experiments.papers.pgkmeans.ambiguity",
+    "offline/returns": "trajclust_experiments.papers.offline.returns",
 }
 
 

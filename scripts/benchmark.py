@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import envs
-from experiments.rendering import device_name
+import trajclust_envs as envs
+from trajclust_experiments.rendering import device_name
 from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
 from trajclust_jax.clustering.trajectory_autoencoder import EncoderData

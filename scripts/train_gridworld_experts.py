@@ -18,8 +18,8 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-import envs
-from envs.ppo import PPO, save_weights, train
+import trajclust_envs as envs
+from trajclust_envs.ppo import PPO, save_weights, train
 
 # The environment that trains, and its settings. Extra's experts that visit both special cells need much exploration
 # at first: with an entropy weight of 0.01 they settle for one.

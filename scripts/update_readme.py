@@ -12,11 +12,11 @@ from pathlib import Path
 
 import tyro
 
-from envs.mujoco import TASKS, shipped_tasks
-from experiments.papers.pgkmeans.common import stored_records
-from experiments.rendering import device_name, write_text
-from experiments.report import table_records, write_table
-from experiments.tables import get_table
+from trajclust_envs.mujoco import TASKS, shipped_tasks
+from trajclust_experiments.papers.pgkmeans.common import stored_records
+from trajclust_experiments.rendering import device_name, write_text
+from trajclust_experiments.report import table_records, write_table
+from trajclust_experiments.tables import get_table
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- (table|benchmark|experts) (\S+) ?(\S*) -->\n).*?(<!-- end -->)", re.S)

@@ -1,7 +1,9 @@
 """The arrows of the design: who may import whom, and what no file may do."""
 
 import ast
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("envs", "trajclust_jax", "experiments", "scripts")
 
 FORBIDDEN = {
-    "envs": ("trajclust_jax", "experiments"),
-    "trajclust_jax": ("experiments",),
+    "envs": ("trajclust_jax", "trajclust_experiments"),
+    "trajclust_jax": ("trajclust_experiments",),
     "trajclust_jax/data": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
     "trajclust_jax/networks": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
     "trajclust_jax/metrics": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
@@ -40,6 +42,21 @@ def test_data_flows_one_way(folder):
     for path in files:
         for name in _imports(path):
             assert not name.startswith(FORBIDDEN[folder]), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_nothing_is_imported_by_a_name_that_users_have(folder):
+    for path in _files(folder):
+        assert not {name.split(".")[0] for name in _imports(path)} & {"envs", "experiments", "scripts", "tests"}, path
+
+
+def test_every_package_is_installed():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    installed = {name: name for name in settings["packages"]}
+    for package, folder in settings["package-dir"].items():
+        installed = {name: re.sub(f"^{package}(?=$|\\.)", folder, of) for name, of in installed.items()}
+    found = {str(path.parent.relative_to(ROOT)).replace("/", ".") for name in PACKAGES[:3] for path in _files(name)}
+    assert set(installed.values()) == found
 
 
 def test_clustering_never_sees_labels():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.mujoco import run_episodes
+from trajclust_envs.mujoco import run_episodes
 from trajclust_jax.learners.offline import TrainedPolicy
 
 COPIES = 128  # of an environment that step side by side, at most

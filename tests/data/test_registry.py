@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from envs.mujoco import GaussianPolicy
+from trajclust_envs.mujoco import GaussianPolicy
 from trajclust_jax.data import REGISTRY, Codebook, load, make, mujoco, registry, transitions
 from trajclust_jax.data.types import DataError
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import ENVIRONMENTS, Diagonal, GridWorld
-from envs.gridworld import DOWN, LEFT, RIGHT, STAY, border_walls
-from envs.gym_wrapper import make_gym
+from trajclust_envs import ENVIRONMENTS, Diagonal, GridWorld
+from trajclust_envs.gridworld import DOWN, LEFT, RIGHT, STAY, border_walls
+from trajclust_envs.gym_wrapper import make_gym
 
 KEY = jax.random.key(0)
 GRIDS = [name for name, environment in ENVIRONMENTS.items() if issubclass(environment, GridWorld)]

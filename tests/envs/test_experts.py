@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import ENVIRONMENTS, Takeball, TakeballPermuted, expert_policy, rollout
-from envs.gridworld import MOVES
+from trajclust_envs import ENVIRONMENTS, Takeball, TakeballPermuted, expert_policy, rollout
+from trajclust_envs.gridworld import MOVES
 
 UP, DOWN, LEFT, RIGHT, STAY = range(5)
 DELTAS = {UP: (-1, 0), DOWN: (1, 0), LEFT: (0, -1), RIGHT: (0, 1), STAY: (0, 0)}

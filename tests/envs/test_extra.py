@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import Extra, ExtraFixed, draw_observations, expert_rollout, extra
-from envs.gridworld import DOWN, GRID_SIZE, RIGHT, STAY, UP, border_walls, distances
-from envs.value_iteration import Rewards, value_iteration
+from trajclust_envs import Extra, ExtraFixed, draw_observations, expert_rollout, extra
+from trajclust_envs.gridworld import DOWN, GRID_SIZE, RIGHT, STAY, UP, border_walls, distances
+from trajclust_envs.value_iteration import Rewards, value_iteration
 
 START, GOAL = (1, 1), (7, 7)
 STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1), (0, 0))
@@ -143,7 +143,9 @@ def test_recorded_codes_and_scenes_are_the_observations(monkeypatch):
     data = episodes("Extra-v0", "softmax")[0]
     assert data.table is None
     assert data.observations.shape == (NUM, 40)
-    monkeypatch.setattr(importlib.import_module("envs.rollout"), "BLOCK", 4)  # one whole block and one in part
+    monkeypatch.setattr(
+        importlib.import_module("trajclust_envs.rollout"), "BLOCK", 4
+    )  # one whole block and one in part
     scenes = jax.tree.map(lambda x: x[:6], data.scenes)
     drawn, final = (draw_observations(ENV, x[:6], scenes) for x in (data.observations, data.final_observations))
     assert (drawn.dtype, drawn.shape, final.shape) == (np.uint8, (6, 40, 9, 9, 5), (6, 9, 9, 5))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.mujoco import (
+from trajclust_envs.mujoco import (
     TASKS,
     GaussianPolicy,
     load_policies,

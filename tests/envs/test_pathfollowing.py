@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import Pathfollowing, expert_rollout
-from envs.pathfollowing import PATHS, EnvState, distance_to_path
-from envs.ppo import load_weights
+from trajclust_envs import Pathfollowing, expert_rollout
+from trajclust_envs.pathfollowing import PATHS, EnvState, distance_to_path
+from trajclust_envs.ppo import load_weights
 
 ENV = Pathfollowing()
 PARAMS = ENV.default_params

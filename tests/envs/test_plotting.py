@@ -10,8 +10,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from envs import ENVIRONMENTS, Takeball
-from envs.plotting import PALETTE, cells_from_observations, draw_paths, draw_state, draw_trajectories
+from trajclust_envs import ENVIRONMENTS, Takeball
+from trajclust_envs.plotting import PALETTE, cells_from_observations, draw_paths, draw_state, draw_trajectories
 
 ENV = Takeball()
 PARAMS = ENV.default_params
@@ -155,6 +155,6 @@ def test_files_are_written_and_the_global_state_is_left_alone(episodes, tmp_path
 
 
 def test_plotting_does_not_import_pyplot():
-    code = "import sys; sys.modules['envs'] = type(sys)('envs'); sys.modules['envs'].__path__ = ['envs']; "
-    code += "import envs.plotting; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys; package = sys.modules['trajclust_envs'] = type(sys)('trajclust_envs'); "
+    code += "package.__path__ = ['envs']; import trajclust_envs.plotting; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=__file__.rsplit("/tests/", 1)[0])

@@ -9,8 +9,8 @@ import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
 
-import envs
-from envs import ppo
+import trajclust_envs as envs
+from trajclust_envs import ppo
 
 
 @pytest.mark.parametrize("cut", ["terminated", "truncated"])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from envs import ENVIRONMENTS, Takeball, expert_policy, rollout
-from envs.rollout import _collect
+from trajclust_envs import ENVIRONMENTS, Takeball, expert_policy, rollout
+from trajclust_envs.rollout import _collect
 
 ENVS = {name: environment() for name, environment in ENVIRONMENTS.items()}
 NUM, LIMIT = 40, 17  # a limit at which some episodes end and some are cut

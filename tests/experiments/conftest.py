@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import cli
+from trajclust_experiments import cli
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from html_reader import read_sound
 
-from experiments.cluster import cluster_dataset
-from experiments.progress import Progress
+from trajclust_experiments.cluster import cluster_dataset
+from trajclust_experiments.progress import Progress
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.data import build_dataset, load_npz, make, save_npz
 from trajclust_jax.records import Lease
@@ -334,7 +334,7 @@ def test_unknown_options_end_with_2(trajclust):
 
 
 def test_failed_work_ends_with_1(trajclust, discrete_npz, monkeypatch):
-    monkeypatch.setattr("experiments.cluster.fit", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("trajclust_experiments.cluster.fit", lambda *a, **k: 1 / 0)
     code, out, err = trajclust("cluster", discrete_npz[0], "--k", 2)
     assert code == 1
     assert out == ""

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from experiments.learners import LEARNERS
-from experiments.methods import ORACLE, method_entry
-from experiments.papers.pgkmeans import common, table4
-from experiments.report import table_records
-from experiments.runner import record_id
-from experiments.tables import get_table, table_names
+from trajclust_experiments.learners import LEARNERS
+from trajclust_experiments.methods import ORACLE, method_entry
+from trajclust_experiments.papers.pgkmeans import common, table4
+from trajclust_experiments.report import table_records
+from trajclust_experiments.runner import record_id
+from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.learners import Offline
 from trajclust_jax.learners.learner import ActorCritic

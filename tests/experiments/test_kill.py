@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def _start(*command: object) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRAJCLUST_CHECKPOINT_SECONDS": "0.5"}
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.cli", *map(str, command)],
+        [sys.executable, "-m", "trajclust_experiments.cli", *map(str, command)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
 

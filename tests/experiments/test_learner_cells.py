@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from envs.mujoco import TASKS
-from experiments.learner_cells import CentreCell, LearnerCell, centre_policies
-from experiments.learning import best_cluster
-from experiments.methods import CENTRES, METHODS
-from experiments.papers.pgkmeans import table4
-from experiments.report import write_report
-from experiments.runner import load, record_id, run_cells
-from experiments.tables import get_table
+from trajclust_envs.mujoco import TASKS
+from trajclust_experiments.learner_cells import CentreCell, LearnerCell, centre_policies
+from trajclust_experiments.learning import best_cluster
+from trajclust_experiments.methods import CENTRES, METHODS
+from trajclust_experiments.papers.pgkmeans import table4
+from trajclust_experiments.report import write_report
+from trajclust_experiments.runner import load, record_id, run_cells
+from trajclust_experiments.tables import get_table
 from trajclust_jax.evaluation import act
 from trajclust_jax.networks import PolicyNetwork
 from trajclust_jax.records import Results

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from html_reader import read_sound
 
-from experiments import cli, report
-from experiments.methods import ORACLE
-from experiments.papers.pgkmeans import common
-from experiments.rendering import markdown_table, new_figure
-from experiments.runner import load
-from experiments.tables import Preset, Table
+from trajclust_experiments import cli, report
+from trajclust_experiments.methods import ORACLE
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import markdown_table, new_figure
+from trajclust_experiments.runner import load
+from trajclust_experiments.tables import Preset, Table
 from trajclust_jax.records import Results
 
 METHODS = ("pg_kmeans_tabular", "pg_kmeans_mlp")

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.methods import METHODS, ORACLE, select
-from experiments.report import table_records
-from experiments.runner import Cell, load, record_id, run_cells, tracked
-from experiments.tables import get_table, table_names
+from trajclust_experiments.methods import METHODS, ORACLE, select
+from trajclust_experiments.report import table_records
+from trajclust_experiments.runner import Cell, load, record_id, run_cells, tracked
+from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.clustering import PGKmeans
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.records import Results, comparable
@@ -127,7 +127,7 @@ def test_a_second_run_equals_the_first(tmp_path):
 
 def test_two_processes_compute_each_cell_once(tmp_path):
     """Both get the whole table; every cell was computed by one of them."""
-    command = ["-m", "experiments.cli", "run", "pgkmeans/table1", "--preset", "smoke"]
+    command = ["-m", "trajclust_experiments.cli", "run", "pgkmeans/table1", "--preset", "smoke"]
     command += ["--datasets", "diagonal", "takeball", "--methods", "pg_kmeans_tabular"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     processes = [

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import learning
+from trajclust_experiments import learning
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.data import DataError, build_dataset, from_episodes, save_npz
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.cli import _pairs, _settings
-from experiments.learners import LEARNERS, suited_learner
+from trajclust_experiments.cli import _pairs, _settings
+from trajclust_experiments.learners import LEARNERS, suited_learner
 from trajclust_jax.data import DataError, from_episodes, make, transitions
 from trajclust_jax.evaluation import act
 from trajclust_jax.learners import BC, IQL, Clustered, Offline

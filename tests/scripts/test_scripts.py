@@ -11,8 +11,8 @@ import train_gridworld_experts
 import update_readme
 from flax.traverse_util import flatten_dict
 
-from envs import ENVIRONMENTS
-from envs.ppo import load_weights
+from trajclust_envs import ENVIRONMENTS
+from trajclust_envs.ppo import load_weights
 
 README = (update_readme.ROOT / "README.md").read_text()
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import train_experts
 
-import envs
-from envs.mujoco import load_policies, shipped_tasks
+import trajclust_envs as envs
+from trajclust_envs.mujoco import load_policies, shipped_tasks
 from trajclust_jax.learners.online import Snapshot
 
 

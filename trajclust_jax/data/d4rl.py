@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.mujoco import TASKS, GaussianPolicy
+from trajclust_envs.mujoco import TASKS, GaussianPolicy
 from trajclust_jax.data.episodes import split_fields
 from trajclust_jax.data.types import DataError, Dataset, Trajectories, build_dataset
 from trajclust_jax.data.validation import located

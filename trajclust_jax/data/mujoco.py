@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from envs.mujoco import TASKS, GaussianPolicy, noisy_log_prob, run_episodes, shipped_policies
+from trajclust_envs.mujoco import TASKS, GaussianPolicy, noisy_log_prob, run_episodes, shipped_policies
 from trajclust_jax.data.d4rl import policy_log_likelihoods
 from trajclust_jax.data.episodes import from_episodes
 from trajclust_jax.data.types import DataError, Dataset, build_dataset

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-import envs
-from envs.mujoco import TASKS, shipped_tasks
+import trajclust_envs as envs
+from trajclust_envs.mujoco import TASKS, shipped_tasks
 from trajclust_jax.data.cache import cached
 from trajclust_jax.data.d4rl import files_of, load_hdf5
 from trajclust_jax.data.mujoco import MIXTURES, rolled_out

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.mujoco import TASKS, GaussianPolicy, load_policies, make_env, run_episodes, save_policies
+from trajclust_envs.mujoco import TASKS, GaussianPolicy, load_policies, make_env, run_episodes, save_policies
 from trajclust_jax.checkpoint import Checkpointer
 from trajclust_jax.learners.learner import LearnerState
 from trajclust_jax.learners.replay import Batch, Replay

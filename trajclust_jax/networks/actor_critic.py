@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from envs.mujoco import LOG_STD_BOUNDS
+from trajclust_envs.mujoco import LOG_STD_BOUNDS
 from trajclust_jax.networks.dense import Dense
 from trajclust_jax.networks.policies import MLP
 

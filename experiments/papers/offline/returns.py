@@ -7,10 +7,10 @@ Beside it what others report on D4RL's data of the same names, a sane run's size
 
 import numpy as np
 
-from experiments.learners import LEARNERS
-from experiments.papers.pgkmeans import common, table4
-from experiments.rendering import document, provenance
-from experiments.tables import Records, Table
+from trajclust_experiments.learners import LEARNERS
+from trajclust_experiments.papers.pgkmeans import common, table4
+from trajclust_experiments.rendering import document, provenance
+from trajclust_experiments.tables import Records, Table
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 

@@ -8,10 +8,10 @@ number. Restarts then end in groups of equally good, different solutions, and th
 
 import numpy as np
 
-from envs.plotting import PALETTE
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance, spread
-from experiments.tables import Records, Table
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.tables import Records, Table
 
 
 def render(records: Records):

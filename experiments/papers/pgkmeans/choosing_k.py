@@ -10,11 +10,11 @@ import dataclasses
 
 import numpy as np
 
-from envs.plotting import PALETTE
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance
-from experiments.runner import Cell
-from experiments.tables import Preset, Records, Table
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance
+from trajclust_experiments.runner import Cell
+from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
 
 CRITERIA = {"held_out": "held-out", "integrated": "integrated"}

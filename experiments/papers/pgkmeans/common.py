@@ -12,12 +12,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-import experiments
-from envs.plotting import PALETTE
-from experiments.methods import CEILINGS, LONG, METHODS, ORACLE, method_entry
-from experiments.rendering import new_figure
-from experiments.runner import Cell
-from experiments.tables import Preset
+import trajclust_experiments as experiments
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.methods import CEILINGS, LONG, METHODS, ORACLE, method_entry
+from trajclust_experiments.rendering import new_figure
+from trajclust_experiments.runner import Cell
+from trajclust_experiments.tables import Preset
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import bootstrap_interval
 from trajclust_jax.records import Results

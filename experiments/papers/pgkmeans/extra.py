@@ -10,10 +10,10 @@ reference for the views that are learned.
 
 import numpy as np
 
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance, spread
-from experiments.runner import Cell
-from experiments.tables import Preset, Records, Table
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.runner import Cell
+from trajclust_experiments.tables import Preset, Records, Table
 
 RAW = {
     "pg_kmeans_mlp": "cloning_mlp",

@@ -9,10 +9,10 @@ Each point is a seed after an iteration of the main phase; the last ones are fil
 import numpy as np
 from scipy.stats import spearmanr
 
-from envs.plotting import PALETTE
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance
-from experiments.tables import Records, Table
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance
+from trajclust_experiments.tables import Records, Table
 
 
 def render(records: Records):

@@ -11,12 +11,12 @@ import dataclasses
 
 import numpy as np
 
-from envs.plotting import PALETTE
-from experiments.methods import ORACLE
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance, spread
-from experiments.runner import Cell
-from experiments.tables import Preset, Records, Table
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.methods import ORACLE
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.runner import Cell
+from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
 
 PRESETS = {**common.PRESETS, "cpu": dataclasses.replace(common.PRESETS["cpu"], seeds=3)}

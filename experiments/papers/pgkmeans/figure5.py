@@ -5,10 +5,10 @@ trajclust run pgkmeans/figure5 --preset cpu --datasets hopper
 
 import numpy as np
 
-from envs.plotting import PALETTE
-from experiments.papers.pgkmeans import common, table4
-from experiments.rendering import document, provenance
-from experiments.tables import Records, Table
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.papers.pgkmeans import common, table4
+from trajclust_experiments.rendering import document, provenance
+from trajclust_experiments.tables import Records, Table
 
 
 def render(records: Records):

@@ -15,11 +15,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.methods import CEILINGS, METHODS, ORACLE
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance, spread
-from experiments.scenes import sample_figure
-from experiments.tables import Records, Table
+from trajclust_experiments.methods import CEILINGS, METHODS, ORACLE
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.scenes import sample_figure
+from trajclust_experiments.tables import Records, Table
 
 
 def render(records: Records):

@@ -10,10 +10,10 @@ nobody could choose it without them.
 
 import numpy as np
 
-from experiments.methods import METHODS
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance
-from experiments.tables import Records, Table
+from trajclust_experiments.methods import METHODS
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance
+from trajclust_experiments.tables import Records, Table
 from trajclust_jax.metrics import bootstrap_interval
 
 PUBLISHED = {  # single run and best of 5: mean, and half of a 95% confidence interval or the share of successes

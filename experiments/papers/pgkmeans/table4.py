@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from envs.plotting import PALETTE
-from experiments.learner_cells import CentreCell, LearnerCell
-from experiments.learners import LEARNERS
-from experiments.methods import CENTRES, LONG
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance, spread
-from experiments.runner import Cell
-from experiments.tables import Preset, Records, Table
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.learner_cells import CentreCell, LearnerCell
+from trajclust_experiments.learners import LEARNERS
+from trajclust_experiments.methods import CENTRES, LONG
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.runner import Cell
+from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.learners.learner import ActorCritic
 from trajclust_jax.metrics import (
     bootstrap_interval,

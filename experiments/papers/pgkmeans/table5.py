@@ -5,11 +5,11 @@ trajclust run pgkmeans/table5 --preset cpu
 
 import numpy as np
 
-from envs.plotting import PALETTE
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance, spread
-from experiments.runner import Cell
-from experiments.tables import Preset, Records, Table
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.runner import Cell
+from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
 
 CODES = (4, 5, 6, 7, 8)

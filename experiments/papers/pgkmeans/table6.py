@@ -6,10 +6,10 @@ The paper's minutes are for one seed of its GRU policies, best of 5, on an RTX A
 program; a seed's share is that time divided by their number.
 """
 
-from experiments.methods import METHODS
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance
-from experiments.tables import Records, Table
+from trajclust_experiments.methods import METHODS
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance
+from trajclust_experiments.tables import Records, Table
 
 PUBLISHED = {  # minutes
     "pg_kmeans": {

@@ -8,9 +8,9 @@ autoencoder's latents. It shows what keeps codes apart and what does not.
 
 import numpy as np
 
-from experiments.papers.pgkmeans import common
-from experiments.rendering import document, provenance, spread
-from experiments.tables import Records, Table
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.tables import Records, Table
 
 PUBLISHED = {  # NMI with and without regularisation
     "halfcheetah": (0.99, 0.99),

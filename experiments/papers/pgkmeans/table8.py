@@ -9,13 +9,13 @@ import dataclasses
 
 import numpy as np
 
-from envs.plotting import PALETTE
-from experiments.learner_cells import CentreCell
-from experiments.methods import LONG
-from experiments.papers.pgkmeans import common, table4
-from experiments.rendering import document, provenance, spread
-from experiments.runner import Cell
-from experiments.tables import Preset, Records, Table
+from trajclust_envs.plotting import PALETTE
+from trajclust_experiments.learner_cells import CentreCell
+from trajclust_experiments.methods import LONG
+from trajclust_experiments.papers.pgkmeans import common, table4
+from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.runner import Cell
+from trajclust_experiments.tables import Preset, Records, Table
 
 COUNTS = (3, 4, 5, 6, 7, 8, 10, 12, 15)
 PUBLISHED = {  # by k as above
