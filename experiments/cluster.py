@@ -25,6 +25,7 @@ from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
 from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories, returns
+from trajclust_jax.data.transforms import action_scaling
 from trajclust_jax.metrics import batch_scores, scores
 from trajclust_jax.records import cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
@@ -75,7 +76,7 @@ def cluster_dataset(
         "fingerprint": dataset.provenance.fingerprint,
         "method": method_name,
         "hyperparameters": dataclasses.asdict(method),
-        "version": method.VERSION,
+        "version": [method.VERSION, getattr(method, "ACTIONS_VERSION", None)],
         "seed": seed,
     }
     id = cell_id(described)
@@ -162,6 +163,8 @@ def _write(folder: Path, dataset: Dataset, method: Any, clustering: Clustering, 
     pd.DataFrame(columns).to_csv(folder / "assignments.csv", index=False)
     np.savez_compressed(folder / "posterior.npz", **arrays)
     model = {"params": clustering.params, "inputs": method.inputs(trajectories)}
+    if not trajectories.discrete:
+        model["actions"] = action_scaling(trajectories)
     if isinstance(trajectories.observations, Codebook):  # a tabular policy's rows mean nothing without it
         model["observations"] = trajectories.observations.table
     save_tree(folder / "model", model)

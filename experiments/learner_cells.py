@@ -12,6 +12,7 @@ from trajclust_experiments.learning import best_cluster, evaluator, normaliser, 
 from trajclust_experiments.runner import Cell, Job, changed
 from trajclust_jax.clustering import Clustering, PGKmeans
 from trajclust_jax.data import REGISTRY, Dataset, returns
+from trajclust_jax.data.transforms import ActionScaling, action_scaling
 from trajclust_jax.learners import Clustered, Offline, Scaling, TrainedPolicy
 from trajclust_jax.metrics import scores
 from trajclust_jax.networks import PolicyNetwork
@@ -59,7 +60,8 @@ class LearnerCell(Cell):
         }
         if self.clusters is not None:
             found = self.clustering().essential()
-            described["clustering"] = {name: found[name] for name in ("version", "hyperparameters")}
+            names = ("version", "actions_version", "hyperparameters")
+            described["clustering"] = {name: found[name] for name in names if name in found}
             described["clustering"]["seed"] = CLUSTER_SEED
         return described
 
@@ -100,14 +102,17 @@ class LearnerCell(Cell):
 class Centres:
     """Acts by the policies of PG-Kmeans' clusters, as they are, without another training."""
 
-    action_size: int
     columns: tuple[int, ...]  # of an observation: a network's inputs
     clip: float
+    varying: tuple[int, ...]  # of an action: what a network models, and how: see `ActionScaling`
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
 
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         inputs = jnp.clip(observations[..., jnp.array(self.columns)], -self.clip, self.clip)
-        policy = PolicyNetwork(self.action_size, discrete=False).apply(actor, inputs)
-        return jnp.clip(policy.distribution.loc, -1, 1)
+        policy = PolicyNetwork(len(self.varying), discrete=False).apply(actor, inputs)
+        scaling = ActionScaling(*(np.array(field) for field in (self.varying, self.shift, self.scale)))
+        return jnp.clip(scaling.undo(policy.distribution.loc), -1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,5 +176,12 @@ def centre_policies(method: PGKmeans, dataset: Dataset, clustering: Clustering) 
     axes = jax.tree.leaves(clustering.params)[0].shape[:2]
     every = lambda x: jnp.broadcast_to(x, (*axes, *x.shape))
     scaling = Scaling(every(mean), every(std), every(np.ones(trajectories.action_size, np.float32)))
-    learner = Centres(trajectories.action_size, columns=tuple(inputs.columns.tolist()), clip=float(inputs.clip))
+    actions = action_scaling(trajectories)
+    learner = Centres(
+        columns=tuple(inputs.columns.tolist()),
+        clip=float(inputs.clip),
+        varying=tuple(actions.columns.tolist()),
+        shift=tuple(actions.shift.tolist()),
+        scale=tuple(actions.scale.tolist()),
+    )
     return TrainedPolicy(clustering.params, scaling), learner

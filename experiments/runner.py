@@ -67,7 +67,10 @@ class Cell:
         if self.method == ORACLE:
             return {**base, "version": ORACLE_VERSION}
         method = self.build()
-        return {**base, "version": method.VERSION, "hyperparameters": changed(dataclasses.asdict(method), type(method))}
+        described = {**base, "version": method.VERSION}
+        if REGISTRY[self.dataset].continuous and hasattr(method, "ACTIONS_VERSION"):
+            described["actions_version"] = method.ACTIONS_VERSION
+        return {**described, "hyperparameters": changed(dataclasses.asdict(method), type(method))}
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
         """Everything that determines the cell's result, for its record."""

@@ -12,11 +12,11 @@ from trajclust_jax.clustering.policies import (
     HistoryPolicy,
     TabularPolicy,
     TransitionPolicy,
-    input_transform,
     sorted_by_cluster,
 )
 from trajclust_jax.clustering.policy_mixture import policy_for
 from trajclust_jax.data import Trajectories
+from trajclust_jax.data.transforms import action_scaling, input_transform
 from trajclust_jax.networks import ensemblize, member_keys
 
 R, K = 2, 3
@@ -40,12 +40,13 @@ def _log_likelihoods(policies, data, params):
 def _reference(network_params, policies, data, trajectories):
     """`[R, K, N]`: every trajectory on its own through the whole network."""
     network, transform = policies.network(data), data.inputs
+    scaling = action_scaling(trajectories) or (lambda actions: actions)
     observations = trajectories.observations
     table = None if data.table is None else np.asarray(observations.table)
     out = np.zeros((R, K, trajectories.num_trajectories))
     for n, length in enumerate(np.asarray(trajectories.lengths)):
         steps = table[observations.ids[n, :length]] if table is not None else np.asarray(observations)[n, :length]
-        inputs, actions = transform(steps), np.asarray(trajectories.actions)[n, :length]
+        inputs, actions = transform(steps), scaling(np.asarray(trajectories.actions)[n, :length])
         for r in range(R):
             for k in range(K):
                 params = jax.tree.map(lambda x, r=r, k=k: x[r, k], network_params)

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.policies import Chunks, Inputs, Member, input_transform
+from trajclust_jax.clustering.policies import Chunks, Member
 from trajclust_jax.clustering.policy_mixture import PolicyKind, Prepared, policy_for
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
+from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs, input_transform
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info, Phase
 
@@ -49,6 +50,7 @@ class Cloning:
     """Further settings of the policy class."""
 
     VERSION: ClassVar[int] = 1
+    ACTIONS_VERSION: ClassVar[int] = ACTIONS_VERSION
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError if the policy class does not fit this data."""
@@ -80,15 +82,17 @@ class LabelledCloning:
 
     def result(self, state: State, prepared: Prepared) -> Clustering:
         """Held-out classification; as restarts: held-out and in-sample."""
-        scores = state.scores[:, prepared.data.rank]
+        data = prepared.data
+        scores = data.in_data_unit(state.scores, data.lengths[:, None])[:, data.rank]
+        objective = data.in_data_unit(state.objective, data.num_steps)
         assignments = scores.argmax(-1).astype(jnp.int32)
         return Clustering(
             assignments=assignments[0],
             posterior=jax.nn.softmax(scores[0]),
-            objective=state.objective,
+            objective=objective,
             restart=jnp.int32(0),
             restart_assignments=assignments,
-            restart_objectives=jnp.stack([state.objective, state.objective]),
+            restart_objectives=jnp.stack([objective, objective]),
             params=jax.tree.map(lambda x: x[0], state.members.params),
             log_likelihoods=scores[0],
         )
@@ -130,6 +134,6 @@ class LabelledCloning:
 
     def _info(self, state: State, prepared: Prepared) -> Info:
         """`[2]` each: held-out and in-sample."""
-        objective = state.objective / prepared.data.num_steps
+        objective = prepared.data.in_data_unit(state.objective / prepared.data.num_steps, 1.0)
         assignments = state.scores[:, prepared.data.rank].argmax(-1).astype(jnp.int32)
         return {"objective": jnp.stack([objective, objective]), "assignments": assignments}

@@ -38,28 +38,11 @@ import optax
 from flax import struct
 
 from trajclust_jax.data import Codebook, Observations, Trajectories, apply
+from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling, input_transform
 from trajclust_jax.networks import Placed, PolicyNetwork, ensemblize, gru_step, member_keys
 
 StepValue = Callable[[jax.Array], jax.Array]  # of a step's log-probability: what an E-step sums
 _START = 0x73746172  # the key of a window's start is folded from it
-CLIP = 10.0  # standardised observations are clipped to +-10 standard deviations
-
-
-@struct.dataclass
-class Inputs:
-    """How an observation becomes a network's input: `clip((flat[columns] - shift) / scale)`."""
-
-    columns: np.ndarray  # [D] int32: the columns that are not constantly zero
-    shift: np.ndarray  # [D] float32
-    scale: np.ndarray  # [D] float32
-    clip: np.ndarray  # [] float32, infinite where nothing is standardised
-
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
-        """`[batch, *shape]` -> `[batch, D]` float32; uint8 where nothing is standardised, a quarter of the memory."""
-        flat = observations.reshape(observations.shape[0], -1)[:, self.columns]
-        if np.isinf(self.clip):
-            return flat.astype(np.uint8)
-        return ((flat.astype(np.float32) - self.shift) / self.scale).clip(-self.clip, self.clip)
 
 
 @struct.dataclass
@@ -89,7 +72,8 @@ class MixtureData:
     num_steps: jax.Array  # [] float32: real steps in all
     table: jax.Array | None  # [U, D], or None
     inputs: Inputs
-    action_size: int = struct.field(pytree_node=False)
+    scaling: ActionScaling | None  # of continuous actions
+    action_size: int = struct.field(pytree_node=False)  # of what policies model: constant dimensions do not count
     discrete: bool = struct.field(pytree_node=False)
     horizon: int = struct.field(pytree_node=False)  # steps of a trajectory that `HistoryPolicy` trains on
 
@@ -115,6 +99,10 @@ class MixtureData:
     def example(self) -> Any:
         """What a policy network's parameters are made for: one observation."""
         return jnp.zeros((1, self.inputs.columns.shape[-1]))
+
+    def in_data_unit(self, log_likelihood: jax.Array, steps: jax.Array) -> jax.Array:
+        """A log-likelihood of scaled actions, of so many steps, as that of the actions in the data's unit."""
+        return log_likelihood if self.scaling is None else log_likelihood - steps * self.scaling.log_volume
 
     def slots(self, values: jax.Array) -> jax.Array:
         """Values `[N, ...]` in the dataset's order as `[N', ...]` in order of length, 0 for fillers."""
@@ -189,32 +177,6 @@ class Member:
     optimizer: Any
 
 
-def input_transform(trajectories: Trajectories) -> Inputs:
-    """Observations are standardised with the dataset's statistics (B.6); maps of zeros and ones stay as they are.
-
-    Columns that are zero in every observation are dropped: their weights would have zero gradient and never
-    act, and on one-hot maps they are five of six columns.
-    """
-    observations = trajectories.observations
-    if isinstance(observations, Codebook):
-        flat = np.asarray(observations.table).reshape(len(observations.table), -1)
-        used = np.flatnonzero(flat.any(0))
-        weights = np.bincount(np.asarray(observations.ids)[np.asarray(trajectories.mask)], minlength=len(flat))
-    else:
-        flat = np.asarray(observations)[np.asarray(trajectories.mask)]
-        flat = flat.reshape(len(flat), -1)
-        final = np.asarray(trajectories.final_observations)
-        used = np.flatnonzero(flat.any(0) | final.reshape(len(final), -1).any(0))  # as in a codebook's table
-        weights = None
-    used = used if len(used) else np.arange(1)
-    if ((flat == 0) | (flat == 1)).all():
-        zeros, ones = np.zeros(len(used), np.float32), np.ones(len(used), np.float32)
-        return Inputs(used, zeros, ones, np.float32(np.inf))
-    mean = np.average(flat[:, used], axis=0, weights=weights)
-    std = np.sqrt(np.average((flat[:, used] - mean) ** 2, axis=0, weights=weights))
-    return Inputs(used, mean.astype(np.float32), np.maximum(std, 1e-3).astype(np.float32), np.float32(CLIP))
-
-
 def prepare(trajectories: Trajectories, bytes_per_trajectory: int, memory_budget: int) -> MixtureData:
     """Sorts trajectories by length and cuts them into chunks of at most `memory_budget` bytes of E-step work."""
     lengths = np.asarray(trajectories.lengths)
@@ -229,10 +191,11 @@ def prepare(trajectories: Trajectories, bytes_per_trajectory: int, memory_budget
         fill = np.zeros((num_chunks * size - count, *array.shape[1:]), array.dtype)
         return np.concatenate([array, fill]).reshape(num_chunks, size, *array.shape[1:])
 
-    transform = input_transform(trajectories)
+    transform, scaling = input_transform(trajectories), action_scaling(trajectories)
     observations, codebook = trajectories.observations, isinstance(trajectories.observations, Codebook)
     mask = np.asarray(trajectories.mask)[:, :horizon]
     actions = np.asarray(trajectories.actions)[:, :horizon]
+    actions = actions if scaling is None else scaling(actions)
     actions = np.where(mask.reshape(*mask.shape, *[1] * (actions.ndim - 2)), actions, 0)  # padding may hold NaN
     inputs = ids = table = None
     if codebook:
@@ -250,7 +213,8 @@ def prepare(trajectories: Trajectories, bytes_per_trajectory: int, memory_budget
         num_steps=np.float32(lengths.sum()),
         table=table,
         inputs=transform,
-        action_size=trajectories.action_size,
+        scaling=scaling,
+        action_size=trajectories.action_size if scaling is None else len(scaling.columns),
         discrete=trajectories.discrete,
         horizon=horizon,
     )

@@ -30,18 +30,17 @@ from trajclust_jax.clustering.policies import (
     Chunks,
     CountedPolicy,
     HistoryPolicy,
-    Inputs,
     Member,
     MixtureData,
     TabularPolicy,
     TransitionPolicy,
     harden,
-    input_transform,
     is_countable,
     is_hard,
 )
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
+from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs, input_transform
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info, Phase
 
@@ -96,6 +95,8 @@ class PolicyMixture(abc.ABC):
     `PGKmeans`), the number of policies that it starts with, and its E-step.
     """
 
+    ACTIONS_VERSION: ClassVar[int] = ACTIONS_VERSION
+
     @property
     @abc.abstractmethod
     def initial_clusters(self) -> int:
@@ -131,17 +132,18 @@ class PolicyMixture(abc.ABC):
         members = jax.tree.map(lambda x: x[best], state.members)
         score = self._scorer(jax.tree.map(lambda x: x[None], members), prepared)
         scores = jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks)  # [C, n, K]
-        log_likelihoods = scores.reshape(-1, scores.shape[-1])[data.rank]
+        log_likelihoods = data.in_data_unit(scores.reshape(-1, scores.shape[-1]), data.lengths[:, None])[data.rank]
+        objectives = data.in_data_unit(state.objective, data.num_steps)
         soft = state.assignments[:, data.rank]
         assignments = harden(soft)
         return Clustering(
             assignments=assignments[best],
             posterior=jax.nn.softmax(log_likelihoods) if is_hard(soft) else soft[best],
             log_likelihoods=log_likelihoods,
-            objective=state.objective[best],
+            objective=objectives[best],
             restart=best.astype(jnp.int32),
             restart_assignments=assignments,
-            restart_objectives=state.objective,
+            restart_objectives=objectives,
             params=members.params,
         )
 
@@ -216,7 +218,7 @@ class PolicyMixture(abc.ABC):
         assignments = harden(state.assignments)
         used = jax.vmap(lambda a: jnp.zeros(num_clusters, bool).at[a].max(valid).sum())(assignments)
         return {
-            "objective": state.objective / data.num_steps,
+            "objective": data.in_data_unit(state.objective / data.num_steps, 1.0),
             "changed": moved.sum(1),
             "used_clusters": used,
             "assignments": assignments[:, data.rank],

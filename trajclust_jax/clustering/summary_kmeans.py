@@ -13,10 +13,10 @@ import numpy as np
 from flax import struct
 
 from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
-from trajclust_jax.clustering.policies import Inputs, input_transform
 from trajclust_jax.clustering.policy_mixture import check_at_least, check_one_of
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Codebook, Trajectories, returns
+from trajclust_jax.data.transforms import Inputs, action_scaling, input_transform
 from trajclust_jax.training import Info, Phase
 
 
@@ -94,7 +94,8 @@ class SummaryKmeans:
 
 def means(trajectories: Trajectories) -> np.ndarray:
     """`[N, D + A]` float32: each trajectory's mean observation and action, standardised (host-side)."""
-    transform, mask = input_transform(trajectories), np.asarray(trajectories.mask)
+    transform, scaling = input_transform(trajectories), action_scaling(trajectories)
+    mask = np.asarray(trajectories.mask)
     blocks = []
     for start in range(0, len(mask), 256):  # blocks bound the memory of dense maps
         rows = slice(start, start + 256)
@@ -103,6 +104,7 @@ def means(trajectories: Trajectories) -> np.ndarray:
         observed = observations.table[np.asarray(observations.ids)[rows]] if coded else np.asarray(observations)[rows]
         observed = transform(observed.reshape(-1, *observed.shape[2:])).reshape(*real.shape, -1).astype(np.float32)
         acted = np.asarray(trajectories.actions)[rows]
+        acted = acted if scaling is None else scaling(acted)
         acted = np.where(real.reshape(*real.shape, *[1] * (acted.ndim - 2)), acted, 0)  # padding may hold anything
         acted = np.eye(trajectories.num_actions, dtype=np.float32)[acted] if trajectories.discrete else acted
         steps = np.concatenate([observed, acted], axis=-1)

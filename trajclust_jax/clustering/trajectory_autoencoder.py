@@ -30,9 +30,10 @@ from flax import struct
 
 from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
 from trajclust_jax.clustering.maps import FEATURE_FLOATS, check_maps, prepare_maps
-from trajclust_jax.clustering.policies import Inputs, MixtureData, input_transform, prepare
+from trajclust_jax.clustering.policies import MixtureData, prepare
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Codebook, Observations, Trajectories
+from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs, input_transform
 from trajclust_jax.networks import Placed, TrajectoryAutoencoder
 from trajclust_jax.training import Info, Phase
 
@@ -184,6 +185,7 @@ class _Autoencoder:
     """Bytes of working memory where all trajectories are encoded."""
 
     VERSION: ClassVar[int] = 1  # of the algorithm: part of a cell's identity; raise it when results change
+    ACTIONS_VERSION: ClassVar[int] = ACTIONS_VERSION
     STOCHASTIC: ClassVar[bool] = False  # the encoder gives a mean and a log variance
 
     def __post_init__(self) -> None:
@@ -419,7 +421,8 @@ class CAAE(_Autoencoder):
             steps = batch.lengths if data.window else 1
             decode = lambda code: self.reconstruction(params, jnp.tile(code, (len(batch.lengths), 1)), batch, data)
             losses = self._losses(params, self.read(params, batch, data), batch, data)
-            return losses.total, -jax.lax.map(lambda code: steps * decode(code), codes).T
+            log_likelihoods = -jax.lax.map(lambda code: steps * decode(code), codes).T
+            return losses.total, data.data.in_data_unit(log_likelihoods, batch.lengths[:, None])
 
         losses, log_likelihoods = data.map_all(read)
         return lone(

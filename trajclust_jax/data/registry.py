@@ -28,6 +28,7 @@ class Entry:
     build: Callable[..., Dataset]
     options: tuple[str, ...] = ()  # that build takes
     long: bool = False  # a thousand steps and not a few dozen
+    continuous: bool = False  # actions
 
     @property
     def default_size(self) -> int:
@@ -84,8 +85,10 @@ def _observations(env: Any, parts: list[envs.Rollout]) -> tuple[Observations, Ob
 
 def _entry(env_id: str, summary: str, **options: Any) -> Entry:
     """The experts of an environment; `options` are its constructor's."""
-    num_policies = len(envs.make(env_id, **options).expert_names)
-    return Entry(summary, env_id, num_policies, partial(_expert_episodes, env_id, **options))
+    env = envs.make(env_id, **options)
+    continuous = not hasattr(env.action_space(env.default_params), "n")
+    build = partial(_expert_episodes, env_id, **options)
+    return Entry(summary, env_id, len(env.expert_names), build, continuous=continuous)
 
 
 REGISTRY: dict[str, Entry] = {
@@ -152,6 +155,7 @@ for _task in shipped_tasks():
             _build(_task, _mixture),
             options=("noise",),
             long=True,
+            continuous=True,
         )
 
 
