@@ -295,7 +295,7 @@ def test_sampled_steps_are_real_and_stand_for_all(random_data, dense):
     policies = TransitionPolicy(memory_budget=SMALL, scored_steps=64)
     data = prepare(policies, trajectories)
     sampled = data.sampled(jax.random.key(0), 64)
-    drawn = np.asarray(sampled.chunks.actions).reshape(-1, 64)[data.rank]
+    drawn = np.asarray(data.scaling.undo(sampled.chunks.actions)).reshape(-1, 64)[data.rank].round()
     for n, length in enumerate(lengths):
         assert set(drawn[n].tolist()) == set((10 * n + np.arange(length)).astype(float).tolist())
     scale, seen = (np.asarray(x).reshape(-1)[data.rank] for x in (sampled.chunks.scale, sampled.chunks.lengths))
