@@ -1,5 +1,6 @@
 """Datasets in Minari's storage, labels as episode metadata."""
 
+import json
 import os
 import tempfile
 import warnings
@@ -19,6 +20,8 @@ from trajclust_jax.data.types import Codebook, DataError, Dataset, build_dataset
 from trajclust_jax.data.validation import located
 
 _ROOT = "MINARI_DATASETS_PATH"
+_SMALL = 2**26  # bytes that an array may take whatever it takes in the file
+_EXPANSION = 2**11  # times what it takes in the file, that a larger array may take: more than gzip can do
 
 
 def save_minari(dataset: Dataset, dataset_id: str, root: str | os.PathLike | None = None) -> Path:
@@ -109,7 +112,7 @@ def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = No
     for part in parts[1:]:
         if part.shape != first.shape:
             raise DataError(f"{part.source}: has {part.described}, but {sources[0]} has {first.described}")
-    with _told(where):
+    with located(where), _told():
         lengths = [length for part in parts for length in part.lengths]
         chained = (episode for part in parts for episode in part.episodes())
         if len(parts) == 1 and first.ours is not None:
@@ -144,22 +147,23 @@ class _Part:
 
     def __init__(self, source: str | os.PathLike, root: str | os.PathLike | None):
         self.source = source
-        with _told(source):
+        with located(source), _told():
             minari = _import()
             folder = minari_folder(source, root)
             if folder is None:
                 place = _root(root) or f"{_ROOT}, which is not set"
                 raise DataError(f"no Minari dataset in this folder, nor of this id in {place}: check the name")
-            with _quiet():
-                storage = minari.dataset.minari_storage.MinariStorage.read(folder / "data")
-                _check_stored(storage.total_episodes, folder / "data")
-                self.stored = minari.MinariDataset(storage)
-                self.name = _text(self.stored.id)
-                self.ours = self.stored.storage.metadata.get("trajclust")
+            with _quiet(), _told("metadata.json"):
+                described = json.loads((folder / "data" / "metadata.json").read_text("utf-8"))
+                _check_metadata(described, folder / "data")
+                self.stored = minari.MinariDataset(folder / "data")
+                self.name, self.ours = _text(self.stored.id), described.get("trajclust")
                 self.observed = ObservationReader(self.stored.observation_space)
                 self.acted = ActionReader(self.stored.action_space)
+            with _quiet():
+                _check_arrays(folder / "data" / "main_data.hdf5")
                 self.details = list(self.stored.storage.get_episode_metadata(self.stored.episode_indices))
-                self.lengths = [int(detail["total_steps"]) for detail in self.details]
+            self.lengths = [int(detail["total_steps"]) for detail in self.details]
             self.labels, self.policies = _read_labels(self.details)
         self.unfinished = 0  # episodes without their last successor
         self.shape = self.observed.shape, self.acted.kind, self.acted.num_actions, self.acted.shape
@@ -176,6 +180,8 @@ class _Part:
             with located(f"episode {n}"):
                 observations, actions = self.observed(episode.observations), self.acted(episode.actions)
                 rewards, ends = numbers("rewards", episode.rewards), numbers("terminations", episode.terminations)
+                if len(ends) and (len(ends) != len(rewards) or ends[-1] not in (0, 1)):
+                    raise DataError(f"terminations is {ends.dtype}{list(ends.shape)}: give 0 or 1 for each step")
             if len(observations) == len(rewards):
                 observations = np.concatenate([observations, observations[-1:]])
                 self.unfinished += 1
@@ -196,11 +202,46 @@ class _Part:
         return {key: note for key, note in notes.items() if note}
 
 
-def _check_stored(total_episodes: Any, folder: Path) -> None:
-    """Raises DataError for a number of episodes that the files cannot hold, before anything is made of that size."""
-    size = sum(file.stat().st_size for file in folder.rglob("*"))
-    if not isinstance(total_episodes, int) or not 0 < total_episodes <= size:
-        raise DataError(f"metadata.json states {total_episodes!r} episodes in {size} bytes: write or download it again")
+def _check_metadata(described: Any, folder: Path) -> None:
+    """Refuses what Minari would fail at without a word of the cause, before anything is made of the size stated.
+
+    Raises:
+        DataError: for a package that is missing, a space that Minari does not read, or more episodes than bytes.
+    """
+    from minari.dataset._storages import get_minari_storage
+    from minari.serialization import deserialize_space
+
+    def check_space(field: str, space: dict[str, Any]) -> None:
+        if space["type"] not in deserialize_space.registry:
+            raise DataError(f"{field} has space {space['type']!r}, which Minari does not read: leave it out")
+        parts = space.get("subspaces", {})
+        for name, part in parts.items() if isinstance(parts, dict) else enumerate(parts):
+            check_space(f"{field} part {name!r}", part)
+
+    get_minari_storage(described["data_format"])
+    for field in ("observation_space", "action_space"):
+        if field in described:
+            check_space(field, json.loads(described[field]))
+    stated, size = described["total_episodes"], sum(file.stat().st_size for file in folder.rglob("*"))
+    if not isinstance(stated, int) or not 0 < stated <= size:
+        raise DataError(f"total_episodes is {stated!r}, but there are {size} bytes: write or download it again")
+
+
+def _check_arrays(file: Path) -> None:
+    """Refuses arrays that were declared and never written, which would fill the memory with zeros.
+
+    Raises:
+        DataError: naming the array.
+    """
+    import h5py
+
+    def check(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.nbytes > max(_SMALL, _EXPANSION * item.id.get_storage_size()):
+            raise DataError(f"{name} takes {item.nbytes} bytes by its shape, but it was not written: write it again")
+
+    if file.is_file():
+        with h5py.File(file, "r") as stored:
+            stored.visititems(check)
 
 
 def minari_folder(dataset_id_or_folder: str | os.PathLike, root: str | os.PathLike | None = None) -> Path | None:
@@ -311,6 +352,9 @@ def _read_labels(details: list[dict[str, Any]]) -> tuple[list[Any] | None, tuple
     policies = [_text(detail["policy"]) for detail in details] if named else []
     if details and all("label" in detail for detail in details):
         labels = [detail["label"] for detail in details]
+        several = next((n for n, label in enumerate(labels) if np.ndim(label)), None)
+        if several is not None:
+            raise DataError(f"label of episode {several} is an array: give one number or text")
         labels = [_text(label) if isinstance(label, bytes | str) else label for label in labels]
         name_of = dict(zip(labels, policies, strict=True)) if named else {}
         return labels, tuple(name_of[label] for label in sorted(name_of))
@@ -329,18 +373,19 @@ def _root(root: str | os.PathLike | None) -> Path | None:
 
 
 @contextmanager
-def _told(where: Any) -> Iterator[None]:
-    """Whatever Minari, its storages and damaged files raise, as a DataError that names the dataset `where`."""
-    with located(where):
-        try:
-            yield
-        except DataError:
-            raise
-        except ImportError as error:
-            raise DataError(f"needs a package that is missing: {error}") from None
-        except Exception as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-            raise DataError(f"cannot be read ({reason.splitlines()[0]}): write or download it again") from None
+def _told(what: str = "the data") -> Iterator[None]:
+    """Whatever Minari, its storages and damaged files raise, as a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except ImportError as error:
+        raise DataError(f"needs a package that is missing: {str(error).splitlines()[0]}") from None
+    except Exception as error:
+        missing = isinstance(error, KeyError)
+        reason = f"missing: {error.args[0]}" if missing else str(error) or type(error).__name__
+        reason = _text(reason).splitlines()[0]
+        raise DataError(f"{what} cannot be read ({reason}): write or download it again") from None
 
 
 def _import() -> Any:
