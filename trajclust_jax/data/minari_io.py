@@ -167,12 +167,9 @@ class _Part:
             self.labels, self.policies = _read_labels(self.details)
         self.unfinished = 0  # episodes without their last successor
         self.shape = self.observed.shape, self.acted.kind, self.acted.num_actions, self.acted.shape
-        of_kind = {
-            "discrete": f"{self.acted.num_actions} actions",
-            "joint": f"actions of {len(self.acted.shape)} discrete parts",
-            "continuous": f"actions of {self.acted.shape}",
-        }
-        self.described = f"observations of {self.observed.shape} and {of_kind[self.acted.kind]}"
+        size = self.acted.num_actions or self.acted.shape[0]
+        of_kind = {"discrete": "{} actions", "joint": "actions of {} discrete parts", "continuous": "{}-d actions"}
+        self.described = f"observations of {self.observed.shape} and {of_kind[self.acted.kind].format(size)}"
 
     def episodes(self) -> Iterator[Episode]:
         """The episodes, read one at a time."""

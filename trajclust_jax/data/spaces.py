@@ -28,7 +28,7 @@ def flatten_parts(parts: Mapping[str, np.ndarray]) -> np.ndarray:
         DataError: without parts, or for one that is no array of real numbers, or is not as long as the others.
     """
     if not parts:
-        raise DataError("observations have no part of numbers: add one")
+        raise DataError("observations has no part of numbers: add one")
     arrays = {name: numbers(f"part {name!r}", part) for name, part in parts.items()}
     steps = len(next(iter(arrays.values())))
     dtype = np.float64 if any(array.dtype.itemsize > 4 for array in arrays.values()) else np.float32
