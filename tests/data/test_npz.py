@@ -49,7 +49,7 @@ def test_round_trip(datasets, same, tmp_path, kind):
     save_npz(datasets[kind], path)
     again = load_npz(path)
     same(datasets[kind], again)
-    assert isinstance(again.trajectories.observations, Codebook) == (kind == "coded")
+    assert isinstance(again.trajectories.observations, Codebook) == (kind in ("coded", "joint"))
     assert os.listdir(path.parent) == ["data.npz"]
     first = path.read_bytes()
     save_npz(again, str(path))  # over itself

@@ -17,7 +17,8 @@ def load(source: str) -> Dataset:
 
     `FILE.hdf5:medium=OTHER` gives D4RL's medium file, or its number of steps, for exact labels of a medium-expert file.
     `ID + ID` mixes Minari datasets. Large files are kept as .npz in the cache folder (`TRAJCLUST_CACHE`, by default
-    `~/.cache/trajclust`; empty: nowhere), under a fingerprint of their paths, sizes and times, and read from there.
+    `~/.cache/trajclust`; nowhere if it is empty or there is no home folder), under a fingerprint of their paths, sizes
+    and times, and read from there.
 
     Raises:
         DataError: for a source that is none of these, or that its reader rejects.
