@@ -20,15 +20,16 @@ _CODEBOOK = ("observation_table", "observation_ids", "final_observation_ids")
 _PADDED = ("observations", "actions", "rewards", "lengths", "terminated", "final_observations")
 _FLAT = ("terminals", "dones", "timeouts", "next_observations")
 _EPISODES = ("terminations", "truncations", "episode_length", "final_observation", "label", "policy_names")
-_FIELDS = (*_CODEBOOK, *_PADDED, *_FLAT, *_EPISODES, "num_actions", "labels", "true_log_likelihoods", "metadata")
+_STATED = ("num_actions", "action_parts", "labels", "true_log_likelihoods", "metadata")
+_FIELDS = (*_CODEBOOK, *_PADDED, *_FLAT, *_EPISODES, *_STATED)
 
 
 def save_npz(dataset: Dataset, path: str | os.PathLike) -> None:
     """Writes the dataset to one file, whole or not at all; its folder is made if need be.
 
     The arrays are those of `Trajectories` under their names (a codebook: `observation_table`, `observation_ids`,
-    `final_observation_ids`), `num_actions`, `labels` and `true_log_likelihoods` where known, and `metadata`, a
-    JSON string.
+    `final_observation_ids`), `num_actions`; `action_parts`, `labels` and `true_log_likelihoods` where there are any;
+    `metadata`, a JSON string.
 
     Raises:
         DataError: for a provenance that is not JSON, or a fingerprint that is not the content's.
@@ -45,6 +46,8 @@ def save_npz(dataset: Dataset, path: str | os.PathLike) -> None:
         arrays = {"observations": observations, "final_observations": final}
     arrays |= {name: getattr(trajectories, name) for name in ("actions", "rewards", "lengths", "terminated")}
     arrays |= {"num_actions": trajectories.num_actions, "metadata": described}
+    if trajectories.action_parts:
+        arrays["action_parts"] = np.asarray(trajectories.action_parts, np.int64)
     optional = {"labels": dataset.labels, "true_log_likelihoods": dataset.true_log_likelihoods}
     arrays |= {name: array for name, array in optional.items() if array is not None}
 
@@ -208,6 +211,7 @@ def _assemble(fields: Mapping[str, np.ndarray]) -> Trajectories:
         terminated=fields["terminated"],
         final_observations=final,
         num_actions=_num_actions(fields),
+        action_parts=_action_parts(fields),
     )
 
 
@@ -254,6 +258,14 @@ def _num_actions(fields: Mapping[str, np.ndarray]) -> int:
     if stated.size != 1 or stated.dtype.kind not in "iu":
         raise DataError(f"num_actions is {stated.dtype}{list(stated.shape)}: give one whole number")
     return int(stated.item())
+
+
+def _action_parts(fields: Mapping[str, np.ndarray]) -> tuple[tuple[int, ...], ...]:
+    """As stated in the file, else ()."""
+    stated = fields.get("action_parts", np.zeros((0, 1), int))
+    if stated.ndim != 2 or stated.dtype.kind not in "iu":
+        raise DataError(f"action_parts is {stated.dtype}{list(stated.shape)}: give whole numbers [A, F]")
+    return tuple(map(tuple, stated.tolist()))
 
 
 def _need(fields: Mapping[str, np.ndarray], *names: str) -> None:
