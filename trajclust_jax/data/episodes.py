@@ -172,9 +172,11 @@ def from_episodes(
 def narrow(array: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
     """The array, less the offsets of its last axes, with 64-bit numbers in 32 bits, as JAX would have them.
 
-    Integers that do not fit are left alone.
+    Integers that do not fit are left alone. The byte order becomes the machine's.
     """
     array = np.asarray(array)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if offsets is not None and array.shape[array.ndim - offsets.ndim :] == offsets.shape:
         array = array - offsets
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
@@ -189,7 +191,7 @@ def narrow(array: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
 def column_offsets(dtype: np.dtype, blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | None:
     """Offsets of the observation columns that lose distinct values in float32, such as Unix time.
 
-    Such a column lies far from 0 for its range. Less the middle of its range, it keeps its values.
+    Such a column lies far from 0 for its range. Less a value within that range, it keeps its values.
 
     Args:
         dtype: of the observations.
@@ -198,7 +200,7 @@ def column_offsets(dtype: np.dtype, blocks: Callable[[], Iterable[np.ndarray]]) 
     Returns:
         `[...]` of the observations' dtype, 0 where a column keeps its values; None where all do.
     """
-    if dtype.kind not in "if" or dtype.itemsize < 4 or dtype == np.float32:
+    if dtype.kind not in "if" or dtype.itemsize < 4 or dtype.newbyteorder("=") == np.float32:
         return None
     bounds = [(block.min(0), block.max(0)) for block in blocks() if len(block)]
     if not bounds:
@@ -210,7 +212,7 @@ def column_offsets(dtype: np.dtype, blocks: Callable[[], Iterable[np.ndarray]]) 
     far &= spread > 0
     if not far.any():
         return None
-    middle = low + (high - low) // 2
+    middle = low + (high - low) // 2  # a round number where low is one
     columns = np.concatenate([block[:, far] for block in blocks()])
     offsets = np.zeros_like(low)
     for column, values in zip(np.argwhere(far), columns.T, strict=True):

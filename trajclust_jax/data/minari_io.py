@@ -208,7 +208,7 @@ def _ours(described: dict[str, Any], episodes: list[Episode], labels: Any, detai
         likelihoods = np.stack([detail["true_log_likelihoods"] for detail in details])
     labels = None if labels is None else np.asarray(labels, np.int32)
     dataset = Dataset(trajectories, labels, spec, provenance, likelihoods)
-    metadata.check(dataset)
+    metadata.check(dataset, described)
     return dataset
 
 
