@@ -80,9 +80,12 @@ def stored(group: Any, name: str) -> StoredArray:
 
     where = f"{group.name}/{name}".lstrip("/")
     with told(where, _ADVICE):
-        if name not in group:
-            raise DataError(f"{where} is a link to nothing: copy what it links to, too")
-        dataset = group[name]
+        try:
+            dataset = group[name]
+        except KeyError:
+            if isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise
+            raise DataError(f"{where} is a link to nothing: copy what it links to, too") from None
         if not isinstance(dataset, h5py.Dataset):
             raise DataError(f"{where} is a group: give an array")
         if dataset.shape is None:
@@ -199,7 +202,8 @@ def _read_episodes(stored_episodes: list[_Stored], how: str, fields: Mapping[str
             if len(observations) == len(actions):
                 following = _side_by_side(episode.following)[-1:] if episode.following else observations[-1:]
                 if following.shape[1:] != observations.shape[1:]:
-                    raise DataError(f"{episode.actions.name}: next_obs has other parts than obs: make them equal")
+                    where = episode.actions.name.rpartition("/")[0]
+                    raise DataError(f"{where}/next_obs has other parts than obs: make them equal")
                 observations = np.concatenate([observations, following])
             rewards = np.zeros(len(actions), np.float32) if episode.rewards is None else np.asarray(episode.rewards)
             if rewards.dtype.kind not in "biuf" or rewards.size != len(actions):
@@ -220,11 +224,14 @@ def _actions(episode: _Stored) -> np.ndarray:
     return actions[:, 0] if actions.ndim == 2 and actions.shape[1] == 1 and actions.dtype.kind in "biu" else actions
 
 
-def _side_by_side(parts: Mapping[str, Any]) -> np.ndarray:
+def _side_by_side(parts: Mapping[str, StoredArray]) -> np.ndarray:
     """An observation's parts `[t, ...]` as columns `[t, D]`; one alone as it is."""
     arrays = [np.asarray(part) for part in parts.values()]
     if len(arrays) == 1:
         return arrays[0]
+    if len({len(array) for array in arrays}) > 1:
+        where = next(iter(parts.values())).name.rpartition("/")[0]
+        raise DataError(f"{where} has parts of different lengths: give one value of each for every step")
     dtype = np.result_type(np.float32, *arrays)
     return np.concatenate([array.reshape(len(array), -1).astype(dtype) for array in arrays], axis=1)
 
@@ -248,17 +255,9 @@ def _check_filters(name: str, dataset: Any) -> None:
 
 def _check_written(name: str, dataset: Any, path: Path) -> None:
     """Refuses what HDF5 would make up: arrays declared and not written read as zeros, as do those of absent files."""
-    import h5py
 
     if dataset.is_virtual:
-        for source in dataset.virtual_sources():
-            other = path if source.file_name == "." else path.parent / source.file_name
-            if not other.is_file():
-                raise DataError(f"{name} is virtual, and its source {source.file_name} is missing: copy it, too")
-            with h5py.File(other, "r") as file:
-                if source.dset_name not in file:
-                    raise DataError(f"{name} is virtual, and {source.file_name} has no {source.dset_name}: copy it")
-                _check_written(f"{name} ({source.file_name})", file[source.dset_name], other)
+        _check_sources(name, dataset, path)
         return
     for file_name, offset, size in dataset.external or ():
         other = path.parent / file_name
@@ -274,3 +273,30 @@ def _check_written(name: str, dataset: Any, path: Path) -> None:
         chunks = np.prod(-(-np.array(dataset.shape) // np.array(dataset.chunks)))
         if dataset.id.get_num_chunks() < chunks and name.rpartition("/")[2] in ("observations", "actions"):
             raise DataError(f"{name} was written only in part: write it again")
+
+
+def _check_sources(name: str, dataset: Any, path: Path) -> None:
+    """Refuses a virtual array that is not whole: its files lack something, or none gives a part of it."""
+    import h5py
+
+    mapped = 0
+    for source in dataset.virtual_sources():
+        count = source.vspace.get_select_npoints()
+        mapped += count
+        other = path if source.file_name == "." else path.parent / source.file_name
+        if not other.is_file():
+            raise DataError(f"{name} is virtual, and its source {source.file_name} is missing: copy it, too")
+        with h5py.File(other, "r") as file:
+            if source.dset_name not in file:
+                raise DataError(f"{name} is virtual, and {source.file_name} has no {source.dset_name}: copy it, too")
+            array = file[source.dset_name]
+            _check_written(f"{name} ({source.file_name})", array, other)
+            if source.src_space.get_select_type() == h5py.h5s.SEL_ALL:
+                missing = array.size < count
+            else:
+                last = source.src_space.get_select_bounds()[1]
+                missing = len(last) != len(array.shape) or any(np.array(last) >= array.shape)
+            if missing:
+                raise DataError(f"{name} is virtual, and maps more than {source.file_name} has: copy it again")
+    if mapped < dataset.size:
+        raise DataError(f"{name} is virtual, and no file gives {dataset.size - mapped} of its numbers: write it again")
