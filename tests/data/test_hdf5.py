@@ -126,7 +126,8 @@ def test_d3rlpy(tmp_path, parts):
     [
         ({"num_episodes": 4}, "observations_3 is missing"),
         ({"num_episodes": 2**40}, "num_episodes is 1099511627776"),
-        ({"num_episodes": [3]}, "num_episodes is [3]"),
+        ({"num_episodes": [3]}, "num_episodes is int64[1]"),
+        ({"terminated_1": np.ones((3, 3))}, "terminated_1 is float64[3, 3]"),
         ({"actions_1": None}, "actions_1 is missing"),
         ({"rewards_2": np.zeros((3, 1))}, "rewards_2 is float64[3, 1]"),
     ],

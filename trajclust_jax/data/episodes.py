@@ -203,7 +203,7 @@ def column_offsets(dtype: np.dtype, blocks: Callable[[], Iterable[np.ndarray]]) 
     if dtype.kind not in "if" or dtype.itemsize < 4 or dtype.newbyteorder("=") == np.float32:
         return None
     bounds = [(block.min(0), block.max(0)) for block in blocks() if len(block)]
-    if not bounds:
+    if len({each[0].shape for each in bounds}) != 1:  # none, or what is for validation to name
         return None
     low, high = np.min([each[0] for each in bounds], 0), np.max([each[1] for each in bounds], 0)
     with np.errstate(all="ignore"):  # what is not finite is for validation to name

@@ -159,6 +159,15 @@ def assemble(fields: Mapping[str, Any]) -> Trajectories:
     )
 
 
+def plain_actions(actions: Any, lead: int, num_actions: int = 0) -> Any:
+    """Actions of `lead` leading axes without the last one, of size 1, where they are discrete: of an integer dtype, or
+    stated to be."""
+    discrete = actions.dtype.kind in "biu" or num_actions > 0
+    if discrete and actions.ndim == lead + 1 and actions.shape[-1] == 1:
+        return np.asarray(actions)[..., 0]
+    return actions
+
+
 def offset_parameters(offsets: np.ndarray | None) -> dict[str, Any]:
     """For the provenance: the offset of each observation column that has one, by its number."""
     if offsets is None:
@@ -201,9 +210,11 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         if fields[name].shape[:2] == shape:
             fields[name][~mask] = 0
 
-    fields["actions"], num_actions = _actions(fields["actions"], 2, _num_actions(fields))
-    fields["actions"] = cast_actions(fields["actions"], num_actions)
-    fields["num_actions"] = np.array(num_actions)
+    num_actions = _num_actions(fields)
+    actions = plain_actions(fields["actions"], 2, num_actions)
+    if num_actions == 0 and actions.ndim == 2:
+        num_actions = count_actions(actions)
+    fields |= {"actions": cast_actions(actions, num_actions), "num_actions": np.array(num_actions)}
     if fields["rewards"].shape == (*shape, 1):
         fields["rewards"] = fields["rewards"][..., 0]
     fields["rewards"] = fields["rewards"].astype(np.float32)
@@ -236,7 +247,10 @@ def _flat(fields: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         raise DataError(
             f"{' and '.join(present)} {mark} no end of an episode: add terminals, timeouts or dones where episodes end"
         )
-    actions, num_actions = _actions(fields["actions"], 1, _num_actions(fields))
+    num_actions = _num_actions(fields)
+    actions = plain_actions(fields["actions"], 1, num_actions)
+    if num_actions == 0 and actions.ndim == 1:
+        num_actions = count_actions(np.asarray(actions))
     offsets = _flat_offsets(observations)
     trajectories = split_episodes(
         observations,
@@ -272,16 +286,6 @@ def _episode_lengths(lengths: Any, num_steps: int) -> np.ndarray:
     if lengths.sum() != num_steps:
         raise DataError(f"episode_length sums to {lengths.sum()}, but there are {num_steps} steps: make them equal")
     return lengths
-
-
-def _actions(actions: Any, lead: int, num_actions: int) -> tuple[Any, int]:
-    """Actions without the last axis where they are discrete ones `[..., 1]`, and the number of discrete actions."""
-    integers = actions.dtype.kind in "biu"
-    if actions.ndim == lead + 1 and actions.shape[-1] == 1 and (integers or num_actions > 0):
-        actions = np.asarray(actions)[..., 0]
-    if num_actions == 0 and actions.ndim == lead:
-        num_actions = count_actions(np.asarray(actions))
-    return actions, num_actions
 
 
 def _one_value(array: Any) -> np.ndarray:

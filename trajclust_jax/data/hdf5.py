@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajclust_jax.data.episodes import Episode, column_offsets, count_actions, from_episodes
-from trajclust_jax.data.fields import FIELDS, Lazy, Reading, offset_parameters, read_fields, read_labels
+from trajclust_jax.data.fields import FIELDS, Lazy, Reading, offset_parameters, plain_actions, read_fields, read_labels
 from trajclust_jax.data.files import check_file, check_size
 from trajclust_jax.data.types import DataError
 from trajclust_jax.data.validation import check_flags, check_numeric, told
@@ -141,7 +141,7 @@ def _demo(data: Any, name: str) -> _Stored:
     for needed in ("obs", "actions"):
         if needed not in demo:
             raise DataError(f"{where}/{needed} is missing: add it (robomimic's dataset_states_to_obs makes obs)")
-    actions = stored(demo, "actions")
+    actions = _steps(demo, "actions")
     dones = np.zeros(1, bool)
     if "dones" in demo:
         dones = check_flags(f"{where}/dones", np.asarray(stored(demo, "dones")), len(actions))
@@ -156,8 +156,17 @@ def _parts(group: Any, name: str) -> dict[str, StoredArray]:
     if name not in group:
         return {}
     if isinstance(group[name], h5py.Group):
-        return {part: stored(group[name], part) for part in sorted(group[name])}
-    return {"": stored(group, name)}
+        return {part: _steps(group[name], part) for part in sorted(group[name])}
+    return {"": _steps(group, name)}
+
+
+def _steps(group: Any, name: str) -> StoredArray:
+    """An array `[t, ...]` of numbers, not read yet."""
+    array = stored(group, name)
+    check_numeric(array.name, array)
+    if not array.ndim:
+        raise DataError(f"{array.name} is a single value: give one for every step, [t, ...]")
+    return array
 
 
 def _d3rlpy(file: Any) -> list[_Stored]:
@@ -166,7 +175,7 @@ def _d3rlpy(file: Any) -> list[_Stored]:
         return []
     number = np.asarray(stored(file, "num_episodes"))
     if number.shape != () or number.dtype.kind not in "iu" or not 1 <= number <= len(file):
-        raise DataError(f"num_episodes is {number}: give the number of episodes in the file")
+        raise DataError(f"num_episodes is {_word(number)}: give the number of episodes in the file")
     episodes = []
     for n in range(int(number)):
         names = [f"observations_{n}"] if f"observations_{n}" in file else []
@@ -179,20 +188,17 @@ def _d3rlpy(file: Any) -> list[_Stored]:
             if name not in file:
                 raise DataError(f"{name} is missing, and num_episodes is {number}: write the buffer again")
         terminated = np.asarray(stored(file, f"terminated_{n}"))
-        observations = {str(i): stored(file, name) for i, name in enumerate(names)}
-        actions, rewards = stored(file, f"actions_{n}"), stored(file, f"rewards_{n}")
+        if terminated.size != 1 or not np.isin(terminated, (0, 1)).all():
+            raise DataError(f"terminated_{n} is {_word(terminated)}: give True or False")
+        observations = {name: _steps(file, name) for name in names}
+        actions, rewards = _steps(file, f"actions_{n}"), _steps(file, f"rewards_{n}")
         episodes.append(_Stored(observations, {}, actions, rewards, terminated))
     return episodes
 
 
 def _read_episodes(stored_episodes: list[_Stored], how: str, fields: Mapping[str, Any]) -> Reading:
     """Trajectories of episodes, each read when its turn comes; the last successor is repeated where it is unknown."""
-    for episode in stored_episodes:
-        for array in (*episode.observations.values(), *episode.following.values(), episode.actions):
-            check_numeric(array.name, array)
-            if not array.ndim:
-                raise DataError(f"{array.name} is a single value: give one for every step, [t, ...]")
-    columns = [_actions(episode) for episode in stored_episodes]
+    columns = [np.asarray(plain_actions(episode.actions, 1)) for episode in stored_episodes]
     discrete = all(actions.ndim == 1 for actions in columns)
     num_actions = max(map(count_actions, columns)) if discrete else 0
 
@@ -218,10 +224,9 @@ def _read_episodes(stored_episodes: list[_Stored], how: str, fields: Mapping[str
     return Reading(trajectories, *read_labels(fields), {"ends": how, **offset_parameters(offsets)})
 
 
-def _actions(episode: _Stored) -> np.ndarray:
-    """An episode's actions: `[t]` integers where they are discrete, else `[t, A]`."""
-    actions = np.asarray(episode.actions)
-    return actions[:, 0] if actions.ndim == 2 and actions.shape[1] == 1 and actions.dtype.kind in "biu" else actions
+def _word(array: np.ndarray) -> str:
+    """A single value as it is, an array by its dtype and shape."""
+    return str(array) if array.ndim == 0 else f"{array.dtype}{list(array.shape)}"
 
 
 def _side_by_side(parts: Mapping[str, StoredArray]) -> np.ndarray:

@@ -20,7 +20,7 @@ from trajclust_jax.data.files import check_file, check_size
 from trajclust_jax.data.types import Codebook, DataError, Dataset, build_dataset
 from trajclust_jax.data.validation import located, told
 
-_ADVICE = "write the file again, without object arrays"
+_ADVICE = "copy or write the file again"
 
 
 class _PickledError(DataError):
@@ -123,7 +123,7 @@ def _check_declared(name: str, stream: Any, size: int) -> None:
     read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(stream)
     if dtype.hasobject:
-        raise _PickledError(f"{name} is pickled, which is never read: {_ADVICE}")
+        raise _PickledError(f"{name} is pickled, which is never read: write it again as numbers or text")
     declared = stream.tell() + dtype.itemsize * math.prod(shape)
     if declared != size:
         raise DataError(f"{name} has {size} bytes, but {declared} by its shape {shape}: write the file again")
