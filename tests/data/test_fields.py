@@ -133,8 +133,9 @@ def test_integer_actions_of_one_number_are_discrete(read, dtype):
         (flat(dones=at(7), actions=np.zeros(8, "S3")), "actions has dtype"),
         (flat(dones=at(7), rewards=np.array(0.0)), r"rewards has shape \(\)"),
         (flat(dones=at(7), observations=np.array(0.0)), "observations is empty"),
-        (padded(observations=np.array(0.0)), "lengths is int32"),
-        (padded(lengths=np.array(3)), "lengths is int32"),
+        (padded(observations=np.array(0.0)), "observations is a single value"),
+        (padded(lengths=np.array(3)), "lengths is a single value"),
+        (padded(lengths=np.array([3, 5])), "call them episode_length where steps follow"),
         (padded(terminated=np.array([1, 0])), "terminated"),
     ],
 )

@@ -66,6 +66,20 @@ def test_robomimic(tmp_path):
     assert data.provenance.parameters["ends"] == "data/demo_*"
 
 
+def test_unix_time_among_robomimics_parts(tmp_path):
+    arrays = {name: x for name, x in robomimic().items() if "obs" not in name}
+    for n, length in zip((1, 2, 10), LENGTHS, strict=True):
+        arrays |= {
+            f"data/demo_{n}/obs/time": 1.7e9 + n + np.arange(length) / 8,
+            f"data/demo_{n}/obs/z": np.ones(length),
+        }
+    data = load(write(tmp_path / "demo.hdf5", arrays))
+    assert data.provenance.parameters["observation_offsets"] == {"0": 1.7e9 + 5}
+    assert data.trajectories.observation_shape == (2,)
+    np.testing.assert_array_equal(data.trajectories.observations[2, :, 0], 5 + np.arange(4) / 8)
+    np.testing.assert_array_equal(data.trajectories.final_observations[2], [5 + 3 / 8, 1])
+
+
 def test_robomimic_without_what_is_optional(tmp_path):
     arrays = {name: x for name, x in robomimic(np.array([[2], [0], [1], [2]])).items() if name.endswith("actions")}
     arrays |= {name.replace("actions", "obs"): np.ones((len(x), 2)) for name, x in arrays.items()}

@@ -1,6 +1,7 @@
 """Round trips through .npz, and files that are refused."""
 
 import dataclasses
+import errno
 import os
 import pickle
 import struct
@@ -289,14 +290,14 @@ def test_nothing_half_written(datasets, tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         calls.append(args)
         if len(calls) == 4:
-            raise OSError("no space left")
+            raise OSError(errno.ENOSPC, "no space left")
         return original(*args, **kwargs)
 
     original = np.lib.format.write_array
     monkeypatch.setattr(np.lib.format, "write_array", full_disk)
     for target in (path, tmp_path / "other.npz"):
         calls.clear()
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(OSError, match=rf"no space left: '{target}'"):
             save_npz(datasets["coded"], target)
     assert os.listdir(tmp_path) == ["a.npz"]
     assert path.read_bytes() == before

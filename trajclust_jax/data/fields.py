@@ -186,11 +186,14 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     arrays = {name: np.asarray(given[name]) for name in names if name in given}
     for name, array in arrays.items():
         check_numeric(name, array)
+        if array.ndim == 0 and name != "num_actions":
+            raise DataError(f"{name} is a single value: give an array of one for each trajectory")
     lengths, shape = narrow(_one_value(arrays["lengths"])), arrays[steps].shape[:2]
     if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or shape[:1] != lengths.shape or len(shape) != 2:
         raise DataError(
             f"lengths is {lengths.dtype}{list(lengths.shape)}, but {steps} has leading axes {list(shape)}: "
-            "give whole numbers [N] and padded arrays [N, T, ...]"
+            "give whole numbers [N] and padded arrays [N, T, ...], or call them episode_length where steps follow each "
+            "other, [P, ...]"
         )
     if 0 in shape:
         raise DataError(f"{steps} has shape {arrays[steps].shape}: give at least one trajectory of one step")

@@ -64,7 +64,9 @@ def save_npz(dataset: Dataset, path: str | os.PathLike) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(path)  # a full disk does not say whose
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
