@@ -246,9 +246,8 @@ def _flat(fields: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         present = [name for name in (*TERMINATED, *CUT, *ENDED) if name in fields]
         if not present:
             raise DataError("terminals is missing: add terminals (or dones) or timeouts, or lengths for padded arrays")
-        mark = "mark" if len(present) > 1 else "marks"
         raise DataError(
-            f"{' and '.join(present)} {mark} no end of an episode: add terminals, timeouts or dones where episodes end"
+            f"{' and '.join(present)} mark no end of an episode: add terminals, timeouts or dones where episodes end"
         )
     num_actions = _num_actions(fields)
     actions = plain_actions(fields["actions"], 1, num_actions)
