@@ -68,6 +68,19 @@ def test_scores_equal_running_every_trajectory_alone(random_data, dense, kind, b
     np.testing.assert_allclose(_log_likelihoods(policies, data, params), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["counted", "transitions", "history"])
+def test_policies_share_what_actions_have_in_common(random_data, dense, kind):
+    """Of four actions that are combinations, 2 + 3 values of parts have a logit."""
+    trajectories = random_data(n=11, t=5).replace(action_parts=((0, 0), (0, 1), (1, 0), (1, 7)))
+    trajectories = dense(trajectories) if kind == "transitions" else trajectories
+    policies = {"counted": CountedPolicy, "transitions": TransitionPolicy, "history": HistoryPolicy}[kind]()
+    data = prepare(policies, trajectories)
+    params = _members(policies, data).params
+    assert params["params"]["head"]["Dense_0"]["kernel"].shape[-1] == 5
+    expected = _reference(params, policies, data, trajectories)
+    np.testing.assert_allclose(_log_likelihoods(policies, data, params), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_continuous_actions_and_normalised_observations_score_like_numpy():
     rng = np.random.default_rng(0)
     n, t = 7, 6

@@ -55,6 +55,13 @@ def test_buckets_share_out_the_trajectories(random_data):
     assert data.bucket_of(53) == len(data.buckets) - 1, "fillers"
 
 
+@pytest.mark.parametrize("method", QUICK.values(), ids=lambda method: type(method).__name__)
+def test_decoders_share_what_actions_have_in_common(random_data, method):
+    data = method.prepare(random_data().replace(action_parts=((0, 0), (0, 1), (1, 0), (1, 7))))
+    params = method.new_network(KEY, jax.device_put(data))
+    assert params["params"]["decoder"]["head"]["Dense_0"]["kernel"].shape[-1] == 5
+
+
 def test_equal_lengths_are_one_bucket(random_data):
     trajectories = random_data(n=5, t=3).replace(lengths=np.full(5, 3, np.int32))
     assert CAAE(2).prepare(trajectories).buckets == ((0, 5, 3),)

@@ -96,6 +96,7 @@ def same():
             np.testing.assert_array_equal(array, second[name], err_msg=name)
             assert array.dtype == second[name].dtype, name
         assert one.trajectories.num_actions == other.trajectories.num_actions
+        assert one.trajectories.action_parts == other.trajectories.action_parts
         assert one.trajectories.max_length == other.trajectories.max_length
         assert type(one.trajectories.observations) is type(other.trajectories.observations)
         assert (one.spec, one.provenance) == (other.spec, other.provenance)

@@ -94,7 +94,7 @@ def test_robomimic_without_what_is_optional(tmp_path):
     [
         ({"data/demo_2/obs/object": None, "data/demo_2/obs/robot_pos": None}, "data/demo_2/obs is missing"),
         ({"data/demo_2/actions": None}, "data/demo_2/actions is missing"),
-        ({"data/demo_1/obs/object": np.zeros((2, 2))}, "data/demo_1/obs has parts of different lengths"),
+        ({"data/demo_1/obs/object": np.zeros((2, 2))}, "data/demo_1/obs: part 'robot_pos' has 3 steps, but others 2"),
         ({"data/demo_1/actions": np.zeros((2, 2))}, "data/demo_1/dones has shape"),
         ({"data/demo_1/rewards": np.zeros(2)}, "data/demo_1/rewards is float64[2]"),
         ({"data/demo_1/obs/object": np.array([b"x"] * 3)}, "data/demo_1/obs/object has dtype"),

@@ -191,24 +191,26 @@ def test_datasets_of_others(root, monkeypatch, labels):
         np.testing.assert_array_equal(data.labels, expected)
 
 
-def write_other(dataset_id, observations, space, lengths=(3, 2), actions=2):
-    """A dataset of somebody else's; `observations(n, t)` are the t of episode n."""
+def write_other(dataset_id, observations, space, lengths=(3, 2), actions=None, action_space=None, unfinished=()):
+    """A dataset of somebody else's; `observations(n, t)` are the t of episode n, `actions(n, t)` its actions."""
     import gymnasium
     import minari
     from minari.data_collector import EpisodeBuffer
 
     buffers = [
         EpisodeBuffer(
-            observations=observations(n, length + 1),
-            actions=np.full((length, actions), n, np.float32),
+            observations=observations(n, length + (n not in unfinished)),
+            actions=actions(n, length) if actions else np.full((length, 2), n, np.float32),
             rewards=np.ones(length),
             terminations=np.zeros(length, bool),
             truncations=np.arange(length) == length - 1,
         )
         for n, length in enumerate(lengths)
     ]
-    box = gymnasium.spaces.Box(-9, 9, (actions,), np.float32)
-    return minari.create_dataset_from_buffers(dataset_id, buffers, observation_space=space, action_space=box)
+    box = gymnasium.spaces.Box(-9, 9, (2,), np.float32)
+    return minari.create_dataset_from_buffers(
+        dataset_id, buffers, observation_space=space, action_space=action_space or box
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.* None:UserWarning")
@@ -266,3 +268,172 @@ def test_other_spaces_are_refused(root, monkeypatch):
     write_other("odd-v0", lambda n, t: ["a"] * t, gymnasium.spaces.Text(3))
     with pytest.raises(DataError, match="observations has space Text"):
         load_minari("odd-v0")
+
+
+def counting(n, t):
+    """Observations that tell their episode and step."""
+    return np.stack([np.full(t, n), np.arange(t)], 1).astype(np.float32)
+
+
+@pytest.fixture
+def plain(root, monkeypatch):
+    """Writes a dataset of observations `counting`, with given actions."""
+    import gymnasium
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    box = gymnasium.spaces.Box(-9, 9, (2,), np.float32)
+    return lambda dataset_id, **more: write_other(dataset_id, counting, box, **more)
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_the_last_observation_stands_for_a_successor_that_nobody_recorded(plain):
+    plain("cut-v0", lengths=(3, 2, 4), unfinished=(0, 2))
+    data = load("cut-v0")
+    np.testing.assert_array_equal(data.trajectories.lengths, [3, 2, 4])
+    np.testing.assert_array_equal(data.trajectories.final_observations, [[0, 2], [1, 2], [2, 3]])
+    assert data.provenance.parameters == {"last_observation_repeated": 2}
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_actions_of_discrete_parts_are_combinations(plain, root, same):
+    from gymnasium import spaces
+
+    parts = spaces.MultiDiscrete([3, 2])
+    plain("a-v0", actions=lambda n, t: np.stack([np.full(t, 2 * n), np.arange(t) % 2], 1), action_space=parts)
+    plain("b-v0", actions=lambda n, t: np.tile([1, 0], (t, 1)), action_space=parts, unfinished=(1,))
+    data = load("a-v0")
+    assert data.trajectories.action_parts == ((0, 0), (0, 1), (2, 0), (2, 1))
+    np.testing.assert_array_equal(data.trajectories.actions, [[0, 1, 0], [2, 3, 0]])
+    assert data.provenance.parameters == {"actions": "combinations that occur, numbered"}
+    save_minari(data, "ours-v0", root)
+    same(data, load("ours-v0"))
+
+    mixed = load("a-v0 + b-v0")
+    assert mixed.trajectories.action_parts == ((0, 0), (0, 1), (1, 0), (2, 0), (2, 1))
+    np.testing.assert_array_equal(mixed.trajectories.actions[:, 0], [0, 3, 2, 2])
+    assert mixed.provenance.parameters == {
+        "datasets": ["a-v0", "b-v0"],
+        "actions": "combinations that occur, numbered",
+        "last_observation_repeated": 1,
+    }
+    plain("c-v0", actions=lambda n, t: np.ones((t, 2), np.int8), action_space=spaces.MultiBinary(2))
+    assert load("c-v0").trajectories.num_actions == 1
+    plain("box-v0")
+    with pytest.raises(DataError, match=r"box-v0: has .*2-d actions, but a-v0 has .*actions of 2 discrete parts"):
+        load("a-v0 + box-v0")
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_a_box_of_one_whole_number_is_discrete(plain):
+    from gymnasium import spaces
+
+    plain("int-v0", actions=lambda n, t: np.arange(t)[:, None] - 1, action_space=spaces.Box(-9, 9, (1,), np.int64))
+    data = load("int-v0").trajectories
+    assert (data.num_actions, data.action_parts) == (3, ())
+    np.testing.assert_array_equal(data.actions, [[0, 1, 2], [0, 1, 0]])
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_mixed_actions_are_numbers(plain):
+    from gymnasium import spaces
+
+    space = spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(-9, 9, (1,), np.float32))
+    actions = lambda n, t: {"a": np.full(t, n), "b": np.full((t, 1), 0.5, np.float32)}
+    plain("mixed-v0", actions=actions, action_space=space)
+    data = load("mixed-v0")
+    np.testing.assert_array_equal(data.trajectories.actions[:, 0], [[1, 0, 0.5], [0, 1, 0.5]])
+    assert data.provenance.parameters == {"actions": "discrete parts as one-hot numbers beside the others"}
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_what_was_added_and_left_out_is_said(plain):
+    from gymnasium import spaces
+
+    box = spaces.Box(-9, 9, (2,), np.float32)
+    space = spaces.Dict(desired_goal=box, achieved_goal=box, mission=spaces.Text(9))
+    goals = lambda n, t: {"achieved_goal": counting(n, t), "desired_goal": counting(5, t), "mission": ["go"] * t}
+    write_other("goal-v0", goals, space)
+    data = load("goal-v0")
+    np.testing.assert_array_equal(data.trajectories.observations[1, 1], [1, 1, 5, 1, 4, 0])
+    assert data.provenance.parameters == {
+        "left_out": ["mission"],
+        "goal": "desired_goal - achieved_goal, behind the other parts",
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_names_of_every_kind(plain, root, tmp_path, monkeypatch):
+    plain("ns/toy-v0")
+    plain("b-v0")
+    (root / "ns").rename(root / "my data + more")
+    prints = {load("b-v0").provenance.fingerprint}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(root)
+    name = "my data + more/toy-v0"
+    for source in (name, f" {name}/ ", f"./{name}", f"~/root/{name}", f"{root}/{name}"):
+        prints |= {load(source).provenance.fingerprint}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "~/root")
+    prints |= {load("my data + more/toy-v0").provenance.fingerprint}
+    assert len(prints) == 1
+    assert load(" b-v0/ + ~/root/b-v0").trajectories.num_trajectories == 4
+    with pytest.raises(DataError, match="File name too long: check the name"):
+        load_minari("x" * 300 + "-v0")
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_packages_and_spaces_that_are_missing(plain, root):
+    def change(**fields):
+        (root / "b-v0/data/metadata.json").write_text(json.dumps({**described, **fields}))
+
+    plain("b-v0")
+    described = json.loads((root / "b-v0/data/metadata.json").read_text())
+    change(observation_space=json.dumps({"type": "Dict", "subspaces": {"a": {"type": "Sequence"}}}))
+    with pytest.raises(DataError, match="observation_space part 'a' has space 'Sequence', which Minari does not read"):
+        load("b-v0")
+    change(total_episodes=10**15)
+    with pytest.raises(DataError, match=f"total_episodes is {10**15}"):
+        load("b-v0")
+    change(data_format="feather")
+    with pytest.raises(DataError, match=r"metadata\.json cannot be read \(missing: feather\)"):
+        load("b-v0")
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_a_missing_package_is_named(plain, monkeypatch):
+    from minari.dataset import _storages
+
+    def absent():
+        raise ImportError('pyarrow is not installed. Please install it using `pip install "minari[arrow]"`')
+
+    plain("b-v0")
+    monkeypatch.setitem(_storages._registry, "hdf5", absent)
+    with pytest.raises(DataError, match=r'b-v0: needs a package that is missing: .*pip install "minari\[arrow\]"'):
+        load("b-v0")
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_names_that_are_no_text(plain):
+    stored = plain("b-v0")
+    stored.storage.update_episode_metadata([{"policy": np.bytes_(b"\xff\xc3\xa9")}, {"policy": "b"}])
+    assert load("b-v0").spec.policy_names == ("b", "\ufffdé")
+
+
+def test_without_a_home_folder(continuous, same, root, monkeypatch):
+    """A container's user without an entry in passwd: files are read, and nothing is written to a folder named ~."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: os.fspath(path))
+    monkeypatch.delenv("MINARI_DATASETS_PATH")
+    monkeypatch.delenv("TRAJCLUST_CACHE", raising=False)
+    data = build(continuous())
+    folder = save_minari(data, "toy-v0", root)
+    monkeypatch.setattr("trajclust_jax.data.cache.CACHE_BYTES", 0)
+    same(data, load(folder))
+    with pytest.raises(DataError, match="set MINARI_DATASETS_PATH to a folder"):
+        save_minari(data, "toy-v0")
+    with pytest.raises(DataError, match="nor of this id in MINARI_DATASETS_PATH, which is not set"):
+        load_minari("toy-v0")
+    monkeypatch.setenv("TRAJCLUST_CACHE", str(root / "cache"))
+    same(data, load(folder))
+    assert len(list((root / "cache").glob("*.npz"))) == 1
+    monkeypatch.setenv("TRAJCLUST_CACHE", "")
+    same(data, load(folder))

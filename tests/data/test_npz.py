@@ -41,16 +41,17 @@ def datasets(discrete, continuous):
         "coded": build(discrete(n=40, padding=2), np.arange(40) % 2, likelihoods),
         "dense": build(continuous(padding=np.nan), np.arange(6) % 2, None),
         "unlabelled": build(continuous(), None, None),
+        "joint": build(discrete().replace(action_parts=((0, 0), (0, 1), (1, -1), (2, 0))), None, None),
     }
 
 
-@pytest.mark.parametrize("kind", ["coded", "dense", "unlabelled"])
+@pytest.mark.parametrize("kind", ["coded", "dense", "unlabelled", "joint"])
 def test_round_trip(datasets, same, tmp_path, kind):
     path = tmp_path / "new" / "folder" / "data.npz"
     save_npz(datasets[kind], path)
     again = load_npz(path)
     same(datasets[kind], again)
-    assert isinstance(again.trajectories.observations, Codebook) == (kind == "coded")
+    assert isinstance(again.trajectories.observations, Codebook) == (kind in ("coded", "joint"))
     assert os.listdir(path.parent) == ["data.npz"]
     first = path.read_bytes()
     save_npz(again, str(path))  # over itself

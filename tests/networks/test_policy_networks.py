@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trajclust_jax.networks import PolicyNetwork, ensemblize, gru_step, member_keys
+from trajclust_jax.networks import CategoricalHead, PolicyNetwork, ensemblize, gru_step, member_keys
 from trajclust_jax.networks.policies import MIN_STD
 
 
@@ -98,3 +98,41 @@ def test_member_keys_depend_on_the_member_alone():
     small, large = jax.random.key_data(member_keys(key, 2, 3)), jax.random.key_data(member_keys(key, 5, 7))
     np.testing.assert_array_equal(small, large[:2, :3])
     assert len(np.unique(large.reshape(35, -1), axis=0)) == 35
+
+
+PARTS = ((0, -3), (0, 5), (2, 5))  # three combinations of two parts with two values each
+
+
+def _joint(params, inputs):
+    """Log-probabilities `[..., 3]` over `PARTS` in float64: the sum of the parts' logits, normalised."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    logits = np.asarray(inputs, np.float64) @ p["kernel"] + p["bias"]  # values 0, 2 of the first, -3, 5 of the second
+    sums = np.stack([logits[..., 0] + logits[..., 2], logits[..., 0] + logits[..., 3], logits[..., 1] + logits[..., 3]])
+    return np.moveaxis(sums - np.log(np.exp(sums).sum(0)), 0, -1)
+
+
+def test_actions_of_parts_share_their_parts_logits():
+    head, inputs = CategoricalHead(3, PARTS), jax.random.normal(jax.random.key(1), (6, 4))
+    params = jax.tree.map(lambda x: x + 0.1, head.init(jax.random.key(0), inputs))
+    assert params["params"]["Dense_0"]["kernel"].shape == (4, 4)
+    expected = _joint(params["params"]["Dense_0"], inputs)
+    np.testing.assert_allclose(head.apply(params, inputs).logits, expected, atol=1e-5)
+    plain = CategoricalHead(3).init(jax.random.key(0), inputs)
+    assert plain["params"]["Dense_0"]["kernel"].shape == (4, 3)
+
+
+def test_where_all_combinations_occur_the_parts_are_independent():
+    parts = tuple((first, second) for first in range(2) for second in range(3))
+    head, inputs = CategoricalHead(6, parts), jax.random.normal(jax.random.key(1), (5, 4))
+    params = head.init(jax.random.key(0), inputs)
+    dense = params["params"]["Dense_0"]
+    logits = inputs @ dense["kernel"] + dense["bias"]
+    first, second = jax.nn.log_softmax(logits[:, :2]), jax.nn.log_softmax(logits[:, 2:])
+    expected = (first[:, :, None] + second[:, None]).reshape(5, 6)
+    np.testing.assert_allclose(head.apply(params, inputs).logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_policies_of_parts_have_their_head(recurrent):
+    params = PolicyNetwork(3, True, recurrent, action_parts=PARTS).init(jax.random.key(0), jnp.zeros((1, 2)))
+    assert _sizes(params["params"])["['head']['Dense_0']['kernel']"] == (128, 4)

@@ -92,6 +92,7 @@ class MixtureData:
     action_size: int = struct.field(pytree_node=False)
     discrete: bool = struct.field(pytree_node=False)
     horizon: int = struct.field(pytree_node=False)  # steps of a trajectory that `HistoryPolicy` trains on
+    action_parts: tuple[tuple[int, ...], ...] = struct.field(pytree_node=False)  # see `Trajectories`
 
     @property
     def num_trajectories(self) -> int:
@@ -253,6 +254,7 @@ def prepare(trajectories: Trajectories, bytes_per_trajectory: int, memory_budget
         action_size=trajectories.action_size,
         discrete=trajectories.discrete,
         horizon=horizon,
+        action_parts=trajectories.action_parts,
     )
 
 
@@ -268,7 +270,8 @@ class NetworkPolicy:
     scored_steps = 0  # random steps of a trajectory that an E-step looks at; 0: all
 
     def network(self, data: MixtureData) -> PolicyNetwork:
-        return PolicyNetwork(data.action_size, data.discrete, self.recurrent, extractor=self.extractor)
+        sizes = data.action_size, data.discrete, self.recurrent
+        return PolicyNetwork(*sizes, extractor=self.extractor, action_parts=data.action_parts)
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError for data that the class can't model: none here."""

@@ -260,7 +260,7 @@ class _Autoencoder:
 
     def network(self, data: EncoderData) -> TrajectoryAutoencoder:
         sizes = data.data.discrete, data.data.action_size, self.latent_size
-        return TrajectoryAutoencoder(*sizes, self.STOCHASTIC, self.extractor)
+        return TrajectoryAutoencoder(*sizes, self.STOCHASTIC, self.extractor, data.data.action_parts)
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:

@@ -16,14 +16,21 @@ CACHE_BYTES = 2**25  # smaller files are read in no time
 _READING = 2  # raised whenever a reader reads something otherwise than before
 
 
+def user_path(path: str | os.PathLike) -> Path | None:
+    """The path with a leading `~` replaced; None where there is no such home, as in a container without a user."""
+    expanded = os.path.expanduser(path)
+    return None if str(expanded).startswith("~") else Path(expanded)
+
+
 def cached(source: str, files: list[Path], read: Callable[[], Dataset]) -> Dataset:
     """What `read` reads from `files`: from the cache, if it was read before and the files have not changed since."""
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    folder = os.environ.get("TRAJCLUST_CACHE", str(Path.home() / ".cache" / "trajclust"))
-    if not folder or sum(size for _, size, _ in stats) < CACHE_BYTES:
+    given = os.environ.get("TRAJCLUST_CACHE", "~/.cache/trajclust")
+    folder = user_path(given) if given else None
+    if folder is None or sum(size for _, size, _ in stats) < CACHE_BYTES:
         return read()
     key = hashlib.sha256(json.dumps([FORMAT, _READING, source, stats]).encode()).hexdigest()
-    kept = Path(folder) / f"{key[:32]}.npz"
+    kept = folder / f"{key[:32]}.npz"
     if kept.is_file():
         try:
             return load_npz(kept)

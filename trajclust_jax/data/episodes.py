@@ -188,21 +188,23 @@ def narrow(array: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
     return array
 
 
-def column_offsets(dtype: np.dtype, blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | None:
+def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | None:
     """Offsets of the observation columns that lose distinct values in float32, such as Unix time.
 
     Such a column lies far from 0 for its range. Less a value within that range, it keeps its values.
 
     Args:
-        dtype: of the observations.
-        blocks: gives the observations anew, in parts `[n, ...]`.
+        blocks: gives the observations anew, in parts `[n, ...]`; float32 and narrower ones are not read through.
 
     Returns:
         `[...]` of the observations' dtype, 0 where a column keeps its values; None where all do.
     """
-    if dtype.kind not in "if" or dtype.itemsize < 4 or dtype.newbyteorder("=") == np.float32:
-        return None
-    bounds = [(block.min(0), block.max(0)) for block in blocks() if len(block)]
+    bounds = []
+    for block in blocks():
+        if block.dtype.kind not in "if" or block.dtype.itemsize < 4 or block.dtype.newbyteorder("=") == np.float32:
+            return None
+        if len(block):
+            bounds.append((block.min(0), block.max(0)))
     if len({each[0].shape for each in bounds}) != 1:  # none, or what is for validation to name
         return None
     low, high = np.min([each[0] for each in bounds], 0), np.max([each[1] for each in bounds], 0)

@@ -19,7 +19,7 @@ ENDED = ("dones", "episode_terminals")
 FIELDS = (
     *CODEBOOK,
     *("observations", "final_observations", "final_observation", "next_observations"),
-    *("actions", "rewards", "num_actions", "lengths", "episode_length", "terminated"),
+    *("actions", "rewards", "num_actions", "action_parts", "lengths", "episode_length", "terminated"),
     *(*TERMINATED, *CUT, *ENDED),
     *("labels", "label", "policy_names", "true_log_likelihoods", "metadata"),
 )
@@ -156,6 +156,7 @@ def assemble(fields: Mapping[str, Any]) -> Trajectories:
         terminated=fields["terminated"],
         final_observations=final,
         num_actions=_num_actions(fields),
+        action_parts=_action_parts(fields),
     )
 
 
@@ -182,7 +183,7 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     steps, final = CODEBOOK[1:] if coded else ("observations", "final_observations")
     observed = "observation_table" if coded else steps
     _need(given, steps, "actions", "lengths")
-    names = (observed, steps, final, "actions", "rewards", "lengths", "terminated", "num_actions")
+    names = (observed, steps, final, "actions", "rewards", "lengths", "terminated", "num_actions", "action_parts")
     arrays = {name: np.asarray(given[name]) for name in names if name in given}
     for name, array in arrays.items():
         check_numeric(name, array)
@@ -202,7 +203,7 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
 
     table = arrays[observed]
     real_rows = lambda: [table] if coded else (row[real] for row, real in zip(table, mask, strict=True))
-    offsets = column_offsets(table.dtype, real_rows)
+    offsets = column_offsets(real_rows)
     fields = {name: narrow(array, offsets if name in (observed, final) else None) for name, array in arrays.items()}
     fields["lengths"] = lengths
     fields.setdefault("rewards", np.zeros(shape, np.float32))
@@ -276,8 +277,9 @@ def _flat(fields: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
 def _flat_offsets(observations: Any) -> np.ndarray | None:
     """`column_offsets` of flat observations `[P, ...]`, read a block at a time."""
     size = max(1, _BLOCK // max(1, math.prod(observations.shape[1:]) // 64))
-    blocks = lambda: (observations[start : start + size] for start in range(0, observations.shape[0], size))
-    return column_offsets(observations.dtype, blocks)
+    return column_offsets(
+        lambda: (observations[start : start + size] for start in range(0, observations.shape[0], size))
+    )
 
 
 def _episode_lengths(lengths: Any, num_steps: int) -> np.ndarray:
@@ -302,6 +304,14 @@ def _num_actions(fields: Mapping[str, Any]) -> int:
     if stated.size != 1 or stated.dtype.kind not in "iu":
         raise DataError(f"num_actions is {stated.dtype}{list(stated.shape)}: give one whole number")
     return int(stated.item())
+
+
+def _action_parts(fields: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    """As stated in the file, else ()."""
+    stated = np.asarray(fields.get("action_parts", np.zeros((0, 1), int)))
+    if stated.ndim != 2 or stated.dtype.kind not in "iu":
+        raise DataError(f"action_parts is {stated.dtype}{list(stated.shape)}: give whole numbers [A, F]")
+    return tuple(map(tuple, stated.tolist()))
 
 
 def _need(fields: Mapping[str, Any], *names: str) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from trajclust_jax.data.episodes import Episode, column_offsets, count_actions, from_episodes
 from trajclust_jax.data.fields import FIELDS, Lazy, Reading, offset_parameters, plain_actions, read_fields, read_labels
 from trajclust_jax.data.files import check_file, check_size
+from trajclust_jax.data.spaces import flatten_parts
 from trajclust_jax.data.types import DataError
-from trajclust_jax.data.validation import check_flags, check_numeric, told
+from trajclust_jax.data.validation import check_flags, check_numeric, located, told
 
 _ADVICE = "is it a whole .hdf5 file? Copy it again"
 _CAUSES = (  # of an error when a file is opened: words in HDF5's message, and what they mean
@@ -156,6 +157,8 @@ def _parts(group: Any, name: str) -> dict[str, StoredArray]:
     if name not in group:
         return {}
     if isinstance(group[name], h5py.Group):
+        if not len(group[name]):
+            raise DataError(f"{group.name}/{name} is empty: add the parts of an observation")
         return {part: _steps(group[name], part) for part in sorted(group[name])}
     return {"": _steps(group, name)}
 
@@ -190,7 +193,7 @@ def _d3rlpy(file: Any) -> list[_Stored]:
         terminated = np.asarray(stored(file, f"terminated_{n}"))
         if terminated.size != 1 or not np.isin(terminated, (0, 1)).all():
             raise DataError(f"terminated_{n} is {_word(terminated)}: give True or False")
-        observations = {name: _steps(file, name) for name in names}
+        observations = {name if len(names) > 1 else "": _steps(file, name) for name in names}
         actions, rewards = _steps(file, f"actions_{n}"), _steps(file, f"rewards_{n}")
         episodes.append(_Stored(observations, {}, actions, rewards, terminated))
     return episodes
@@ -204,9 +207,9 @@ def _read_episodes(stored_episodes: list[_Stored], how: str, fields: Mapping[str
 
     def episodes() -> Iterator[Episode]:
         for episode, actions in zip(stored_episodes, columns, strict=True):
-            observations = _side_by_side(episode.observations)
+            observations = _observed(episode.observations)
             if len(observations) == len(actions):
-                following = _side_by_side(episode.following)[-1:] if episode.following else observations[-1:]
+                following = _observed(episode.following)[-1:] if episode.following else observations[-1:]
                 if following.shape[1:] != observations.shape[1:]:
                     where = episode.actions.name.rpartition("/")[0]
                     raise DataError(f"{where}/next_obs has other parts than obs: make them equal")
@@ -217,8 +220,7 @@ def _read_episodes(stored_episodes: list[_Stored], how: str, fields: Mapping[str
             terminated = episode.terminated.ravel()
             yield observations, actions, rewards.reshape(-1), len(terminated) > 0 and bool(terminated[-1])
 
-    dtype = np.result_type(np.float32, *(part.dtype for part in stored_episodes[0].observations.values()))
-    offsets = column_offsets(dtype, lambda: (observations for observations, *_ in episodes()))
+    offsets = column_offsets(lambda: (observations for observations, *_ in episodes()))
     lengths = [len(actions) for actions in columns]
     trajectories = from_episodes(episodes(), num_actions, lengths=lengths, offsets=offsets)
     return Reading(trajectories, *read_labels(fields), {"ends": how, **offset_parameters(offsets)})
@@ -229,16 +231,12 @@ def _word(array: np.ndarray) -> str:
     return str(array) if array.ndim == 0 else f"{array.dtype}{list(array.shape)}"
 
 
-def _side_by_side(parts: Mapping[str, StoredArray]) -> np.ndarray:
-    """An observation's parts `[t, ...]` as columns `[t, D]`; one alone as it is."""
-    arrays = [np.asarray(part) for part in parts.values()]
-    if len(arrays) == 1:
-        return arrays[0]
-    if len({len(array) for array in arrays}) > 1:
-        where = next(iter(parts.values())).name.rpartition("/")[0]
-        raise DataError(f"{where} has parts of different lengths: give one value of each for every step")
-    dtype = np.result_type(np.float32, *arrays)
-    return np.concatenate([array.reshape(len(array), -1).astype(dtype) for array in arrays], axis=1)
+def _observed(parts: Mapping[str, StoredArray]) -> np.ndarray:
+    """An observation's parts `[t, ...]` side by side, `[t, D]`; an array that is no part of a group as it is."""
+    if "" in parts:
+        return np.asarray(parts[""])
+    with located(next(iter(parts.values())).name.rpartition("/")[0] or "observations"):
+        return flatten_parts(parts)
 
 
 def _check_filters(name: str, dataset: Any) -> None:

@@ -39,8 +39,11 @@ def load(source: str) -> Dataset:
         return cached(source, files, lambda: load_hdf5(file, given))
     parts = [part.strip() for part in source.split(" + ")]
     folders = [minari_folder(part) for part in parts]
+    if None in folders and (folder := minari_folder(source.strip())):  # a folder whose own name has a plus
+        parts, folders = [source.strip()], [folder]
     if None not in folders or len(folders) > 1:
-        files = [file for folder in filter(None, folders) for file in sorted((folder / "data").glob("*"))]
+        files = [file for folder in filter(None, folders) for file in sorted((folder / "data").rglob("*"))]
+        files = [file for file in files if file.is_file()]
         return cached(source, files, lambda: load_minari(*parts))
     what = "a folder without a Minari dataset" if Path(source).is_dir() else "unknown"
     raise DataError(

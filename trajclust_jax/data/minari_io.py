@@ -1,6 +1,6 @@
 """Datasets in Minari's storage, labels as episode metadata."""
 
-import math
+import json
 import os
 import tempfile
 import warnings
@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 
 from trajclust_jax.data import metadata
+from trajclust_jax.data.cache import user_path
 from trajclust_jax.data.codebook import encode
 from trajclust_jax.data.episodes import Episode, from_episodes
+from trajclust_jax.data.spaces import ActionReader, ObservationReader, join_actions, numbers
 from trajclust_jax.data.types import Codebook, DataError, Dataset, build_dataset
 from trajclust_jax.data.validation import located
 
 _ROOT = "MINARI_DATASETS_PATH"
+_SMALL = 2**26  # bytes that an array may take whatever it takes in the file
+_EXPANSION = 2**11  # times what it takes in the file, that a larger array may take: more than gzip can do
 
 
 def save_minari(dataset: Dataset, dataset_id: str, root: str | os.PathLike | None = None) -> Path:
@@ -29,13 +33,13 @@ def save_minari(dataset: Dataset, dataset_id: str, root: str | os.PathLike | Non
     Args:
         dataset: what to write.
         dataset_id: `(namespace/)name-v0`.
-        root: the folder of all datasets; else `MINARI_DATASETS_PATH`, else Minari's own default.
+        root: the folder of all datasets; else `MINARI_DATASETS_PATH`, else Minari's own default in the home folder.
 
     Raises:
-        DataError: for a malformed or an existing id, or a dataset that `metadata.describe` rejects.
+        DataError: for a malformed or an existing id, without a root, or a dataset that `metadata.describe` rejects.
     """
-    minari, root = _import(), _root(root)
     namespace = check_minari_target(dataset_id, root)
+    minari, root = _import(), _root(root)
     folder = root / dataset_id
     with located(dataset_id):
         described = _describe(dataset)
@@ -69,65 +73,72 @@ def check_minari_target(dataset_id: str, root: str | os.PathLike | None = None) 
     """The namespace of an id that `save_minari` can write.
 
     Raises:
-        DataError: for a malformed or an existing id.
+        DataError: for a malformed or an existing id, or without a root.
     """
     with located(dataset_id):
+        root = _root(root)
+        if root is None:
+            raise DataError(f"there is no home folder to write to: set {_ROOT} to a folder")
         try:
             namespace, _, _ = _import().dataset.minari_dataset.parse_dataset_id(dataset_id)
         except (ValueError, TypeError):  # a TypeError where the version is missing
             raise DataError("is not a Minari id: write it like namespace/name-v0, or a file name in .npz") from None
-        if (_root(root) / dataset_id).exists():
-            raise DataError(f"exists in {_root(root)}: choose another version, or delete it")
+        if (root / dataset_id).exists():
+            raise DataError(f"exists in {root}: choose another version, or delete it")
     return namespace
 
 
 def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = None) -> Dataset:
-    """Reads a Minari dataset: one that `save_minari` wrote, or any of Box, Discrete, Dict and Tuple observations.
+    """Reads a Minari dataset: one that `save_minari` wrote, or another of the spaces that `spaces` reads.
 
-    Observations of several parts (Dict, its keys in sorted order; Tuple) are flattened and laid side by side
-    as float32, a Discrete part as one-hot numbers. Labels come from the episodes' `label`, else from their `policy`, if
-    all have one. Nothing is downloaded.
+    Observations of several parts are laid side by side (`ObservationReader`). Actions of discrete parts become one
+    discrete action for each combination that occurs (`join_actions`), mixed ones become numbers (`ActionReader`). Where
+    an episode has as many observations as actions, nobody recorded its last successor: the last observation is
+    repeated. What was read so is said in `provenance.parameters`. Labels come from the episodes' `label`, else from
+    their `policy`, if all have one. Nothing is downloaded.
 
     Several datasets are mixed into one: its labels say which dataset an episode is from (and which of its own labels
     it has, if all of the datasets have some), and the policies are named after the datasets.
 
     Args:
-        sources: ids below `root`, or folders of datasets.
+        sources: ids below `root`, or folders of datasets; a leading `~` is the home folder.
         root: as in `save_minari`.
 
     Raises:
         DataError: one line naming the dataset and what is wrong.
     """
     parts = [_Part(source, root) for source in sources]
-    where = " + ".join(map(str, sources))
+    first, where = parts[0], " + ".join(map(str, sources))
     for part in parts[1:]:
-        if part.shape != parts[0].shape:
-            raise DataError(f"{part.source}: has {part.described}, but {sources[0]} has {parts[0].described}")
-    with located(where):
+        if part.shape != first.shape:
+            raise DataError(f"{part.source}: has {part.described}, but {sources[0]} has {first.described}")
+    with located(where), _told():
         lengths = [length for part in parts for length in part.lengths]
         chained = (episode for part in parts for episode in part.episodes())
-        if len(parts) == 1 and parts[0].ours is not None:
-            return _ours(parts[0].ours, list(chained), parts[0].labels, parts[0].details)
-        trajectories = from_episodes(chained, parts[0].num_actions, lengths=lengths)
+        if len(parts) == 1 and first.ours is not None:
+            return _ours(first.ours, list(chained), first.labels, first.details)
+        trajectories = from_episodes(chained, first.acted.num_actions, lengths=lengths)
+        if first.acted.kind == "joint":
+            trajectories = join_actions(trajectories)
+        read_as = {key: value for part in parts for key, value in part.read_as().items()}
         if len(parts) == 1:
-            name = parts[0].stored.spec.dataset_id
-            return build_dataset(trajectories, parts[0].labels, name=name, source=name, policy_names=parts[0].names)
+            described = {"name": first.name, "source": first.name, "policy_names": first.policies}
+            return build_dataset(trajectories, first.labels, **described, parameters=read_as)
         labels, names = [], []
         for part in parts:
             known = part.labels is not None and all(each.labels is not None for each in parts)
             own = np.unique(part.labels, return_inverse=True)[1] if known else np.zeros(len(part.lengths), int)
             labels += (own + len(names)).tolist()
-            dataset_id = part.stored.spec.dataset_id
             kinds = range(own.max() + 1)
-            named = part.names if len(part.names) == len(kinds) else [str(kind) for kind in kinds]
-            names += [f"{dataset_id}: {named[kind]}" for kind in kinds] if len(kinds) > 1 else [dataset_id]
+            named = part.policies if len(part.policies) == len(kinds) else [str(kind) for kind in kinds]
+            names += [f"{part.name}: {named[kind]}" for kind in kinds] if len(kinds) > 1 else [part.name]
         return build_dataset(
             trajectories,
             labels,
             name=where,
             source=where,
             policy_names=tuple(names),
-            parameters={"datasets": [part.stored.spec.dataset_id for part in parts]},
+            parameters={"datasets": [part.name for part in parts], **read_as},
         )
 
 
@@ -135,48 +146,114 @@ class _Part:
     """A stored dataset: what is known before its episodes are read."""
 
     def __init__(self, source: str | os.PathLike, root: str | os.PathLike | None):
-        minari = _import()
         self.source = source
-        with located(source):
+        with located(source), _told():
+            minari = _import()
             folder = minari_folder(source, root)
             if folder is None:
-                raise DataError(f"no Minari dataset in this folder, nor of this id in {_root(root)}: check the name")
-            with self._told(), _quiet():
+                place = _root(root) or f"{_ROOT}, which is not set"
+                raise DataError(f"no Minari dataset in this folder, nor of this id in {place}: check the name")
+            with _quiet(), _told("metadata.json"):
+                described = json.loads((folder / "data" / "metadata.json").read_text("utf-8"))
+                _check_metadata(described, folder / "data")
                 self.stored = minari.MinariDataset(folder / "data")
-                self.ours = self.stored.storage.metadata.get("trajclust")
-                self.space = self.stored.observation_space
-                self.num_actions, self.start = _read_actions(self.stored.action_space)
+                self.name, self.ours = _text(self.stored.id), described.get("trajclust")
+                self.observed = ObservationReader(self.stored.observation_space)
+                self.acted = ActionReader(self.stored.action_space)
+            with _quiet():
+                _check_arrays(folder / "data" / "main_data.hdf5")
                 self.details = list(self.stored.storage.get_episode_metadata(self.stored.episode_indices))
-                self.lengths = [int(detail["total_steps"]) for detail in self.details]
-                self.shape = _flat_shape(self.space), self.num_actions, self.stored.action_space.shape
-            self.labels, self.names = _read_labels(self.details)
-        actions = f"{self.num_actions} actions" if self.num_actions else f"actions of {self.shape[2]}"
-        self.described = f"observations of {self.shape[0]} and {actions}"
+            self.lengths = [int(detail["total_steps"]) for detail in self.details]
+            self.labels, self.policies = _read_labels(self.details)
+        self.unfinished = 0  # episodes without their last successor
+        self.shape = self.observed.shape, self.acted.kind, self.acted.num_actions, self.acted.shape
+        size = self.acted.num_actions or self.acted.shape[0]
+        of_kind = {"discrete": "{} actions", "joint": "actions of {} discrete parts", "continuous": "{}-d actions"}
+        self.described = f"observations of {self.observed.shape} and {of_kind[self.acted.kind].format(size)}"
 
     def episodes(self) -> Iterator[Episode]:
         """The episodes, read one at a time."""
-        with self._told():
-            for episode in self.stored.iterate_episodes():
-                actions = episode.actions - self.start if self.start else episode.actions
-                terminated = len(episode.terminations) > 0 and bool(episode.terminations[-1])
-                yield _flatten(self.space, episode.observations), actions, episode.rewards, terminated
+        for n, episode in enumerate(self.stored.iterate_episodes()):
+            with located(f"episode {n}"):
+                observations, actions = self.observed(episode.observations), self.acted(episode.actions)
+                rewards, ends = numbers("rewards", episode.rewards), numbers("terminations", episode.terminations)
+                if len(ends) and (len(ends) != len(rewards) or ends[-1] not in (0, 1)):
+                    raise DataError(f"terminations is {ends.dtype}{list(ends.shape)}: give 0 or 1 for each step")
+            if len(observations) == len(rewards):
+                observations = np.concatenate([observations, observations[-1:]])
+                self.unfinished += 1
+            yield observations, actions, rewards, len(ends) > 0 and bool(ends[-1])
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except DataError:
-            raise
-        except (OSError, ValueError, TypeError, KeyError, AssertionError, AttributeError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise DataError(f"cannot be read ({reason}): write or download it again") from None
+    def read_as(self) -> dict[str, Any]:
+        """How data were read that are not stored as trajectories are, for `provenance.parameters`."""
+        single = self.acted.shape == (1,)
+        notes = {
+            "left_out": self.observed.left_out,
+            "goal": "desired_goal - achieved_goal, behind the other parts" if self.observed.goals else "",
+            "actions": {
+                "joint": "whole numbers that occur, numbered" if single else "combinations that occur, numbered",
+                "continuous": "discrete parts as one-hot numbers beside the others" if self.acted.mixed else "",
+            }.get(self.acted.kind),
+            "last_observation_repeated": self.unfinished,
+        }
+        return {key: note for key, note in notes.items() if note}
+
+
+def _check_metadata(described: Any, folder: Path) -> None:
+    """Refuses what Minari would fail at without a word of the cause, before anything is made of the size stated.
+
+    Raises:
+        DataError: for a package that is missing, a space that Minari does not read, or more episodes than bytes.
+    """
+    from minari.dataset._storages import get_minari_storage
+    from minari.serialization import deserialize_space
+
+    def check_space(field: str, space: dict[str, Any]) -> None:
+        if space["type"] not in deserialize_space.registry:
+            raise DataError(f"{field} has space {space['type']!r}, which Minari does not read: leave it out")
+        parts = space.get("subspaces", {})
+        for name, part in parts.items() if isinstance(parts, dict) else enumerate(parts):
+            check_space(f"{field} part {name!r}", part)
+
+    get_minari_storage(described["data_format"])
+    for field in ("observation_space", "action_space"):
+        if field in described:
+            check_space(field, json.loads(described[field]))
+    stated, size = described["total_episodes"], sum(file.stat().st_size for file in folder.rglob("*"))
+    if not isinstance(stated, int) or not 0 < stated <= size:
+        raise DataError(f"total_episodes is {stated!r}, but there are {size} bytes: write or download it again")
+
+
+def _check_arrays(file: Path) -> None:
+    """Refuses arrays that were declared and never written, which would fill the memory with zeros.
+
+    Raises:
+        DataError: naming the array.
+    """
+    import h5py
+
+    def check(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.nbytes > max(_SMALL, _EXPANSION * item.id.get_storage_size()):
+            raise DataError(f"{name} takes {item.nbytes} bytes by its shape, but it was not written: write it again")
+
+    if file.is_file():
+        with h5py.File(file, "r") as stored:
+            stored.visititems(check)
 
 
 def minari_folder(dataset_id_or_folder: str | os.PathLike, root: str | os.PathLike | None = None) -> Path | None:
-    """The folder of a stored dataset, given by itself or by id, or None."""
-    for folder in (Path(dataset_id_or_folder), _root(root) / dataset_id_or_folder):
-        if (folder / "data" / "metadata.json").is_file():
-            return folder
+    """The folder of a stored dataset, given by itself or by id, or None.
+
+    Raises:
+        DataError: for a name that the file system refuses.
+    """
+    given, root = user_path(dataset_id_or_folder), _root(root)
+    for folder in filter(None, (given, given and root and root / given)):
+        try:
+            if (folder / "data" / "metadata.json").is_file():
+                return folder
+        except OSError as error:
+            raise DataError(f"{str(folder)[:80]}: {error.strerror}: check the name") from None
     return None
 
 
@@ -189,20 +266,19 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
         "observation_dtype": str((observations.table if coded else observations).dtype),
         "max_length": trajectories.max_length,
         "num_actions": trajectories.num_actions,
+        "action_parts": trajectories.action_parts,
     }
 
 
 def _ours(described: dict[str, Any], episodes: list[Episode], labels: Any, details: list[dict[str, Any]]) -> Dataset:
     """The dataset that `save_minari` was given."""
     spec, provenance = metadata.restore(described)
-    try:
-        dtype = np.dtype(described["observation_dtype"])
-        episodes = [(observations.astype(dtype), *rest) for observations, *rest in episodes]
-        trajectories = from_episodes(episodes, described["num_actions"], described["max_length"])
-        if described["codebook"]:
-            trajectories = encode(trajectories)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"metadata is damaged ({error!r}): write the dataset again") from None
+    dtype = np.dtype(described["observation_dtype"])
+    episodes = [(observations.astype(dtype), *rest) for observations, *rest in episodes]
+    trajectories = from_episodes(episodes, described["num_actions"], described["max_length"])
+    if described["codebook"]:
+        trajectories = encode(trajectories)
+    trajectories = trajectories.replace(action_parts=tuple(map(tuple, described.get("action_parts", ()))))
     likelihoods = None
     if all("true_log_likelihoods" in detail for detail in details):
         likelihoods = np.stack([detail["true_log_likelihoods"] for detail in details])
@@ -267,73 +343,46 @@ def _action_space(dataset: Dataset) -> Any:
     return gymnasium.spaces.Box(-np.inf, np.inf, (trajectories.action_size,), np.float32)
 
 
-def _read_actions(space: Any) -> tuple[int, int]:
-    """The number of discrete actions (0: continuous) and the first of them."""
-    from gymnasium.spaces import Box, Discrete
-
-    if not isinstance(space, Box | Discrete):
-        raise DataError(f"actions has space {type(space).__name__}: only Box and Discrete are read, flatten it")
-    return (int(space.n), int(space.start)) if isinstance(space, Discrete) else (0, 0)
-
-
-def _parts(space: Any) -> dict[Any, Any] | None:
-    """The spaces that a Dict (by its keys in sorted order) or a Tuple is made of; None for another space."""
-    from gymnasium.spaces import Dict, Tuple
-
-    if isinstance(space, Dict):
-        return dict(sorted(space.spaces.items()))
-    return dict(enumerate(space.spaces)) if isinstance(space, Tuple) else None
-
-
-def _flat_shape(space: Any) -> tuple[int, ...]:
-    """The shape of one observation as `_flatten` gives it."""
-    from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
-
-    parts = _parts(space)
-    if parts is not None:
-        return (sum(math.prod(_part_shape(part)) for part in parts.values()),)
-    if not isinstance(space, Box | Discrete | MultiBinary | MultiDiscrete):
-        raise DataError(f"observations has space {type(space).__name__}: flatten it to numbers")
-    return space.shape
-
-
-def _part_shape(space: Any) -> tuple[int, ...]:
-    from gymnasium.spaces import Discrete
-
-    return (int(space.n),) if isinstance(space, Discrete) else _flat_shape(space)
-
-
-def _flatten(space: Any, observations: Any) -> np.ndarray:
-    """An episode's observations `[t + 1, ...]`; those of several parts `[t + 1, D]` float32, parts side by side."""
-    from gymnasium.spaces import Discrete
-
-    parts = _parts(space)
-    if parts is None:
-        return observations
-    columns = []
-    for key, part in parts.items():
-        column = _flatten(part, observations[key])
-        if isinstance(part, Discrete):
-            column = np.eye(int(part.n), dtype=np.float32)[np.asarray(column) - int(part.start)]
-        columns.append(np.asarray(column, np.float32).reshape(len(column), -1))
-    return np.concatenate(columns, axis=1)
-
-
 def _read_labels(details: list[dict[str, Any]]) -> tuple[list[Any] | None, tuple[str, ...]]:
     """One label for each episode, or None, and the policies' names in the order of the labels."""
     named = bool(details) and all("policy" in detail for detail in details)
+    policies = [_text(detail["policy"]) for detail in details] if named else []
     if details and all("label" in detail for detail in details):
         labels = [detail["label"] for detail in details]
-        name_of = {label: str(detail["policy"]) for label, detail in zip(labels, details, strict=True)} if named else {}
+        several = next((n for n, label in enumerate(labels) if np.ndim(label)), None)
+        if several is not None:
+            raise DataError(f"label of episode {several} is an array: give one number or text")
+        labels = [_text(label) if isinstance(label, bytes | str) else label for label in labels]
+        name_of = dict(zip(labels, policies, strict=True)) if named else {}
         return labels, tuple(name_of[label] for label in sorted(name_of))
-    if named:
-        labels = [str(detail["policy"]) for detail in details]
-        return labels, tuple(sorted(set(labels)))
-    return None, ()
+    return (policies, tuple(sorted(set(policies)))) if named else (None, ())
 
 
-def _root(root: str | os.PathLike | None) -> Path:
-    return Path(root or os.environ.get(_ROOT) or Path.home() / ".minari" / "datasets")
+def _text(value: Any) -> str:
+    """A name as text that every file and terminal takes: what is not UTF-8 is replaced."""
+    raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+    return raw.decode("utf-8", "replace")
+
+
+def _root(root: str | os.PathLike | None) -> Path | None:
+    """The folder of all datasets, or None without a home folder."""
+    return user_path(root or os.environ.get(_ROOT) or Path("~", ".minari", "datasets"))
+
+
+@contextmanager
+def _told(what: str = "the data") -> Iterator[None]:
+    """Whatever Minari, its storages and damaged files raise, as a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except ImportError as error:
+        raise DataError(f"needs a package that is missing: {str(error).splitlines()[0]}") from None
+    except Exception as error:
+        missing = isinstance(error, KeyError)
+        reason = f"missing: {error.args[0]}" if missing else str(error) or type(error).__name__
+        reason = _text(reason).splitlines()[0]
+        raise DataError(f"{what} cannot be read ({reason}): write or download it again") from None
 
 
 def _import() -> Any:

@@ -31,8 +31,8 @@ def save_npz(dataset: Dataset, path: str | os.PathLike) -> None:
     """Writes the dataset to one file, whole or not at all; its folder is made if need be.
 
     The arrays are those of `Trajectories` under their names (a codebook: `observation_table`, `observation_ids`,
-    `final_observation_ids`), `num_actions`, `labels` and `true_log_likelihoods` where known, and `metadata`, a
-    JSON string.
+    `final_observation_ids`), `num_actions`; `action_parts`, `labels` and `true_log_likelihoods` where there are any;
+    `metadata`, a JSON string.
 
     Raises:
         DataError: for a provenance that is not JSON, or a fingerprint that is not the content's.
@@ -49,6 +49,8 @@ def save_npz(dataset: Dataset, path: str | os.PathLike) -> None:
         arrays = {"observations": observations, "final_observations": final}
     arrays |= {name: getattr(trajectories, name) for name in ("actions", "rewards", "lengths", "terminated")}
     arrays |= {"num_actions": trajectories.num_actions, "metadata": described}
+    if trajectories.action_parts:
+        arrays["action_parts"] = np.asarray(trajectories.action_parts, np.int64)
     optional = {"labels": dataset.labels, "true_log_likelihoods": dataset.true_log_likelihoods}
     arrays |= {name: array for name, array in optional.items() if array is not None}
 

@@ -47,6 +47,8 @@ class Trajectories:
     terminated: jax.Array  # [N] bool: the last step ended by the MDP; else cut by a limit
     final_observations: Observations  # [N, ...], the successor of the last step
     num_actions: int = struct.field(pytree_node=False, default=0)  # discrete actions; 0 where continuous
+    # [A][F]: the parts of each discrete action where it is a combination of F categories; (): a plain one
+    action_parts: tuple[tuple[int, ...], ...] = struct.field(pytree_node=False, default=())
 
     @property
     def num_trajectories(self) -> int:
@@ -280,4 +282,6 @@ def fingerprint(trajectories: Trajectories, labels: np.ndarray | None = None) ->
     add("terminated", np.asarray(trajectories.terminated))
     add("labels", np.zeros(0, np.int32) if labels is None else labels)
     digest.update(str(trajectories.num_actions).encode())
+    if trajectories.action_parts:
+        add("action_parts", np.asarray(trajectories.action_parts, np.int64))
     return digest.hexdigest()

@@ -44,6 +44,7 @@ def validate(trajectories: Trajectories) -> None:
     _check(terminated.ndim == 1, f"terminated has shape {terminated.shape}: give [N]")
 
     _check_actions(np.asarray(trajectories.actions), mask, trajectories.num_actions)
+    _check_parts(trajectories.action_parts, trajectories.num_actions)
     _check_observations(trajectories.observations, trajectories.final_observations, mask)
 
 
@@ -240,6 +241,18 @@ def _check_actions(actions: np.ndarray, mask: np.ndarray, num_actions: int) -> N
         )
         _check_dtype("actions", actions, np.float32)
         _check_finite("actions", actions, mask)
+
+
+def _check_parts(action_parts: Any, num_actions: int) -> None:
+    whole = isinstance(action_parts, tuple) and all(
+        isinstance(parts, tuple) and len(parts) == len(action_parts[0]) and all(type(part) is int for part in parts)
+        for parts in action_parts
+    )
+    _check(
+        not action_parts or (whole and len(action_parts) == num_actions and len(action_parts[0]) > 0),
+        f"action_parts is {str(action_parts)[:40]}: give a tuple of whole numbers, as many each, for each of "
+        f"the {num_actions} discrete actions, or ()",
+    )
 
 
 def _check_discrete(actions: np.ndarray, mask: np.ndarray, num_actions: int, *axes: Any) -> None:

@@ -16,6 +16,7 @@ import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from trajclust_jax.networks.dense import Dense
 from trajclust_jax.networks.planner import EXTRACTORS, Placed
@@ -70,13 +71,23 @@ def gru_step(kernel: jax.Array, bias: jax.Array, hidden: jax.Array, gate: jax.Ar
 
 
 class CategoricalHead(nn.Module):
-    """`[..., F] -> distrax.Categorical` over the actions (one dense layer, B.6)."""
+    """`[..., F] -> distrax.Categorical` over the actions (one dense layer, B.6).
+
+    Of actions that are combinations (`Trajectories.action_parts`), the dense layer gives a logit for each value of each
+    part; an action's logit is the sum of its parts', normalised over the combinations that the data have.
+    """
 
     action_size: int
+    action_parts: tuple[tuple[int, ...], ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> distrax.Categorical:
-        return distrax.Categorical(logits=nn.log_softmax(nn.Dense(self.action_size)(x)))
+        if not self.action_parts:
+            return distrax.Categorical(logits=nn.log_softmax(nn.Dense(self.action_size)(x)))
+        # [V, A] of 0 and 1: the values of the parts, one part after another, that each action has.
+        members = np.concatenate([np.unique(part)[:, None] == part for part in np.transpose(self.action_parts)])
+        logits = nn.Dense(len(members))(x) @ members.astype(np.float32)
+        return distrax.Categorical(logits=nn.log_softmax(logits))
 
 
 class GaussianHead(nn.Module):
@@ -90,6 +101,11 @@ class GaussianHead(nn.Module):
         std = MIN_STD + nn.softplus(nn.Dense(self.action_size, name="std")(x))
         # Independent, not MultivariateNormalDiag: the latter must not be returned from jit or vmap.
         return distrax.Independent(distrax.Normal(mean, std), 1)
+
+
+def policy_head(discrete: bool, action_size: int, action_parts: tuple[tuple[int, ...], ...] = ()) -> nn.Module:
+    """The head for a kind of actions."""
+    return CategoricalHead(action_size, action_parts) if discrete else GaussianHead(action_size)
 
 
 class PolicyNetwork(nn.Module):
@@ -106,6 +122,7 @@ class PolicyNetwork(nn.Module):
     hidden_size: int = 64
     output_size: int = 128
     extractor: str | None = None  # a name in EXTRACTORS
+    action_parts: tuple[tuple[int, ...], ...] = ()  # of discrete actions that are combinations
 
     def setup(self) -> None:
         self.extract = EXTRACTORS[self.extractor]() if self.extractor else None
@@ -114,7 +131,7 @@ class PolicyNetwork(nn.Module):
             self.input_gates = nn.Dense(3 * self.hidden_size)
             self.gru = GRU(self.hidden_size)
             self.output = MLP((self.output_size,))
-        self.head = (CategoricalHead if self.discrete else GaussianHead)(self.action_size)
+        self.head = policy_head(self.discrete, self.action_size, self.action_parts)
 
     def embed(self, inputs: jax.Array | Placed) -> jax.Array:
         """`[..., D]` flat float inputs, or `[n, T]` placed ones, to what one observation contributes: `[..., E]`."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from trajclust_jax.data import Codebook, Observations, apply
 from trajclust_jax.networks.planner import EXTRACTORS, Placed
-from trajclust_jax.networks.policies import GRU, MLP, CategoricalHead, GaussianHead
+from trajclust_jax.networks.policies import GRU, MLP, policy_head
 
 
 class AttentionPooling(nn.Module):
@@ -86,12 +86,13 @@ class TrajectoryDecoder(nn.Module):
     discrete: bool
     action_size: int
     features: tuple[int, ...] = (128, 32, 32)
+    action_parts: tuple[tuple[int, ...], ...] = ()
 
     def setup(self) -> None:
         self.observation = nn.Dense(self.features[0])
         self.latent = nn.Dense(self.features[0], use_bias=False)
         self.mlp = MLP(self.features[1:])
-        self.head = (CategoricalHead if self.discrete else GaussianHead)(self.action_size)
+        self.head = policy_head(self.discrete, self.action_size, self.action_parts)
 
     def __call__(self, latents: jax.Array, observations: Observations) -> Any:
         """Latents `[n, d]` and observations `[n, T]` -> distributions `[n, T]`."""
@@ -107,12 +108,13 @@ class TrajectoryAutoencoder(nn.Module):
     latent_size: int = 8
     stochastic: bool = False
     extractor: str | None = None  # a name in EXTRACTORS: of the features that encoder and decoder share
+    action_parts: tuple[tuple[int, ...], ...] = ()  # of discrete actions that are combinations
 
     def setup(self) -> None:
         self.extract = EXTRACTORS[self.extractor]() if self.extractor else None
         output_size = self.latent_size * (2 if self.stochastic else 1)
         self.encoder = TrajectoryEncoder(self.discrete, self.action_size, output_size)
-        self.decoder = TrajectoryDecoder(self.discrete, self.action_size)
+        self.decoder = TrajectoryDecoder(self.discrete, self.action_size, action_parts=self.action_parts)
 
     def observe(self, observations: Observations | Placed) -> Observations:
         """Observations as encoder and decoder see them."""
