@@ -213,10 +213,17 @@ def told(what: str, advice: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise DataError(f"{what} needs more memory than there is: split it") from None
+    except ImportError as error:
+        raise DataError(f"needs a package that is missing: {_line(error)}") from error
     except Exception as error:
-        reason = " ".join((str(error) or type(error).__name__).split())
-        reason = "".join(char if char.isprintable() else "?" for char in reason[:200])
-        raise DataError(f"{what} cannot be read ({reason}): {advice}") from error
+        reason = f"missing: {error.args[0]}" if type(error) is KeyError and error.args else _line(error)
+        raise DataError(f"{what} cannot be read ({_line(reason)}): {advice}") from error
+
+
+def _line(error: Any) -> str:
+    """What an error says, as one printable line of at most 200 characters."""
+    text = " ".join((str(error) or type(error).__name__).split())
+    return "".join(char if char.isprintable() else "?" for char in text[:200])
 
 
 def _check_actions(actions: np.ndarray, mask: np.ndarray, num_actions: int) -> None:
