@@ -120,6 +120,14 @@ def test_integer_actions_of_one_number_are_discrete(read, dtype):
     [
         (padded(lengths=np.array([3, 2**32 + 3, 4])), "lengths at trajectory 1 is 4294967299"),
         (padded(lengths=np.array([3, 1, 2**64 - 1], np.uint64)), "lengths at trajectory 2 is 18446744073709551615"),
+        (
+            padded(
+                observations=None,
+                observation_table=np.zeros((3, 2)),
+                observation_ids=np.arange(12).reshape(3, 4) // 4 + 2**32,
+            ),
+            "observation_ids at trajectory 0, step 0 is 4294967296",
+        ),
         (flat(episode_length=np.array([3, 2**32 + 1, 4])), "episode_length at trajectory 1 is 4294967297"),
         (flat(actions=np.arange(8) + 2**32, dones=at(7)), "actions"),
         (flat(actions=np.array([0, 1, 2, 0, 1, 2, 1, 2**31 - 2]), dones=at(7)), "there are 2147483647.*only 4"),

@@ -206,6 +206,9 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     offsets = column_offsets(real_rows)
     fields = {name: narrow(array, offsets if name in (observed, final) else None) for name, array in arrays.items()}
     fields["lengths"] = lengths
+    if coded:
+        ids = [name for name in (steps, final) if name in fields and fields[name].dtype.kind in "iu"]
+        fields |= {name: check_int32(name, fields[name], *("trajectory", "step")[: fields[name].ndim]) for name in ids}
     fields.setdefault("rewards", np.zeros(shape, np.float32))
     fields.setdefault("terminated", np.zeros(shape[:1], bool))
     last = np.clip(lengths - 1, 0, shape[1] - 1)  # bad lengths are for validation to name

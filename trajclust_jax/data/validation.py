@@ -191,7 +191,7 @@ def check_steps(name: str, block: np.ndarray, steps: np.ndarray, num_actions: in
         _check_narrow(name, block)
         if block.dtype.kind not in "biu":
             bad = ~_finite_rows(block, 1)
-            _refuse(name, bad, lambda i: "is NaN or infinite: repair or drop this episode", at)
+            _refuse(name, bad, lambda i: "is NaN or infinite as float32: repair or drop this episode", at)
     return block
 
 
@@ -316,7 +316,7 @@ def _check_observations(observations: Observations, final: Observations, mask: n
         )
         if bad_rows.any():
             bad = bad_rows[np.where(real, ids, 0)] & real
-            _refuse(name, bad, lambda i: "is NaN or infinite: repair or drop this episode", *axes)
+            _refuse(name, bad, lambda i: "is NaN or infinite as float32: repair or drop this episode", *axes)
 
 
 def _check_finite(name: str, array: np.ndarray, mask: np.ndarray, axes=("trajectory", "step")) -> None:
@@ -324,7 +324,7 @@ def _check_finite(name: str, array: np.ndarray, mask: np.ndarray, axes=("traject
     if array.dtype.kind in "biu":
         return
     bad = ~_finite_rows(array, mask.ndim) & mask
-    _refuse(name, bad, lambda i: "is NaN or infinite: repair or drop this episode", *axes[: mask.ndim])
+    _refuse(name, bad, lambda i: "is NaN or infinite as float32: repair or drop this episode", *axes[: mask.ndim])
 
 
 def _finite_rows(array: np.ndarray, lead: int) -> np.ndarray:
