@@ -65,6 +65,7 @@ def test_labels_are_exact_with_the_medium_file(tmp_path):
     assert load(pair).provenance.parameters == {
         "labels": "the last episode end of hopper_medium-v2.hdf5 (exact)",
         "environment": "Hopper-v4",  # by the file's name
+        "ends": "terminals, timeouts",
     }
     for wrong in (5, sum(LENGTHS)):
         with pytest.raises(DataError, match=f"no episode ends after {wrong} steps"):
@@ -79,12 +80,27 @@ def test_labels_by_returns_where_nothing_else_is_known(tmp_path):
     assert load(write(tmp_path / "hopper-medium-v2.hdf5", content)).labels is None
 
 
+def test_no_labels_where_no_boundary_shows(tmp_path):
+    """Shuffled episodes: the best boundary explains little, and is none."""
+    rng = np.random.default_rng(0)
+    for returns in (rng.permutation(np.arange(40) % 2) * 100.0, np.ones(40), np.repeat([100.0, 0.0], 20)):
+        content = arrays((5,) * 40, rewards=returns / 5)
+        data = load(write(tmp_path / "hopper-medium-expert-v2.hdf5", content))
+        assert data.labels is None
+        assert data.label_guess is None
+        assert data.provenance.parameters["labels"].startswith("none: returns show no boundary")
+    data = load(write(tmp_path / "hopper-medium-expert-v2.hdf5", arrays((5,) * 40, rewards=np.repeat([0, 9], 20))))
+    assert data.label_guess == "returns (heuristic)"
+
+
 def test_return_boundary_against_all_splits():
     rng = np.random.default_rng(0)
     for _ in range(20):
         returns = rng.normal(size=12) + 2 * (np.arange(12) >= rng.integers(1, 12))
         costs = [returns[:b].var() * b + returns[b:].var() * (12 - b) for b in range(1, 12)]
-        assert return_boundary(returns) == np.argmin(costs) + 1
+        boundary, share = return_boundary(returns)
+        assert boundary == np.argmin(costs) + 1
+        np.testing.assert_allclose(share, 1 - min(costs) / (12 * returns.var()))
     with pytest.raises(DataError, match="one episode"):
         return_boundary(np.ones(1))
 
@@ -123,6 +139,26 @@ def test_behaviour_policies_give_the_oracle(tmp_path):
         base = distrax.Independent(distrax.Normal(jnp.array(mean), jnp.exp(jnp.clip(log_std, -20, 2))), 1)
         reference = distrax.Transformed(base, distrax.Block(distrax.Tanh(), 1)).log_prob(jnp.array(content["actions"]))
         np.testing.assert_allclose(found[:, k], np.add.reduceat(reference, starts), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("fc0/weight", lambda x: x[:, :-1], "metadata/policy/fc0 has weight"),
+        ("fc1/bias", lambda x: x[:-1], "metadata/policy/fc1 has weight"),
+        ("last_fc/weight", lambda x: np.where(x == x.max(), np.nan, x), "last_fc/weight is not all finite"),
+        ("last_fc_log_std/bias", lambda x: x.astype("S4"), "last_fc_log_std/bias is not all finite"),
+        ("fc1/weight", lambda x: x[0, 0], "metadata/policy/fc1 has weight"),
+    ],
+)
+def test_damaged_behaviour_policies_are_refused(tmp_path, name, change, words):
+    pair = write(tmp_path / "ant-medium-expert-v2.hdf5", arrays(LENGTHS))
+    policy = weights(2)
+    policy[f"metadata/policy/{name}"] = change(policy[f"metadata/policy/{name}"])
+    write(tmp_path / "ant-medium-v2.hdf5", arrays(LENGTHS[:3]), weights(1))
+    write(tmp_path / "ant-expert-v2.hdf5", arrays(LENGTHS[3:]), policy)
+    with pytest.raises(DataError, match=rf"ant-expert-v2\.hdf5: .*{words}"):
+        load(pair)
 
 
 def endless():
@@ -164,7 +200,7 @@ def test_truncated_files(tmp_path):
     content = path.read_bytes()
     for size in (0, 10, len(content) // 2, len(content) - 100):
         path.write_bytes(content[:size])
-        with pytest.raises(DataError, match=r"a\.hdf5: cannot be read") as caught:
+        with pytest.raises(DataError, match=r"a\.hdf5: .*(cannot be read|is empty)") as caught:
             load(path)
         assert "\n" not in str(caught.value)
 

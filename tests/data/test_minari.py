@@ -286,6 +286,27 @@ def plain(root, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.* None:UserWarning")
+def test_unix_time_is_centred(root):
+    import gymnasium
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    steps = np.arange(5.0)
+    observations = np.stack([1.7e9 + steps / 8, steps], 1)
+    ends = {"terminations": np.zeros(4, bool), "truncations": steps[1:] == 4}
+    minari.create_dataset_from_buffers(
+        "time-v0",
+        [EpisodeBuffer(observations=observations, actions=np.zeros(4, int), rewards=steps[:4], **ends)] * 2,
+        observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64),
+        action_space=gymnasium.spaces.Discrete(2),
+    )
+    data = load("time-v0")
+    assert data.provenance.parameters == {"observation_offsets": {"0": 1.7e9}}
+    table = dense(data.trajectories.observations)
+    np.testing.assert_array_equal(table[0], np.stack([steps[:4] / 8, steps[:4]], 1))
+
+
+@pytest.mark.filterwarnings("ignore:.* None:UserWarning")
 def test_the_last_observation_stands_for_a_successor_that_nobody_recorded(plain):
     plain("cut-v0", lengths=(3, 2, 4), unfinished=(0, 2))
     data = load("cut-v0")

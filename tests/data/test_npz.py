@@ -1,14 +1,16 @@
 """Round trips through .npz, and files that are refused."""
 
 import dataclasses
+import errno
 import os
 import pickle
+import struct
 import zipfile
 
 import numpy as np
 import pytest
 
-from trajclust_jax.data import Codebook, DataError, build_dataset, dense, load_npz, save_npz, transitions
+from trajclust_jax.data import Codebook, DataError, build_dataset, dense, files, load_npz, save_npz, transitions
 
 
 def refusal(path):
@@ -96,21 +98,147 @@ def test_changed_content_is_noticed(datasets, tmp_path):
     assert "fingerprint" in refusal(path)
 
 
-@pytest.mark.parametrize("name", ["observations", "labels", "metadata", "terminals"])
+@pytest.mark.parametrize("name", ["observations", "labels", "terminals"])
 def test_pickled_objects_are_refused(tmp_path, name):
     class Bomb:
         def __reduce__(self):
             return pytest.fail, ("unpickled",)
 
-    arrays = {"observations": np.zeros((4, 2)), "actions": np.zeros((4, 1)), "terminals": np.zeros(4)}
+    arrays = {"observations": np.zeros((4, 2)), "actions": np.zeros((4, 1)), "terminals": np.eye(4)[3]}
     np.savez(tmp_path / "a.npz", **{**arrays, name: np.array([Bomb()] * 4, object)})
     assert name in refusal(tmp_path / "a.npz")
+
+
+def test_pickled_objects_that_nobody_needs_are_skipped(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return pytest.fail, ("unpickled",)
+
+    bombs = np.array([Bomb()] * 4, object)
+    np.savez(
+        tmp_path / "a.npz",
+        **{**FLAT, "infos": bombs, "metadata": bombs, "final_observations": bombs, "lengths_of_mine": bombs},
+        labels=[0, 1],
+        policy_names=bombs,
+    )
+    data = load_npz(tmp_path / "a.npz")
+    assert data.trajectories.num_trajectories == len(data.labels) == 2
+    assert data.spec.policy_names == ()
+
+
+@pytest.mark.parametrize("name", ["true_log_likelihoods", "labels", "metadata", "rewards"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_every_flipped_byte_of_an_array_is_noticed(datasets, same, tmp_path, name, compressed):
+    """Also in one that the fingerprint does not cover, and where damage is no error of zip or zlib."""
+    path = tmp_path / "a.npz"
+    save_npz(datasets["coded"], path)
+    if compressed:
+        with np.load(path) as archive:
+            np.savez_compressed(path, **archive)
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(f"{name}.npy")
+    content = path.read_bytes()
+    start = member.header_offset + 30 + len(member.filename) + (20 if b"\x01\x00\x10\x00" in content[:60] else 0)
+    for at in np.linspace(start, start + member.compress_size - 1, 9).astype(int):
+        damaged = bytearray(content)
+        damaged[at] ^= 1
+        path.write_bytes(damaged)
+        try:
+            again = load_npz(path)
+        except DataError:
+            refusal(path)
+        else:
+            assert compressed  # and a byte that says where its blocks end
+            same(datasets["coded"], again)
+
+
+def test_likelihoods_that_were_changed_are_noticed(datasets, tmp_path):
+    path = tmp_path / "a.npz"
+    save_npz(datasets["coded"], path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **{**arrays, "true_log_likelihoods": arrays["true_log_likelihoods"] - 1})
+    assert "true_log_likelihoods is not what was written" in refusal(path)
+    del arrays["true_log_likelihoods"]
+    np.savez(path, **arrays)
+    assert "true_log_likelihoods is not what was written" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x.astype(str), "true_log_likelihoods has dtype"),
+        (lambda x: x.astype(int), "true_log_likelihoods has dtype int64"),
+        (lambda x: x[:, :1], "k* = 2 or more"),
+        (lambda x: x[:-1], "with N = 40"),
+        (lambda x: x[:, 0], "true_log_likelihoods has shape (40,)"),
+        (lambda x: np.where(np.arange(40)[:, None] == 7, np.nan, x), "at trajectory 7, policy 0 is nan"),
+        (lambda x: np.where(np.arange(40)[:, None] == 7, np.inf, x), "at trajectory 7, policy 0 is inf"),
+        (lambda x: np.where(np.arange(40)[:, None] == 7, -np.inf, x), "at trajectory 7 is -inf for every policy"),
+    ],
+)
+def test_likelihoods_that_cannot_be_meant(datasets, tmp_path, change, words):
+    data = datasets["coded"]
+    likelihoods = np.where(np.isfinite(data.true_log_likelihoods), data.true_log_likelihoods, -np.inf)
+    with np.errstate(invalid="ignore"):
+        likelihoods = change(np.where(likelihoods == -np.inf, -9.0, likelihoods))
+    for make in (
+        lambda: save_npz(dataclasses.replace(data, true_log_likelihoods=likelihoods), tmp_path / "a.npz"),
+        lambda: build_dataset(data.trajectories, data.labels, name="x", source="x", true_log_likelihoods=likelihoods),
+    ):
+        with pytest.raises(DataError) as caught:
+            make()
+        assert words in str(caught.value)
+
+
+def test_a_guess_of_labels_survives(datasets, tmp_path):
+    data = datasets["coded"]
+    for how, guess in (("returns (heuristic)", "returns (heuristic)"), ("5 steps of medium (exact)", None)):
+        provenance = dataclasses.replace(data.provenance, parameters={"labels": how})
+        save_npz(dataclasses.replace(data, provenance=provenance), tmp_path / "a.npz")
+        assert load_npz(tmp_path / "a.npz").label_guess == guess
+    assert data.label_guess is None
+    assert dataclasses.replace(data, labels=None, provenance=provenance).label_guess is None
+
+
+def declared(path, shape, dtype="<f4", size=None):
+    """A .npz whose observations have a header of any shape and `size` zero bytes, compressed."""
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("observations.npy", "w", force_zip64=True) as stream:
+            stream.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+            for _ in range(size // 2**20):
+                stream.write(bytes(2**20))
+        for name in ("actions", "dones"):
+            with archive.open(f"{name}.npy", "w") as stream:
+                np.lib.format.write_array(stream, np.ones(3, int))
+
+
+def test_declared_shapes_are_compared_with_sizes(tmp_path):
+    declared(tmp_path / "a.npz", (2**60, 3), size=2**20)
+    assert "observations has 1048704 bytes, but 13835058055282163840 by its shape" in refusal(tmp_path / "a.npz")
+    declared(tmp_path / "a.npz", (2**20, 100), size=400 * 2**20)
+    assert "observations takes 400 MiB by its shape, but" in refusal(tmp_path / "a.npz")
+
+
+def test_what_does_not_fit_in_memory_is_refused(datasets, tmp_path, monkeypatch):
+    save_npz(datasets["dense"], tmp_path / "a.npz")
+    monkeypatch.setattr(files, "available_memory", lambda: 100)
+    assert "100 bytes of memory are free: split the file" in refusal(tmp_path / "a.npz")
+
+
+def test_names_as_long_as_files_may_have(datasets, tmp_path, same):
+    path = tmp_path / f"{'x' * 251}.npz"
+    save_npz(datasets["dense"], path)
+    same(load_npz(path), datasets["dense"])
 
 
 def test_what_is_no_npz_file(tmp_path):
     assert "no such file" in refusal(tmp_path / "missing.npz")
     assert "folder" in refusal(tmp_path)
-    for name, content in (("empty", b""), ("text", b"hello"), ("pickle", pickle.dumps([1, 2]))):
+    (tmp_path / "empty").touch()
+    assert "is empty" in refusal(tmp_path / "empty")
+    for name, content in (("text", b"hello"), ("pickle", pickle.dumps([1, 2]))):
         (tmp_path / name).write_bytes(content)
         assert "not a .npz file" in refusal(tmp_path / name)
     np.save(tmp_path / "array.npy", np.zeros(3))
@@ -118,7 +246,7 @@ def test_what_is_no_npz_file(tmp_path):
     with zipfile.ZipFile(tmp_path / "zip.npz", "w") as archive:
         archive.writestr("observations.npy", b"no array at all")
         archive.writestr("notes.txt", b"hello")
-    assert "observations" in refusal(tmp_path / "zip.npz")
+    assert "actions is missing" in refusal(tmp_path / "zip.npz")
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("notes.txt", b"hello")
     assert "observations is missing" in refusal(tmp_path / "other.npz")
@@ -163,14 +291,14 @@ def test_nothing_half_written(datasets, tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         calls.append(args)
         if len(calls) == 4:
-            raise OSError("no space left")
+            raise OSError(errno.ENOSPC, "no space left")
         return original(*args, **kwargs)
 
     original = np.lib.format.write_array
     monkeypatch.setattr(np.lib.format, "write_array", full_disk)
     for target in (path, tmp_path / "other.npz"):
         calls.clear()
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(OSError, match=rf"no space left: '{target}'"):
             save_npz(datasets["coded"], target)
     assert os.listdir(tmp_path) == ["a.npz"]
     assert path.read_bytes() == before
@@ -327,7 +455,7 @@ def test_gymnasium_words(tmp_path):
         ({"episode_length": np.array([3, 1, 5])}, "episode_length sums to 9, but there are 8 steps"),
         ({"episode_length": np.array([0, 4, 4])}, "episode_length is int64[3]: give whole numbers [N] of at least 1"),
         ({"episode_length": np.array([4, 1, 3])}, "mark an end at step 2, within an episode"),
-        ({"truncations": np.zeros(3)}, "3 truncations"),
+        ({"truncations": np.zeros(3)}, "truncations has shape (3,), but there are 8 steps"),
         ({"final_observation": np.zeros((2, 2))}, "final_observations has"),
         ({"label": np.zeros(2, int)}, "labels has 2 entries"),
     ],

@@ -93,6 +93,13 @@ def test_equal_arguments_give_equal_content(built):
 def test_unknown_names_and_sizes_are_refused():
     with pytest.raises(DataError, match="choose one of diagonal"):
         make("Extra")
+    for options, words in (
+        ({"size": 10**15}, "size is 1000000000000000: at most"),
+        ({"seed": 2**70}, "seed is 1180591620717411303424"),
+        ({"seed": -1}, "seed is -1"),
+    ):
+        with pytest.raises(DataError, match=words):
+            make("takeball", **options)
     with pytest.raises(DataError, match="size is 0"):
         make("extra", 0)
 

@@ -3,6 +3,7 @@
 from trajclust_jax.data.codebook import compress
 from trajclust_jax.data.d4rl import load_hdf5
 from trajclust_jax.data.episodes import from_episodes, split_episodes
+from trajclust_jax.data.inspection import suspicious
 from trajclust_jax.data.loading import load
 from trajclust_jax.data.minari_io import check_minari_target, load_minari, save_minari
 from trajclust_jax.data.npz import load_npz, save_npz
@@ -54,6 +55,7 @@ __all__ = [
     "save_minari",
     "save_npz",
     "split_episodes",
+    "suspicious",
     "transitions",
     "validate",
     "validate_labels",

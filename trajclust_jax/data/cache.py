@@ -13,6 +13,7 @@ from trajclust_jax.data.types import DataError, Dataset
 
 log = logging.getLogger(__name__)
 CACHE_BYTES = 2**25  # smaller files are read in no time
+_READING = 2  # raised whenever a reader reads something otherwise than before
 
 
 def user_path(path: str | os.PathLike) -> Path | None:
@@ -28,7 +29,7 @@ def cached(source: str, files: list[Path], read: Callable[[], Dataset]) -> Datas
     folder = user_path(given) if given else None
     if folder is None or sum(size for _, size, _ in stats) < CACHE_BYTES:
         return read()
-    key = hashlib.sha256(json.dumps([FORMAT, source, stats]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([FORMAT, _READING, source, stats]).encode()).hexdigest()
     kept = folder / f"{key[:32]}.npz"
     if kept.is_file():
         try:

@@ -5,36 +5,43 @@ D4RL's `*-medium-expert-v2` are the episodes of its `medium` file, cut at the la
 hold their weights (`metadata/policy/*`), the true policies' likelihoods are known too.
 """
 
+import numbers
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trajclust_envs.mujoco import TASKS, GaussianPolicy
-from trajclust_jax.data.episodes import split_fields
+from trajclust_jax.data.fields import episode_ends
+from trajclust_jax.data.hdf5 import fields_of, opened, read_file, stored
 from trajclust_jax.data.types import DataError, Dataset, Trajectories, build_dataset
 from trajclust_jax.data.validation import located
 
-# infos/action_log_probs are not among them: the behaviour policy's own likelihood would give the label away.
-_FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
 _PAIR = re.compile(r"medium([-_])expert")
+_ANTMAZE = re.compile(r"ant[-_]?maze", re.IGNORECASE)
 _LOG_STD_BOUNDS = (-20.0, 2.0)  # of the networks that made D4RL
+_LEAST_SHARE = 0.1  # of the returns' variance that a boundary explains, to be believed
+_LEAST_RATIO = 20.0  # of explained to unexplained variance, times the episodes: shuffled ones reach 10 by chance
 
 
 def load_hdf5(path: str | os.PathLike, medium: str | os.PathLike | int | None = None) -> Dataset:
-    """Reads flat arrays `observations [P, ...]`, `actions`, `rewards`, `terminals`, `timeouts` (see `split_episodes`).
+    """Reads what `read_fields` understands, D4RL's flat arrays first of all, and files of robomimic and d3rlpy 2.
 
-    Arrays are read once, in blocks, into their padded form. Labels are the file's own `labels [N]`; else, where the
-    name says `medium-expert` (or `medium_expert`), 0 for medium and 1 for expert, by the boundary between them:
+    Flat arrays are read once, in blocks, into their padded form. robomimic's demonstrations (`data/demo_*`) and
+    d3rlpy's episodes have the parts of an observation side by side, by their sorted names. AntMaze's goals
+    (`infos/goal`) are further observations.
+
+    Labels are the file's own; else, where the name says `medium-expert` (or `medium_expert`), 0 for medium and 1 for
+    expert, by the boundary between them:
 
     - exact, with `medium`; without it, the medium file beside this one is used, if there is one;
-    - else the boundary that separates the episodes' returns best (the paper's B.1 splits by returns, too).
+    - else the boundary that separates the episodes' returns best (the paper's B.1 splits by returns, too), a guess
+      (`Dataset.label_guess`). Where it explains little, as of shuffled episodes, there are no labels.
 
-    `provenance.parameters["labels"]` says which.
+    `provenance.parameters["labels"]` says which, `["ends"]` what told the ends of episodes.
 
     Args:
         path: the file.
@@ -45,27 +52,21 @@ def load_hdf5(path: str | os.PathLike, medium: str | os.PathLike | int | None = 
     """
     path = Path(path)
     with located(path):
-        with _opened(path) as file:
-            fields = {name: _array(file, name) for name in (*_FIELDS, "labels") if name in file}
-            labels = fields.pop("labels", None)
-            flags = [fields[name][()] for name in ("terminals", "timeouts") if name in fields]
-            if flags and flags[0].size and not any(each.any() for each in flags):
-                raise DataError("terminals and timeouts mark no end of an episode: mark where episodes end")
-            trajectories = split_fields(fields)
-            labels, parameters = (None if labels is None else labels[()]), {}
-        if labels is not None:
-            names = tuple(map(str, np.unique(labels.astype(str)))) if labels.dtype.kind in "SUO" else ()
-        elif medium is not None or _PAIR.search(path.name):
+        maze = _ANTMAZE.match(path.name)
+        with opened(path) as file:
+            trajectories, labels, names, parameters = read_file(file, _with_goals(file) if maze else {})
+        if labels is None and (medium is not None or _PAIR.search(path.name)):
             medium = next(iter(_siblings(path, "medium")), None) if medium is None else medium
             labels, parameters["labels"] = _pair_labels(trajectories, medium)
-            names = ("medium", "expert")
-        else:
-            names = ()
-        for task in (task for name, task in TASKS.items() if path.name.startswith(name)):
-            parameters["environment"] = task.env_id
+            names = ("medium", "expert") if labels is not None else ()
+        if maze:
+            parameters["environment"] = "AntMaze"
+        for task in (task for name, task in TASKS.items() if re.match(rf"{name}(?![A-Za-z0-9])", path.name)):
+            parameters.setdefault("environment", task.env_id)
         likelihoods = None
         if names == ("medium", "expert"):
-            policies = [_policy(sibling) for sibling in _siblings(path, *names)]
+            sizes = int(np.prod(trajectories.observation_shape)), trajectories.action_size
+            policies = [_policy(sibling, *sizes) for sibling in _siblings(path, *names)]
             if len(policies) == 2 and None not in policies:
                 likelihoods = policy_log_likelihoods(trajectories, policies)
         return build_dataset(
@@ -77,6 +78,23 @@ def load_hdf5(path: str | os.PathLike, medium: str | os.PathLike | int | None = 
             parameters=parameters,
             true_log_likelihoods=likelihoods,
         )
+
+
+def _with_goals(file: Any) -> dict[str, np.ndarray]:
+    """AntMaze's observations with the goal beside them, where the file has it."""
+    if "infos/goal" not in file:
+        return {}
+    goals = np.asarray(stored(file, "infos/goal"))
+    fields, joined = fields_of(file), {}
+    for name in ("observations", "next_observations"):
+        if name in fields:
+            observations = np.asarray(fields[name])
+            if observations.ndim != 2 or goals.ndim != 2 or len(goals) != len(observations):
+                raise DataError(
+                    f"infos/goal is {list(goals.shape)}, but {name} {list(observations.shape)}: give [P, 2]"
+                )
+            joined[name] = np.concatenate([observations, goals.astype(observations.dtype)], axis=1)
+    return joined
 
 
 def files_of(path: str | os.PathLike, medium: str | os.PathLike | int | None = None) -> list[Path]:
@@ -92,18 +110,23 @@ def _siblings(path: Path, *names: str) -> list[Path]:
     return [each for name in names if (each := path.with_name(_PAIR.sub(name, path.name))).is_file()]
 
 
-def return_boundary(returns: np.ndarray) -> int:
-    """The number of episodes before the boundary that leaves the least variance of returns `[N]` on its two sides.
+def return_boundary(returns: np.ndarray) -> tuple[int, float]:
+    """The number of episodes before the boundary that leaves the least variance of returns `[N]` on its two sides,
+    and the share of the variance that the boundary explains.
 
     Raises:
         DataError: for a single episode.
     """
     if len(returns) < 2:
         raise DataError("holds one episode: medium and expert cannot be told apart")
-    sums = np.cumsum(returns, dtype=np.float64)
+    returns = np.asarray(returns, np.float64)
+    sums = np.cumsum(returns)
     first = np.arange(1, len(returns))
     means = sums[:-1] / first, (sums[-1] - sums[:-1]) / (len(returns) - first)
-    return int(np.argmax(first * (len(returns) - first) * (means[1] - means[0]) ** 2)) + 1
+    between = first * (len(returns) - first) * (means[1] - means[0]) ** 2 / len(returns)
+    best = int(np.argmax(between))
+    total = ((returns - returns.mean()) ** 2).sum()
+    return best + 1, float(between[best] / total) if total > 0 else 0.0
 
 
 def policy_log_likelihoods(trajectories: Trajectories, policies: Sequence[Any]) -> np.ndarray:
@@ -124,18 +147,19 @@ def policy_log_likelihoods(trajectories: Trajectories, policies: Sequence[Any]) 
     return result
 
 
-def _pair_labels(trajectories: Trajectories, medium: str | os.PathLike | int | None) -> tuple[np.ndarray, str]:
-    """Labels of a medium-expert file, and what they rest on."""
-    ends = np.cumsum(np.asarray(trajectories.lengths))
+def _pair_labels(trajectories: Trajectories, medium: str | os.PathLike | int | None) -> tuple[np.ndarray | None, str]:
+    """Labels of a medium-expert file, and what they rest on; None where no boundary shows."""
+    ends = np.cumsum(np.asarray(trajectories.lengths, np.int64))
     if medium is None:
-        boundary, how = (
-            return_boundary(np.asarray(trajectories.rewards).sum(1, dtype=np.float64)),
-            "returns (heuristic)",
-        )
+        returns, how = np.asarray(trajectories.rewards).sum(1, dtype=np.float64), "returns (heuristic)"
+        boundary, share = return_boundary(returns)
+        clear = share >= _LEAST_SHARE and share * (len(ends) - 2) >= _LEAST_RATIO * (1 - share)
+        if not clear or returns[boundary:].mean() <= returns[:boundary].mean():
+            return None, f"none: returns show no boundary of medium and expert (the best explains {share:.0%} of them)"
     else:
         steps, how = medium, f"{medium} steps of medium (exact)"
-        if not isinstance(medium, int):
-            steps, how = _finished_steps(Path(medium)), f"the last episode end of {Path(medium).name} (exact)"
+        if not isinstance(medium, numbers.Integral):
+            steps, how = _finished_steps(medium), f"the last episode end of {Path(medium).name} (exact)"
         boundary = int(np.searchsorted(ends, steps)) + 1
         if steps not in ends[:-1]:
             raise DataError(
@@ -144,52 +168,51 @@ def _pair_labels(trajectories: Trajectories, medium: str | os.PathLike | int | N
     return (np.arange(len(ends)) >= boundary).astype(np.int32), how
 
 
-def _finished_steps(path: Path) -> int:
+def _finished_steps(medium: str | os.PathLike) -> int:
     """Steps of a D4RL file up to its last episode end."""
-    with located(path), _opened(path) as file:
-        ends = [np.flatnonzero(_array(file, name)[()]) for name in ("terminals", "timeouts") if name in file]
-        last = max((int(each[-1]) for each in ends if len(each)), default=-1)
-        if last < 0:
-            raise DataError("terminals and timeouts mark no end of an episode")
-        return last + 1
+    path = Path(medium)
+    if not path.exists():
+        raise DataError(f"medium={str(medium)[:80]} is neither a number of steps nor a file: correct it")
+    with located(path), opened(path) as file:
+        fields = fields_of(file)
+        terminated, cut, _ = episode_ends(fields, len(fields["observations"]) if "observations" in fields else 0)
+        ends = np.flatnonzero(terminated | cut)
+        if not len(ends):
+            raise DataError("its flags mark no end of an episode")
+        return int(ends[-1]) + 1
 
 
-def _policy(path: Path) -> GaussianPolicy | None:
-    """The behaviour policy in a D4RL file, or None where it holds no weights."""
-    with located(path), _opened(path) as file:
-        stored = file.get("metadata/policy")
-        names = ("fc0", "fc1", "last_fc", "last_fc_log_std")
-        if stored is None or any(f"{name}/{kind}" not in stored for name in names for kind in ("weight", "bias")):
+def _policy(path: Path, observation_size: int, action_size: int) -> GaussianPolicy | None:
+    """The behaviour policy in a D4RL file, or None where it holds no weights.
+
+    Raises:
+        DataError: for weights that are not finite, or of shapes that fit neither each other nor the data.
+    """
+    sizes = {"last_fc": action_size, "last_fc_log_std": action_size}
+    with located(path), opened(path) as file:
+        group = file.get("metadata/policy")
+        names = ("fc0", "fc1", *sizes)
+        if group is None or any(f"{name}/{kind}" not in group for name in names for kind in ("weight", "bias")):
             return None
-        weight, bias = (
-            [np.asarray(stored[f"{name}/{kind}"], np.float32) for name in names] for kind in ("weight", "bias")
-        )
-        weights = *(each.T for each in weight[:2]), np.concatenate([each.T for each in weight[2:]], 1)
-        action_size = len(bias[2])
+        weight, bias, inputs = [], [], observation_size
+        for name in names:
+            w, b = (np.asarray(stored(group, f"{name}/{kind}")) for kind in ("weight", "bias"))
+            outputs = sizes.get(name, len(b) if b.ndim else 0)
+            if w.shape != (outputs, inputs) or b.shape != (outputs,) or not outputs:
+                raise DataError(
+                    f"metadata/policy/{name} has weight {list(w.shape)} and bias {list(b.shape)}: give "
+                    f"[{outputs}, {inputs}] and [{outputs}], or remove metadata/policy"
+                )
+            for kind, array in (("weight", w), ("bias", b)):
+                if array.dtype.kind != "f" or not np.isfinite(array).all():
+                    raise DataError(
+                        f"metadata/policy/{name}/{kind} is not all finite floats: copy the file again, or remove "
+                        "metadata/policy"
+                    )
+            weight.append(w.astype(np.float32).T)
+            bias.append(b.astype(np.float32))
+            inputs = inputs if name == "last_fc" else outputs
+        weights = *weight[:2], np.concatenate(weight[2:], 1)
         return GaussianPolicy(
             weights, (*bias[:2], np.concatenate(bias[2:])), np.ones(action_size, np.float32), _LOG_STD_BOUNDS
         )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The file; what HDF5 says of a damaged one becomes one line."""
-    import h5py
-
-    if not path.is_file():
-        raise DataError("is a folder, not a file" if path.is_dir() else "no such file")
-    try:
-        with h5py.File(path) as file:
-            yield file
-    except (OSError, TypeError, KeyError, RuntimeError) as error:  # cut short, or not HDF5
-        reason = str(error).splitlines()[0]
-        raise DataError(f"cannot be read ({reason}): is it a whole .hdf5 file? Copy it again") from None
-
-
-def _array(file: Any, name: str) -> Any:
-    """An array of the file, not read yet."""
-    import h5py
-
-    if not isinstance(file[name], h5py.Dataset):
-        raise DataError(f"{name} is a group: give an array")
-    return file[name]

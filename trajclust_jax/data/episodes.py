@@ -1,7 +1,7 @@
 """Cutting experience into padded trajectories: the one place that knows where episodes end."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from trajclust_jax.data.types import DataError, Trajectories
 from trajclust_jax.data.validation import check_flat, check_padding, check_steps, validate
 
 _BLOCK_BYTES = 2**26  # of a file's array, in memory at a time beside the result
+_FAR = 16  # times its range that a column lies from 0: nearer ones lose next to nothing to their distance
+_LOST = 0.1  # share of a column's distinct values
 
 Episode = tuple[np.ndarray, np.ndarray, np.ndarray, bool]  # observations [t+1, ...], actions, rewards, terminated
 
@@ -23,6 +25,7 @@ def split_episodes(
     num_actions: int = 0,
     *,
     drop_incomplete: bool = False,
+    offsets: np.ndarray | None = None,
 ) -> Trajectories:
     """Splits flat arrays of P consecutive steps, as D4RL stores them, into padded trajectories (NumPy).
 
@@ -43,6 +46,7 @@ def split_episodes(
         next_observations: `[P, ...]`, or None.
         num_actions: the number of discrete actions, 0 for continuous ones.
         drop_incomplete: drop the steps after the last end.
+        offsets: as `column_offsets` gives them: subtracted from observations before these are narrowed.
 
     Raises:
         DataError: on anything `check_flat` or `check_steps` rejects, or if dropping leaves nothing.
@@ -60,10 +64,10 @@ def split_episodes(
         raise DataError("terminals and timeouts mark no end of an episode: keep the data with drop_incomplete=False")
     lengths = np.diff(last, prepend=-1)
     check_padding(lengths, observations.dtype.itemsize * math.prod(observations.shape[1:]))
-    observed = _pad("observations", observations, lengths)
+    observed = _pad("observations", observations, lengths, offsets=offsets)
     final = observed[np.arange(len(last)), lengths - 1]
     if next_observations is not None:
-        rows = _blocks("next_observations", next_observations, steps)
+        rows = _blocks("next_observations", next_observations, steps, offsets=offsets)
         final = np.concatenate([block[last[np.isin(last, at)] - at[0]] for at, block in rows])
         if final.dtype != observed.dtype:
             raise DataError(f"next_observations is {final.dtype}, but observations {observed.dtype}: make them equal")
@@ -79,23 +83,25 @@ def split_episodes(
 
 
 def _blocks(
-    name: str, flat: np.ndarray, num_steps: int, num_actions: int = 0
+    name: str, flat: np.ndarray, num_steps: int, num_actions: int = 0, offsets: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The first steps of `flat [P, ...]` in blocks, narrowed and checked: their numbers, and they."""
     size = max(1, _BLOCK_BYTES // max(1, flat.dtype.itemsize * math.prod(flat.shape[1:])))
     for start in range(0, num_steps, size):
         rows = np.arange(start, min(start + size, num_steps))
-        block = narrow(flat[rows[0] : rows[-1] + 1])
+        block = narrow(flat[rows[0] : rows[-1] + 1], offsets)
         if name == "actions":
             block = cast_actions(block, num_actions)
         yield rows, check_steps(name, block, rows, num_actions)
 
 
-def _pad(name: str, flat: np.ndarray, lengths: np.ndarray, num_actions: int = 0) -> np.ndarray:
+def _pad(
+    name: str, flat: np.ndarray, lengths: np.ndarray, num_actions: int = 0, offsets: np.ndarray | None = None
+) -> np.ndarray:
     """Consecutive steps `[P, ...]` as `[N, T, ...]`."""
     starts = np.cumsum(lengths) - lengths
     padded = None
-    for rows, block in _blocks(name, flat, int(lengths.sum()), num_actions):
+    for rows, block in _blocks(name, flat, int(lengths.sum()), num_actions, offsets):
         if padded is None:
             padded = np.zeros((len(lengths), int(lengths.max()), *flat.shape[1:]), block.dtype)
         trajectory = np.searchsorted(starts, rows, side="right") - 1
@@ -103,44 +109,18 @@ def _pad(name: str, flat: np.ndarray, lengths: np.ndarray, num_actions: int = 0)
     return padded
 
 
-def split_fields(fields: Mapping[str, np.ndarray], num_actions: int = 0) -> Trajectories:
-    """`split_episodes` of named arrays as files hold them.
-
-    `observations` and `actions` are needed, and `terminals` (or `dones`) or `timeouts`; `rewards` (else 0) and
-    `next_observations` are optional. Actions `[P]` of an integer dtype are discrete, `max + 1` of them unless
-    `num_actions` is given.
-    """
-    for name in ("observations", "actions"):
-        if name not in fields:
-            raise DataError(f"{name} is missing: add this array")
-    terminals = fields.get("terminals", fields.get("dones"))
-    if terminals is None and "timeouts" not in fields:
-        raise DataError("terminals is missing: add terminals (or dones) or timeouts, or lengths for padded arrays")
-    observations, actions = fields["observations"], fields["actions"]
-    if num_actions == 0 and actions.ndim == 1:
-        num_actions = count_actions(np.asarray(actions))
-    steps = observations.shape[:1]
-    return split_episodes(
-        observations,
-        actions,
-        fields.get("rewards", np.zeros(steps, np.float32)),
-        np.zeros(steps, bool) if terminals is None else terminals,
-        fields.get("timeouts"),
-        fields.get("next_observations"),
-        num_actions,
-    )
-
-
 def from_episodes(
     episodes: Iterable[Episode],
     num_actions: int = 0,
     max_length: int | None = None,
     lengths: Sequence[int] | None = None,
+    offsets: np.ndarray | None = None,
 ) -> Trajectories:
     """Pads episodes `(observations [t+1, ...], actions [t] or [t, A], rewards [t], terminated)` (NumPy).
 
     The last observation of each is its final one. T is the longest t, or `max_length` where that is longer. With
-    `lengths`, episodes are taken from an iterator one at a time; else they must be a sequence.
+    `lengths`, episodes are taken from an iterator one at a time; else they must be a sequence. `offsets`, as
+    `column_offsets` gives them, are subtracted from observations before these are narrowed.
 
     Raises:
         DataError: if the arrays of an episode do not fit each other or another episode's, or the result is not valid.
@@ -153,7 +133,7 @@ def from_episodes(
     columns: dict[str, np.ndarray] = {}
     terminated = np.zeros(len(lengths), bool)
     for n, (length, episode) in enumerate(zip(lengths, episodes, strict=True)):
-        observations, actions, rewards = (narrow(array) for array in episode[:3])
+        observations, actions, rewards = narrow(episode[0], offsets), narrow(episode[1]), narrow(episode[2])
         terminated[n] = bool(episode[3])
         if length == 0:
             raise DataError(f"rewards at episode {n} has shape {rewards.shape} (an empty episode): drop it")
@@ -189,9 +169,16 @@ def from_episodes(
     return trajectories
 
 
-def narrow(array: np.ndarray) -> np.ndarray:
-    """The array with 64-bit numbers in 32 bits, as JAX would have them; integers that do not fit are left alone."""
+def narrow(array: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
+    """The array, less the offsets of its last axes, with 64-bit numbers in 32 bits, as JAX would have them.
+
+    Integers that do not fit are left alone. The byte order becomes the machine's.
+    """
     array = np.asarray(array)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if offsets is not None and array.shape[array.ndim - offsets.ndim :] == offsets.shape:
+        array = array - offsets
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
         with np.errstate(over="ignore"):  # becomes inf, which validation names
             return array.astype(np.float32)
@@ -199,6 +186,43 @@ def narrow(array: np.ndarray) -> np.ndarray:
         small = array.astype(np.int32)
         return small if np.array_equal(small, array) else array
     return array
+
+
+def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | None:
+    """Offsets of the observation columns that lose distinct values in float32, such as Unix time.
+
+    Such a column lies far from 0 for its range. Less a value within that range, it keeps its values.
+
+    Args:
+        blocks: gives the observations anew, in parts `[n, ...]`; float32 and narrower ones are not read through.
+
+    Returns:
+        `[...]` of the observations' dtype, 0 where a column keeps its values; None where all do.
+    """
+    bounds = []
+    for block in blocks():
+        if block.dtype.kind not in "if" or block.dtype.itemsize < 4 or block.dtype.newbyteorder("=") == np.float32:
+            return None
+        if len(block):
+            bounds.append((block.min(0), block.max(0)))
+    if len({each[0].shape for each in bounds}) != 1:  # none, or what is for validation to name
+        return None
+    low, high = np.min([each[0] for each in bounds], 0), np.max([each[1] for each in bounds], 0)
+    with np.errstate(all="ignore"):  # what is not finite is for validation to name
+        spread = high.astype(np.float64) - low
+        far = np.maximum(abs(low.astype(np.float64)), abs(high.astype(np.float64))) > _FAR * spread
+    far &= spread > 0
+    if not far.any():
+        return None
+    middle = low + (high - low) // 2  # a round number where low is one
+    columns = np.concatenate([block[:, far] for block in blocks()])
+    offsets = np.zeros_like(low)
+    for column, values in zip(np.argwhere(far), columns.T, strict=True):
+        values = np.unique(values)
+        kept, centred = (len(np.unique(x.astype(np.float32))) for x in (values, values - middle[tuple(column)]))
+        if kept < (1 - _LOST) * len(values) and centred > kept:
+            offsets[tuple(column)] = middle[tuple(column)]
+    return offsets if offsets.any() else None
 
 
 def cast_actions(actions: np.ndarray, num_actions: int) -> np.ndarray:

@@ -6,10 +6,12 @@ from typing import Any
 
 from trajclust_jax.data.cache import cached
 from trajclust_jax.data.d4rl import files_of, load_hdf5
+from trajclust_jax.data.files import check_name
 from trajclust_jax.data.minari_io import load_minari, minari_folder
 from trajclust_jax.data.npz import load_npz
 from trajclust_jax.data.registry import REGISTRY, make
 from trajclust_jax.data.types import DataError, Dataset
+from trajclust_jax.data.validation import located
 
 
 def load(source: str) -> Dataset:
@@ -24,6 +26,8 @@ def load(source: str) -> Dataset:
         DataError: for a source that is none of these, or that its reader rejects.
     """
     source = str(source)
+    with located(f"{source[:80]}..." if len(source) > 80 else source):
+        check_name(source)
     name, _, options = source.partition(":")
     if name in REGISTRY:
         return make(name, **_options(source, options))
@@ -31,7 +35,7 @@ def load(source: str) -> Dataset:
         return load_npz(source)
     file, _, medium = source.partition(":medium=")
     if file.endswith((".hdf5", ".h5")):
-        given: Any = int(medium) if medium.isdigit() else medium or None
+        given: Any = int(medium) if medium.isdecimal() and len(medium) < 20 else medium or None
         files = [path for path in files_of(file, given) if path.is_file()]
         return cached(source, files, lambda: load_hdf5(file, given))
     parts = [part.strip() for part in source.split(" + ")]

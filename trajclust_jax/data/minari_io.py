@@ -5,7 +5,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ import numpy as np
 from trajclust_jax.data import metadata
 from trajclust_jax.data.cache import user_path
 from trajclust_jax.data.codebook import encode
-from trajclust_jax.data.episodes import Episode, from_episodes
+from trajclust_jax.data.episodes import Episode, column_offsets, from_episodes
+from trajclust_jax.data.fields import offset_parameters
+from trajclust_jax.data.files import check_size
 from trajclust_jax.data.spaces import ActionReader, ObservationReader, join_actions, numbers
 from trajclust_jax.data.types import Codebook, DataError, Dataset, build_dataset
-from trajclust_jax.data.validation import located
+from trajclust_jax.data.validation import located, told
 
 _ROOT = "MINARI_DATASETS_PATH"
-_SMALL = 2**26  # bytes that an array may take whatever it takes in the file
-_EXPANSION = 2**11  # times what it takes in the file, that a larger array may take: more than gzip can do
 
 
 def save_minari(dataset: Dataset, dataset_id: str, root: str | os.PathLike | None = None) -> Path:
@@ -117,10 +117,11 @@ def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = No
         chained = (episode for part in parts for episode in part.episodes())
         if len(parts) == 1 and first.ours is not None:
             return _ours(first.ours, list(chained), first.labels, first.details)
-        trajectories = from_episodes(chained, first.acted.num_actions, lengths=lengths)
+        offsets = column_offsets(lambda: (observations for part in parts for observations, *_ in part.episodes()))
+        trajectories = from_episodes(chained, first.acted.num_actions, lengths=lengths, offsets=offsets)
         if first.acted.kind == "joint":
             trajectories = join_actions(trajectories)
-        read_as = {key: value for part in parts for key, value in part.read_as().items()}
+        read_as = {key: value for part in parts for key, value in part.read_as().items()} | offset_parameters(offsets)
         if len(parts) == 1:
             described = {"name": first.name, "source": first.name, "policy_names": first.policies}
             return build_dataset(trajectories, first.labels, **described, parameters=read_as)
@@ -173,6 +174,7 @@ class _Part:
 
     def episodes(self) -> Iterator[Episode]:
         """The episodes, read one at a time."""
+        self.unfinished = 0
         for n, episode in enumerate(self.stored.iterate_episodes()):
             with located(f"episode {n}"):
                 observations, actions = self.observed(episode.observations), self.acted(episode.actions)
@@ -233,8 +235,8 @@ def _check_arrays(file: Path) -> None:
     import h5py
 
     def check(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.nbytes > max(_SMALL, _EXPANSION * item.id.get_storage_size()):
-            raise DataError(f"{name} takes {item.nbytes} bytes by its shape, but it was not written: write it again")
+        if isinstance(item, h5py.Dataset):
+            check_size(name, item.nbytes, item.id.get_storage_size())
 
     if file.is_file():
         with h5py.File(file, "r") as stored:
@@ -284,7 +286,7 @@ def _ours(described: dict[str, Any], episodes: list[Episode], labels: Any, detai
         likelihoods = np.stack([detail["true_log_likelihoods"] for detail in details])
     labels = None if labels is None else np.asarray(labels, np.int32)
     dataset = Dataset(trajectories, labels, spec, provenance, likelihoods)
-    metadata.check(dataset)
+    metadata.check(dataset, described)
     return dataset
 
 
@@ -369,20 +371,9 @@ def _root(root: str | os.PathLike | None) -> Path | None:
     return user_path(root or os.environ.get(_ROOT) or Path("~", ".minari", "datasets"))
 
 
-@contextmanager
-def _told(what: str = "the data") -> Iterator[None]:
+def _told(what: str = "the data") -> AbstractContextManager[None]:
     """Whatever Minari, its storages and damaged files raise, as a DataError."""
-    try:
-        yield
-    except DataError:
-        raise
-    except ImportError as error:
-        raise DataError(f"needs a package that is missing: {str(error).splitlines()[0]}") from None
-    except Exception as error:
-        missing = isinstance(error, KeyError)
-        reason = f"missing: {error.args[0]}" if missing else str(error) or type(error).__name__
-        reason = _text(reason).splitlines()[0]
-        raise DataError(f"{what} cannot be read ({reason}): write or download it again") from None
+    return told(what, "write or download it again")
 
 
 def _import() -> Any:

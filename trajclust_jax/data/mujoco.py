@@ -25,9 +25,9 @@ def rolled_out(task: str, mixture: str, name: str, size: int, seed: int, noise: 
     of that standard deviation, clipped to the bounds.
 
     Raises:
-        DataError: for a noise below 0.
+        DataError: for a noise below 0, or one that is no number.
     """
-    if noise is not None and not noise >= 0:
+    if noise is not None and not 0 <= noise < np.inf:
         raise DataError(f"noise is {noise}: at least 0 is needed")
     shipped = shipped_policies(task)
     labels = MIXTURES[mixture]

@@ -17,6 +17,8 @@ from trajclust_jax.data.d4rl import files_of, load_hdf5
 from trajclust_jax.data.mujoco import MIXTURES, rolled_out
 from trajclust_jax.data.types import Codebook, DataError, Dataset, Observations, Trajectories, build_dataset, subset
 
+_MOST = 10**7  # trajectories a policy: more do not fit in memory
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -169,13 +171,17 @@ def make(name: str, size: int | None = None, seed: int = 0, **options: Any) -> D
         options: what this dataset has beside; `noise` for MuJoCo (see `mujoco.rolled_out`).
 
     Raises:
-        DataError: for an unknown name or option, or a size below 1.
+        DataError: for an unknown name or option, or a size or seed out of bounds.
     """
     if name not in REGISTRY:
         raise DataError(f"unknown dataset {name!r}: choose one of {', '.join(REGISTRY)}")
     size = REGISTRY[name].default_size if size is None else size
     if size < 1:
         raise DataError(f"size is {size}: at least 1 trajectory a policy is needed")
+    if size > _MOST:
+        raise DataError(f"size is {size}: at most {_MOST} trajectories a policy are made")
+    if not 0 <= seed < 2**32:
+        raise DataError(f"seed is {seed}: give 0 to {2**32 - 1}")
     for option in options:
         if option not in REGISTRY[name].options:
             raise DataError(f"{name} has no option {option}")

@@ -126,6 +126,16 @@ class Dataset:
         """k*, or None without labels."""
         return None if self.labels is None else int(self.labels.max()) + 1
 
+    @property
+    def label_guess(self) -> str | None:
+        """What the labels rest on where a reader guessed them; None where they are given or exact, or there are none.
+
+        Readers say it in `provenance.parameters["labels"]`, which ends in "(exact)" where it is no guess.
+        """
+        how = self.provenance.parameters.get("labels")
+        guessed = self.labels is not None and isinstance(how, str) and not how.endswith("(exact)")
+        return how if guessed else None
+
 
 def build_dataset(
     trajectories: Trajectories,
@@ -141,14 +151,17 @@ def build_dataset(
     """Validates, compresses repeated observations to a codebook and fingerprints.
 
     Raises:
-        DataError: on anything `validate` or `validate_labels` rejects.
+        DataError: on anything `validate`, `validate_labels` or `validate_likelihoods` rejects.
     """
     from trajclust_jax.data.codebook import compress
-    from trajclust_jax.data.validation import validate, validate_labels
+    from trajclust_jax.data.validation import validate, validate_labels, validate_likelihoods
 
     validate(trajectories)
     if labels is not None:
         labels = validate_labels(labels, trajectories.num_trajectories)
+    if true_log_likelihoods is not None:
+        num_policies = None if labels is None else int(labels.max()) + 1
+        validate_likelihoods(true_log_likelihoods, trajectories.num_trajectories, num_policies)
     trajectories = compress(trajectories)
     provenance = Provenance(source, dict(parameters or {}), seed, fingerprint(trajectories, labels))
     return Dataset(trajectories, labels, Spec(name, policy_names), provenance, true_log_likelihoods)

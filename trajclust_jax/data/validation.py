@@ -9,6 +9,8 @@ import numpy as np
 from trajclust_jax.data.types import Codebook, DataError, Observations, Trajectories
 
 _MAX_PADDED = 2**31  # bytes of observations that may be mostly padding
+_MANY_ACTIONS = 2**12  # discrete actions; more of them must mostly occur: every policy has an output for each
+_ACTIONS_PER_DISTINCT = 16
 
 
 def validate(trajectories: Trajectories) -> None:
@@ -95,11 +97,9 @@ def check_flat(
     _check(steps > 0, "observations is empty: give at least one step")
     _check(0 not in observations.shape, f"observations has shape {observations.shape}: an observation needs values")
     for name, array in fields.items():
-        _check_numeric(name, array)
+        check_numeric(name, array)
         _check(array.ndim > 0 and len(array) == steps, f"{name} has shape {array.shape}, but there are {steps} steps")
-    for name in ("rewards", "terminals", "timeouts"):
-        if name in fields:
-            _check(fields[name].ndim == 1, f"{name} has shape {fields[name].shape}: give one value per step, [P]")
+    _check(rewards.ndim == 1, f"rewards has shape {rewards.shape}: give one value per step, [P]")
     if next_observations is not None:
         _check(
             next_observations.shape == observations.shape,
@@ -108,8 +108,7 @@ def check_flat(
         )
     for name in ("terminals", "timeouts"):
         if name in fields:
-            flags = fields[name]
-            _refuse(name, (flags != 0) & (flags != 1), lambda i, flags=flags: f"is {flags[i]}: give 0 or 1", "step")
+            check_flags(name, fields[name], steps)
     if num_actions > 0:
         _check(actions.ndim == 1, f"actions has shape {actions.shape}: discrete actions are [P]")
     else:
@@ -117,6 +116,50 @@ def check_flat(
             actions.ndim == 2 and actions.shape[1] > 0,
             f"actions has shape {actions.shape}: give [P, A], or num_actions for discrete actions",
         )
+
+
+def check_flags(name: str, flags: np.ndarray, num_steps: int) -> np.ndarray:
+    """Flags `[P]` of any numeric dtype that hold only 0 and 1, as bool.
+
+    Raises:
+        DataError: for another shape, dtype or value.
+    """
+    check_numeric(name, flags)
+    _check(flags.shape[:1] == (num_steps,), f"{name} has shape {flags.shape}, but there are {num_steps} steps")
+    _check(flags.ndim == 1, f"{name} has shape {flags.shape}: give one value per step, [P]")
+    _refuse(name, (flags != 0) & (flags != 1), lambda i: f"is {flags[i]}: give 0 or 1", "step")
+    return flags.astype(bool)
+
+
+def check_int32(name: str, array: np.ndarray, *axes: str) -> np.ndarray:
+    """Integers as int32.
+
+    Raises:
+        DataError: for the first one that does not fit.
+    """
+    small = array.astype(np.int32)
+    _refuse(name, small != array, lambda i: f"is {array[i]}: it does not fit in 32 bits, correct it", *axes)
+    return small
+
+
+def validate_likelihoods(likelihoods: Any, num_trajectories: int, num_policies: int | None = None) -> np.ndarray:
+    """The true policies' log-likelihoods `[N, k]` of trajectories, k at least k*, as they are.
+
+    Raises:
+        DataError: for another shape or dtype, for NaN and infinity, and for a trajectory that no policy can have made.
+    """
+    likelihoods = np.asarray(likelihoods)
+    name, wanted = "true_log_likelihoods", num_policies or 1
+    _check(likelihoods.dtype.kind == "f", f"{name} has dtype {likelihoods.dtype}: give floats")
+    _check(
+        likelihoods.ndim == 2 and len(likelihoods) == num_trajectories and likelihoods.shape[1] >= wanted,
+        f"{name} has shape {likelihoods.shape}: give [N, k*] with N = {num_trajectories} and k* = {wanted} or more",
+    )
+    bad = np.isnan(likelihoods) | (likelihoods == np.inf)
+    _refuse(name, bad, lambda i: f"is {likelihoods[i]}: compute it again, or leave them out", "trajectory", "policy")
+    impossible = ~np.isfinite(likelihoods).any(1)
+    _refuse(name, impossible, lambda i: "is -inf for every policy: compute it again, or leave them out")
+    return likelihoods
 
 
 def check_padding(lengths: Any, step_bytes: int) -> None:
@@ -148,7 +191,7 @@ def check_steps(name: str, block: np.ndarray, steps: np.ndarray, num_actions: in
         _check_narrow(name, block)
         if block.dtype.kind not in "biu":
             bad = ~_finite_rows(block, 1)
-            _refuse(name, bad, lambda i: "is NaN or infinite: repair or drop this episode", at)
+            _refuse(name, bad, lambda i: "is NaN or infinite as float32: repair or drop this episode", at)
     return block
 
 
@@ -161,14 +204,43 @@ def located(where: Any) -> Iterator[None]:
         raise DataError(f"{where}: {error}") from None
 
 
+@contextmanager
+def told(what: str, advice: str) -> Iterator[None]:
+    """Whatever foreign bytes cause inside becomes a DataError of one line: that `what` cannot be read, and why."""
+    try:
+        yield
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(f"{what} needs more memory than there is: split it") from None
+    except ImportError as error:
+        raise DataError(f"needs a package that is missing: {_line(error)}") from error
+    except Exception as error:
+        reason = f"missing: {error.args[0]}" if type(error) is KeyError and error.args else _line(error)
+        raise DataError(f"{what} cannot be read ({_line(reason)}): {advice}") from error
+
+
+def _line(error: Any) -> str:
+    """What an error says, as one printable line of at most 200 characters."""
+    text = " ".join((str(error) or type(error).__name__).split())
+    return "".join(char if char.isprintable() else "?" for char in text[:200])
+
+
 def _check_actions(actions: np.ndarray, mask: np.ndarray, num_actions: int) -> None:
-    _check_numeric("actions", actions)
+    check_numeric("actions", actions)
     _check_lead("actions", actions, mask.shape)
     _check(num_actions >= 0, f"num_actions is {num_actions}: give 0 for continuous actions")
     if num_actions > 0:
         _check(actions.ndim == 2, f"actions has shape {actions.shape}: discrete actions are [N, T]")
         _check_discrete(actions, mask, num_actions)
         _check_dtype("actions", actions, np.int32)
+        if num_actions > _MANY_ACTIONS:
+            distinct = len(np.unique(actions[mask]))
+            _check(
+                num_actions <= _ACTIONS_PER_DISTINCT * distinct,
+                f"actions: there are {num_actions}, by the largest or num_actions, but only {distinct} of them occur: "
+                "number them from 0 without gaps, or correct the largest",
+            )
     else:
         _check(
             actions.ndim == 3 and actions.shape[2] > 0,
@@ -244,7 +316,7 @@ def _check_observations(observations: Observations, final: Observations, mask: n
         )
         if bad_rows.any():
             bad = bad_rows[np.where(real, ids, 0)] & real
-            _refuse(name, bad, lambda i: "is NaN or infinite: repair or drop this episode", *axes)
+            _refuse(name, bad, lambda i: "is NaN or infinite as float32: repair or drop this episode", *axes)
 
 
 def _check_finite(name: str, array: np.ndarray, mask: np.ndarray, axes=("trajectory", "step")) -> None:
@@ -252,7 +324,7 @@ def _check_finite(name: str, array: np.ndarray, mask: np.ndarray, axes=("traject
     if array.dtype.kind in "biu":
         return
     bad = ~_finite_rows(array, mask.ndim) & mask
-    _refuse(name, bad, lambda i: "is NaN or infinite: repair or drop this episode", *axes[: mask.ndim])
+    _refuse(name, bad, lambda i: "is NaN or infinite as float32: repair or drop this episode", *axes[: mask.ndim])
 
 
 def _finite_rows(array: np.ndarray, lead: int) -> np.ndarray:
@@ -260,12 +332,13 @@ def _finite_rows(array: np.ndarray, lead: int) -> np.ndarray:
     return np.isfinite(array).reshape(*array.shape[:lead], -1).all(-1)
 
 
-def _check_numeric(name: str, array: np.ndarray) -> None:
+def check_numeric(name: str, array: np.ndarray) -> None:
+    """Raises a DataError for an array that is not of bools, integers or floats."""
     _check(array.dtype.kind in "biuf", f"{name} has dtype {array.dtype}: give an array of real numbers")
 
 
 def _check_narrow(name: str, array: np.ndarray) -> None:
-    _check_numeric(name, array)
+    check_numeric(name, array)
     _check(
         array.dtype.itemsize <= 4,
         f"{name} has dtype {array.dtype}: cast it to 32 bits or fewer, such as .astype(np.float32)",

@@ -1,0 +1,204 @@
+"""What named arrays mean: the same in .npz and .hdf5."""
+
+import h5py
+import numpy as np
+import pytest
+
+from trajclust_jax.data import DataError, dense, load, load_npz, save_npz
+
+FORMATS = ("npz", "hdf5")
+
+
+@pytest.fixture(params=FORMATS)
+def read(request, tmp_path):
+    """Writes arrays in one of the formats and reads them."""
+
+    def write_and_read(arrays, name="a"):
+        path = tmp_path / f"{name}.{request.param}"
+        if request.param == "npz":
+            np.savez(path, **arrays)
+        else:
+            with h5py.File(path, "w") as file:
+                for key, array in arrays.items():
+                    file[key] = array
+        return load(path)
+
+    return write_and_read
+
+
+def flat(**changes):
+    """Eight steps: episodes of 3, 1 and 4."""
+    steps = np.arange(8.0)
+    arrays = {"observations": np.stack([steps, -steps], 1), "actions": np.sin(steps)[:, None], "rewards": steps}
+    arrays |= changes
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def padded(**changes):
+    """The same episodes, padded."""
+    lengths = np.array([3, 1, 4])
+    mask = np.arange(4) < lengths[:, None]
+    arrays = {"lengths": lengths}
+    for name, array in flat().items():
+        arrays[name] = np.zeros((3, 4, *array.shape[1:]))
+        arrays[name][mask] = array
+    arrays |= changes
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def at(*steps):
+    return np.isin(np.arange(8), steps)
+
+
+@pytest.mark.parametrize(
+    ("flags", "terminated", "said"),
+    [
+        ({"terminals": at(2), "timeouts": at(3, 7)}, [1, 0, 0], "terminals, timeouts"),
+        ({"terminals": at(2, 3), "timeouts": at(3, 7)}, [1, 1, 0], "terminals, timeouts"),  # both: terminated
+        ({"terminations": at(2), "truncations": at(3, 7)}, [1, 0, 0], "terminations, truncations"),
+        ({"terminateds": at(2), "truncateds": at(3, 7)}, [1, 0, 0], "terminateds, truncateds"),
+        ({"terminated": at(2), "truncated": at(3, 7)}, [1, 0, 0], "terminated, truncated"),
+        ({"timeouts": at(2, 3, 7)}, [0, 0, 0], "timeouts"),
+        ({"dones": at(2, 3, 7)}, [1, 1, 1], "dones"),
+        ({"dones": at(2, 3, 7), "terminals": at()}, [0, 0, 0], "dones"),
+        ({"dones": at(2, 3, 7), "terminals": at(2)}, [1, 0, 0], "terminals, dones"),
+        ({"dones": at(2, 3, 7), "timeouts": at(7)}, [1, 1, 0], "timeouts, dones"),
+        ({"episode_terminals": at(2, 3, 7), "terminals": at(3)}, [0, 1, 0], "terminals, episode_terminals"),  # d3rlpy 1
+        ({"dones": at(2, 3, 7)[:, None].astype(np.float32)}, [1, 1, 1], "dones"),
+        ({"episode_length": np.array([3, 1, 4])}, [0, 0, 0], "episode_length"),
+        ({"episode_length": np.array([3, 1, 4]), "dones": at(2, 3)}, [1, 1, 0], "episode_length, dones"),
+    ],
+)
+def test_ends(read, flags, terminated, said):
+    data = read(flat(**flags))
+    np.testing.assert_array_equal(data.trajectories.lengths, [3, 1, 4])
+    np.testing.assert_array_equal(data.trajectories.terminated, terminated)
+    assert data.provenance.parameters["ends"] == said
+
+
+def test_every_layout_and_format_is_the_same_data(read):
+    flags = {"terminals": at(2), "timeouts": at(3, 7)}
+    whole = read(flat(**flags))
+    for other in (
+        read(padded(terminated=np.array([1, 0, 0]))),
+        read(flat(rewards=np.arange(8.0)[:, None], terminations=at(2), episode_length=np.array([[3], [1], [4]]))),
+        read(
+            {
+                name: np.asarray(array, np.asarray(array).dtype.newbyteorder(">"))
+                for name, array in flat(**flags).items()
+            }
+        ),
+    ):
+        assert other.provenance.fingerprint == whole.provenance.fingerprint
+
+
+@pytest.mark.parametrize("flags", [{"terminals": at()}, {"timeouts": at(), "terminals": at()}, {"truncations": at()}])
+def test_no_end_is_refused(read, flags):
+    with pytest.raises(DataError, match="mark no end of an episode: add terminals, timeouts or dones"):
+        read(flat(**flags))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int16])
+def test_integer_actions_of_one_number_are_discrete(read, dtype):
+    actions = np.array([0, 1, 2, 0, 1, 2, 1, 0], dtype)
+    without = read(flat(actions=actions, dones=at(2, 3, 7)))
+    with_axis = read(flat(actions=actions[:, None], dones=at(2, 3, 7)))
+    assert without.trajectories.num_actions == with_axis.trajectories.num_actions == 3
+    assert without.provenance.fingerprint == with_axis.provenance.fingerprint
+    square = np.zeros((3, 4, 1), dtype)
+    square[0, :3, 0] = 2
+    data = read(padded(actions=square))
+    assert data.trajectories.num_actions == 3
+    assert data.trajectories.actions.shape == (3, 4)
+    named = read(flat(actions=actions[:, None].astype(float), num_actions=5, dones=at(2, 3, 7)))
+    assert named.trajectories.num_actions == 5
+    assert not read(flat(dones=at(7))).trajectories.discrete
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (padded(lengths=np.array([3, 2**32 + 3, 4])), "lengths at trajectory 1 is 4294967299"),
+        (padded(lengths=np.array([3, 1, 2**64 - 1], np.uint64)), "lengths at trajectory 2 is 18446744073709551615"),
+        (
+            padded(
+                observations=None,
+                observation_table=np.zeros((3, 2)),
+                observation_ids=np.arange(12).reshape(3, 4) // 4 + 2**32,
+            ),
+            "observation_ids at trajectory 0, step 0 is 4294967296",
+        ),
+        (flat(episode_length=np.array([3, 2**32 + 1, 4])), "episode_length at trajectory 1 is 4294967297"),
+        (flat(actions=np.arange(8) + 2**32, dones=at(7)), "actions"),
+        (flat(actions=np.array([0, 1, 2, 0, 1, 2, 1, 2**31 - 2]), dones=at(7)), "there are 2147483647.*only 4"),
+        (flat(actions=np.arange(8) % 3, num_actions=10**9, dones=at(7)), "there are 1000000000.*only 3"),
+        (padded(actions=np.full((3, 4), 10**6)), "there are 1000001.*only 1"),
+        (flat(observations=np.full((8, 2), 1e300), dones=at(7)), "observations at step 0 is NaN or infinite"),
+        (flat(dones=np.array(True)), r"dones has shape \(\)"),
+        (flat(dones=np.zeros(8, [("a", int)])), "dones has dtype"),
+        (flat(dones=at(7) * 2), "dones at step 7 is 2: give 0 or 1"),
+        (flat(dones=at(7), labels=np.array(b"x")), "labels has shape"),
+        (flat(dones=at(7), actions=np.zeros(8, "S3")), "actions has dtype"),
+        (flat(dones=at(7), rewards=np.array(0.0)), r"rewards has shape \(\)"),
+        (flat(dones=at(7), observations=np.array(0.0)), "observations is empty"),
+        (padded(observations=np.array(0.0)), "observations is a single value"),
+        (padded(lengths=np.array(3)), "lengths is a single value"),
+        (padded(lengths=np.array([3, 5])), "call them episode_length where steps follow"),
+        (padded(terminated=np.array([1, 0])), "terminated"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line(read, arrays, words):
+    with pytest.raises(DataError, match=words) as caught:
+        read(arrays)
+    assert "\n" not in str(caught.value)
+
+
+def test_many_actions_that_occur_are_read(read):
+    actions = np.arange(8) * 500
+    assert read(flat(actions=actions, dones=at(7))).trajectories.num_actions == 3501
+
+
+@pytest.mark.parametrize("labels", [["m", "e", "m"], [b"m", b"e", b"m"]])
+def test_text_labels(read, labels):
+    data = read(flat(dones=at(2, 3, 7), labels=labels))
+    np.testing.assert_array_equal(data.labels, [1, 0, 1])
+    assert data.spec.policy_names == ("e", "m")
+    assert data.label_guess is None
+
+
+def test_labels_that_are_no_text_in_any_encoding_stay_apart(read):
+    data = read(flat(dones=at(2, 3, 7), label=np.array([b"\xff", b"\xfe", b"\xff"])))
+    np.testing.assert_array_equal(data.labels, [1, 0, 1])
+    assert data.spec.policy_names == ("\\xfe", "\\xff")
+
+
+def test_unix_time_is_centred(read, tmp_path):
+    """A column that float32 would make constant keeps its values; what loses nothing is read as ever."""
+    steps = np.arange(8.0)
+    observations = np.stack([1.7e9 + steps / 10, steps * 1e9, np.full(8, 1.7e9), 100 + np.sin(steps)], 1)
+    for arrays in (
+        flat(observations=observations, dones=at(2, 3, 7)),
+        padded(observations=None) | square(observations),
+    ):
+        data = read(arrays)
+        seen = np.asarray(dense(data.trajectories.observations))[np.asarray(data.trajectories.mask)]
+        assert data.provenance.parameters["observation_offsets"] == {"0": 1.7e9}
+        np.testing.assert_allclose(np.diff(seen[:, 0]), 0.1, rtol=1e-5)
+        np.testing.assert_array_equal(seen[:, 1:], observations[:, 1:].astype(np.float32))
+        np.testing.assert_array_equal(data.trajectories.final_observations, seen[[2, 3, 7]])
+    save_npz(data, tmp_path / "again.npz")
+    assert load_npz(tmp_path / "again.npz").provenance == data.provenance
+    assert "observation_offsets" not in read(flat(dones=at(7))).provenance.parameters
+
+
+def square(observations):
+    lengths = np.array([3, 1, 4])
+    array = np.zeros((3, 4, observations.shape[1]))
+    array[np.arange(4) < lengths[:, None]] = observations
+    return {"observations": array}
+
+
+def test_final_observations_of_flat_data(read):
+    final = np.full((3, 2), 9.0)
+    data = read(flat(dones=at(2, 3, 7), final_observation=final))
+    np.testing.assert_array_equal(data.trajectories.final_observations, final)

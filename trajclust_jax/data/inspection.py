@@ -1,0 +1,65 @@
+"""What is odd about data, though nothing forbids it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trajclust_jax.data.types import Codebook, Trajectories
+
+_FAR = 10.0  # times the range of the other values
+_FEW = 8  # distinct other values: below it, a column of states such as 0 and 1 is no measurement
+
+
+def suspicious(trajectories: Trajectories) -> list[str]:
+    """One line for each value that seems to mean 'no reading', such as -9999, 32767 or 1e20 beside values near 1.
+
+    That is an extreme value which repeats exactly and lies far outside the range of its column's other values. The
+    columns are those of observation vectors and of continuous actions; images have none. Padding does not count.
+    """
+    lines = []
+    for name, column, values, counts in _columns(trajectories):
+        for value, count, (low, high) in _sentinels(values, counts):
+            lines.append(
+                f"{name} column {column}: {value:g} appears {count} times, far outside {low:.3g}..{high:.3g} of the "
+                "others. If it means 'no reading', replace it or drop the column"
+            )
+    return lines
+
+
+def _columns(trajectories: Trajectories) -> Iterator[tuple[str, int, np.ndarray, np.ndarray]]:
+    """Name, number, values `[n]` float64 and their counts `[n]` of every column."""
+    mask = np.arange(trajectories.max_length) < np.asarray(trajectories.lengths)[:, None]
+    ones = np.ones(int(mask.sum()), np.int64)
+    observations = trajectories.observations
+    if len(trajectories.observation_shape) == 1:
+        for column in range(trajectories.observation_shape[0]):
+            if isinstance(observations, Codebook):
+                values, ids = np.asarray(observations.table)[:, column], np.asarray(observations.ids)[mask]
+                counts = np.bincount(ids, minlength=len(values))
+                values, counts = values[counts > 0], counts[counts > 0]
+            else:
+                values, counts = np.asarray(observations)[..., column][mask], ones
+            yield "observations", column, values.astype(np.float64), counts
+    if not trajectories.discrete:
+        for column in range(trajectories.action_size):
+            yield "actions", column, np.asarray(trajectories.actions)[..., column][mask].astype(np.float64), ones
+
+
+def _sentinels(values: np.ndarray, counts: np.ndarray) -> Iterator[tuple[float, int, tuple[float, float]]]:
+    """The values that lie far outside the others, the number of times they appear, and the others' range."""
+    while True:
+        extremes = values.min(), values.max()
+        inner = values[(values != extremes[0]) & (values != extremes[1])]
+        if len(np.unique(inner[: 64 * _FEW])) < _FEW:
+            return
+        low, high = inner.min(), inner.max()
+        found = []
+        for value in extremes:
+            count = int(counts[values == value].sum())
+            if count > 1 and max(low - value, value - high) > _FAR * (high - low):
+                found.append(value)
+                yield float(value), count, (float(low), float(high))
+        if not found:
+            return
+        kept = ~np.isin(values, found)
+        values, counts = values[kept], counts[kept]
