@@ -47,6 +47,13 @@ class MapData(MixtureData):
     def coded(self) -> bool:
         return False
 
+    def selected(self, t: jax.Array, count: jax.Array, scale: jax.Array | None = None) -> "MapData":
+        """As `MixtureData`'s; the maps of a trajectory's slots stay."""
+        chunks = self.replace(chunks=self.chunks.replace(inputs=None))
+        return self.replace(
+            chunks=MixtureData.selected(chunks, t, count, scale).chunks.replace(inputs=self.chunks.inputs)
+        )
+
     @property
     def example(self) -> Placed:
         return self.observed(jnp.zeros(1, jnp.int32), 1)

@@ -133,17 +133,18 @@ class MixtureData:
 
         A log-likelihood of them is its mean over them times the trajectory's length.
         """
-        chunks, lengths = self.chunks, self.chunks.lengths
+        lengths = self.chunks.lengths
         t = (jax.random.uniform(key, (*lengths.shape, num_steps)) * lengths[..., None]).astype(jnp.int32)
+        return self.selected(t, jnp.where(lengths > 0, num_steps, 0), lengths / num_steps)
+
+    def selected(self, t: jax.Array, count: jax.Array, scale: jax.Array | None = None) -> "MixtureData":
+        """The steps `t [C, n, H]` of each trajectory, the first `count [C, n]` of them real."""
 
         def take(x):
-            if x is None:
-                return None
-            return jnp.take_along_axis(x, t.reshape(*t.shape, *[1] * (x.ndim - 3)), axis=2)
+            return None if x is None else jnp.take_along_axis(x, t.reshape(*t.shape, *[1] * (x.ndim - 3)), axis=2)
 
-        count = jnp.where(lengths > 0, num_steps, 0)
-        arrays = take(chunks.actions), take(chunks.ids), take(chunks.inputs)
-        return self.replace(chunks=Chunks(count, count.max(1), *arrays, lengths / num_steps))
+        arrays = take(self.chunks.actions), take(self.chunks.ids), take(self.chunks.inputs)
+        return self.replace(chunks=Chunks(count, count.max(1), *arrays, scale))
 
     def observed_in(self, chunk: Chunks) -> Observations | Placed:
         """Inputs of every step of a chunk."""

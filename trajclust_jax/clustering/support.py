@@ -1,0 +1,195 @@
+"""Do the data support a clustering? Held-out actions under its policies, under ONE policy, and under random clusters.
+
+J of the trajectories that policies were trained on tells nothing here: it grows with K even where one policy made
+everything, and clusters by region or by luck have one, too. What a clustering is right about, it is right about on
+trajectories that its policies have not seen, and on steps that did not choose the trajectory's cluster:
+
+    split the trajectories in two folds, and each trajectory's steps in two halves (its quarters in turn)
+    for each fold:  train ONE policy on the other fold                                       phase "one"
+                    from it, as long again: one policy for each cluster, one for each        phase "compare"
+                    random cluster of the same size, and the one policy itself
+    gain: log-likelihood of each half under the cluster that explains the OTHER half best, less that under one policy
+
+No labels. Policies are Markov networks, whatever the method's were.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from trajclust_jax.clustering.maps import MarkovMapPolicy, PlanningPolicy
+from trajclust_jax.clustering.policies import Member, MixtureData, TransitionPolicy
+from trajclust_jax.data import Trajectories
+from trajclust_jax.networks import ensemblize, member_keys
+from trajclust_jax.training import Info, Phase, fit
+
+ERRORS = 3.0  # standard errors that a gain must exceed
+_PARTS = 4  # of a trajectory, in turn of one half and of the other
+FOUND, ONE, RANDOM = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Support:
+    """Gains in nats a step, with their standard errors over trajectories."""
+
+    over_one: float  # of the clusters' policies over one policy
+    over_one_error: float
+    over_random: float  # and over the policies of random clusters
+    over_random_error: float
+
+    @property
+    def supported(self) -> bool:
+        """Whether the clusters' policies predict better than both, beyond chance."""
+        return self.over_one > ERRORS * self.over_one_error and self.over_random > ERRORS * self.over_random_error
+
+    @property
+    def warning(self) -> str | None:
+        """One line where the clustering is not supported."""
+        if self.supported:
+            return None
+        worse_than_one = not self.over_one > ERRORS * self.over_one_error
+        beside = "under one policy" if worse_than_one else "under those of random clusters"
+        gain = (self.over_one, self.over_one_error) if worse_than_one else (self.over_random, self.over_random_error)
+        return (
+            "not supported by the data: held-out actions are no likelier under the clusters' policies than {} "
+            "({:+.3f} ± {:.3f} nats a step)".format(beside, *gain)
+        )
+
+
+@struct.dataclass
+class Prepared:
+    """The data, its halves, and who belongs where."""
+
+    data: MixtureData
+    halves: tuple[MixtureData, MixtureData]
+    fold: jax.Array  # [N'] int32: 0 or 1
+    groups: jax.Array  # [3, N'] int32: clusters found; one for all; random ones of the sizes of those found
+    policies: Any = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class State:
+    """State of one run: F = 2 folds."""
+
+    members: Member  # [F, 1, ...]; then [F * 3, K, ...]
+    converged: jax.Array  # [] bool: the budget alone ends a phase
+    key: jax.Array
+
+
+class Scores(NamedTuple):
+    """Log-likelihoods of every trajectory's halves under policies that did not see it."""
+
+    halves: jax.Array  # [2, 3, N, K]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The method that `training.fit` trains; `support` is what to call."""
+
+    assignments: np.ndarray  # [N] int32
+    num_clusters: int
+    policies: Any  # a policy class
+    iterations: int = 4
+    """Of each of the two phases."""
+    steps: int = 100
+    """Gradient steps an iteration."""
+
+    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
+        """Folds and random clusters are drawn by a fixed generator (host-side)."""
+        data = self.policies.prepare(trajectories, num_seeds * 6 * self.num_clusters)
+        rng, count = np.random.default_rng(0), trajectories.num_trajectories
+        fold, drawn = np.zeros(count, np.int32), rng.permutation(count)
+        drawn = drawn[np.argsort(self.assignments[drawn], kind="stable")]  # both folds have half of every cluster
+        fold[drawn[1::2]] = 1
+        groups = [self.assignments, np.zeros(count), rng.permutation(self.assignments)]
+        in_order = lambda values: np.asarray(data.slots(jnp.asarray(values, jnp.int32)))
+        halves = tuple(_half(data, which) for which in range(2))
+        return Prepared(data, halves, in_order(fold), np.stack(list(map(in_order, groups))), self.policies)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One policy for each fold; then clusters' policies, which begin as that one."""
+        one = Phase("one", self._start, self._step, self.iterations, light_start=True)
+        return one, Phase("compare", self._branch, self._step, self.iterations, light_start=True)
+
+    def result(self, state: State, prepared: Prepared) -> Scores:
+        """Each trajectory's scores by the fold that it was held out of."""
+        score = [prepared.policies.scorer(state.members.params, half) for half in prepared.halves]
+
+        def of_half(half, score):
+            scores = jax.lax.map(score, half.chunks)  # [C, F * 3, K, n]
+            scores = jnp.moveaxis(scores, 0, 2).reshape(2, 3, self.num_clusters, -1)  # [F, 3, K, N']
+            held_out = jnp.where(prepared.fold == 0, scores[0], scores[1])
+            return held_out.swapaxes(1, 2)[:, prepared.data.rank]
+
+        return Scores(jnp.stack([of_half(*each) for each in zip(prepared.halves, score, strict=True)]))
+
+    def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
+        del previous
+        key, key_members = jax.random.split(key)
+        init = lambda key: prepared.policies.init(key, prepared.data)
+        return State(ensemblize(init, 2)(member_keys(key_members, 2, 1)), jnp.bool_(False), key), {}
+
+    def _branch(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
+        del prepared
+        spread = lambda x: jnp.repeat(jnp.repeat(x, 3, 0), self.num_clusters, 1)
+        return State(jax.tree.map(spread, previous.members), jnp.bool_(False), key), {}
+
+    def _step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
+        data, num_clusters = prepared.data, jax.tree.leaves(state.members)[0].shape[1]
+        groups = prepared.groups[ONE][None] if num_clusters == 1 != self.num_clusters else prepared.groups
+        given = jnp.where(prepared.fold == jnp.arange(2)[:, None, None], num_clusters, groups)  # held out: in none
+        given = given.reshape(-1, data.num_slots)[: len(jax.tree.leaves(state.members)[0])]
+        keys = jnp.broadcast_to(jax.random.fold_in(state.key, iteration), len(given))
+        m_step = lambda members, given, key: prepared.policies.fit(members, given, data, key, self.steps)
+        return state.replace(members=ensemblize(m_step, 1)(state.members, given, keys)), {}
+
+
+def support(
+    trajectories: Trajectories,
+    assignments: np.ndarray,
+    *,
+    policy: str = "mlp",
+    extractor: str | None = None,
+    **fit_settings: Any,
+) -> Support | None:
+    """Whether held-out actions are likelier under the clusters' policies than under one policy and random clusters'.
+
+    Args:
+        trajectories: the data, N of them.
+        assignments: `[N]` int, the clustering.
+        policy: `planner`, for maps; anything else is a network on the observation.
+        extractor: of features of maps, as the method's policies had.
+        fit_settings: of `training.fit`: callbacks, checkpoints.
+
+    Returns:
+        The gains, or None where one cluster alone is used, or fewer than four trajectories are there to be split.
+    """
+    used, assignments = np.unique(np.asarray(assignments), return_inverse=True)
+    if len(used) < 2 or len(assignments) < 4:
+        return None
+    if policy == "planner":
+        policies = PlanningPolicy()
+    else:
+        policies = TransitionPolicy() if extractor is None else MarkovMapPolicy(extractor=extractor)
+    method = Comparison(assignments.astype(np.int32), len(used), policies)
+    halves = np.asarray(fit(method, trajectories, 1, **fit_settings).result.halves[0], np.float64)  # [2, 3, N, K]
+    chosen = halves[::-1, [FOUND, RANDOM]].argmax(-1)  # by the other half
+    explained = np.take_along_axis(halves[:, [FOUND, RANDOM]], chosen[..., None], -1)[..., 0].sum(0)  # [2, N]
+    steps = np.asarray(trajectories.lengths).sum()
+    gains = explained[0] - np.stack([halves[:, ONE, :, 0].sum(0), explained[1]])  # [2, N]
+    mean, error = gains.sum(1) / steps, gains.std(1) * np.sqrt(gains.shape[1]) / steps
+    return Support(*(float(value) for pair in zip(mean, error, strict=True) for value in pair))
+
+
+def _half(data: MixtureData, which: int) -> MixtureData:
+    """The steps of every second quarter of each trajectory."""
+    lengths = np.asarray(data.chunks.lengths)[..., None]
+    t = np.arange(np.asarray(data.chunks.actions).shape[2])
+    mine = (_PARTS * t // np.maximum(lengths, 1) % 2 == which) & (t < lengths)
+    count = mine.sum(-1).astype(np.int32)
+    order = np.argsort(~mine, axis=-1, kind="stable")[..., : max(1, count.max())]
+    return data.selected(order, count)
