@@ -28,27 +28,27 @@ def resolve_out(out: Path) -> Path:
 def check_out(out: Path, outputs: set[str]) -> None:
     """Raises DataError unless `out` can be written: it is new, empty, or an earlier run's, which holds `outputs`."""
     folder = resolve_out(out)
-    try:
-        names = {path.name for path in folder.iterdir()} - {_INSIDE, _OF_DISKS} if folder.exists() else set()
-    except NotADirectoryError:
-        raise DataError(f"--out {out} is a file: give a folder") from None
-    except (OSError, ValueError) as error:  # unreadable, too long, with a null byte
-        raise DataError(f"--out {out} cannot be written: {_reason(error)}") from None
+    check_writable(folder, f"--out {out}")
+    names = {path.name for path in folder.iterdir()} - {_INSIDE, _OF_DISKS} if folder.exists() else set()
     interrupted = any((_work_folder(folder) / name).exists() for name in (_WHOLE, _CLEARED))
     if names and not (names <= outputs and ("summary.json" in names or interrupted)):
         raise DataError(f"--out {out} holds other files: give a new folder")
-    check_writable(folder, f"--out {out}")
 
 
-def check_writable(path: Path, named: str) -> None:
-    """Raises DataError unless `path`, or what of the folders above it exists, can be written to."""
-    path = Path(os.path.abspath(path))
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    if not path.is_dir() and path.exists():
-        raise DataError(f"{named} cannot be written: {path} is a file")
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise DataError(f"{named} cannot be written: {path} allows no new files; give another place")
+def check_writable(folder: Path, named: str) -> None:
+    """Raises DataError unless new files can be made in a folder, or it itself in those above it that exist."""
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"{named} is a file: give a folder")
+        there = Path(os.path.abspath(folder))
+        while not there.exists():
+            there = there.parent
+    except OSError as error:  # such as a name that is too long
+        raise DataError(f"{named} cannot be written: {error.strerror}") from None
+    if not there.is_dir():
+        raise DataError(f"{named} cannot be written: {there} is a file")
+    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+        raise DataError(f"{named} cannot be written: {there} allows no new files; give another place")
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ def staged(out: Path, outputs: set[str]) -> Iterator[Path]:
         work.mkdir(parents=True, exist_ok=True)
         lease = Lease.watch(work / "lease")
     except OSError as error:
-        raise DataError(f"--out {out} cannot be written: {_reason(error)}") from None
+        raise DataError(f"--out {out} cannot be written: {error.strerror}") from None
     if lease is None:
         raise DataError(f"--out {out}: another process is writing it; wait for it or give another folder")
     with lease:
@@ -102,7 +102,3 @@ def _put_in_place(work: Path, folder: Path, outputs: set[str]) -> None:
         for path in sorted(cleared.iterdir(), key=lambda path: path.name == "summary.json"):
             path.rename(folder / path.name)
         cleared.rmdir()
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -106,13 +106,14 @@ def _read_csv(path: Path, *columns: str, optional: str | None = None) -> dict[st
         header = file.readline()
         file.seek(0)
         reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), restval="")
+        names = reader.fieldnames or ()
         rows = [row for row in reader if any(row.values())]
-    found = [name.strip() for name in reader.fieldnames or ()]
+    found = [name.strip() for name in names]
     for name in columns:
         if found.count(name) != 1:
             many = "no column" if name not in found else "several columns"
             raise DataError(f"has {many} {name!r}, but {', '.join(found) or 'nothing'}: give one")
-    named = dict(zip(found, reader.fieldnames or (), strict=True))
+    named = dict(zip(found, names, strict=True))
     return {name: [row[named[name]] for row in rows] for name in (*columns, optional) if name in named}
 
 

@@ -84,7 +84,7 @@ def test_a_training_that_diverges_says_so(trajclust, tmp_path):
     code, out, _ = trajclust(
         *("train", "plane.npz", "--learner", "bc", "--seeds", 2, "--episodes", 2, *SMALL, "learning_rate=1e38")
     )
-    assert code == 0
+    assert code == 1
     assert "diverged: seeds [0, 1] have policies that are not finite" in out
 
 
