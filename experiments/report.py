@@ -164,8 +164,13 @@ def write_report(results: Results, out: Path, skip: Callable[[str], None] | None
 
     report.html is report.md with its pictures in it: one file, to open or to send. For `skip` see `readable`. Returns
     what was written.
+
+    Raises:
+        RecordError: where no record can be shown.
     """
     records = readable(results, skip)
+    if not records:
+        raise RecordError(f"{results.cells}: none of the records there can be shown")
     planned = sections(records)
     filled = [section for section in planned if section.shown]
     written, titles, parts = [], [], []

@@ -67,8 +67,9 @@ class Deferred(_Handling):
     """
 
     def __exit__(self, *_: object) -> None:
+        held = self.number is not None and bool(self._previous)  # not handed on before
         super().__exit__()
-        if self.number is not None:
+        if held:
             signal.raise_signal(self.number)
 
     def _first(self, number: int) -> None:
