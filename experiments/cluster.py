@@ -17,7 +17,7 @@ from trajclust_experiments.output import resolve_out, staged
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering import new_figure, save_figure
 from trajclust_experiments.rows import label_source
-from trajclust_experiments.runner import tracked
+from trajclust_experiments.runner import checkpoint_seconds, tracked
 from trajclust_experiments.scenes import clusters_figure
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.clustering import Clustering
@@ -94,7 +94,13 @@ def cluster_dataset(
         with tracker, progress.task(f"{dataset.spec.name} {method_name}") as show:
             track_event = lambda event: tracker.log(event.total, tracked(event))
             outcome = fit(
-                method, trajectories, [seed], score=score, callbacks=[show, track_event], checkpoint_dir=work / id
+                method,
+                trajectories,
+                [seed],
+                score=score,
+                callbacks=[show, track_event],
+                checkpoint_dir=work / id,
+                checkpoint_seconds=checkpoint_seconds(),
             )
         clustering = jax.tree.map(lambda x: np.asarray(x[0]), outcome.result)
         summary = {"id": id, **described, **_summary(dataset, clustering, outcome), "environment": environment()}

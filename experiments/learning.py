@@ -20,7 +20,7 @@ from trajclust_experiments.output import resolve_out, staged
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering import new_figure, save_figure
 from trajclust_experiments.rows import read_assignments
-from trajclust_experiments.runner import tracked
+from trajclust_experiments.runner import checkpoint_seconds, tracked
 from trajclust_jax.checkpoint import CheckpointError, load_tree, save_tree
 from trajclust_jax.data import DataError, Dataset, fingerprint, returns
 from trajclust_jax.evaluation import Acting, gymnax_returns, mujoco_returns
@@ -207,6 +207,7 @@ def train_on_dataset(
                 evaluate=evaluate,
                 callbacks=[show, track_event],
                 checkpoint_dir=work / id,
+                checkpoint_seconds=checkpoint_seconds(),
             )
         summary = {"id": id, **described, **summarise(offline, outcome, described["environment"])}
         summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
