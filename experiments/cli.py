@@ -466,6 +466,7 @@ def _carry_out(command: Any) -> int:
     ending = Ending()
     try:
         with ending:
+            _check_devices()
             return command.run() or 0
     except BrokenPipeError:  # e.g. `trajclust list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -478,20 +479,34 @@ def _carry_out(command: Any) -> int:
         return _fail(*_told(error))
 
 
+def _check_devices() -> None:
+    """Raises UsageError where JAX_PLATFORMS names what jax does not find, which it tells in many ways, and late."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms:
+        import jax
+
+        try:
+            jax.devices()
+        except Exception:
+            raise UsageError(
+                f"JAX_PLATFORMS={platforms}: jax finds no such device here; unset it, give cpu, or install jax for it"
+            ) from None
+
+
 def _told(error: BaseException) -> tuple[str, int]:
     """What went wrong, for people, and the exit code."""
+    if isinstance(error, UsageError):
+        return str(error), 2
     from trajclust_jax.data import DataError
     from trajclust_jax.records import RecordError
     from trajclust_jax.tracking import TrackingError
 
-    text = " ".join(str(error).split())
-    if isinstance(error, UsageError | DataError | RecordError | TrackingError):
-        return text, 2
-    if "Unable to initialize backend" in text or "Unknown backend" in text:
-        platforms = os.environ.get("JAX_PLATFORMS", "")
-        return f"JAX_PLATFORMS={platforms}: this machine or this jax has no such device; unset it, or give cpu", 2
+    if isinstance(error, DataError | RecordError | TrackingError):
+        return str(error), 2
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk{f' of {error.filename}' if error.filename else ''}: make room and go on", 1
+        where = f" ({error.filename})" if error.filename else ""
+        return f"no space left on the disk{where}: make room and give the same command again to go on", 1
+    text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:_LONGEST]} (TRAJCLUST_DEBUG=1 shows where)", 1
 
 

@@ -166,7 +166,8 @@ def _write(folder: Path, dataset: Dataset, method: Any, clustering: Clustering, 
         arrays["log_likelihoods"] = clustering.log_likelihoods
     if clustering.latents is not None:
         arrays["latents"] = clustering.latents
-        save_figure(latents_figure(clustering), folder / "latents.png")
+        if np.isfinite(clustering.latents).all():  # else it diverged, and they have no place
+            save_figure(latents_figure(clustering), folder / "latents.png")
     pd.DataFrame(columns).to_csv(folder / "assignments.csv", index=False)
     np.savez_compressed(folder / "posterior.npz", **arrays)
     model = {"params": clustering.params, "inputs": method.inputs(trajectories)}
@@ -198,10 +199,14 @@ def overview(trajectories: Trajectories, clustering: Clustering, outcome: Fit) -
     curve.set(title="objective (chosen restart black)", xlabel="iteration")
 
     probability = _confidence(clustering)
+    finite = np.isfinite(probability)  # none, where the run diverged
     confidence.hist(
-        [probability[m] for m in members], bins=np.linspace(1 / max(num_clusters, 2), 1, 21), stacked=True, color=colors
+        [probability[m & finite] for m in members],
+        bins=np.linspace(1 / max(num_clusters, 2), 1, 21),
+        stacked=True,
+        color=colors,
     )
-    confidence.set(title="posterior of the assigned cluster", yscale="log")
+    confidence.set(title="posterior of the assigned cluster", yscale="log" if finite.any() else "linear")
 
     lengths, gained = np.asarray(trajectories.lengths), returns(trajectories)
     values, name = (gained, "return") if np.ptp(gained) > 0 else (lengths, "length")
