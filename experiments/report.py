@@ -43,6 +43,7 @@ def readable(results: Results, skip: Callable[[str], None] | None = None) -> lis
     return found
 
 
+_SCORES = ("scores", "centre_scores", "centre_returns")  # what of a record a training that diverges makes null
 _NUMBER = (int, float)
 _EVERY_RECORD = {
     "id": str,
@@ -116,7 +117,7 @@ def _place(record: dict[str, Any]) -> str:
 
 def write_table(table: Table, records: Sequence[dict[str, Any]], folder: Path) -> tuple[str, list[Path]]:
     """Renders a table into `folder`: table.md and its figures. Returns the Markdown and the files."""
-    text, figures = table.render(records)
+    text, figures = table.render([_with_nan(record) for record in records])
     folder.mkdir(parents=True, exist_ok=True)
     for stale in {path.stem for path in folder.glob("*.png")} - set(figures):
         (folder / f"{stale}.png").unlink()
@@ -128,6 +129,19 @@ def write_table(table: Table, records: Sequence[dict[str, Any]], folder: Path) -
     files.insert(0, folder / "table.md")
     write_text(files[0], text + pictures)
     return text, files
+
+
+def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose scores that are null, of what diverged, are numbers again."""
+    return record | {name: _numbers(record[name]) for name in _SCORES if name in record}
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return float("nan") if value is None else value
 
 
 @dataclasses.dataclass(frozen=True)

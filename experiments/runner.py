@@ -258,7 +258,7 @@ def _method_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
             tracker.summary(seed, {f"health/{name}": value for name, value in diagnoses[index][0].items()})
             for warning in diagnoses[index][1]:
                 job.progress.note(f"{cell.title}, seed {seed}: {warning}")
-    names = [f"cluster {k + 1}" for k in range(clustering.posterior.shape[-1])]
+    names = [f"cluster {k}" for k in range(clustering.posterior.shape[-1])]
     body = {
         "scores": final,
         "health": {name: [health[name] for health, _ in diagnoses] for name in diagnoses[0][0]},
