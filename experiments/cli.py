@@ -164,6 +164,7 @@ class Cluster:
         from trajclust_experiments.methods import METHODS
         from trajclust_experiments.output import check_out
         from trajclust_experiments.progress import Progress
+        from trajclust_experiments.rows import GUESSED
         from trajclust_jax.data import load
 
         name, policy = self.method, self.policy
@@ -186,10 +187,9 @@ class Cluster:
         for cluster in summary["clusters"]:
             print(f"cluster {cluster['cluster']}: {cluster['trajectories']} trajectories")
         if summary["scores"] is not None:
-            guessed = summary["labels"].startswith("guessed")
-            against = (
-                f"labels that are {summary['labels']}; --labels FILE brings true ones" if guessed else "the labels"
-            )
+            against = "the labels"
+            if summary["labels"].startswith(GUESSED):
+                against = f"labels that are {summary['labels']} (--labels FILE brings true ones)"
             print(f"against {against}: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["scores"].items()))
         if summary["oracle"] is not None:
             print("oracle, the ceiling: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["oracle"].items()))
@@ -564,7 +564,7 @@ def _check_target(target: str, root: Path | None) -> None:
     if target.endswith(".npz"):
         if Path(target).is_dir():
             raise UsageError(f"{target} is a folder: give a file name")
-        check_writable(Path(target).parent, target)
+        check_writable(Path(target).parent, str(Path(target).parent))
     else:
         check_minari_target(target, root)
 

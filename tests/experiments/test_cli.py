@@ -262,10 +262,8 @@ def test_a_full_disk_is_one_line(trajclust, discrete_npz, monkeypatch):
 
 def test_home_is_found_in_every_path(trajclust, discrete_npz, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    code, out, _ = trajclust("data", "info", "~/mine.npz")
-    assert code == 0
-    code, out, _ = trajclust("data", "convert", "~/mine.npz", "~/new/copy.npz")
-    assert code == 0
+    assert trajclust("data", "info", "~/mine.npz")[0] == 0
+    assert trajclust("data", "convert", "~/mine.npz", "~/new/copy.npz")[0] == 0
     assert (tmp_path / "new" / "copy.npz").exists()
 
 
