@@ -271,10 +271,11 @@ def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> d
     if not len(steps):
         return summary
     means = gained.mean(-1)  # [V, *axes]
-    scores = {"last_return": means[-1], "best_return": means.max(0)}
+    best = np.fmax.reduce(means)  # passes over evaluations that are not finite
+    scores = {"last_return": means[-1], "best_return": best}
     normalised = normaliser(environment_name)
     if normalised is not None:
-        scores |= {"last_score": normalised(means[-1]), "best_score": normalised(means.max(0))}
+        scores |= {"last_score": normalised(means[-1]), "best_score": normalised(best)}
     return {**summary, "scores": {name: values.tolist() for name, values in scores.items()}}
 
 
