@@ -54,6 +54,7 @@ def draw_trajectories(
     max_per_group: int = 40,
     columns: int = 5,
     counts: Sequence[int] | None = None,
+    colors: Sequence[int] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
     """Trajectories in the grid, coloured by group (a policy or a cluster): a panel a group, or all in `ax`.
@@ -73,6 +74,7 @@ def draw_trajectories(
         max_per_group: the first this many of each group are drawn.
         columns: panels side by side at most.
         counts: `[G]`, the groups' sizes, where the trajectories given are a sample of them.
+        colors: `[G]`, the groups' places in PALETTE, which goes round; in order by default.
         ax: draw every group in these axes, with a legend.
     """
     walls, goal = np.asarray(walls), np.asarray(goal)
@@ -85,7 +87,7 @@ def draw_trajectories(
         _draw_grid(ax, walls, goal, size)
         _draw_places(ax, places, np.ones(len(places), bool), size)
 
-    return _draw_groups(paths, groups, names, max_per_group, columns, counts, ax, background, _draw_steps)
+    return _draw_groups(paths, groups, names, max_per_group, columns, counts, colors, ax, background, _draw_steps)
 
 
 def draw_paths(
@@ -100,6 +102,7 @@ def draw_paths(
     max_per_group: int = 40,
     columns: int = 5,
     counts: Sequence[int] | None = None,
+    colors: Sequence[int] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
     """Trajectories in the plane, coloured by group (a policy or a cluster): a panel a group, or all in `ax`.
@@ -108,7 +111,7 @@ def draw_paths(
 
     Args:
         positions: `[N, T, 2]`, (x, y) at each step.
-        lengths, groups, names, max_per_group, columns, counts, ax: as for `draw_trajectories`.
+        lengths, groups, names, max_per_group, columns, counts, colors, ax: as for `draw_trajectories`.
         goal: `[2]`, (x, y); without one the plane is shown as far as the trajectories go.
         polylines: `[P, C, 2]`, paths to mark, such as those that the experts are to follow.
         final_positions: `[N, 2]`, after the last step.
@@ -120,7 +123,7 @@ def draw_paths(
     else:
         goal, polylines = np.asarray(goal), np.asarray(polylines)
         background = lambda ax, size: _draw_plane(ax, goal, polylines, size)
-    return _draw_groups(paths, groups, names, max_per_group, columns, counts, ax, background, _draw_curves)
+    return _draw_groups(paths, groups, names, max_per_group, columns, counts, colors, ax, background, _draw_curves)
 
 
 def cells_from_observations(table: ArrayLike) -> np.ndarray:
@@ -150,6 +153,7 @@ def _draw_groups(
     max_per_group: int,
     columns: int,
     counts: Sequence[int] | None,
+    colors: Sequence[int] | None,
     ax: Axes | None,
     background: Callable[[Axes, float], None],
     draw_lines: Callable[[Axes, list[np.ndarray], str], None],
@@ -158,15 +162,16 @@ def _draw_groups(
     members = [np.flatnonzero(np.asarray(groups) == group) for group in range(len(names))]
     counts = [len(member) for member in members] if counts is None else counts
     titles = [f"{name} (n = {count:,})" for name, count in zip(names, counts, strict=True)]
+    colors = [PALETTE[color % len(PALETTE)] for color in (range(len(names)) if colors is None else colors)]
 
     def draw(ax, group):
-        draw_lines(ax, [paths[index] for index in members[group][:max_per_group]], PALETTE[group % len(PALETTE)])
+        draw_lines(ax, [paths[index] for index in members[group][:max_per_group]], colors[group])
 
     if ax is not None:
         background(ax, 15)
         for group in range(len(names)):
             draw(ax, group)
-        handles = [Line2D([], [], color=PALETTE[g % len(PALETTE)], lw=2, label=t) for g, t in enumerate(titles)]
+        handles = [Line2D([], [], color=c, lw=2, label=t) for c, t in zip(colors, titles, strict=True)]
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
         return ax.figure
 

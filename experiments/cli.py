@@ -1,17 +1,26 @@
 """The command line: `trajclust list | run | cluster | train | data | report`.
 
-Exit codes: 0 done, 1 failed work, 2 bad usage or input, 130 interrupted. Errors are one line; with TRAJCLUST_DEBUG=1
+Exit codes: 0 done, 1 failed work (a training that diverged too), 2 bad usage or input, 128 + its number for a signal
+that ended the command: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. Errors are one line; with TRAJCLUST_DEBUG=1
 they show their traceback.
 """
 
+import contextlib
 import dataclasses
+import errno
+import io
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+
+from trajclust_jax.interrupts import Ending
+
+_LONGEST = 500  # characters of an unexpected error that are shown
 
 Track = Literal["off", "offline", "online"]
 
@@ -84,7 +93,7 @@ class Run:
     def run(self) -> None:
         from trajclust_experiments.methods import select
         from trajclust_experiments.progress import Progress
-        from trajclust_experiments.report import with_stored, write_table
+        from trajclust_experiments.report import readable, with_stored, write_table
         from trajclust_experiments.runner import default_results, run_cells
         from trajclust_experiments.tables import get_table
         from trajclust_jax.records import Results
@@ -102,11 +111,11 @@ class Run:
         if seeds < 1:
             raise UsageError(f"--seeds is {seeds}: at least 1 is needed")
         results = Results(default_results() if self.results is None else self.results)
-        cells = table.cells(preset, datasets, methods, tuple(range(seeds)))
+        cells, progress = table.cells(preset, datasets, methods, tuple(range(seeds))), Progress()
         records = run_cells(
-            cells, results, preset=self.preset, track=self.track, tags=[f"table:{table.name}"], progress=Progress()
+            cells, results, preset=self.preset, track=self.track, tags=[f"table:{table.name}"], progress=progress
         )
-        shown = with_stored(table, self.preset, records, results.all())
+        shown = with_stored(table, self.preset, records, readable(results, progress.warn))
         text, files = write_table(table, shown, results.folder / table.name / self.preset)
         if self.json:
             scores = [{"id": r["id"], **r["cell"], "scores": r["scores"], "timing": r["timing"]} for r in records]
@@ -141,6 +150,8 @@ class Cluster:
     """At most so many iterations (of EM; with codes; of refinement); the method's default otherwise."""
     seed: int = 0
     """Seed of everything random."""
+    labels: Path | None = None
+    """True policies to score against: a .csv (column label, and trajectory if sorted), .txt, .npy or .npz (labels)."""
     out: Path = Path("runs/cluster")
     """Folder for the results."""
     track: Track = "off"
@@ -153,6 +164,7 @@ class Cluster:
         from trajclust_experiments.methods import METHODS
         from trajclust_experiments.output import check_out
         from trajclust_experiments.progress import Progress
+        from trajclust_experiments.rows import GUESSED
         from trajclust_jax.data import load
 
         name, policy = self.method, self.policy
@@ -167,22 +179,26 @@ class Cluster:
             if option not in METHODS[name].settings():
                 raise UsageError(f"--{option.replace('_', '-')} is no setting of {self.method}")
         check_out(self.out, OUTPUTS)
-        dataset = load(self.dataset)
+        dataset = _labelled(load(self.dataset), self.labels)
         summary = cluster_dataset(dataset, name, self.k, self.seed, self.out, self.track, Progress(), **settings)
+        failed = int(summary["objective"] is None)  # diverged: a warning says so
         if self.json:
-            return _print_json(summary)
+            return _print_json(summary) or failed
         for cluster in summary["clusters"]:
             print(f"cluster {cluster['cluster']}: {cluster['trajectories']} trajectories")
         if summary["scores"] is not None:
-            print("against the labels: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["scores"].items()))
+            against = "the labels"
+            if summary["labels"].startswith(GUESSED):
+                against = f"labels that are {summary['labels']} (--labels FILE brings true ones)"
+            print(f"against {against}: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["scores"].items()))
         if summary["oracle"] is not None:
             print("oracle, the ceiling: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["oracle"].items()))
         if summary["ambiguity"] is not None:
             print(summary["ambiguity"]["message"])
         for warning in summary["warnings"]:
             print(f"warning: {warning}")
-        print(f"objective {summary['objective_per_step']:.4f} a step; files in {summary['out']}")
-        return None
+        print(f"objective {_number(summary['objective_per_step'], 4)} a step; files in {summary['out']}")
+        return failed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,11 +271,12 @@ class Train:
             evaluate_every=self.evaluate_every,
             **settings,
         )
+        failed = int(bool(summary["diverged"]))
         if self.json:
-            return _print_json(summary)
+            return _print_json(summary) or failed
         for name, values in summary.get("scores", {}).items():
             print(f"{name.replace('_', ' ')}, by seed: {_by_seed(values, summary['clusters'])}")
-        if not np.any(summary.get("scores", {}).get("best_return", True)):
+        if not np.any(np.array(summary.get("scores", {}).get("best_return", True), float)):
             where = summary["environment"]
             print(f"every return is 0: no reward was met in {where}, or it gives none; losses.csv has what was learnt")
         if summary["diverged"]:
@@ -267,7 +284,7 @@ class Train:
         if "scores" not in summary:
             print("not evaluated: the dataset is of no known environment; give one with --environment")
         print(f"{summary['timing']['run_seconds']:.0f} s of training; files in {summary['out']}")
-        return None
+        return failed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,13 +330,15 @@ class Info:
 
     dataset: tyro.conf.Positional[str]
     """A file, a Minari folder or id, or a registered dataset."""
+    labels: Path | None = None
+    """True policies, as `trajclust cluster` takes them."""
     json: bool = False
     """Print JSON."""
 
     def run(self) -> None:
         from trajclust_jax.data import load
 
-        _print_description(load(self.dataset), self.json, self.dataset)
+        _print_description(_labelled(load(self.dataset), self.labels), self.json, self.dataset)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,6 +352,8 @@ class Convert:
     """A file, a Minari folder or id, or a registered dataset."""
     target: tyro.conf.Positional[str]
     """A file name ending in .npz, or a Minari id such as gridworld/takeball-v0."""
+    labels: Path | None = None
+    """True policies to store with it, as `trajclust cluster` takes them."""
     root: Path | None = None
     """Minari's folder; $MINARI_DATASETS_PATH or Minari's own default otherwise."""
     json: bool = False
@@ -342,7 +363,7 @@ class Convert:
         from trajclust_jax.data import load
 
         _check_target(self.target, self.root)
-        dataset = load(self.dataset)
+        dataset = _labelled(load(self.dataset), self.labels)
         _print_description(dataset, self.json, _write(dataset, self.target, self.root))
 
 
@@ -380,6 +401,8 @@ class Report:
     """Print what was written as JSON."""
 
     def run(self) -> None:
+        from trajclust_experiments.output import check_writable
+        from trajclust_experiments.progress import Progress
         from trajclust_experiments.report import write_report
         from trajclust_experiments.runner import default_results
         from trajclust_jax.records import Results
@@ -389,9 +412,8 @@ class Report:
             raise UsageError(
                 f"{results.folder} holds no records: run a table first, e.g. trajclust run pgkmeans/table1"
             )
-        if self.out.exists() and not self.out.is_dir():
-            raise UsageError(f"--out {self.out} is a file: give a folder")
-        written = write_report(results, self.out)
+        check_writable(self.out, f"--out {self.out}")
+        written = write_report(results, self.out, Progress().warn)
         page = self.out / "report.html"
         if self.json:
             return _print_json({"out": str(self.out), "page": str(page), "tables": written})
@@ -413,6 +435,9 @@ Command = (
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `trajclust`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold what the terminal's encoding has not
+            stream.reconfigure(errors="backslashreplace")
     command = tyro.cli(
         Command,
         prog="trajclust",
@@ -420,35 +445,74 @@ def main(argv: list[str] | None = None) -> None:
         args=argv,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
-    sys.exit(_carry_out(command))
+    sys.exit(_carry_out(_at_home(command)))
+
+
+def _at_home(command: Any) -> Any:
+    """The command with `~` in its paths and sources replaced, which a shell leaves as it is in `--out=~/runs`."""
+    fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    for name, value in fields.items():
+        if dataclasses.is_dataclass(value):
+            fields[name] = _at_home(value)
+        elif isinstance(value, str | Path):
+            fields[name] = type(value)(os.path.expanduser(value))
+    return type(command)(**fields)
 
 
 def _carry_out(command: Any) -> int:
     """Runs a command and turns what goes wrong into one line and an exit code."""
     if os.environ.get("TRAJCLUST_DEBUG") == "1":
-        command.run()
-        return 0
+        return command.run() or 0
+    ending = Ending()
     try:
-        from trajclust_jax.data import DataError
-        from trajclust_jax.tracking import TrackingError
-
-        try:
-            command.run()
-        except (UsageError, DataError, TrackingError) as error:
-            return _fail(str(error), 2)
-    except KeyboardInterrupt:
-        return _fail("interrupted: give the same command again to go on", 130)
+        with ending:
+            _check_devices()
+            return command.run() or 0
     except BrokenPipeError:  # e.g. `trajclust list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        return _fail(f"{text} (TRAJCLUST_DEBUG=1 shows where)", 1)
-    return 0
+    except (KeyboardInterrupt, Exception) as error:
+        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
+        number = ending.number or number  # a terminal that is gone makes other things fail on the way out
+        if number is not None:
+            return _fail("interrupted: give the same command again to go on", 128 + number)
+        return _fail(*_told(error))
+
+
+def _check_devices() -> None:
+    """Raises UsageError where JAX_PLATFORMS names what jax does not find, which it tells in many ways, and late."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms:
+        import jax
+
+        try:
+            jax.devices()
+        except Exception:
+            raise UsageError(
+                f"JAX_PLATFORMS={platforms}: jax finds no such device here; unset it, give cpu, or install jax for it"
+            ) from None
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """What went wrong, for people, and the exit code."""
+    if isinstance(error, UsageError):
+        return str(error), 2
+    from trajclust_jax.data import DataError
+    from trajclust_jax.records import RecordError
+    from trajclust_jax.tracking import TrackingError
+
+    if isinstance(error, DataError | RecordError | TrackingError):
+        return str(error), 2
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"no space left on the disk{where}: make room and give the same command again to go on", 1
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_LONGEST]} (TRAJCLUST_DEBUG=1 shows where)", 1
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"trajclust: {' '.join(text.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a terminal that is gone
+        print(f"trajclust: {' '.join(text.split())}", file=sys.stderr)
     return code
 
 
@@ -470,9 +534,21 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 def _by_seed(values: list, clusters: list[int] | None) -> str:
     """Numbers `[S]`, or `[S, K]` with their clusters, for people."""
     if clusters is None:
-        return ", ".join(f"{value:.1f}" for value in values)
-    named = lambda row: ", ".join(f"{value:.1f} (cluster {k})" for k, value in zip(clusters, row, strict=True))
+        return ", ".join(_number(value, 1) for value in values)
+    named = lambda row: ", ".join(f"{_number(value, 1)} (cluster {k})" for k, value in zip(clusters, row, strict=True))
     return "; ".join(map(named, values))
+
+
+def _number(value: float | None, digits: int) -> str:
+    """JSON's null is what was not finite."""
+    return "not finite" if value is None else f"{value:.{digits}f}"
+
+
+def _labelled(dataset: Any, labels: Path | None) -> Any:
+    """The dataset with the labels of a file, where one is given."""
+    from trajclust_experiments.rows import with_labels
+
+    return dataset if labels is None else with_labels(dataset, labels)
 
 
 def _pairs(settings: dict[str, Any]) -> str:
@@ -482,9 +558,14 @@ def _pairs(settings: dict[str, Any]) -> str:
 
 def _check_target(target: str, root: Path | None) -> None:
     """Refuses what `_write` would, before long work."""
+    from trajclust_experiments.output import check_writable
     from trajclust_jax.data import check_minari_target
 
-    if not target.endswith(".npz"):
+    if target.endswith(".npz"):
+        if Path(target).is_dir():
+            raise UsageError(f"{target} is a folder: give a file name")
+        check_writable(Path(target).parent, str(Path(target).parent))
+    else:
         check_minari_target(target, root)
 
 
@@ -518,6 +599,7 @@ def _print_markdown(text: str) -> None:
 def _print_description(dataset: Any, as_json: bool, place: str) -> None:
     import numpy as np
 
+    from trajclust_experiments.rows import label_source
     from trajclust_jax.data import Codebook
 
     trajectories = dataset.trajectories
@@ -537,6 +619,7 @@ def _print_description(dataset: Any, as_json: bool, place: str) -> None:
         "observation_shape": list(trajectories.observation_shape),
         "distinct_observations": len(observations.table) if isinstance(observations, Codebook) else None,
         "actions": f"{trajectories.num_actions} discrete" if trajectories.discrete else f"{trajectories.action_size}-d",
+        "labels": label_source(dataset),
         "policies": None if dataset.labels is None else np.bincount(dataset.labels).tolist(),
         "policy_names": list(dataset.spec.policy_names),
     }

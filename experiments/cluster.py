@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,18 @@ from matplotlib.figure import Figure
 
 from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.methods import METHODS, suited
-from trajclust_experiments.output import staged
+from trajclust_experiments.output import resolve_out, staged
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering import new_figure, save_figure
-from trajclust_experiments.runner import tracked
+from trajclust_experiments.rows import label_source
+from trajclust_experiments.runner import checkpoint_seconds, tracked
 from trajclust_experiments.scenes import clusters_figure
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.clustering import Clustering
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
-from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories, returns
+from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories, fingerprint, returns
 from trajclust_jax.data.transforms import action_scaling
 from trajclust_jax.metrics import batch_scores, scores
 from trajclust_jax.records import cell_id, environment, plain
@@ -55,8 +55,8 @@ def cluster_dataset(
     """Clusters a dataset and writes `out`; returns its summary, with assignments and posterior.
 
     `out` receives assignments.csv, posterior.npz, model/ (Orbax), summary.json, overview.png, for representation
-    methods latents.png and for grid worlds trajectories.png. It appears whole at the end; until then everything lies
-    in `.<out>.work` beside it, from which a killed run goes on.
+    methods latents.png and for grid worlds trajectories.png. It appears whole at the end; a killed run goes on
+    (see `output.staged`).
 
     Raises:
         DataError: more clusters than trajectories, a method that this data does not allow, an `out` that holds
@@ -80,8 +80,8 @@ def cluster_dataset(
         "seed": seed,
     }
     id = cell_id(described)
-    out = Path(os.path.abspath(out))
-    with staged(out) as work:
+    out = resolve_out(out)
+    with staged(out, OUTPUTS) as work:
         tracker = make_tracker(
             track,
             directory=out.parent,
@@ -95,12 +95,18 @@ def cluster_dataset(
         with tracker, progress.task(f"{dataset.spec.name} {method_name}") as show:
             track_event = lambda event: tracker.log(event.total, tracked(event))
             outcome = fit(
-                method, trajectories, [seed], score=score, callbacks=[show, track_event], checkpoint_dir=work / id
+                method,
+                trajectories,
+                [seed],
+                score=score,
+                callbacks=[show, track_event],
+                checkpoint_dir=work / id,
+                checkpoint_seconds=checkpoint_seconds(),
             )
         clustering = jax.tree.map(lambda x: np.asarray(x[0]), outcome.result)
         summary = {"id": id, **described, **_summary(dataset, clustering, outcome), "environment": environment()}
         _write(work / "new", dataset, method, clustering, outcome, plain(summary))
-    files = sorted(str(path) for path in out.iterdir())
+    files = [str(out / name) for name in sorted(OUTPUTS) if (out / name).exists()]
     found = {"assignments": clustering.assignments, "posterior": clustering.posterior}
     return plain({**summary, "out": str(out), "files": files, **found})
 
@@ -113,6 +119,7 @@ def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit) -> dict[str
     labels, truth = dataset.labels, dataset.true_log_likelihoods
     health, warnings = diagnose(clustering)
     return {
+        "trajectories_fingerprint": fingerprint(trajectories),  # the same whatever labels are given
         "num_trajectories": trajectories.num_trajectories,
         "num_steps": int(lengths.sum()),
         "objective": float(clustering.objective),
@@ -132,6 +139,7 @@ def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit) -> dict[str
         "mean_confidence": float(_confidence(clustering).mean()),
         "health": health,
         "warnings": warnings,
+        "labels": label_source(dataset),
         "scores": None if labels is None else scores(labels, assignments),
         "oracle": None if labels is None or truth is None else oracle(labels, truth),
         "timing": {"run_seconds": outcome.run_seconds, "compile_seconds": outcome.compile_seconds},
@@ -159,7 +167,8 @@ def _write(folder: Path, dataset: Dataset, method: Any, clustering: Clustering, 
         arrays["log_likelihoods"] = clustering.log_likelihoods
     if clustering.latents is not None:
         arrays["latents"] = clustering.latents
-        save_figure(latents_figure(clustering), folder / "latents.png")
+        if np.isfinite(clustering.latents).all():  # else it diverged, and they have no place
+            save_figure(latents_figure(clustering), folder / "latents.png")
     pd.DataFrame(columns).to_csv(folder / "assignments.csv", index=False)
     np.savez_compressed(folder / "posterior.npz", **arrays)
     model = {"params": clustering.params, "inputs": method.inputs(trajectories)}
@@ -193,10 +202,14 @@ def overview(trajectories: Trajectories, clustering: Clustering, outcome: Fit) -
     curve.set(title="objective (chosen restart black)", xlabel="iteration")
 
     probability = _confidence(clustering)
+    finite = np.isfinite(probability)  # none, where the run diverged
     confidence.hist(
-        [probability[m] for m in members], bins=np.linspace(1 / max(num_clusters, 2), 1, 21), stacked=True, color=colors
+        [probability[m & finite] for m in members],
+        bins=np.linspace(1 / max(num_clusters, 2), 1, 21),
+        stacked=True,
+        color=colors,
     )
-    confidence.set(title="posterior of the assigned cluster", yscale="log")
+    confidence.set(title="posterior of the assigned cluster", yscale="log" if finite.any() else "linear")
 
     lengths, gained = np.asarray(trajectories.lengths), returns(trajectories)
     values, name = (gained, "return") if np.ptp(gained) > 0 else (lengths, "length")

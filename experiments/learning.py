@@ -16,12 +16,13 @@ import trajclust_envs as envs
 from trajclust_envs.mujoco import TASKS, make_env
 from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.learners import LEARNERS, suited_learner
-from trajclust_experiments.output import staged
+from trajclust_experiments.output import resolve_out, staged
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering import new_figure, save_figure
-from trajclust_experiments.runner import tracked
+from trajclust_experiments.rows import read_assignments
+from trajclust_experiments.runner import checkpoint_seconds, tracked
 from trajclust_jax.checkpoint import CheckpointError, load_tree, save_tree
-from trajclust_jax.data import DataError, Dataset, returns
+from trajclust_jax.data import DataError, Dataset, fingerprint, returns
 from trajclust_jax.evaluation import Acting, gymnax_returns, mujoco_returns
 from trajclust_jax.learners import Clustered, Learner, Offline, Scaling, TrainedPolicy
 from trajclust_jax.records import cell_id, environment, plain
@@ -70,8 +71,18 @@ def evaluations(offline: Offline, outcome: Fit) -> tuple[np.ndarray, np.ndarray]
 
 
 def best_cluster(assignments: np.ndarray, gained: np.ndarray) -> int:
-    """The cluster whose trajectories have the highest mean return."""
-    return max(set(assignments.tolist()), key=lambda k: gained[assignments == k].mean())
+    """The cluster whose trajectories have the highest mean return; of several the first."""
+    return best_clusters(assignments, gained)[0]
+
+
+def best_clusters(assignments: np.ndarray, gained: np.ndarray) -> list[int]:
+    """The clusters whose trajectories have the highest mean return: more than one where returns don't tell them apart.
+
+    Means of float64 sums that differ by less than their rounding are equal.
+    """
+    means = {k: gained[assignments == k].mean() for k in np.unique(assignments).tolist()}
+    rounding = 1e-9 * np.abs(gained).max()
+    return [k for k, mean in means.items() if mean >= max(means.values()) - rounding]
 
 
 def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndarray, list[int]]:
@@ -79,23 +90,30 @@ def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndar
 
     `which` is `all`, `best` (the highest mean return) or a cluster's number. Other trajectories have -1.
 
+    assignments.csv may have been sorted and saved: its column `trajectory` says what is whose.
+
     Raises:
-        DataError: for a folder that is none of a clustering of this data, or a cluster that is not there.
+        DataError: for a folder that is none of a clustering of this data, an assignments.csv that has not every
+            trajectory once, a cluster that is not there, or `best` where no returns tell which it is.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text())
-        assignments = pd.read_csv(folder / "assignments.csv")["cluster"].to_numpy()
-        count, of = len(summary["clusters"]), summary["fingerprint"]
-    except (OSError, ValueError, KeyError) as error:
+        summary = json.loads((folder / "summary.json").read_text("utf-8"))
+        count, of = len(summary["clusters"]), {summary["fingerprint"], summary.get("trajectories_fingerprint")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"--clusters {folder}: no result of trajclust cluster there ({error})") from None
-    if of != dataset.provenance.fingerprint:
+    trajectories = dataset.trajectories
+    if dataset.provenance.fingerprint not in of and fingerprint(trajectories) not in of:
         raise DataError(f"--clusters {folder}: a clustering of other trajectories than {dataset.spec.name}")
-    gained = returns(dataset.trajectories)
+    assignments = read_assignments(folder / "assignments.csv", trajectories.num_trajectories, count)
+    gained = returns(trajectories)
     filled = [k for k in range(count) if (assignments == k).any()]
     if which == "all":
         chosen = filled
     elif which == "best":
-        chosen = [best_cluster(assignments, gained)]
+        chosen = best_clusters(assignments, gained)
+        if len(chosen) > 1:
+            equal = ", ".join(map(str, chosen))
+            raise DataError(f"--cluster best: the mean returns of clusters {equal} are equal; give all or a number")
     elif which.isdecimal() and int(which) in filled:
         chosen = [int(which)]
     else:
@@ -125,7 +143,7 @@ def train_on_dataset(
 
     `out` receives summary.json, policy/ (Orbax: actors and scalings of all seeds and clusters), losses.csv,
     learning-curve.png and, where the environment is known, evaluations.csv with the return of every episode. It
-    appears whole at the end; until then everything lies in `.<out>.work` beside it, from which a killed run goes on.
+    appears whole at the end; a killed run goes on (see `output.staged`).
 
     Args:
         clusters: what `chosen_clusters` gave: a learner for each of them.
@@ -169,8 +187,8 @@ def train_on_dataset(
     if described["environment"]:
         evaluate = evaluator(offline, environment_name, episodes, evaluate_every)
     data = trajectories if clusters is None else Clustered(trajectories, clusters[0], len(clusters[1]))
-    out = Path(os.path.abspath(out))
-    with staged(out) as work:
+    out = resolve_out(out)
+    with staged(out, OUTPUTS) as work:
         tracker = make_tracker(
             track,
             directory=out.parent,
@@ -189,11 +207,12 @@ def train_on_dataset(
                 evaluate=evaluate,
                 callbacks=[show, track_event],
                 checkpoint_dir=work / id,
+                checkpoint_seconds=checkpoint_seconds(),
             )
         summary = {"id": id, **described, **summarise(offline, outcome, described["environment"])}
         summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
         _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}))
-    files = sorted(str(path) for path in out.iterdir())
+    files = [str(out / name) for name in sorted(OUTPUTS) if (out / name).exists()]
     return plain({**summary, "out": str(out), "files": files})
 
 
@@ -210,7 +229,7 @@ def load_policy(folder: str | os.PathLike) -> tuple[Learner, TrainedPolicy]:
         settings = {name: _tuples(value) for name, value in summary["settings"]["learner"].items()}
         learner = LEARNERS[summary["learner"]].algorithm(**settings)
         stored = load_tree(Path(folder) / "policy")
-    except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointError) as error:
         raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
     return learner, TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
 
@@ -252,10 +271,11 @@ def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> d
     if not len(steps):
         return summary
     means = gained.mean(-1)  # [V, *axes]
-    scores = {"last_return": means[-1], "best_return": means.max(0)}
+    best = np.fmax.reduce(means)  # passes over evaluations that are not finite
+    scores = {"last_return": means[-1], "best_return": best}
     normalised = normaliser(environment_name)
     if normalised is not None:
-        scores |= {"last_score": normalised(means[-1]), "best_score": normalised(means.max(0))}
+        scores |= {"last_score": normalised(means[-1]), "best_score": normalised(best)}
     return {**summary, "scores": {name: values.tolist() for name, values in scores.items()}}
 
 

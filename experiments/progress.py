@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from trajclust_jax.training import Callback, Event
 
@@ -20,15 +21,19 @@ class Progress:
     def __init__(self, quiet: bool = False):
         self.console = Console(stderr=True, quiet=quiet)
 
-    def note(self, text: str) -> None:
-        """One line."""
-        self.console.print(text, style="dim", highlight=False, soft_wrap=True)
+    def note(self, text: str, style: str = "dim") -> None:
+        """One line, as it stands: names may hold what rich takes for markup."""
+        self.console.print(Text(text), style=style, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """One line that is not to be overlooked."""
+        self.note(f"warning: {text}", style="yellow")
 
     @contextlib.contextmanager
     def waiting(self, title: str) -> Iterator[None]:
         """Shows that something of unknown length is under way."""
         began = time.monotonic()
-        with self.console.status(title) if self.console.is_terminal else contextlib.nullcontext():
+        with self.console.status(Text(title)) if self.console.is_terminal else contextlib.nullcontext():
             yield
         if time.monotonic() - began >= 1:
             self.note(f"{title}: done in {time.monotonic() - began:.0f} s")
@@ -37,11 +42,11 @@ class Progress:
     def task(self, title: str) -> Iterator[Callback]:
         """A callback for `fit` that shows phase, iteration, J and, where there are, changed assignments and NMI."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[metrics]}"),
+            TextColumn("{task.fields[metrics]}", markup=False),
         )
         began, told = time.monotonic(), [time.monotonic()]
         with Bars(*columns, console=self.console, disable=not self.console.is_terminal) as bars:

@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,62 @@ from trajclust_experiments.rendering import device_name, markdown_table, on_gpu,
 from trajclust_experiments.runner import Cell, essential
 from trajclust_experiments.tables import Table, get_table, table_names
 from trajclust_jax.data import REGISTRY
-from trajclust_jax.records import Results, canonical, plain
+from trajclust_jax.records import RecordError, Results, canonical, plain
+
+
+def readable(results: Results, skip: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    """The stored records that tables can show; `skip` is told of each other one, in a line.
+
+    A record may have its checksum and yet be another program's, without what every record has.
+
+    Raises:
+        RecordError: for the first that cannot be shown, where there is no `skip`.
+    """
+    found = []
+    for record in results.all(skip):
+        lacking = _lacking(record, _EVERY_RECORD) or _short_of_scores(record)
+        if lacking is None:
+            found.append(record)
+            continue
+        line = f"{results.cells}: record {record.get('id')} has no sound {lacking}, as tables need it; move it away"
+        if skip is None:
+            raise RecordError(line)
+        skip(line)
+    return found
+
+
+_SCORES = ("scores", "centre_scores", "centre_returns")  # what of a record a training that diverges makes null
+_NUMBER = (int, float)
+_EVERY_RECORD = {
+    "id": str,
+    "preset": str,
+    "cell": {"dataset": str, "method": str, "size": int},
+    "scores": dict,
+    "timing": {"data_seconds": _NUMBER, "compile_seconds": _NUMBER, "run_seconds": _NUMBER},
+    "environment": {
+        "device": {"kind": str, "platform": str, "count": int},
+        "cpu_count": int,
+        "python": str,
+        "versions": {"jax": str},
+    },
+}
+
+
+def _lacking(found: Any, wanted: Any, name: str = "") -> str | None:
+    """The first entry that is not as `wanted`: a type, several, or a dict of such; None where all are there."""
+    if not isinstance(wanted, dict):
+        return None if isinstance(found, wanted) else name
+    if not isinstance(found, dict):
+        return name
+    deeper = (_lacking(found.get(key), each, f"{name}.{key}".lstrip(".")) for key, each in wanted.items())
+    return next(filter(None, deeper), None)
+
+
+def _short_of_scores(record: dict[str, Any]) -> str | None:
+    """The first score that has not a value a seed."""
+    seeds = record["cell"].get("seeds", [])
+    sound = lambda values: isinstance(values, list) and len(values) >= len(seeds)
+    return next((f"scores.{name}" for name, values in record["scores"].items() if seeds and not sound(values)), None)
 
 
 def stored_cells(table: Table, preset: str, records: Sequence[dict[str, Any]]) -> dict[Cell, dict[str, Any] | None]:
@@ -62,7 +117,7 @@ def _place(record: dict[str, Any]) -> str:
 
 def write_table(table: Table, records: Sequence[dict[str, Any]], folder: Path) -> tuple[str, list[Path]]:
     """Renders a table into `folder`: table.md and its figures. Returns the Markdown and the files."""
-    text, figures = table.render(records)
+    text, figures = table.render([_with_nan(record) for record in records])
     folder.mkdir(parents=True, exist_ok=True)
     for stale in {path.stem for path in folder.glob("*.png")} - set(figures):
         (folder / f"{stale}.png").unlink()
@@ -74,6 +129,19 @@ def write_table(table: Table, records: Sequence[dict[str, Any]], folder: Path) -
     files.insert(0, folder / "table.md")
     write_text(files[0], text + pictures)
     return text, files
+
+
+def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose scores that are null, of what diverged, are numbers again."""
+    return record | {name: _numbers(record[name]) for name in _SCORES if name in record}
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return float("nan") if value is None else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +173,18 @@ def sections(records: Sequence[dict[str, Any]]) -> list[Section]:
     return found
 
 
-def write_report(results: Results, out: Path) -> list[dict[str, Any]]:
+def write_report(results: Results, out: Path, skip: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
     """Every table and preset that has records, into `out`: report.html, report.md, scores.csv and the tables' folders.
 
-    report.html is report.md with its pictures in it: one file, to open or to send. Returns what was written.
+    report.html is report.md with its pictures in it: one file, to open or to send. For `skip` see `readable`. Returns
+    what was written.
+
+    Raises:
+        RecordError: where no record can be shown.
     """
-    records = results.all()
+    records = readable(results, skip)
+    if not records:
+        raise RecordError(f"{results.cells}: none of the records there can be shown")
     planned = sections(records)
     filled = [section for section in planned if section.shown]
     written, titles, parts = [], [], []

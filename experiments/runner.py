@@ -120,7 +120,7 @@ class Job:
                 cell.seeds,
                 callbacks=[self.guard, show, lambda event: tracker.log(event.total, tracked(event))],
                 checkpoint_dir=self.results.work(self.id) / folder,
-                checkpoint_seconds=float(os.environ.get("TRAJCLUST_CHECKPOINT_SECONDS", 20)),
+                checkpoint_seconds=checkpoint_seconds(),
                 **options,
             )
             yield outcome, tracker
@@ -261,7 +261,7 @@ def _method_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
             tracker.summary(seed, {f"health/{name}": value for name, value in diagnoses[index][0].items()})
             for warning in diagnoses[index][1]:
                 job.progress.note(f"{cell.title}, seed {seed}: {warning}")
-    names = [f"cluster {k + 1}" for k in range(clustering.posterior.shape[-1])]
+    names = [f"cluster {k}" for k in range(clustering.posterior.shape[-1])]
     body = {
         "scores": final,
         "health": {name: [health[name] for health, _ in diagnoses] for name in diagnoses[0][0]},
@@ -326,6 +326,11 @@ def tracked(event: Event) -> dict[str, np.ndarray]:
     """An event's metrics under names that keep phases apart; of an evaluation's episodes the mean."""
     means = {name: values.mean(-1) if name == "return" else values for name, values in event.metrics.items()}
     return {f"{event.phase}/{name}": values for name, values in means.items()}
+
+
+def checkpoint_seconds() -> float:
+    """The time between checkpoints of commands: `$TRAJCLUST_CHECKPOINT_SECONDS`, else 20."""
+    return float(os.environ.get("TRAJCLUST_CHECKPOINT_SECONDS", 20))
 
 
 def default_results() -> str:

@@ -1,5 +1,6 @@
 """Trajectories where they happened: what a record keeps of them for drawing, and the pictures."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import trajclust_envs as envs
 from trajclust_envs.pathfollowing import GOAL, PATHS
 from trajclust_envs.plotting import cells_from_observations, draw_paths, draw_trajectories
 from trajclust_jax.data import REGISTRY, Codebook, Dataset, Trajectories
+from trajclust_jax.metrics import match_clusters
 
 SAMPLE = 40  # trajectories of each group that a record keeps
 
@@ -41,7 +43,10 @@ def _are_maps(table: np.ndarray) -> bool:
 
 
 def sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """Up to SAMPLE paths of each group, the first ones in the dataset's order; empty where there is no picture."""
+    """Up to SAMPLE paths of each group, the first ones in the dataset's order; empty where there is no picture.
+
+    A group has the colour of the label that it is matched to: its panel looks like that policy's beside it.
+    """
     trajectories = dataset.trajectories
     places = positions(trajectories)
     if places is None:
@@ -57,8 +62,18 @@ def sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, 
             paths.append(path.astype(float).round(2).tolist() if continuous else path.tolist())
             members.append(group)
     counts = np.bincount(groups, minlength=len(names))
-    described = {"names": names, "counts": counts.tolist(), "groups": members, "paths": paths}
+    colors = matched_colors(dataset.labels, groups, len(names))
+    described = {"names": names, "counts": counts.tolist(), "colors": colors, "groups": members, "paths": paths}
     return described | {"continuous": True} if continuous else described
+
+
+def matched_colors(labels: np.ndarray, groups: np.ndarray, num_groups: int) -> list[int]:
+    """`[G]`: the label matched to each group (Hungarian algorithm); groups without one go on after the labels."""
+    table = np.zeros((int(labels.max()) + 1, num_groups), np.int64)
+    np.add.at(table, (labels, groups), 1)
+    of_group = {int(group): label for label, group in enumerate(match_clusters(table)) if group >= 0}
+    others = itertools.count(len(table))
+    return [of_group[group] if group in of_group else next(others) for group in range(num_groups)]
 
 
 def sample_figure(sample: dict[str, Any], dataset: str) -> Figure:
@@ -67,7 +82,10 @@ def sample_figure(sample: dict[str, Any], dataset: str) -> Figure:
     for row, path in zip(paths, sample["paths"], strict=True):
         row[: len(path)] = path if sample.get("continuous") else np.stack(np.divmod(path, 10), axis=-1)
     lengths, groups = np.array([len(path) for path in sample["paths"]]), np.array(sample["groups"])
-    shared = {"names": sample["names"], "counts": sample["counts"]}
+    names = sample["names"]
+    if names[0] == "cluster 1":  # the first records count clusters from 1, all else from 0
+        names = [f"cluster {k}" for k in range(len(names))]
+    shared = {"names": names, "counts": sample["counts"], "colors": sample.get("colors")}
     if sample.get("continuous"):
         return draw_paths(paths, lengths, groups, goal=GOAL, polylines=PATHS, **shared)
     params = envs.make(REGISTRY[dataset].environment).default_params

@@ -125,6 +125,64 @@ def test_wrong_arguments_are_named(tmp_path):
         tracker.log(1, {"nmi": np.zeros(2)})  # nothing left to log to
 
 
+def test_names_that_wandb_does_not_take_are_made_to_fit(tmp_path):
+    """Tags of more than 64 characters stay distinct; bytes of a file's name that are no UTF-8 are spelled out."""
+    long = ["dataset:" + "x" * 80 + end for end in "ab"]
+    odd = b"caf\xe9".decode("utf-8", "surrogateescape")
+    given = {"group": odd + "g" * 200, "tags": [*long, odd, "t" * 64], "config": {"dataset": [odd]}, "seeds": [0]}
+    make_tracker("offline", directory=tmp_path, run_ids=[run_id(odd, "id", 0)], **given).finish()
+    (run,) = read_runs(tmp_path)
+    assert len(set(run.tags)) == 5
+    assert max(map(len, run.tags)) == 64
+    assert {"caf\\udce9", "t" * 64, "seed:0"} <= set(run.tags)
+    assert run.config["dataset"] == ["caf\\udce9"]
+    assert len(run.group) == 128
+
+
+class Broken:
+    """A run that fails where it is told to."""
+
+    def __init__(self, where):
+        self.where, self.summary, self.finished = where, self, 0
+
+    def log(self, *_, **__):
+        self._do("log")
+
+    def update(self, *_):
+        self._do("update")
+
+    def finish(self, **_):
+        self.finished += 1
+        self._do("finish")
+
+    def _do(self, what):
+        if what == self.where:
+            raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("where", ["init", "log", "update", "finish"])
+def test_what_wandb_refuses_is_a_warning(tmp_path, monkeypatch, caplog, where):
+    import wandb
+
+    runs = []
+
+    def init(**_):
+        if where == "init" and runs:  # the second seed's
+            raise wandb.errors.CommError("the network is unreachable\nfor now")
+        runs.append(Broken(where))
+        return runs[-1]
+
+    monkeypatch.setattr(wandb, "init", init)
+    with make_tracker("offline", directory=tmp_path, run_ids=IDS, **COMMON) as tracker:
+        for step in range(3):
+            tracker.log(step, {"nmi": np.zeros(2)})
+        tracker.summary(7, {"nmi": 1.0})
+    assert len(caplog.messages) == 1
+    assert "the training goes on untracked" in caplog.messages[0]
+    assert "\n" not in caplog.messages[0]
+    assert [run.finished for run in runs] == [1] * len(runs)
+
+
 def test_online_without_a_key_fails_at_once_even_at_a_terminal(tmp_path):
     """At a terminal wandb would ask for an account, and wait for ever."""
     code = f"""

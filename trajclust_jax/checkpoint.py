@@ -7,6 +7,7 @@ background threads) over truncated files; with the seal it only ever reads files
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -40,12 +41,13 @@ def _root_logging_kept() -> Iterator[None]:
 with _root_logging_kept():
     import orbax.checkpoint as ocp
 
-# Orbax logs dozens of lines a save, and warns that read-only is read-only; what matters, it raises. Only its own lines
-# below ERROR are dropped, not what others log through absl.
-logging.getLogger("absl").addFilter(lambda r: r.levelno >= logging.ERROR or "orbax" not in r.pathname)
+# Orbax logs dozens of lines a save, warns that read-only is read-only, and prints the tracebacks of its threads; what
+# matters, it raises. Only its own lines are dropped, not what others log through absl.
+logging.getLogger("absl").addFilter(lambda r: "orbax" not in r.pathname)
 
 _log = logging.getLogger(__name__)
 _SEAL = "sha256"
+_OVERHEAD_BYTES = 2**18  # of a checkpoint beside its arrays: indices, metadata, history
 
 
 class CheckpointError(RuntimeError):
@@ -73,10 +75,12 @@ class Checkpointer:
         """Writes a checkpoint. It is then the newest, also where its step was saved before or lies before others.
 
         `meta` is JSON (tuples come back as lists). Once this returns, the checkpoint survives a kill.
-        Raises CheckpointError where Orbax refuses to save, TypeError where `meta` is not JSON.
+        Raises CheckpointError where Orbax refuses to save, TypeError where `meta` is not JSON, OSError (ENOSPC) where
+        the disk has no room for it.
         """
         if self.read_only:
             raise CheckpointError(f"{self.directory}: opened read-only")
+        self._check_room(state)
         # Orbax wants growing numbers, and a step saved again must not lose its old folder before the new one is whole:
         # folders count saves, and the newest wins.
         number = max(self._manager.all_steps(), default=-1) + 1
@@ -172,6 +176,13 @@ class Checkpointer:
 
         tree = self._manager.item_metadata(number)["state"].tree
         return jax.tree_util.tree_map_with_path(leaf, tree, is_leaf=lambda x: x is None or hasattr(x, "sharding"))
+
+    def _check_room(self, state: Any) -> None:
+        """Before Orbax starts, whose threads fill the terminal with tracebacks on a full disk."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        needed = _OVERHEAD_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(_as_arrays(state)))
+        if shutil.disk_usage(self.directory).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory))
 
     def _prune(self) -> None:
         numbers = sorted(self._manager.all_steps())

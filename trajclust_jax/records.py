@@ -21,13 +21,15 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from trajclust_jax import __version__
 
+SCHEMA = 1  # of a record's keys; raise it when a reader of the old ones must not read the new ones
 _VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "numpy")
+_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _LEFTOVER_SECONDS = 3600.0  # a temporary file this old belongs to a process that was killed
 
 
@@ -71,14 +73,14 @@ def cell_id(identity: dict[str, Any]) -> str:
 
 
 def comparable(record: dict[str, Any]) -> dict[str, Any]:
-    """What two runs of one cell must agree on: all but the checksum and every `timing` and `environment`."""
+    """What two runs of one cell must agree on: all but checksum, schema and every `timing` and `environment`."""
 
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: strip(item) for key, item in value.items() if key not in ("timing", "environment")}
         return [strip(item) for item in value] if isinstance(value, list) else value
 
-    return strip({key: value for key, value in record.items() if key != "checksum"})
+    return strip({key: value for key, value in record.items() if key not in ("checksum", "schema")})
 
 
 def environment() -> dict[str, Any]:
@@ -107,13 +109,16 @@ class Results:
         """Stores a finished cell, replacing an earlier record. A reader sees the old or the new one, never a part."""
         self.cells.mkdir(parents=True, exist_ok=True)
         _sweep(self.cells)
-        body = plain({key: value for key, value in record.items() if key != "checksum"})
+        body = plain({"schema": SCHEMA, **{key: value for key, value in record.items() if key != "checksum"}})
         path = self._path(id, "json")
         _write_whole(path, _pretty({**body, "checksum": _sha256(body)}) + "\n")
         return path
 
     def read(self, id: str) -> dict[str, Any] | None:
-        """The record of a cell; None where it is not finished. Raises RecordError where it is damaged."""
+        """The record of a cell; None where it is not finished.
+
+        Raises RecordError where it is damaged, is of another schema or cell, or cannot be read.
+        """
         path = self._path(id, "json")
         try:
             record = json.loads(path.read_bytes())
@@ -121,19 +126,41 @@ class Results:
             sound = record.get("checksum") == _sha256(body)
         except FileNotFoundError:
             return None
-        except (ValueError, AttributeError):  # not JSON, not UTF-8, not an object
+        except OSError as error:
+            raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+        except (ValueError, AttributeError, RecursionError):  # not JSON, not UTF-8, not an object
             sound = False
         if not sound:
             raise RecordError(f"{path}: damaged record (its checksum does not match); delete it to compute it again")
+        if record.get("schema", 1) != SCHEMA:  # the first records have no number
+            raise RecordError(
+                f"{path}: a record of schema {record['schema']}, this version reads {SCHEMA}; "
+                "update trajclust, or move it away to compute it again"
+            )
+        if record.get("id", id) != id:
+            raise RecordError(f"{path}: the record of cell {record['id']}; give the file that name")
         return record
 
     def ids(self) -> list[str]:
-        """The finished cells, sorted."""
-        return sorted(path.stem for path in self.cells.glob("[!.]*.json"))
+        """The finished cells, sorted. Files that no cell can be named like, such as copies, are not among them."""
+        return sorted(path.stem for path in self.cells.glob("[!.]*.json") if re.fullmatch(_ID, path.stem))
 
-    def all(self) -> list[dict[str, Any]]:
-        """All records, sorted by id. Raises RecordError at a damaged one."""
-        return [record for id in self.ids() if (record := self.read(id)) is not None]
+    def all(self, skip: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+        """All records, sorted by id.
+
+        `skip` is told, in one line each, of those that cannot be read; without it they raise RecordError.
+        """
+        found = []
+        for id in self.ids():
+            try:
+                record = self.read(id)
+            except RecordError as error:
+                if skip is None:
+                    raise
+                skip(str(error))
+            else:
+                found += [] if record is None else [record]
+        return found
 
     def work(self, id: str) -> Path:
         """Where the cell keeps its checkpoints. Not created here."""
@@ -153,23 +180,24 @@ class _Seen(NamedTuple):
 
     inode: int
     mtime_ns: int
-    text: str
+    content: bytes
 
 
 class Lease:
     """The sole right to something, held by a file that this process keeps fresh.
 
-    A lease is stale when its file was not touched for `stale_after` seconds or, seen from the same machine, when its
-    process is gone; then the next one who asks takes it. A holder that slept through that (a suspended laptop) finds
-    `lost` True and must throw its work away.
+    A lease is stale when whoever asks for it again and again saw its file unchanged for `stale_after` seconds or, seen
+    from the same machine, when its process is gone; then the next one who asks takes it. Clocks play no part: those of
+    two hosts may differ. A holder that slept through that (a suspended laptop) finds `lost` True and must throw its
+    work away.
 
     Two things make taking over safe. Where the file system has locks, deciding and taking is one critical section.
     Where it has none, a stale file is renamed away, and given back if it turns out not to be the one judged stale;
     then three processes within the same milliseconds could still make two believe they hold it, until `lost` tells.
     """
 
-    def __init__(self, path: Path, text: str, heartbeat: float):
-        self._path, self._text, self._heartbeat = path, text, heartbeat
+    def __init__(self, path: Path, content: bytes, heartbeat: float):
+        self._path, self._content, self._heartbeat = path, content, heartbeat
         self._taken, self._stop = False, threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease {path.name}", daemon=True)
         self._thread.start()
@@ -181,16 +209,31 @@ class Lease:
             raise ValueError(f"heartbeat must lie between 0 and stale_after, got {heartbeat} and {stale_after}")
         token, pid = uuid.uuid4().hex, os.getpid()
         holder = {"token": token, "pid": pid, "started": _started(pid), "host": _host(), "time": time.time()}
-        text = json.dumps(holder)
+        content = json.dumps(holder).encode()
         # The file appears under its name complete, by a link, so nobody ever sees an empty lease.
         claim = path.with_name(f".{path.name}.{token}.tmp")
-        claim.write_text(text)
+        claim.write_bytes(content)
         try:
             with _critical_section(path.parent) as entered:
                 held = entered and _claim(claim, path, stale_after)
         finally:
             claim.unlink(missing_ok=True)
-        return cls(path, text, heartbeat) if held else None
+        return cls(path, content, heartbeat) if held else None
+
+    @classmethod
+    def watch(cls, path: Path, *, heartbeat: float = 5.0, stale_after: float = 60.0) -> Self | None:
+        """As `acquire`, for who asks once: where nothing tells whether the holder lives, its file is watched.
+
+        That takes up to `stale_after` seconds, of which a heartbeat or a living process of this machine ends the rest.
+        """
+        found, end = None, time.monotonic() + 2 * stale_after
+        while (lease := cls.acquire(path, heartbeat=heartbeat, stale_after=stale_after)) is None:
+            seen = _look(path)
+            if time.monotonic() > end or (seen is not None and (_holder_lives(seen) or found not in (None, seen))):
+                return None
+            found = seen
+            time.sleep(heartbeat / 10)
+        return lease
 
     @property
     def lost(self) -> bool:
@@ -218,7 +261,7 @@ class Lease:
 
     def _is_mine(self) -> bool:
         seen = _look(self._path)
-        return seen is not None and seen.text == self._text
+        return seen is not None and seen.content == self._content
 
     def _beat(self) -> None:
         while not self._stop.wait(self._heartbeat):
@@ -226,8 +269,8 @@ class Lease:
             with contextlib.suppress(OSError):
                 try:
                     # Touching the open file, not the name: never keeps another's lease alive.
-                    with open(self._path) as file:
-                        if file.read() != self._text:
+                    with open(self._path, "rb") as file:
+                        if file.read() != self._content:
                             self._taken = True
                             return
                         os.utime(file.fileno())
@@ -242,8 +285,7 @@ def _claim(claim: Path, path: Path, stale_after: float) -> bool:
     seen = _look(path)
     if seen is None:  # released just now
         return _link(claim, path)
-    # "Now" is the claim's mtime, given by the same file system: the hosts' clocks play no part.
-    if not _is_stale(seen, os.stat(claim).st_mtime_ns, stale_after):
+    if not _is_stale(path, seen, stale_after):
         return False
     aside = claim.with_suffix(".aside.tmp")
     try:
@@ -268,25 +310,38 @@ def _link(source: Path, path: Path) -> bool:
 
 def _look(path: Path) -> _Seen | None:
     try:
-        with open(path) as file:
+        with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             return _Seen(status.st_ino, status.st_mtime_ns, file.read())
     except FileNotFoundError:
         return None
 
 
-def _is_stale(seen: _Seen, now_ns: int, stale_after: float) -> bool:
-    if now_ns - seen.mtime_ns > stale_after * 1e9:
+_watched: dict[Path, tuple[_Seen, float]] = {}  # others' leases as this process last saw them, and since when
+
+
+def _is_stale(path: Path, seen: _Seen, stale_after: float) -> bool:
+    lives = _holder_lives(seen)
+    if lives is False:
         return True
+    known, since = _watched.get(path, (None, 0.0))
+    if known != seen:
+        since = time.monotonic()
+        _watched[path] = (seen, since)
+    return time.monotonic() - since > stale_after
+
+
+def _holder_lives(seen: _Seen) -> bool | None:
+    """Whether the process that wrote a lease still runs; None where that cannot be known from here."""
     try:
-        holder = json.loads(seen.text)
+        holder = json.loads(seen.content)
         host, pid, started = holder["host"], holder["pid"], holder["started"]
-    except (ValueError, TypeError, KeyError):
-        return False  # not written by this code: only its age can tell
-    if host != _host():
-        return False
-    now = _started(pid)
-    return now is None or bool(now and started and now != started)
+        if host != _host():
+            return None
+        now = _started(pid)
+    except (ValueError, TypeError, KeyError, OverflowError):  # not written by this code
+        return None
+    return now is not None and not (now and started and now != started)
 
 
 @contextlib.contextmanager
@@ -378,6 +433,6 @@ def _sha256(value: Any) -> str:
 
 
 def _checked(id: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", id):
+    if not re.fullmatch(_ID, id):
         raise ValueError(f"cell id {id!r}: letters, digits, '_', '.' and '-' only")
     return id

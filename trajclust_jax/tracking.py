@@ -1,12 +1,14 @@
 """Weights & Biases tracking: one run a seed, written from the host between steps.
 
 wandb is imported only where tracking is asked for. Offline runs need no account; `wandb sync` uploads them later.
+Tracking never ends a training: what W&B refuses is a warning, after which the training goes on untracked.
 """
 
 import contextlib
 import hashlib
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,6 +17,9 @@ import numpy as np
 from trajclust_jax.records import plain
 
 Mode = Literal["off", "offline", "online"]
+
+_LONGEST_TAG, _LONGEST_GROUP = 64, 128  # characters that W&B takes
+_log = logging.getLogger(__name__)
 
 
 class TrackingError(RuntimeError):
@@ -47,7 +52,7 @@ class Tracker:
 
 def run_id(group: str, cell: str, seed: int) -> str:
     """The id of a seed's run: a resumed job finds its own runs again."""
-    return hashlib.sha256(f"{group}\n{cell}\n{seed}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{group}\n{cell}\n{seed}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def make_tracker(
@@ -63,8 +68,9 @@ def make_tracker(
 ) -> Tracker:
     """A tracker for all seeds of one cell. `group` names the cell; `run_ids` has one id a seed, see `run_id`.
 
-    `directory` gets the folder `wandb/`. A job that runs again under the same ids continues its runs.
-    Raises TrackingError where W&B cannot start, such as online without a key; it never asks at the terminal.
+    `directory` gets the folder `wandb/`. A job that runs again under the same ids continues its runs. Long tags are
+    shortened, so that they stay distinct; bytes of names that are no UTF-8 are spelled out.
+    Raises TrackingError for wrong arguments and online without a usable key; it never asks at the terminal.
     """
     if mode == "off":
         return Tracker()
@@ -87,39 +93,53 @@ class _WandbTracker(Tracker):
         seeds: Sequence[int],
         run_ids: Sequence[str],
     ):
-        import wandb
-
-        wandb.setup(wandb.Settings(silent=True))
-        # wandb.init would ask for a key at a terminal, in the middle of a batch of runs.
-        if mode == "online" and not wandb.login(prompt=False, verify=False):
-            raise TrackingError(
-                "W&B has no API key for online tracking: run `wandb login`, set WANDB_API_KEY, or track offline"
-            )
-        directory.mkdir(parents=True, exist_ok=True)  # else wandb writes to /tmp
         self._seeds = list(seeds)
         self._runs: list[Any] = []
-        try:
+        with self._attempt("did not start"):
+            import wandb
+
+            wandb.setup(wandb.Settings(silent=True))
+            if mode == "online":
+                _check_key(wandb)
+            directory.mkdir(parents=True, exist_ok=True)  # else wandb writes to /tmp
             for seed, id in zip(seeds, run_ids, strict=True):
                 run = wandb.init(
                     project=project,
                     dir=directory,
-                    group=group,
+                    group=_short(_clean(group), _LONGEST_GROUP),
                     name=f"seed{seed}",
                     id=id,
-                    tags=[*tags, f"seed:{seed}"],
-                    config={**plain(dict(config)), "seed": int(seed)},
+                    tags=[_short(_clean(tag), _LONGEST_TAG) for tag in (*tags, f"seed:{seed}")],
+                    config=_clean({**plain(dict(config)), "seed": int(seed)}),
                     mode=mode,
                     resume="allow",
                     reinit="create_new",  # all seeds advance in one program, so their runs live side by side
                     settings=wandb.Settings(console="off", x_disable_stats=True, silent=True),
                 )
                 self._runs.append(run)
-        except wandb.Error as error:
-            self.finish(exit_code=1)
-            raise TrackingError(f"W&B did not start: {' '.join(str(error).split())}") from error
-        except BaseException:
-            self.finish(exit_code=1)
+
+    @contextlib.contextmanager
+    def _attempt(self, what: str) -> Iterator[None]:
+        """Goes on without tracking where W&B, the disk or the network fails inside."""
+        try:
+            yield
+        except TrackingError:
             raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            _log.warning("W&B %s, the training goes on untracked: %s", what, reason)
+            with contextlib.suppress(Exception):
+                self._close(exit_code=1)
+        except BaseException:
+            self._close(exit_code=1)
+            raise
+
+    def _close(self, exit_code: int) -> None:
+        """Ends all runs; one that fails must not leave the others open."""
+        runs, self._runs = self._runs, []
+        with contextlib.ExitStack() as stack:
+            for run in reversed(runs):
+                stack.callback(run.finish, exit_code=exit_code)
 
     def log(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         rows: list[dict[str, float]] = [{} for _ in self._seeds]
@@ -131,18 +151,46 @@ class _WandbTracker(Tracker):
                 )
             for row, value in zip(rows, values, strict=True):
                 row.update(_scalars(name, value))
-        for run, row in zip(self._runs, rows, strict=False):
-            run.log(row, step=int(iteration))
+        with self._attempt("took no metrics"):
+            for run, row in zip(self._runs, rows, strict=False):
+                run.log(row, step=int(iteration))
 
     def summary(self, seed: int, values: Mapping[str, Any]) -> None:
-        if self._runs:
-            self._runs[self._seeds.index(seed)].summary.update(plain(dict(values)))
+        with self._attempt("took no summary"):
+            if self._runs:
+                self._runs[self._seeds.index(seed)].summary.update(plain(dict(values)))
 
     def finish(self, exit_code: int = 0) -> None:
-        runs, self._runs = self._runs, []
-        with contextlib.ExitStack() as stack:  # one that fails must not leave the others open
-            for run in reversed(runs):
-                stack.callback(run.finish, exit_code=exit_code)
+        with self._attempt("did not finish"):
+            self._close(exit_code)
+
+
+def _check_key(wandb: Any) -> None:
+    """Raises TrackingError without a usable key: wandb.init would ask at a terminal, in the middle of a batch."""
+    try:
+        found, reason = wandb.login(prompt=False, verify=False), ""
+    except Exception as error:  # a key that cannot be one
+        found, reason = False, f" ({' '.join(str(error).split())})"
+    if not found:
+        raise TrackingError(
+            f"W&B has no API key for online tracking{reason}: run `wandb login`, set WANDB_API_KEY, or track offline"
+        )
+
+
+def _clean(value: Any) -> Any:
+    """JSON values without what UTF-8 cannot hold: bytes of file names that were none."""
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _short(text: str, most: int) -> str:
+    """At most so many characters, and other than those of every other text."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most - 9]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _scalars(name: str, value: np.ndarray) -> dict[str, float]:

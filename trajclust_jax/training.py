@@ -12,10 +12,9 @@ devices share the seeds out. Random numbers depend on (seed, phase, iteration) a
 bit like an undisturbed one.
 """
 
+import contextlib
 import dataclasses
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from trajclust_jax.checkpoint import Checkpointer
+from trajclust_jax.interrupts import Deferred
 from trajclust_jax.parallel import over_seeds, place, seed_mesh
 from trajclust_jax.records import plain
 
@@ -101,6 +101,9 @@ def fit(
 ) -> Fit:
     """Trains `method` for all seeds at once.
 
+    Ctrl-C, SIGTERM and SIGHUP end the fit after the running iteration (or compilation and first iteration), its state
+    kept; then they do what they did before. A second signal does so at once.
+
     Args:
         method: what to train.
         trajectories: its data; labels are not among them.
@@ -115,14 +118,11 @@ def fit(
     """
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     run = _Run(checkpoint_dir, checkpoint_seconds, seeds)
-    try:
-        with _Interrupt() as interrupt:
-            return _fit(method, trajectories, seeds, score, evaluate, callbacks, run, interrupt)
-    finally:
-        run.close()
+    with Deferred() as signals, contextlib.closing(run):
+        return _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals)
 
 
-def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, interrupt) -> Fit:
+def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals) -> Fit:
     mesh = seed_mesh(len(seeds))
     data = place(method.prepare(trajectories, len(seeds)), mesh, mapped=False)
     phases = method.phases()
@@ -154,18 +154,18 @@ def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, interrupt
                     finish = run.compile(over_seeds(method.result, mesh, (True, False)), state, data)
                 info |= run.evaluate(evaluate, finish(state, data), iteration)
             run.report(phase, iteration, state, info, frozen, score, callbacks)
-            stop = interrupt.requested
+            stop = signals.number is not None
             run.checkpoint(state, index, iteration, now=stop)
             if stop:
                 raise KeyboardInterrupt
         run.checkpoint(state, index, iteration, now=True, complete=True)
-        if interrupt.requested:
+        if signals.number is not None:
             raise KeyboardInterrupt
         iteration = None
     if finish is None:
         finish = run.compile(over_seeds(method.result, mesh, (True, False)), state, data)
     result = jax.block_until_ready(finish(state, data))
-    if interrupt.requested:
+    if signals.number is not None:
         raise KeyboardInterrupt
     return Fit(result, seeds, run.history, run.compile_seconds, run.run_seconds, run.evaluate_seconds, run.resumed)
 
@@ -183,30 +183,6 @@ def _step_all(step: Callable, mesh: Mesh) -> Callable:
         return jax.tree.map(lambda a, b: jnp.where(state.converged, b, a), new, state), info
 
     return over_seeds(one, mesh, (True, False, False))
-
-
-class _Interrupt:
-    """Ctrl-C ends the fit after the running iteration (or compilation and first iteration), its state kept; a second
-    one ends it at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.previous: Any = None
-
-    def __enter__(self) -> "_Interrupt":
-        if threading.current_thread() is threading.main_thread():  # signals belong to it alone
-            self.previous = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def _note(self, *_: Any) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        log.warning("stopping after this iteration; press Ctrl-C again to stop at once")
-
-    def __exit__(self, *_: object) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
 
 
 class _Run:

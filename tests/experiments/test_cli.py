@@ -1,19 +1,27 @@
 """The command line, run in this process: what it writes, and one clear line for whatever is wrong."""
 
+import dataclasses
+import io
 import json
 import re
+import shutil
+import time
 
 import h5py
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 from html_reader import read_sound
+from rich.console import Console
 
 from trajclust_experiments.cluster import cluster_dataset
+from trajclust_experiments.methods import METHODS
 from trajclust_experiments.progress import Progress
 from trajclust_jax.checkpoint import load_tree
-from trajclust_jax.data import build_dataset, load_npz, make, save_npz
+from trajclust_jax.data import Dataset, build_dataset, load_npz, make, save_npz
 from trajclust_jax.records import Lease
+from trajclust_jax.training import Event
 
 
 @pytest.fixture
@@ -157,17 +165,106 @@ def test_a_second_process_is_told_that_the_folder_is_taken(trajclust, discrete_n
     assert "another process" in err
 
 
-def test_a_swap_that_was_killed_halfway_is_put_right(trajclust, discrete_npz, tmp_path):
-    arguments = ("cluster", discrete_npz[0], "--k", 2, "--policy", "tabular", "--out", "runs/mine")
-    assert trajclust(*arguments)[0] == 0
-    before = (tmp_path / "runs" / "mine" / "assignments.csv").read_bytes()
-    work = tmp_path / "runs" / ".mine.work"
-    work.mkdir()
-    (tmp_path / "runs" / "mine").rename(work / "old")
-    (work / "new").mkdir()
-    assert trajclust(*arguments)[0] == 0
-    assert (tmp_path / "runs" / "mine" / "assignments.csv").read_bytes() == before
-    assert {file.name for file in (tmp_path / "runs").iterdir()} == {"mine"}
+def test_labels_of_a_file_score_and_guesses_are_called_so(trajclust, tmp_path, monkeypatch):
+    dataset = make("diagonal", 4, 0)
+    save_npz(dataset, tmp_path / "d.npz")
+    names = np.array(list("edcba"))[dataset.labels]
+    pd.DataFrame({"label": names, "trajectory": range(20)}).sample(frac=1, random_state=0).to_csv("true.csv")
+    code, out, _ = trajclust("data", "info", "d.npz", "--labels", "true.csv", "--json")
+    assert code == 0
+    described = json.loads(out)
+    assert described["labels"] == "given by true.csv"
+    assert described["policy_names"] == list("abcde")
+    assert described["policies"] == [4] * 5
+    command = ("cluster", "d.npz", "--method", "length_kmeans", "--k", 2)
+    summaries = {}
+    for name, options in {"own": (), "given": ("--labels", "true.csv")}.items():
+        code, out, err = trajclust(*command, *options, "--out", name)
+        assert code == 0, err
+        assert "against the labels: " in out
+        assert ("oracle" in out) == (name == "own"), "the likelihoods are of the policies that the dataset names"
+        summaries[name] = json.loads((tmp_path / name / "summary.json").read_text())
+    assert summaries["given"]["scores"] == summaries["own"]["scores"]
+    assert (summaries["own"]["labels"], summaries["given"]["labels"]) == ("given by the dataset", "given by true.csv")
+    monkeypatch.setattr(Dataset, "label_guess", "split by returns", raising=False)
+    code, out, _ = trajclust(*command, "--out", "guess")
+    assert "against labels that are guessed: split by returns (--labels FILE brings true ones): nmi" in out
+    assert json.loads((tmp_path / "guess" / "summary.json").read_text())["labels"] == "guessed: split by returns"
+
+
+@pytest.mark.parametrize("method", ["vae_kmeans", "pg_kmeans_mlp"])
+def test_a_clustering_that_diverges_is_a_result(trajclust, tmp_path, monkeypatch, method):
+    """A line, exit code 1, and all files; a warning would be an error here."""
+    rng = np.random.default_rng(0)
+    arrays = {"observations": rng.normal(size=(8, 4, 3)), "actions": rng.uniform(-1, 1, (8, 4, 1))}
+    np.savez(tmp_path / "c.npz", **{name: x.astype(np.float32) for name, x in arrays.items()}, lengths=np.full(8, 4))
+    entry = METHODS[method]
+    rate = {"policy_settings": (("learning_rate", 1e30),)}
+    rate = {"learning_rate": 1e30, "iterations": 1, "steps": 2} if "learning_rate" in entry.settings() else rate
+    build = lambda k, **settings: entry.build(k, **rate, **settings)
+    monkeypatch.setitem(METHODS, method, dataclasses.replace(entry, build=build))
+    code, out, err = trajclust("cluster", "c.npz", "--method", method.removesuffix("_mlp"), "--k", 2, "--out", "c")
+    assert code == 1, err
+    assert "warning: diverged: the objective is not finite" in out
+    assert "objective not finite a step; files in " in out
+    names = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png"}
+    assert {file.name for file in (tmp_path / "c").iterdir()} == names
+    assert json.loads((tmp_path / "c" / "summary.json").read_text())["objective"] is None
+
+
+def test_names_are_not_markup(tmp_path):
+    """`[/x]` would be an error, `[red]` and `:smile:` would vanish."""
+    name = "[/x] [red]a :smile: {b}"
+    for terminal in (False, True):
+        progress = Progress()
+        progress.console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
+        progress.note(name)
+        progress.warn(name)
+        with progress.waiting(name):
+            time.sleep(0.2)  # a terminal draws a few times a second
+        with progress.task(name) as show:
+            show(Event(name, 1, 2, 1, {"score": np.zeros(1)}, np.zeros(1, bool)))
+        shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", progress.console.file.getvalue())
+        assert shown.count(name) >= 4 + terminal
+        assert f"warning: {name}" in shown
+
+
+def test_a_dataset_with_a_name_that_looks_like_markup(trajclust, discrete_npz, tmp_path):
+    path, _ = discrete_npz
+    path.rename(tmp_path / "[red]m:smile:[z].npz")
+    code, out, err = trajclust("cluster", "[red]m:smile:[z].npz", "--k", 2, "--method", "length_kmeans")
+    assert (code, out) == (2, "")  # every length is equal
+    code, out, err = trajclust("cluster", "[red]m:smile:[z].npz", "--k", 2, "--method", "mean_kmeans", "--out", "[b]")
+    assert code == 0, err
+    assert "[red]m:smile:[z] mean_kmeans: done" in err
+    assert str(tmp_path / "[b]") in out
+
+
+def test_a_device_that_is_not_there_is_one_line(trajclust, monkeypatch):
+    def devices():
+        raise AssertionError  # one of several things that jax raises
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", devices)
+    code, out, err = trajclust("list")
+    assert_one_line(code, out, err)
+    assert "JAX_PLATFORMS=cuda: jax finds no such device here" in err
+
+
+def test_a_full_disk_is_one_line(trajclust, discrete_npz, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    code, out, err = trajclust("cluster", discrete_npz[0], "--k", 2, "--method", "mean_kmeans")
+    assert (code, out) == (1, "")
+    (line,) = [line for line in err.splitlines() if "compiling" not in line]
+    assert line.startswith("trajclust: no space left on the disk (")
+    assert line.endswith("make room and give the same command again to go on")
+
+
+def test_home_is_found_in_every_path(trajclust, discrete_npz, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert trajclust("data", "info", "~/mine.npz")[0] == 0
+    assert trajclust("data", "convert", "~/mine.npz", "~/new/copy.npz")[0] == 0
+    assert (tmp_path / "new" / "copy.npz").exists()
 
 
 def test_cluster_with_labels_scores_and_draws_the_grid(trajclust, tmp_path):
@@ -307,6 +404,8 @@ def test_bad_input_gives_one_line_and_leaves_nothing(trajclust, tmp_path, case):
         (("data", "make", "takeball", "--size", 2, "--noise", 0.1, "--out", "x.npz"), "no option noise"),
         (("run", "pgkmeans/table1", "--seeds", 0), "--seeds"),
         (("report",), "no records"),
+        (("data", "make", "takeball", "--out", "good.npz/x.npz"), "good.npz is a file"),
+        (("cluster", "good.npz", "--k", 2, "--labels", "absent.csv"), "absent.csv cannot be read"),
     ],
 )
 def test_bad_usage_gives_one_line_and_leaves_nothing(trajclust, tmp_path, arguments, pattern):

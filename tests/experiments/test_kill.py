@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import chex
+import numpy as np
 import pytest
 
 from trajclust_jax.checkpoint import load_tree
@@ -46,6 +47,35 @@ def _kill(seconds: float, *command: object) -> bool:
     _, err = process.communicate()
     assert going or process.returncode == 0, err
     return going
+
+
+LONG = {
+    "train": ("train", "{data}", "--learner", "bc", "--seeds", 1, "--out", "{out}", "--set", "updates=100000000"),
+    "cluster": ("cluster", "{data}", "--k", 2, "--method", "sorl", "--iterations", 100000, "--out", "{out}"),
+    "run": ("run", "pgkmeans/table1", "--datasets", "diagonal", "--methods", "pg_kmeans_mlp", "--results", "{out}"),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "number"), [("train", signal.SIGTERM), ("cluster", signal.SIGHUP), ("run", signal.SIGINT)]
+)
+def test_a_signal_ends_a_command_with_its_state_kept(tmp_path, command, number):
+    rng = np.random.default_rng(0)
+    arrays = {"observations": rng.normal(size=(20, 9, 2)), "actions": rng.uniform(-1, 1, (20, 9, 1))}
+    np.savez(tmp_path / "data.npz", **{k: x.astype(np.float32) for k, x in arrays.items()}, lengths=np.full(20, 9))
+    places = {"data": tmp_path / "data.npz", "out": tmp_path / "out"}
+    process = _start(*(str(argument).format(**places) for argument in LONG[command]))
+    while not list(tmp_path.rglob("sha256")):  # a sealed checkpoint: it trains
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    lines = err.strip().splitlines()
+    assert lines[-1] == "trajclust: interrupted: give the same command again to go on"
+    assert f"{number.name}: stopping after this iteration; once more to stop at once" in lines
+    assert not list(tmp_path.rglob("*lease")), "another process may go on at once"
+    assert list(tmp_path.rglob("sha256"))
 
 
 @pytest.mark.slow

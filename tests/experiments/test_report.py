@@ -221,6 +221,34 @@ def test_the_commands_exit_codes(results, tmp_path, trajclust):
     assert "is a file: give a folder" in err
     file.write_text(file.read_text().replace("0.25", "0.99"))
     code, out, err = trajclust("report", "--results", results.folder, "--out", tmp_path / "out")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert "damaged record" in err
+    assert "none of the records there can be shown" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_shown_is_named_and_left_out(results, tmp_path, trajclust):
+    good = results.add("diagonal", METHODS[0])
+    record = results.read(good)
+    for id, change in {
+        "damaged": None,
+        "newer": {"schema": 2},
+        "foreign": {"environment": {}},
+        "short": {"scores": {"nmi": []}},
+    }.items():
+        path = results.write(id, {**record, "id": id, **(change or {})})
+        if change is None:
+            path.write_text(path.read_text().replace("0.25", "0.99"))
+    code, _, err = trajclust("report", "--results", results.folder, "--out", tmp_path / "out")
+    assert code == 0
+    lines = err.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("warning: ") for line in lines)
+    for what in ("damaged record", "schema 2", "record foreign has no sound environment.device", "scores.nmi"):
+        assert what in err
+    assert set(pd.read_csv(tmp_path / "out" / "scores.csv", dtype={"id": str})["id"]) == {good}
+
+
+def test_the_committed_records_can_all_be_shown():
+    stored = common.stored_records()
+    assert len(report.readable(stored)) == len(stored.ids()) > 0

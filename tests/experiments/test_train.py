@@ -84,8 +84,21 @@ def test_a_training_that_diverges_says_so(trajclust, tmp_path):
     code, out, _ = trajclust(
         *("train", "plane.npz", "--learner", "bc", "--seeds", 2, "--episodes", 2, *SMALL, "learning_rate=1e38")
     )
-    assert code == 0
+    assert code == 1
+    assert "last return, by seed: " in out
     assert "diverged: seeds [0, 1] have policies that are not finite" in out
+    assert {path.name for path in (tmp_path / "runs/train").iterdir()} == learning.OUTPUTS
+
+
+def test_returns_that_are_not_finite_are_told(trajclust, tmp_path, monkeypatch):
+    """As MuJoCo gives them for such policies."""
+    plane(tmp_path / "plane.npz", "Pathfollowing-v0")
+    monkeypatch.setattr(learning, "returns_of", lambda _, __, ___, episodes, ____: np.full((2, episodes), np.nan))
+    code, out, _ = trajclust("train", "plane.npz", "--learner", "bc", "--seeds", 2, *SMALL)
+    assert code == 0
+    assert "best return, by seed: not finite, not finite" in out
+    assert "every return is 0" not in out
+    assert json.loads((tmp_path / "runs/train/summary.json").read_text())["scores"]["last_return"] == [None, None]
 
 
 @pytest.mark.parametrize(("which", "numbers"), [("all", [0, 1]), ("best", None), ("1", [1])])
@@ -153,6 +166,42 @@ def test_clusters_of_other_data_and_clusters_that_are_not_there(trajclust, tmp_p
     assert (code, "a clustering of other trajectories" in err) == (2, True)
     code, _, err = trajclust("train", "other.npz", "--clusters", "c", "--cluster", 2)
     assert (code, "give best, all or one of 0, 1" in err) == (2, True)
+
+
+def test_the_order_of_rows_means_nothing(trajclust, tmp_path):
+    """assignments.csv sorted in a spreadsheet gives every trajectory its own cluster; filtered, it is refused."""
+    dataset = plane(tmp_path / "plane.npz")
+    assert trajclust("cluster", "plane.npz", "--method", "return_kmeans", "--k", 2, "--out", "c")[0] == 0
+    path = tmp_path / "c" / "assignments.csv"
+    expected = learning.chosen_clusters(tmp_path / "c", "best", dataset)
+    frame = pd.read_csv(path)
+    frame.sort_values(["cluster", "return"]).to_csv(path, index=False)
+    found = learning.chosen_clusters(tmp_path / "c", "best", dataset)
+    assert found[0].tolist() == expected[0].tolist() == (-dataset.labels).tolist()  # the rewarded ones, and -1
+    assert found[1] == expected[1]
+    frame[frame["return"] > 0].to_csv(path, index=False)
+    code, _, err = trajclust("train", "plane.npz", "--clusters", "c")
+    assert (code, "5 of 10 trajectories are missing (1, 3, 5, ...)" in err) == (2, True)
+
+
+def test_a_clustering_is_of_its_trajectories_whatever_labels_it_was_scored_by(trajclust, tmp_path):
+    dataset = plane(tmp_path / "plane.npz")
+    (tmp_path / "true.txt").write_text("\n".join("ab" * 5))
+    arguments = ("cluster", "plane.npz", "--method", "return_kmeans", "--k", 2, "--labels", "true.txt", "--out", "c")
+    assert trajclust(*arguments)[0] == 0
+    assert learning.chosen_clusters(tmp_path / "c", "all", dataset)[1] == [0, 1]
+
+
+def test_no_best_cluster_without_returns(trajclust, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"observations": rng.normal(size=(8, 3, 2)), "actions": rng.uniform(-1, 1, (8, 3, 1))}
+    np.savez(tmp_path / "r.npz", **{name: x.astype(np.float32) for name, x in arrays.items()}, lengths=np.full(8, 3))
+    assert trajclust("cluster", "r.npz", "--method", "mean_kmeans", "--k", 2, "--out", "c")[0] == 0
+    code, _, err = trajclust("train", "r.npz", "--clusters", "c", "--cluster", "best")
+    assert (code, "--cluster best: the mean returns of clusters 0, 1 are equal; give all or a number" in err) == (
+        2,
+        True,
+    )
 
 
 def test_discrete_actions_are_refused(trajclust):

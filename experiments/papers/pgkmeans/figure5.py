@@ -19,7 +19,7 @@ def render(records: Records):
         clusters = [np.array(each) for each in record["cluster_returns"]]
         bins = np.histogram_bin_edges(np.concatenate(clusters), 30)
         for k, gained in enumerate(clusters):
-            ax.hist(gained, bins, color=PALETTE[k % len(PALETTE)], alpha=0.7, label=f"cluster {k + 1}")
+            ax.hist(gained, bins, color=PALETTE[k % len(PALETTE)], alpha=0.7, label=f"cluster {k}")
             if len(gained):
                 numbers = [
                     f"{gained.mean():,.0f}",
@@ -28,7 +28,7 @@ def render(records: Records):
                     f"{gained.max():,.0f}",
                 ]
                 score = f"{record['centre_scores'][0][k]:.1f}"
-                rows.append([common.TITLES[dataset], str(k + 1), str(len(gained)), *numbers, score])
+                rows.append([common.TITLES[dataset], str(k), str(len(gained)), *numbers, score])
         ax.set(xlabel="return", yscale="log")
         ax.legend(fontsize=6)
     axes[0].set_ylabel("trajectories")

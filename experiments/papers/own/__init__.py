@@ -1,0 +1,1 @@
+"""Tables of our own on data as users bring it."""
