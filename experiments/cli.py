@@ -195,6 +195,11 @@ class Cluster:
             print("oracle, the ceiling: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["oracle"].items()))
         if summary["ambiguity"] is not None:
             print(summary["ambiguity"]["message"])
+        if summary["suited"]:
+            print("settings for such data: " + _pairs(summary["suited"]))
+        if summary["support"] is not None:
+            gain = "{over_one:+.3f} ± {over_one_error:.3f}".format(**summary["support"])
+            print(f"held-out actions, beside one policy for all: {gain} nats a step")
         for warning in summary["warnings"]:
             print(f"warning: {warning}")
         print(f"objective {_number(summary['objective_per_step'], 4)} a step; files in {summary['out']}")

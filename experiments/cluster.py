@@ -20,11 +20,13 @@ from trajclust_experiments.rows import label_source
 from trajclust_experiments.runner import checkpoint_seconds, tracked
 from trajclust_experiments.scenes import clusters_figure
 from trajclust_jax.checkpoint import save_tree
-from trajclust_jax.clustering import Clustering
+from trajclust_jax.clustering import Clustering, SummaryKmeans
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
+from trajclust_jax.clustering.support import Support, support
 from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories, fingerprint, returns
+from trajclust_jax.data.inspection import suspicious
 from trajclust_jax.data.transforms import action_scaling
 from trajclust_jax.metrics import batch_scores, scores
 from trajclust_jax.records import cell_id, environment, plain
@@ -66,8 +68,8 @@ def cluster_dataset(
     if not 1 <= num_clusters <= trajectories.num_trajectories:
         raise DataError(f"--k is {num_clusters}: give 1 to {trajectories.num_trajectories}, the number of trajectories")
     try:
-        chosen = {**suited(method_name, trajectories, settings.get("policy")), **settings}
-        method = METHODS[method_name].build(num_clusters, **chosen)
+        suiting = suited(method_name, trajectories, settings.get("policy"))
+        method = METHODS[method_name].build(num_clusters, **{**suiting, **settings})
         method.check(trajectories)
     except ValueError as error:
         raise DataError(f"--method {method_name}: {error}") from None
@@ -104,20 +106,34 @@ def cluster_dataset(
                 checkpoint_seconds=checkpoint_seconds(),
             )
         clustering = jax.tree.map(lambda x: np.asarray(x[0]), outcome.result)
-        summary = {"id": id, **described, **_summary(dataset, clustering, outcome), "environment": environment()}
+        with progress.task(f"{dataset.spec.name}, held out") as show:
+            supported = _support(method, trajectories, clustering, [show])
+        summary = {"id": id, **described, "suited": suiting, **_summary(dataset, clustering, outcome, supported)}
+        summary["environment"] = environment()
         _write(work / "new", dataset, method, clustering, outcome, plain(summary))
     files = [str(out / name) for name in sorted(OUTPUTS) if (out / name).exists()]
     found = {"assignments": clustering.assignments, "posterior": clustering.posterior}
     return plain({**summary, "out": str(out), "files": files, **found})
 
 
-def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit) -> dict[str, Any]:
+def _support(method: Any, trajectories: Trajectories, clustering: Clustering, callbacks: list) -> Support | None:
+    """Whether held-out actions speak for the clusters; None for methods that look at no policy, or that failed."""
+    if isinstance(method, SummaryKmeans) or not np.isfinite(clustering.objective):
+        return None
+    extractor = getattr(method, "extractor", dict(getattr(method, "policy_settings", ())).get("extractor"))
+    policy = getattr(method, "policy", "planner" if extractor == "planner" else "mlp")
+    return support(trajectories, clustering.assignments, policy=policy, extractor=extractor, callbacks=callbacks)
+
+
+def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit, supported: Support | None) -> dict[str, Any]:
     """What a person wants to know first."""
     trajectories, assignments = dataset.trajectories, clustering.assignments
     lengths, gained = np.asarray(trajectories.lengths), returns(trajectories)
     members = [assignments == k for k in range(clustering.posterior.shape[1])]
     labels, truth = dataset.labels, dataset.true_log_likelihoods
     health, warnings = diagnose(clustering)
+    if supported is not None and not supported.supported:
+        warnings.append(supported.warning)
     return {
         "trajectories_fingerprint": fingerprint(trajectories),  # the same whatever labels are given
         "num_trajectories": trajectories.num_trajectories,
@@ -138,7 +154,8 @@ def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit) -> dict[str
         "ambiguity": ambiguity(clustering) if len(clustering.restart_objectives) > 1 else None,
         "mean_confidence": float(_confidence(clustering).mean()),
         "health": health,
-        "warnings": warnings,
+        "support": None if supported is None else dataclasses.asdict(supported) | {"supported": supported.supported},
+        "warnings": [*suspicious(trajectories), *warnings],
         "labels": label_source(dataset),
         "scores": None if labels is None else scores(labels, assignments),
         "oracle": None if labels is None or truth is None else oracle(labels, truth),

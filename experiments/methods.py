@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from trajclust_jax.clustering import CAAE, DEC, Cloning, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
+from trajclust_jax.clustering import suited as rule
 from trajclust_jax.clustering.model_selection import PGKmeansRange
 from trajclust_jax.data import Trajectories
 
@@ -21,6 +20,7 @@ class MethodEntry:
     summary: str
     algorithm: type
     build: Callable[..., Any]
+    policy: str | None = None  # the policy class of a mixture
 
     def settings(self) -> set[str]:
         """The names of the algorithm's hyperparameters."""
@@ -29,7 +29,7 @@ class MethodEntry:
 
 def _pg_kmeans(title: str, summary: str, policy: str) -> MethodEntry:
     build = lambda num_clusters, **settings: PGKmeans.default(num_clusters, policy, **settings)
-    return MethodEntry(title, summary, PGKmeans, build)
+    return MethodEntry(title, summary, PGKmeans, build, policy)
 
 
 def _cloning(title: str, policy: str, **defaults: Any) -> MethodEntry:
@@ -39,7 +39,7 @@ def _cloning(title: str, policy: str, **defaults: Any) -> MethodEntry:
 
 def _entry(title: str, summary: str, algorithm: type, **defaults: Any) -> MethodEntry:
     build = lambda num_clusters, **settings: algorithm(num_clusters, **{**defaults, **settings})
-    return MethodEntry(title, summary, algorithm, build)
+    return MethodEntry(title, summary, algorithm, build, "mlp" if algorithm is Sorl else None)
 
 
 METHODS: dict[str, MethodEntry] = {
@@ -67,43 +67,21 @@ METHODS: dict[str, MethodEntry] = {
     "mean_kmeans": _entry("Mean step + k-means", "k-means on mean observation and action", SummaryKmeans, of="mean"),
 }
 
-# What long continuous trajectories need, by method. A likelihood summed over a thousand steps leaves EM where it began:
-# E-steps look at some of them. An encoder of a thousand steps is slow and remembers where it was: it sees windows.
-LONG_STEPS = 200
-_SAMPLED = {"policy_settings": (("scored_steps", 100),)}
-_WINDOWS = {"window": 32}
-_LIGHT = {"alpha": 0.01}  # latents of two policies of one training begin .02 apart: 1, and .1, pull them to one code
-LONG: dict[str, dict[str, Any]] = {
-    "pg_kmeans_mlp": {
-        "first_steps": 50,
-        "steps": 50,
-        "iterations": 15,
-        "polish_first_steps": 300,
-        "polish_steps": 100,
-        "paired_polish": True,
-        "reconsidered": 0.05,
-        **_SAMPLED,
-    },
-    "pg_kmeans_gru": {"first_steps": 30, "steps": 30, "policy_settings": (("window", 32),)},
-    "sorl": {"first_steps": 50, "steps": 50, **_SAMPLED},
-    "sorl_sum": {"first_steps": 50, "steps": 50, **_SAMPLED},
-    "caae": {**_WINDOWS, **_LIGHT, "warmup_iterations": 8, "iterations": 3},
-    "caae_plain": {**_WINDOWS, "iterations": 11},
-    "caae_unregularised": {**_WINDOWS, **_LIGHT, "warmup_iterations": 8, "iterations": 3},
-    "dec": {**_WINDOWS, "pretrain_iterations": 8},
-    "vae_kmeans": {**_WINDOWS, "iterations": 11, "kl_weight": 0.03},  # the likelihood is a step's, not their sum
-}
+# CAAE's variants have settings of their own where the rule's would undo what they are.
+_VARIANTS: dict[str, dict[str, Any]] = {"caae_plain": {"alpha": 1.0, "warmup_iterations": 0, "iterations": 11}}
 
 
 def suited(name: str, trajectories: Trajectories, policy: str | None = None) -> dict[str, Any]:
-    """Settings of a method that differ from its defaults on this data; `policy`: another class than its default."""
-    if trajectories.discrete or int(np.max(np.asarray(trajectories.lengths))) <= LONG_STEPS:
-        return {}
-    settings = LONG.get(name, {})
-    if policy is None:
-        return settings
-    of_class = LONG.get(f"pg_kmeans_{policy}", {}).get("policy_settings", ())
-    return {**settings, "policy_settings": of_class}
+    """A method's settings that differ from its defaults on this data: see `clustering.suited`."""
+    settings = rule.suited(METHODS[name].algorithm, trajectories, policy or METHODS[name].policy)
+    return {**settings, **_VARIANTS.get(name, {})} if settings else {}
+
+
+def long_settings(name: str) -> dict[str, Any]:
+    """`suited` on long trajectories with continuous actions."""
+    entry = method_entry(name)
+    settings = rule.LONG_CONTINUOUS.get((entry.algorithm, entry.policy), {})
+    return {**settings, **_VARIANTS.get(name, {})} if settings else {}
 
 
 # Ceilings see the labels. They stand beside methods in tables; `trajclust cluster` does not know them.

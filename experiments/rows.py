@@ -51,7 +51,7 @@ def with_labels(dataset: Dataset, path: Path) -> Dataset:
     names = tuple(np.unique(found).tolist()) if found.dtype.kind == "U" else ()
     provenance = dataclasses.replace(
         dataset.provenance,
-        parameters={**dataset.provenance.parameters, "labels": f"given by {path.name}"},
+        parameters={**dataset.provenance.parameters, "labels": f"given by {path.name} (exact)"},
         fingerprint=fingerprint(dataset.trajectories, labels),
     )
     spec = dataclasses.replace(dataset.spec, policy_names=names)
@@ -62,9 +62,8 @@ def label_source(dataset: Dataset) -> str | None:
     """Where a dataset's labels are from, in words; None without labels. Guesses are called so."""
     if dataset.labels is None:
         return None
-    guess = getattr(dataset, "label_guess", None)
-    if guess is not None:
-        return GUESSED + guess
+    if dataset.label_guess is not None:
+        return GUESSED + dataset.label_guess
     return str(dataset.provenance.parameters.get("labels", "given by the dataset"))
 
 

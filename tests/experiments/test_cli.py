@@ -173,7 +173,7 @@ def test_labels_of_a_file_score_and_guesses_are_called_so(trajclust, tmp_path, m
     code, out, _ = trajclust("data", "info", "d.npz", "--labels", "true.csv", "--json")
     assert code == 0
     described = json.loads(out)
-    assert described["labels"] == "given by true.csv"
+    assert described["labels"] == "given by true.csv (exact)"
     assert described["policy_names"] == list("abcde")
     assert described["policies"] == [4] * 5
     command = ("cluster", "d.npz", "--method", "length_kmeans", "--k", 2)
@@ -185,7 +185,10 @@ def test_labels_of_a_file_score_and_guesses_are_called_so(trajclust, tmp_path, m
         assert ("oracle" in out) == (name == "own"), "the likelihoods are of the policies that the dataset names"
         summaries[name] = json.loads((tmp_path / name / "summary.json").read_text())
     assert summaries["given"]["scores"] == summaries["own"]["scores"]
-    assert (summaries["own"]["labels"], summaries["given"]["labels"]) == ("given by the dataset", "given by true.csv")
+    assert (summaries["own"]["labels"], summaries["given"]["labels"]) == (
+        "given by the dataset",
+        "given by true.csv (exact)",
+    )
     monkeypatch.setattr(Dataset, "label_guess", "split by returns", raising=False)
     code, out, _ = trajclust(*command, "--out", "guess")
     assert "against labels that are guessed: split by returns (--labels FILE brings true ones): nmi" in out

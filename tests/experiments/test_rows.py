@@ -90,7 +90,7 @@ def test_labels_of_every_kind_of_file(dataset, tmp_path, name, labels):
     assert labelled.labels.tolist() == [1, 0, 2, 0, 1]
     assert labelled.spec.policy_names == (("a", "b", "c") if labels[0] == "b" else ())
     assert labelled.true_log_likelihoods is None
-    assert label_source(labelled) == f"given by {name}"
+    assert label_source(labelled) == f"given by {name} (exact)"
     save_npz(labelled, tmp_path / "saved.npz")  # the fingerprint is that of the new content
     assert load_npz(tmp_path / "saved.npz").labels.tolist() == [1, 0, 2, 0, 1]
 

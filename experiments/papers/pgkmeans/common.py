@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import trajclust_experiments as experiments
 from trajclust_envs.plotting import PALETTE
-from trajclust_experiments.methods import CEILINGS, LONG, METHODS, ORACLE, method_entry
+from trajclust_experiments.methods import CEILINGS, METHODS, ORACLE, long_settings, method_entry
 from trajclust_experiments.rendering import new_figure
 from trajclust_experiments.runner import Cell
 from trajclust_experiments.tables import Preset
@@ -156,7 +156,7 @@ def cells(
         for method in methods:
             if (dataset, method) in LEFT_OUT:
                 continue
-            usual = LONG.get(method, {}) if entry.long else SETTINGS.get((dataset, method), {})
+            usual = long_settings(method) if entry.long else SETTINGS.get((dataset, method), {})
             merged = {**usual, **preset.settings.get(method, {}), **settings}
             chosen.append(Cell(dataset, size, method, tuple(seeds), tuple(sorted(merged.items()))))
     return chosen

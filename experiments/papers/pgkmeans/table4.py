@@ -14,7 +14,7 @@ import numpy as np
 from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.learner_cells import CentreCell, LearnerCell
 from trajclust_experiments.learners import LEARNERS
-from trajclust_experiments.methods import CENTRES, LONG
+from trajclust_experiments.methods import CENTRES, long_settings
 from trajclust_experiments.papers.pgkmeans import common
 from trajclust_experiments.rendering import document, provenance, spread
 from trajclust_experiments.runner import Cell
@@ -81,7 +81,7 @@ ACTING = {"polish_steps": 5_000}
 
 def clustering_settings(preset: Preset, method: str, **settings: Any) -> dict[str, Any]:
     """PG-Kmeans' settings on long data, but for `settings`; `method` is a name in CENTRES."""
-    settings = {**LONG["pg_kmeans_mlp"], **settings, **preset.settings.get(method, {})}
+    settings = {**long_settings("pg_kmeans_mlp"), **settings, **preset.settings.get(method, {})}
     return settings | ({"restarts": 1} if method == "centres_single" else {})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.learner_cells import CentreCell
-from trajclust_experiments.methods import LONG
+from trajclust_experiments.methods import long_settings
 from trajclust_experiments.papers.pgkmeans import common, table4
 from trajclust_experiments.rendering import document, provenance, spread
 from trajclust_experiments.runner import Cell
@@ -31,7 +31,7 @@ PRESETS = {
         summary="50 trajectories a policy, 3 seeds; policies of 800 gradient steps",
         long_size=50,
         size=50,
-        settings={"centres_single": {"polish_steps": LONG["pg_kmeans_mlp"]["polish_steps"]}},
+        settings={"centres_single": {"polish_steps": long_settings("pg_kmeans_mlp")["polish_steps"]}},
     ),
     "paper": dataclasses.replace(table4.PRESETS["paper"], summary="1,000 trajectories a policy, 10 seeds"),
 }

@@ -1,0 +1,96 @@
+"""The settings that work for data, from the data alone: from what their actions are and how long they last.
+
+Defaults are for short trajectories with discrete actions. For others this table says what differs, and why:
+
+- Long ones. A likelihood summed over a thousand steps leaves EM where it began: E-steps look at 100 fresh random steps
+  of each trajectory (but where trajectories are counts, which cost the same however long they are). An encoder of a
+  thousand steps is slow and remembers where it was: it sees windows, and a step's likelihood stands for their sum.
+- Continuous actions. A mean and a std are learned more slowly than the probabilities of a few actions: M-steps are
+  longer, the first one, too.
+
+`suited` is the one rule: `trajclust cluster` and Python users call it alike.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from trajclust_jax.clustering.policies import is_countable
+from trajclust_jax.clustering.policy_mixture import PGKmeans, PolicyMixture
+from trajclust_jax.clustering.sorl import Sorl
+from trajclust_jax.clustering.trajectory_autoencoder import CAAE, DEC, VAEKmeans
+from trajclust_jax.data import Trajectories
+
+LONG_STEPS = 200  # the longest trajectory from which data are long
+
+_SAMPLED = {"policy_settings": (("scored_steps", 100),)}
+_WINDOWED_GRU = {"first_steps": 30, "steps": 30, "policy_settings": (("window", 32),)}
+_WINDOWS = {"window": 32}
+_LIGHT = {"alpha": 0.01}  # latents of two policies of one training begin .02 apart: 1, and .1, pull them to one code
+# What a discrete action tells of its policy is little beside what a latent costs, where likelihoods are a step's.
+_FAINT = {"warmup_iterations": 16, "shrinkage": 0.003, "noise": 0.1}
+
+_Settings = dict[tuple[type, str | None], dict[str, Any]]  # by algorithm and policy class (None: it has none)
+
+LONG_CONTINUOUS: _Settings = {
+    (PGKmeans, "mlp"): {
+        "first_steps": 50,
+        "steps": 50,
+        "iterations": 15,
+        "polish_first_steps": 300,
+        "polish_steps": 100,
+        "paired_polish": True,
+        "reconsidered": 0.05,
+        **_SAMPLED,
+    },
+    (PGKmeans, "gru"): _WINDOWED_GRU,
+    (Sorl, "mlp"): {"first_steps": 50, "steps": 50, **_SAMPLED},
+    (Sorl, "gru"): {"first_steps": 50, "steps": 50, "policy_settings": (("window", 32),)},
+    (CAAE, None): {**_WINDOWS, **_LIGHT, "warmup_iterations": 8, "iterations": 3},
+    (DEC, None): {**_WINDOWS, "pretrain_iterations": 8},
+    (VAEKmeans, None): {**_WINDOWS, "iterations": 11, "kl_weight": 0.03},  # the likelihood is a step's, not their sum
+}
+LONG_DISCRETE: _Settings = {
+    (PGKmeans, "mlp"): _SAMPLED,
+    (PGKmeans, "gru"): _WINDOWED_GRU,
+    (Sorl, "mlp"): _SAMPLED,
+    (Sorl, "gru"): {"policy_settings": (("window", 32),)},
+    (CAAE, None): {**LONG_CONTINUOUS[CAAE, None], **_FAINT},
+    (DEC, None): LONG_CONTINUOUS[DEC, None],
+    (VAEKmeans, None): {**LONG_CONTINUOUS[VAEKmeans, None], "kl_weight": 0.003},
+}
+LONG_COUNTED: _Settings = {key: value for key, value in LONG_DISCRETE.items() if key[1] != "mlp"}
+SHORT_CONTINUOUS: _Settings = {
+    (PGKmeans, "mlp"): {"first_steps": 20, "steps": 100},
+    (Sorl, "mlp"): {"first_steps": 20, "steps": 100},
+}
+
+
+def suited(algorithm: type, trajectories: Trajectories, policy: str | None = None) -> dict[str, Any]:
+    """What of an algorithm's settings differs from its defaults on this data.
+
+    Args:
+        algorithm: a clusterer's class.
+        trajectories: the data.
+        policy: the policy class, for mixtures of policies; `mlp` by default.
+    """
+    if issubclass(algorithm, PolicyMixture):
+        policy = policy or "mlp"
+    if int(np.max(np.asarray(trajectories.lengths))) > LONG_STEPS:
+        table = LONG_CONTINUOUS
+        if trajectories.discrete:
+            table = LONG_COUNTED if is_countable(trajectories) else LONG_DISCRETE
+    else:
+        table = {} if trajectories.discrete else SHORT_CONTINUOUS
+    return dict(table.get((algorithm, policy), {}))
+
+
+def suited_method(algorithm: type, num_clusters: int, trajectories: Trajectories, **settings: Any) -> Any:
+    """An algorithm with the settings that work for this data; `settings` override them.
+
+    `suited_method(PGKmeans, 3, trajectories)` is what `trajclust cluster --k 3` trains.
+    """
+    if issubclass(algorithm, PolicyMixture):
+        policy = settings.pop("policy", "mlp")
+        return algorithm.default(num_clusters, policy, **{**suited(algorithm, trajectories, policy), **settings})
+    return algorithm(num_clusters, **{**suited(algorithm, trajectories), **settings})
