@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,15 @@ from trajclust_jax.clustering import Clustering, SummaryKmeans
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
-from trajclust_jax.clustering.support import Support, support
+from trajclust_jax.clustering.support import Support
+from trajclust_jax.clustering.support import support as measured
 from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories, fingerprint, returns
 from trajclust_jax.data.inspection import suspicious
 from trajclust_jax.data.transforms import action_scaling
 from trajclust_jax.metrics import batch_scores, scores
 from trajclust_jax.records import cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
-from trajclust_jax.training import Fit, fit
+from trajclust_jax.training import Callback, Fit, fit
 
 OUTPUTS = {
     "assignments.csv",
@@ -107,8 +109,8 @@ def cluster_dataset(
             )
         clustering = jax.tree.map(lambda x: np.asarray(x[0]), outcome.result)
         with progress.task(f"{dataset.spec.name}, held out") as show:
-            supported = _support(method, trajectories, clustering, [show])
-        summary = {"id": id, **described, "suited": suiting, **_summary(dataset, clustering, outcome, supported)}
+            support = supported(method, trajectories, clustering, [show])
+        summary = {"id": id, **described, "suited": suiting, **_summary(dataset, clustering, outcome, support)}
         summary["environment"] = environment()
         _write(work / "new", dataset, method, clustering, outcome, plain(summary))
     files = [str(out / name) for name in sorted(OUTPUTS) if (out / name).exists()]
@@ -116,24 +118,26 @@ def cluster_dataset(
     return plain({**summary, "out": str(out), "files": files, **found})
 
 
-def _support(method: Any, trajectories: Trajectories, clustering: Clustering, callbacks: list) -> Support | None:
+def supported(
+    method: Any, trajectories: Trajectories, clustering: Clustering, callbacks: Sequence[Callback] = ()
+) -> Support | None:
     """Whether held-out actions speak for the clusters; None for methods that look at no policy, or that failed."""
     if isinstance(method, SummaryKmeans) or not np.isfinite(clustering.objective):
         return None
     extractor = getattr(method, "extractor", dict(getattr(method, "policy_settings", ())).get("extractor"))
     policy = getattr(method, "policy", "planner" if extractor == "planner" else "mlp")
-    return support(trajectories, clustering.assignments, policy=policy, extractor=extractor, callbacks=callbacks)
+    return measured(trajectories, clustering.assignments, policy=policy, extractor=extractor, callbacks=callbacks)
 
 
-def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit, supported: Support | None) -> dict[str, Any]:
+def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit, support: Support | None) -> dict[str, Any]:
     """What a person wants to know first."""
     trajectories, assignments = dataset.trajectories, clustering.assignments
     lengths, gained = np.asarray(trajectories.lengths), returns(trajectories)
     members = [assignments == k for k in range(clustering.posterior.shape[1])]
     labels, truth = dataset.labels, dataset.true_log_likelihoods
     health, warnings = diagnose(clustering)
-    if supported is not None and not supported.supported:
-        warnings.append(supported.warning)
+    if support is not None and not support.supported:
+        warnings.append(support.warning)
     return {
         "trajectories_fingerprint": fingerprint(trajectories),  # the same whatever labels are given
         "num_trajectories": trajectories.num_trajectories,
@@ -154,7 +158,7 @@ def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit, supported: 
         "ambiguity": ambiguity(clustering) if len(clustering.restart_objectives) > 1 else None,
         "mean_confidence": float(_confidence(clustering).mean()),
         "health": health,
-        "support": None if supported is None else dataclasses.asdict(supported) | {"supported": supported.supported},
+        "support": None if support is None else dataclasses.asdict(support) | {"supported": support.supported},
         "warnings": [*suspicious(trajectories), *warnings],
         "labels": label_source(dataset),
         "scores": None if labels is None else scores(labels, assignments),

@@ -50,7 +50,7 @@ def _sources(records: Sequence[dict[str, Any]]) -> list[str]:
     made, files = set(), set()
     for record in records:
         source, parameters = record.get("data", {}).get("source", ""), record.get("data", {}).get("parameters", {})
-        if source.endswith(".hdf5"):
+        if source.endswith(".hdf5") and "labels" in parameters:
             files.add(f"{record['cell']['dataset']} is D4RL's {source}, labels by {parameters['labels']}.")
         elif "task" in parameters:
             made.add(record["cell"]["dataset"])

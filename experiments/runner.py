@@ -79,6 +79,20 @@ class Cell:
             return described
         return {**described, "seeds": list(self.seeds), "hyperparameters": dataclasses.asdict(self.build())}
 
+    def load(self) -> tuple[Dataset, float]:
+        """The cell's dataset, and the seconds it took to make."""
+        return load(self.dataset, self.size, self.data_seed)
+
+    def build_for(self, dataset: Dataset) -> Any:
+        """`build`, where settings may follow from the data."""
+        del dataset
+        return self.build()
+
+    def further(self, dataset: Dataset, method: Any, clustering: Clustering) -> list[str]:
+        """Warnings of one seed's clustering beyond those of every method."""
+        del dataset, method, clustering
+        return []
+
     def compute(self, dataset: Dataset, job: "Job") -> dict[str, Any]:
         """The body of the cell's record."""
         return (_oracle_body if self.method == ORACLE else _method_body)(self, dataset, job)
@@ -196,7 +210,7 @@ def run_cells(
 
 def _run_cell(cell, results, preset, track, tags, progress) -> dict[str, Any] | None:
     """The cell's record, or None while another process computes it."""
-    dataset, data_seconds = load(cell.dataset, cell.size, cell.data_seed)
+    dataset, data_seconds = cell.load()
     described = cell.identity(dataset)
     id = record_id(described)
     record = results.read(id)
@@ -238,7 +252,7 @@ def _oracle_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
 
 
 def _method_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
-    method = cell.build()
+    method = cell.build_for(dataset)
     try:
         method.check(dataset.trajectories)
     except ValueError as reason:  # the method has no answer here: that is the result
@@ -250,7 +264,11 @@ def _method_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
     score = functools.partial(batch_scores, dataset.labels)
     with job.fitted(cell, method, dataset.trajectories, score=score) as (outcome, tracker):
         clustering = jax.device_get(outcome.result)
-        diagnoses = [diagnose(_seed(clustering, s)) for s in range(len(cell.seeds))]
+        runs = [_seed(clustering, s) for s in range(len(cell.seeds))]
+        diagnoses = [diagnose(run) for run in runs]
+        warned = [
+            [*found, *cell.further(dataset, method, run)] for (_, found), run in zip(diagnoses, runs, strict=True)
+        ]
         assignments = np.asarray(clustering.assignments)
         final = {name: values.tolist() for name, values in score(assignments).items()}
         final |= _policy_scores(dataset, clustering)
@@ -259,13 +277,13 @@ def _method_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
         for index, seed in enumerate(cell.seeds):
             tracker.summary(seed, {f"final/{name}": values[index] for name, values in final.items()})
             tracker.summary(seed, {f"health/{name}": value for name, value in diagnoses[index][0].items()})
-            for warning in diagnoses[index][1]:
+            for warning in warned[index]:
                 job.progress.note(f"{cell.title}, seed {seed}: {warning}")
     names = [f"cluster {k}" for k in range(clustering.posterior.shape[-1])]
     body = {
         "scores": final,
         "health": {name: [health[name] for health, _ in diagnoses] for name in diagnoses[0][0]},
-        "warnings": [warnings for _, warnings in diagnoses],  # of each seed
+        "warnings": warned,  # of each seed
         "num_steps": int(np.asarray(dataset.trajectories.lengths).sum()),
         "history": outcome.history,
         "sample": sample(dataset, assignments[0], names),

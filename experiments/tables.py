@@ -51,6 +51,7 @@ _MODULES = {
     "pgkmeans/choosing-k": "trajclust_experiments.papers.pgkmeans.choosing_k",
     "pgkmeans/ambiguity": "trajclust_experiments.papers.pgkmeans.ambiguity",
     "offline/returns": "trajclust_experiments.papers.offline.returns",
+    "own/data": "trajclust_experiments.papers.own.data",
 }
 
 

@@ -55,7 +55,7 @@ class Support:
         beside = "under one policy" if worse_than_one else "under those of random clusters"
         gain = (self.over_one, self.over_one_error) if worse_than_one else (self.over_random, self.over_random_error)
         return (
-            "not supported by the data: held-out actions are no likelier under the clusters' policies than {} "
+            "not supported by the data: held-out actions are not clearly likelier under the clusters' policies than {} "
             "({:+.3f} ± {:.3f} nats a step)".format(beside, *gain)
         )
 

@@ -76,7 +76,8 @@ def save_npz(dataset: Dataset, path: str | os.PathLike) -> None:
 
 def load_npz(path: str | os.PathLike) -> Dataset:
     """Reads a dataset: what `save_npz` wrote, exactly as it was and with its checksums verified, or any arrays that
-    `read_fields` understands (padded with `lengths`; flat with flags or `episode_length`).
+    `read_fields` understands (padded with `lengths`; flat with flags or `episode_length`). They may have
+    `true_log_likelihoods [N, k*]`, a column for each label in sorted order.
 
     Only the arrays that are needed are loaded, and none is ever unpickled.
 
@@ -103,6 +104,7 @@ def load_npz(path: str | os.PathLike) -> Dataset:
                 source=path.name,
                 policy_names=reading.policy_names,
                 parameters=reading.parameters,
+                true_log_likelihoods=fields.get("true_log_likelihoods"),
             )
 
 

@@ -5,8 +5,10 @@ reads. Labels are in the files (Minari: a dataset a policy), to score by; the po
 place for them.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
 
+MINARI = "MINARI_DATASETS_PATH"
 Policy = Callable[[np.ndarray], Any]  # of an observation
 _RANDOM = 0.1  # of discrete actions, so many are drawn from all
 
@@ -30,27 +33,21 @@ def cartpole(folder: Path, size: int, seed: int) -> str:
     episodes = [_episode(env, noisy(policies[n % 2]), seed + n) for n in range(2 * size)]
     steps = {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
     steps["observations"] = np.concatenate([episode["observations"][:-1] for episode in episodes])
-    chosen = np.array([[policy(o) for policy in policies] for o in steps["observations"]])
-    own = chosen == steps["actions"][:, None]
-    likely = np.log(np.where(own, 1 - _RANDOM / 2, _RANDOM / 2))
-    begins = np.cumsum([0, *(len(episode["actions"]) for episode in episodes[:-1])])
     path = folder / "cartpole.hdf5"
     with h5py.File(path, "w") as file:
         for name in ("observations", "actions", "rewards", "terminals", "timeouts"):
             file[name] = steps[name]
         file["labels"] = np.array(["angle", "centre"] * size, "S")
-        file["true_log_likelihoods"] = np.add.reduceat(likely, begins).astype(np.float32)
     return str(path)
 
 
 def pendulum(folder: Path, size: int, seed: int) -> str:
-    """Pendulum-v1 as two Minari datasets: one policy brakes what the other pumps, with normal noise."""
+    """Pendulum-v1 as two Minari datasets: one swings up and balances, the other spins; normal noise."""
     env, rng = gym.make("Pendulum-v1"), np.random.default_rng(seed)
-    pump = lambda o: 2 * np.sign(o[2]) if o[0] < 0.8 else -8 * o[1] - 2 * o[2]
-    damp = lambda o: -6 * o[1] - 1.0 * o[2]
-    os.environ["MINARI_DATASETS_PATH"] = str(folder)
+    balance = lambda o: 2 * np.sign(o[2]) if o[0] < 0.8 else -8 * o[1] - 2 * o[2]
+    spin = lambda o: 1.5 * np.sign(o[2])
     ids = []
-    for index, (name, policy) in enumerate((("pump", pump), ("damp", damp))):
+    for index, (name, policy) in enumerate((("balance", balance), ("spin", spin))):
         noisy = lambda o, policy=policy: np.clip([policy(o) + 0.3 * rng.normal()], -2, 2).astype(np.float32)
         episodes = [_episode(env, noisy, seed + index * size + n) for n in range(size)]
         ids.append(_minari(f"pendulum/{name}-v0", episodes, env.observation_space, env.action_space))
@@ -58,13 +55,13 @@ def pendulum(folder: Path, size: int, seed: int) -> str:
 
 
 def point_mass(folder: Path, size: int, seed: int) -> str:
-    """A point that goes to a place, straight or in one of two spirals, in 20 to 400 steps, padded (.npz)."""
+    """A point that goes to places, straight or in one of two spirals, in 20 to 400 steps, padded (.npz)."""
     rng = np.random.default_rng(seed)
-    turns, noise = np.array([0.0, 0.7, -0.7]), 0.3
+    turns, noise = np.array([0.7, -0.7, 0.0]), 0.3
     labels = np.tile(np.arange(3), size)
     lengths = rng.integers(20, 401, len(labels))
     horizon = lengths.max()
-    observations = np.zeros((len(labels), horizon, 4), np.float32)  # position and place
+    observations = np.zeros((len(labels), horizon, 4), np.float32)  # where it is, and where it goes
     actions = np.zeros((len(labels), horizon, 2), np.float32)
     likely = np.zeros((len(labels), 3))
     position, place = rng.uniform(-1, 1, (2, len(labels), 2))
@@ -81,7 +78,7 @@ def point_mass(folder: Path, size: int, seed: int) -> str:
         observations[:, t], actions[:, t] = np.concatenate([position, place], 1), acted
         position = position + 0.05 * acted
     path = folder / "point-mass.npz"
-    named = np.array(["straight", "left", "right"])[labels]
+    named = np.array(["left", "right", "straight"])[labels]
     given = {"observations": observations, "actions": actions, "lengths": lengths, "labels": named}
     np.savez(path, **given, true_log_likelihoods=likely.astype(np.float32))
     return str(path)
@@ -119,14 +116,8 @@ def goals(folder: Path, size: int, seed: int) -> str:
     """Reaching goals, Gymnasium-Robotics' dictionaries in Minari: straight, or along one axis after the other."""
     rng = np.random.default_rng(seed)
     box = gym.spaces.Box(-10, 10, (2,), np.float32)
-    space = gym.spaces.Dict(
-        {
-            "observation": gym.spaces.Box(-10, 10, (4,), np.float32),
-            "achieved_goal": box,
-            "desired_goal": box,
-        }
-    )
-    os.environ["MINARI_DATASETS_PATH"] = str(folder)
+    whole = gym.spaces.Box(-10, 10, (4,), np.float32)
+    space = gym.spaces.Dict({"observation": whole, "achieved_goal": box, "desired_goal": box})
     ids = []
     for name in ("straight", "axes"):
         episodes = []
@@ -134,7 +125,7 @@ def goals(folder: Path, size: int, seed: int) -> str:
             position, velocity = rng.uniform(-1, 1, 2), np.zeros(2)
             goal, seen, acted = rng.uniform(-1, 1, 2), [], []
             for _ in range(25):
-                seen.append((np.concatenate([position, velocity]), position, goal))
+                seen.append(np.concatenate([position, velocity]))
                 way = goal - position
                 if name == "axes":
                     way = np.where(np.arange(2) == np.abs(way).argmax(), way, 0)
@@ -142,9 +133,9 @@ def goals(folder: Path, size: int, seed: int) -> str:
                 velocity = 0.8 * velocity + 0.2 * action
                 position = position + 0.2 * velocity
                 acted.append(action)
-            seen.append((np.concatenate([position, velocity]), position, goal))
-            keys = ("observation", "achieved_goal", "desired_goal")
-            observed = {key: np.array([each[i] for each in seen], np.float32) for i, key in enumerate(keys)}
+            states = np.array([*seen, np.concatenate([position, velocity])], np.float32)
+            wanted = np.broadcast_to(goal.astype(np.float32), (len(states), 2))
+            observed = {"observation": states, "achieved_goal": states[:, :2], "desired_goal": wanted}
             ends = np.arange(len(acted)) == len(acted) - 1
             episodes.append(
                 {
@@ -157,6 +148,17 @@ def goals(folder: Path, size: int, seed: int) -> str:
             )
         ids.append(_minari(f"goals/{name}-v0", episodes, space, gym.spaces.Box(-1, 1, (2,), np.float32)))
     return " + ".join(ids)
+
+
+@contextlib.contextmanager
+def minari_in(folder: str) -> Iterator[None]:
+    """Minari datasets are written to and read from this folder."""
+    before = os.environ.get(MINARI)
+    os.environ[MINARI] = folder
+    try:
+        yield
+    finally:
+        os.environ.pop(MINARI) if before is None else os.environ.update({MINARI: before})
 
 
 def _rotated(vectors: np.ndarray, angle: float) -> np.ndarray:
@@ -190,5 +192,7 @@ def _minari(id: str, episodes: Sequence[dict], observation_space: gym.Space, act
         )
         for episode in episodes
     ]
-    minari.create_dataset_from_buffers(id, buffers, observation_space=observation_space, action_space=action_space)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an author, a permalink and the like that are not given
+        minari.create_dataset_from_buffers(id, buffers, observation_space=observation_space, action_space=action_space)
     return id

@@ -1,0 +1,139 @@
+"""Your own data: what `trajclust cluster` finds in files as users bring them, with the settings that it chooses.
+
+    trajclust run own/data --preset cpu                                       all: about half an hour on two cores
+    trajclust run own/data --preset cpu --datasets cartpole --methods pg_kmeans_mlp
+
+Files are written by hand-made policies (`files.py`) and read as any other. Beside each NMI: what cloning from the TRUE
+labels reaches on held-out trajectories, the oracle where policies' likelihoods are in the file, and what the command
+warns of without labels.
+"""
+
+import dataclasses
+import functools
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from trajclust_experiments.cluster import supported
+from trajclust_experiments.methods import CEILINGS, METHODS, method_entry, suited
+from trajclust_experiments.papers.own import files
+from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.runner import Cell, Job
+from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_jax.clustering.oracle import oracle
+from trajclust_jax.data import Dataset
+from trajclust_jax.data import load as read
+
+FILES_VERSION = 1  # raise it when `files` changes what it writes
+SOURCES = {
+    "cartpole": ("CartPole, two policies (.hdf5)", files.cartpole, 50),
+    "pendulum": ("Pendulum, two policies (Minari)", files.pendulum, 50),
+    "point-mass": ("A point mass, three policies, 20 to 400 steps (.npz)", files.point_mass, 50),
+    "images": ("64 x 64 images, two policies (.npz)", files.images, 100),
+    "goals-60": ("Reaching goals, dictionaries, 60 a policy (Minari)", files.goals, 60),
+    "goals-600": ("Reaching goals, dictionaries, 600 a policy (Minari)", files.goals, 600),
+}
+
+
+@functools.lru_cache(maxsize=2)
+def load(name: str, size: int, seed: int) -> tuple[Dataset, float]:
+    """A file's dataset, and the seconds it took to make and read."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, files.minari_in(folder):
+        return read(SOURCES[name][1](Path(folder), size, seed)), time.perf_counter() - began
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnCell(Cell):
+    """A method on a file, with the settings that suit the data."""
+
+    def load(self) -> tuple[Dataset, float]:
+        return load(self.dataset, self.size, self.data_seed)
+
+    def essential(self) -> dict[str, Any]:
+        algorithm = method_entry(self.method).algorithm
+        versions = {"version": algorithm.VERSION, "actions_version": algorithm.ACTIONS_VERSION}
+        base = {name: getattr(self, name) for name in ("dataset", "size", "data_seed", "method")}
+        return {**base, **versions, "files_version": FILES_VERSION}
+
+    def identity(self, dataset: Dataset) -> dict[str, Any]:
+        described = {**self.essential(), "fingerprint": dataset.provenance.fingerprint, "seeds": list(self.seeds)}
+        return {**described, "suited": dict(self._settings(dataset))}
+
+    def build_for(self, dataset: Dataset) -> Any:
+        return method_entry(self.method).build(dataset.num_policies, **self._settings(dataset))
+
+    def _settings(self, dataset: Dataset) -> dict[str, Any]:
+        chosen = suited(self.method, dataset.trajectories) if self.method in METHODS else {}
+        return {**chosen, **dict(self.settings)}
+
+    def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
+        body = super().compute(dataset, job)
+        truth = dataset.true_log_likelihoods
+        body["oracle"] = None if truth is None else oracle(dataset.labels, truth)
+        return body
+
+    def further(self, dataset: Dataset, method: Any, clustering: Any) -> list[str]:
+        found = supported(method, dataset.trajectories, clustering) if self.method in METHODS else None
+        return [found.warning] if found is not None and not found.supported else []
+
+
+def cells(preset: Preset, datasets: tuple[str, ...], methods: tuple[str, ...], seeds: tuple[int, ...]) -> list[Cell]:
+    """One cell a file and method."""
+    sizes = {name: preset.size or SOURCES[name][2] for name in datasets}
+    settings = lambda method: tuple(sorted(preset.settings.get(method, {}).items()))
+    return [OwnCell(name, sizes[name], each, seeds, settings(each)) for name in datasets for each in methods]
+
+
+def render(records: Records):
+    rows = []
+    ceilings = {r["cell"]["dataset"]: r["scores"]["nmi"][0] for r in records if r["cell"]["method"] in CEILINGS}
+    for record in records:
+        name, method = record["cell"]["dataset"], record["cell"]["method"]
+        if method in CEILINGS:
+            continue
+        ceiling, known = ceilings.get(name), record["oracle"]
+        warned = sum(map(bool, record["warnings"]))
+        timing = record["timing"]
+        rows.append(
+            [
+                SOURCES[name][0],
+                method_entry(method).title,
+                spread(record["scores"]["nmi"]),
+                "" if ceiling is None else f"{ceiling:.3f}",
+                "" if known is None else f"{known['nmi']:.3f}",
+                f"{warned} of {len(record['warnings'])}",
+                f"{timing['run_seconds'] + timing['compile_seconds']:.0f}",
+            ]
+        )
+    notes = [
+        *provenance(records),
+        "Ceiling: policies cloned from the true labels classify held-out trajectories. Warned: runs whose own output "
+        "says, without labels, that something is wrong. Seconds are of all seeds with compilation.",
+    ]
+    header = ["data", "method", "NMI", "ceiling (cloning)", "oracle", "warned", "seconds"]
+    return document("Your own data", header, rows, notes), {}
+
+
+TABLE = Table(
+    name="own/data",
+    summary="users' kinds of files, with the settings that suit each",
+    datasets=tuple(SOURCES),
+    methods=("pg_kmeans_mlp", "caae", "cloning_mlp"),
+    presets={
+        "smoke": Preset(
+            "a minute: does everything run? The numbers mean nothing",
+            size=4,
+            seeds=1,
+            settings={
+                "pg_kmeans_mlp": {"iterations": 1, "polish_iterations": 1, "restarts": 2, "reconsidered": 0.0},
+                "caae": {"warmup_iterations": 1, "iterations": 1},
+                "cloning_mlp": {"iterations": 1},
+            },
+        ),
+        "cpu": Preset("half an hour on 2 CPU cores, one seed", size=0, seeds=1),
+    },
+    cells=cells,
+    render=render,
+)
