@@ -5,16 +5,16 @@ everything, and clusters by region or by luck have one, too. What a clustering i
 trajectories that its policies have not seen, and on steps that did not choose the trajectory's cluster:
 
     split the trajectories in two folds, and each trajectory's steps in two halves (its quarters in turn)
-    for each fold:  train ONE policy on the other fold                                       phase "one"
-                    from it, as long again: one policy for each cluster, one for each        phase "compare"
-                    random cluster of the same size, and the one policy itself
+    for each fold:  train ONE policy on the other fold, until it predicts best              phase "one"
+                    from it, until they predict best: a policy for each cluster, one for    phase "compare"
+                    each random cluster of the same size, and the one policy itself
     gain: log-likelihood of each half under the cluster that explains the OTHER half best, less that under one policy
 
 No labels. Policies are Markov networks, whatever the method's were.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,17 +73,13 @@ class Prepared:
 
 @struct.dataclass
 class State:
-    """State of one run: F = 2 folds."""
+    """State of one run: F = 2 folds, G groups: one policy for all, later `FOUND`, `ONE` and `RANDOM`."""
 
-    members: Member  # [F, 1, ...]; then [F * 3, K, ...]
+    members: Member  # [F * G, K, ...]
+    best: Member  # as they were when they predicted best
+    explained: jax.Array  # [G, N'] float32: log-likelihood of each held-out trajectory then
     converged: jax.Array  # [] bool: the budget alone ends a phase
     key: jax.Array
-
-
-class Scores(NamedTuple):
-    """Log-likelihoods of every trajectory's halves under policies that did not see it."""
-
-    halves: jax.Array  # [2, 3, N, K]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +89,9 @@ class Comparison:
     assignments: np.ndarray  # [N] int32
     num_clusters: int
     policies: Any  # a policy class
-    iterations: int = 4
-    """Of each of the two phases."""
-    steps: int = 100
+    iterations: int = 5
+    """Of each of the two phases; after each one it is seen how well held-out actions are predicted."""
+    steps: int = 60
     """Gradient steps an iteration."""
 
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
@@ -115,37 +111,56 @@ class Comparison:
         one = Phase("one", self._start, self._step, self.iterations, light_start=True)
         return one, Phase("compare", self._branch, self._step, self.iterations, light_start=True)
 
-    def result(self, state: State, prepared: Prepared) -> Scores:
-        """Each trajectory's scores by the fold that it was held out of."""
-        score = [prepared.policies.scorer(state.members.params, half) for half in prepared.halves]
-
-        def of_half(half, score):
-            scores = jax.lax.map(score, half.chunks)  # [C, F * 3, K, n]
-            scores = jnp.moveaxis(scores, 0, 2).reshape(2, 3, self.num_clusters, -1)  # [F, 3, K, N']
-            held_out = jnp.where(prepared.fold == 0, scores[0], scores[1])
-            return held_out.swapaxes(1, 2)[:, prepared.data.rank]
-
-        return Scores(jnp.stack([of_half(*each) for each in zip(prepared.halves, score, strict=True)]))
+    def result(self, state: State, prepared: Prepared) -> jax.Array:
+        """`[3, N]`: log-likelihood of each trajectory under the policies of each group, which did not see it."""
+        return state.explained[:, prepared.data.rank]
 
     def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
         del previous
         key, key_members = jax.random.split(key)
         init = lambda key: prepared.policies.init(key, prepared.data)
-        return State(ensemblize(init, 2)(member_keys(key_members, 2, 1)), jnp.bool_(False), key), {}
+        members = ensemblize(init, 2)(member_keys(key_members, 2, 1))
+        nothing = jnp.full((1, prepared.data.num_slots), -jnp.inf)
+        return State(members, members, nothing, jnp.bool_(False), key), {}
 
     def _branch(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         del prepared
         spread = lambda x: jnp.repeat(jnp.repeat(x, 3, 0), self.num_clusters, 1)
-        return State(jax.tree.map(spread, previous.members), jnp.bool_(False), key), {}
+        members = jax.tree.map(spread, previous.best)
+        return State(members, members, jnp.repeat(previous.explained, 3, 0), jnp.bool_(False), key), {}
 
     def _step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
-        data, num_clusters = prepared.data, jax.tree.leaves(state.members)[0].shape[1]
-        groups = prepared.groups[ONE][None] if num_clusters == 1 != self.num_clusters else prepared.groups
+        data, policies = prepared.data, prepared.policies
+        num_groups, num_clusters = len(state.explained), jax.tree.leaves(state.members)[0].shape[1]
+        groups = prepared.groups if num_groups > 1 else prepared.groups[ONE, None]
         given = jnp.where(prepared.fold == jnp.arange(2)[:, None, None], num_clusters, groups)  # held out: in none
-        given = given.reshape(-1, data.num_slots)[: len(jax.tree.leaves(state.members)[0])]
+        given = given.reshape(2 * num_groups, data.num_slots)
         keys = jnp.broadcast_to(jax.random.fold_in(state.key, iteration), len(given))
-        m_step = lambda members, given, key: prepared.policies.fit(members, given, data, key, self.steps)
-        return state.replace(members=ensemblize(m_step, 1)(state.members, given, keys)), {}
+        m_step = lambda members, given, key: policies.fit(members, given, data, key, self.steps)
+        members = ensemblize(m_step, 1)(state.members, given, keys)
+
+        explained = self._explained(members, num_groups, prepared)
+        better = explained.sum(1) > state.explained.sum(1)  # [G]
+
+        def keep(new, old):
+            return jnp.where(jnp.tile(better, 2).reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        best = jax.tree.map(keep, members, state.best)
+        explained = jnp.where(better[:, None], explained, state.explained)
+        return state.replace(members=members, best=best, explained=explained), {}
+
+    def _explained(self, members: Member, num_groups: int, prepared: Prepared) -> jax.Array:
+        """`[G, N']`: each trajectory's halves under the policies, trained on the other fold, of its other half."""
+
+        def of_half(half):
+            scores = jax.lax.map(prepared.policies.scorer(members.params, half), half.chunks)  # [C, F * G, K, n]
+            scores = jnp.moveaxis(scores, 0, 2).reshape(2, num_groups, scores.shape[2], -1)  # [F, G, K, N']
+            return jnp.where(prepared.fold == 0, scores[0], scores[1])
+
+        halves = jnp.stack(list(map(of_half, prepared.halves)))  # [2, G, K, N']
+        chosen = halves[::-1].argmax(2)
+        chosen = chosen.at[:, min(ONE, num_groups - 1)].set(0)  # its only policy that is trained
+        return jnp.take_along_axis(halves, chosen[:, :, None], 2)[:, :, 0].sum(0)
 
 
 def support(
@@ -176,11 +191,9 @@ def support(
     else:
         policies = TransitionPolicy() if extractor is None else MarkovMapPolicy(extractor=extractor)
     method = Comparison(assignments.astype(np.int32), len(used), policies)
-    halves = np.asarray(fit(method, trajectories, 1, **fit_settings).result.halves[0], np.float64)  # [2, 3, N, K]
-    chosen = halves[::-1, [FOUND, RANDOM]].argmax(-1)  # by the other half
-    explained = np.take_along_axis(halves[:, [FOUND, RANDOM]], chosen[..., None], -1)[..., 0].sum(0)  # [2, N]
+    explained = np.asarray(fit(method, trajectories, 1, **fit_settings).result[0], np.float64)  # [3, N]
     steps = np.asarray(trajectories.lengths).sum()
-    gains = explained[0] - np.stack([halves[:, ONE, :, 0].sum(0), explained[1]])  # [2, N]
+    gains = explained[FOUND] - explained[[ONE, RANDOM]]  # [2, N]
     mean, error = gains.sum(1) / steps, gains.std(1) * np.sqrt(gains.shape[1]) / steps
     return Support(*(float(value) for pair in zip(mean, error, strict=True) for value in pair))
 
