@@ -605,7 +605,7 @@ def _print_description(dataset: Any, as_json: bool, place: str) -> None:
     import numpy as np
 
     from trajclust_experiments.rows import label_source
-    from trajclust_jax.data import Codebook
+    from trajclust_jax.data import Codebook, suspicious
 
     trajectories = dataset.trajectories
     lengths = np.asarray(trajectories.lengths)
@@ -627,6 +627,7 @@ def _print_description(dataset: Any, as_json: bool, place: str) -> None:
         "labels": label_source(dataset),
         "policies": None if dataset.labels is None else np.bincount(dataset.labels).tolist(),
         "policy_names": list(dataset.spec.policy_names),
+        "warnings": suspicious(trajectories),
     }
     if as_json:
         return _print_json(description)

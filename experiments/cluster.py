@@ -27,8 +27,7 @@ from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.oracle import oracle
 from trajclust_jax.clustering.support import Support
 from trajclust_jax.clustering.support import support as measured
-from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories, fingerprint, returns
-from trajclust_jax.data.inspection import suspicious
+from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories, fingerprint, returns, suspicious
 from trajclust_jax.data.transforms import action_scaling
 from trajclust_jax.metrics import batch_scores, scores
 from trajclust_jax.records import cell_id, environment, plain
