@@ -42,7 +42,18 @@ def provenance(records: Sequence[dict[str, Any]]) -> list[str]:
         f"Device: {', '.join(devices) or 'none'}; jax {', '.join(versions) or '-'}.",
     ]
     notes += _sources(records)
+    notes += _unscaled(records)
     return notes if any(map(on_gpu, trained)) else [*notes, "Not run on a GPU."]
+
+
+def _unscaled(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Which numbers are from before continuous actions were scaled."""
+    left = defaultdict(set)
+    for record in records:
+        if "unscaled" in record and "not_applicable" not in record:
+            left[record["cell"]["dataset"]].add(record["cell"]["method"])
+    rows = [f"{dataset} ({', '.join(sorted(methods))})" for dataset, methods in sorted(left.items())]
+    return [f"Made before actions were scaled, yet to be made anew: {'; '.join(rows)}."] if rows else []
 
 
 def _sources(records: Sequence[dict[str, Any]]) -> list[str]:
