@@ -4,9 +4,10 @@ The CNN is trained once for a dataset, and its features are computed once a dist
 features of the frame and a learned embedding of the trajectory: features keep what ANY of the policies needs, and the
 embedding says, as a latent of CAAE does, which of them acted. Everything after it works as on other observations.
 
-Features are places: where in the frame each channel is active (Finn et al. 2016, "Deep Spatial Autoencoders for
-Visuomotor Learning"). Free features of whole frames recognise the trajectory that a frame is from, and with it the
-policy: one policy then fits all trajectories, and no clusters are found.
+Two things decide whether clusters are found. Features see nothing but places: where in the frame each channel is active
+(Finn et al. 2016, "Deep Spatial Autoencoders for Visuomotor Learning"). Free features recognise the trajectory that a
+frame is from, and with it the policy: one policy then fits all. And predictions are linear in the features: EM's first
+M-steps are short, and policies that had to learn relations between places in them would all learn the mixture.
 """
 
 import functools
@@ -24,8 +25,8 @@ from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.data.transforms import CLIP, Inputs, action_scaling, input_transform
 from trajclust_jax.networks import MLP
 
-CHANNELS = 32  # features are a row and a column of each
-STEPS, BATCH, LEARNING_RATE = 1_000, 128, 3e-3  # of the CNN's training, by Adam
+FEATURES, CHANNELS = 64, 32
+STEPS, BATCH, LEARNING_RATE = 700, 128, 2e-3  # of the CNN's training, by Adam
 EMBEDDING = 8  # numbers that say which policy acted in a trajectory
 EMBEDDING_SCALE = 10.0  # times its parameters: a trajectory is drawn seldom, and Adam's steps are small
 _SMALLEST, _LARGEST = 16, 96  # pixels along a side: an axis below holds channels, and larger frames are shrunk
@@ -35,7 +36,7 @@ _KEY = 0x696D6167
 
 
 class FrameNetwork(nn.Module):
-    """Frames `[B, H, W, C]` float32 to features `[B, 2 * CHANNELS]`: each channel's mean row and column, -1 to 1.
+    """Frames `[B, H, W, C]` float32 to features `[B, F]` of each channel's mean row and column.
 
     The convolution is a matrix product of patches: on a CPU, its gradient is faster than that of XLA's own.
     """
@@ -48,7 +49,7 @@ class FrameNetwork(nn.Module):
         weight = nn.softmax(x.reshape(len(x), -1, CHANNELS), axis=1).reshape(x.shape)
         row = jnp.einsum("bijc,i->bc", weight, jnp.linspace(-1, 1, x.shape[1]))
         column = jnp.einsum("bijc,j->bc", weight, jnp.linspace(-1, 1, x.shape[2]))
-        return jnp.concatenate([row, column], axis=-1)
+        return nn.Dense(FEATURES)(MLP((128,))(jnp.concatenate([row, column], axis=-1)))
 
 
 class ActionPredictor(nn.Module):
@@ -58,8 +59,9 @@ class ActionPredictor(nn.Module):
 
     @nn.compact
     def __call__(self, frames: jax.Array, embeddings: jax.Array) -> jax.Array:
-        features = FrameNetwork(name="frame")(frames)
-        return nn.Dense(self.action_size)(MLP()(jnp.concatenate([features, embeddings], axis=-1)))
+        features = nn.relu(FrameNetwork(name="frame")(frames))
+        terms = nn.Dense(self.action_size * (1 + EMBEDDING))(features).reshape(len(frames), -1, self.action_size)
+        return terms[:, 0] + jnp.einsum("bea,be->ba", terms[:, 1:], embeddings)
 
 
 @struct.dataclass
@@ -108,7 +110,7 @@ def describe_inputs(trajectories: Trajectories) -> str:
     """What policies see, for people: `images [64, 64]: the 64 features of a CNN`."""
     shape = list(trajectories.observation_shape)
     if looks_like_images(trajectories):
-        return f"images {shape}: the {2 * CHANNELS} features of a CNN"
+        return f"images {shape}: the {FEATURES} features of a CNN"
     return f"observations {shape}"
 
 
