@@ -31,7 +31,8 @@ EMBEDDING = 8  # numbers that say which policy acted in a trajectory
 EMBEDDING_SCALE = 10.0  # times its parameters: a trajectory is drawn seldom, and Adam's steps are small
 _SMALLEST, _LARGEST = 16, 96  # pixels along a side: an axis below holds channels, and larger frames are shrunk
 _GRID = 16  # cells that the first convolution leaves along the longer side
-_BLOCK = 2**22  # pixels at a time where nothing is trained
+_SAMPLE = 2**22  # pixels that statistics are taken from
+_BLOCK = 2**20  # pixels at a time where nothing is trained
 _KEY = 0x696D6167
 
 
@@ -138,7 +139,7 @@ def train_inputs(trajectories: Trajectories) -> ImageInputs:
     mask, scaling = np.asarray(trajectories.mask), action_scaling(trajectories)
     actions = np.asarray(trajectories.actions)[mask]
     actions = actions if scaling is None else scaling(actions)
-    some = frames[rows[:: -(-len(rows) // max(64, _BLOCK // frames[0].size))]]
+    some = frames[rows[:: -(-len(rows) // max(64, _SAMPLE // frames[0].size))]]
     pixels = np.asarray(_shrunk(some))
     mean = pixels.mean(0)
     std = np.sqrt(((pixels - mean) ** 2).mean())
