@@ -40,14 +40,35 @@ def known_environment(name: str | None) -> bool:
 
 def sizes_of(name: str) -> tuple[int, int]:
     """Numbers of observations and of continuous actions in a known environment."""
+    observations, actions = _spaces(name)
+    return int(np.prod(observations.shape)), int(np.prod(actions.shape))
+
+
+def _spaces(name: str) -> tuple[Any, Any]:
+    """Spaces of observations and of actions in a known environment."""
     if name in _MUJOCO:
-        spaces = make_env(_MUJOCO[name])
-        shapes = spaces.observation_space.shape, spaces.action_space.shape
-    else:
-        env = envs.make(name)
-        spaces = env.observation_space(env.default_params), env.action_space(env.default_params)
-        shapes = tuple(space.shape for space in spaces)
-    return int(np.prod(shapes[0])), int(np.prod(shapes[1]))
+        env = make_env(_MUJOCO[name])
+        return env.observation_space, env.action_space
+    env = envs.make(name)
+    return env.observation_space(env.default_params), env.action_space(env.default_params)
+
+
+def action_bounds(dataset: Dataset, environment_name: str | None) -> tuple[float, ...]:
+    """The largest absolute value of each action: the environment's, else what the dataset states, else ().
+
+    Also () for actions within [-1, 1], which need no bounds.
+    """
+    trajectories, parameters = dataset.trajectories, dataset.provenance.parameters
+    if np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max() <= 1:
+        return ()
+    low, high = parameters.get("action_low"), parameters.get("action_high")
+    if known_environment(environment_name):
+        space = _spaces(environment_name)[1]
+        low, high = space.low, space.high
+    if low is None or high is None:
+        return ()
+    bounds = np.maximum(np.abs(low), np.abs(high)) * np.ones(trajectories.action_size)
+    return tuple(bounds.tolist()) if np.isfinite(bounds).all() else ()
 
 
 def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluate:
@@ -169,6 +190,8 @@ def train_on_dataset(
             numbers = "{} observations and {} actions".format(*sizes_of(given))
             raise DataError(f"--environment {given} has {numbers}, the dataset {sizes[0]} and {sizes[1]}: give its own")
         environment_name = None  # of that name, but another version
+    if not offline.bounds:
+        offline = dataclasses.replace(offline, bounds=action_bounds(dataset, environment_name))
     described = {
         "dataset": dataset.spec.name,
         "fingerprint": dataset.provenance.fingerprint,

@@ -11,6 +11,7 @@ import pytest
 from trajclust_experiments.cli import _pairs, _settings
 from trajclust_experiments.learners import LEARNERS, suited_learner
 from trajclust_jax.data import DataError, from_episodes, make, transitions
+from trajclust_jax.data.codebook import encode
 from trajclust_jax.evaluation import act
 from trajclust_jax.learners import BC, IQL, Clustered, Offline
 from trajclust_jax.training import Evaluate, _key, fit
@@ -184,6 +185,53 @@ def test_actions_beyond_one_are_scaled_and_come_back():
     assert method.prepare(data, 1).scaling.bound.tolist() == [4, 1]
     found = actions_of(fit(method, data, 1), method.learner, np.zeros((1, 1)))
     np.testing.assert_allclose(found[0, 0], [1.0, 0.5], atol=0.05)
+
+
+def test_a_mistaken_action_decides_no_bound(caplog):
+    actions = np.tile([[2.0, 0.5]], (40, 1))
+    actions[7, 0] = 1e6
+    data = one_step(np.zeros((40, 1)), actions, np.zeros(40))
+    prepared = Offline(BC(2)).prepare(data, 1)
+    assert prepared.scaling.bound.tolist() == [2, 1]
+    assert prepared.batch.actions[6:9, 0].tolist() == [1, 1, 1]
+    assert "trajectory 7 has 1e+06 in dimension 0" in caplog.text
+    caplog.clear()
+    stated = Offline(BC(2), bounds=(4.0, 0.4)).prepare(data, 1)
+    assert stated.scaling.bound.tolist() == [4, 1]
+    assert stated.batch.actions[6:9, 0].tolist() == [0.5, 1, 0.5]
+    assert "clipped to 4" in caplog.text
+    with pytest.raises(ValueError, match="bounds are"):
+        Offline(BC(2), bounds=(0.0,))
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_integer_observations_stay_as_they_are_until_they_are_drawn(coded):
+    """A batch of uint8 frames is that of the same frames in float32."""
+    rng = np.random.default_rng(0)
+    shown = rng.integers(0, 256, (9 if coded else 60, 4, 3)).astype(np.uint8)
+    lengths, begin, episodes = [3, 5, 8, 2], 0, []
+    for t in lengths:
+        frames = shown[(begin + np.arange(t + 1)) % len(shown)]
+        begin += 7
+        actions, rewards = np.tanh(rng.normal(size=(t, 2))).astype(np.float32), rng.normal(size=t).astype(np.float32)
+        episodes.append((frames, actions, rewards, False))
+    episodes[-1][0][-1] = episodes[-1][0][-2]  # what followed is not known
+    whole = from_episodes([(frames.astype(np.float32), *rest) for frames, *rest in episodes])
+    kept = from_episodes(episodes)
+    kept = encode(kept) if coded else kept
+    assignments = np.array([1, 0, 1, 0])
+    method = tiny("iql")
+    wanted, found = (method.prepare(Clustered(data, assignments, 2), 1) for data in (whole, kept))
+    assert found.frames.steps.dtype == np.uint8
+    assert found.frames.steps.base is not None or coded  # no copy
+    assert found.count.tolist() == wanted.count.tolist()
+    assert found.count.sum() == sum(lengths) - 1
+    assert_close(found.scaling, wanted.scaling, rtol=1e-6)
+    for k in (0, 1):
+        rows = found.first[k] + jnp.arange(found.count[k])
+        scaling = jax.tree.map(lambda x, k=k: jnp.asarray(x)[k], found.scaling)
+        assert_close(found.drawn(rows, scaling), jax.tree.map(lambda x, rows=rows: x[rows], wanted.batch), atol=1e-5)
+    assert_close(fit(method, kept, 2).result, fit(method, whole, 2).result, atol=1e-4)
 
 
 def test_discrete_actions_and_empty_data_are_refused():

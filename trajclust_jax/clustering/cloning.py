@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
 from trajclust_jax.clustering.policies import Chunks, Member
 from trajclust_jax.clustering.policy_mixture import PolicyKind, Prepared, policy_for
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
-from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs, input_transform
+from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info, Phase
 
@@ -67,9 +68,9 @@ class LabelledCloning:
     def __init__(self, settings: Cloning, labels: np.ndarray):
         self.settings, self.labels = settings, labels
 
-    def inputs(self, trajectories: Trajectories) -> Inputs:
+    def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
         """How an observation becomes a policy's input."""
-        return input_transform(trajectories)
+        return fitted_inputs(trajectories)
 
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
         """The policy class for this data, and the data."""

@@ -37,8 +37,9 @@ import numpy as np
 import optax
 from flax import struct
 
+from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
 from trajclust_jax.data import Codebook, Observations, Trajectories, apply
-from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling, input_transform
+from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling
 from trajclust_jax.networks import Placed, PolicyNetwork, ensemblize, gru_step, member_keys
 
 StepValue = Callable[[jax.Array], jax.Array]  # of a step's log-probability: what an E-step sums
@@ -71,7 +72,7 @@ class MixtureData:
     rank: jax.Array  # [N] int32: original trajectory -> sorted position
     num_steps: jax.Array  # [] float32: real steps in all
     table: jax.Array | None  # [U, D], or None
-    inputs: Inputs
+    inputs: Inputs | ImageInputs
     scaling: ActionScaling | None  # of continuous actions
     action_size: int = struct.field(pytree_node=False)  # of what policies model: constant dimensions do not count
     discrete: bool = struct.field(pytree_node=False)
@@ -99,7 +100,7 @@ class MixtureData:
     @property
     def example(self) -> Any:
         """What a policy network's parameters are made for: one observation."""
-        return jnp.zeros((1, self.inputs.columns.shape[-1]))
+        return jnp.zeros((1, self.inputs.size))
 
     def in_data_unit(self, log_likelihood: jax.Array, steps: jax.Array) -> jax.Array:
         """A log-likelihood of scaled actions, of so many steps, as that of the actions in the data's unit."""
@@ -193,7 +194,7 @@ def prepare(trajectories: Trajectories, bytes_per_trajectory: int, memory_budget
         fill = np.zeros((num_chunks * size - count, *array.shape[1:]), array.dtype)
         return np.concatenate([array, fill]).reshape(num_chunks, size, *array.shape[1:])
 
-    transform, scaling = input_transform(trajectories), action_scaling(trajectories)
+    transform, scaling = fitted_inputs(trajectories), action_scaling(trajectories)
     observations, codebook = trajectories.observations, isinstance(trajectories.observations, Codebook)
     mask = np.asarray(trajectories.mask)[:, :horizon]
     actions = np.asarray(trajectories.actions)[:, :horizon]

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
 from trajclust_jax.clustering.maps import HistoryMapPolicy, MarkovMapPolicy, PlanningPolicy
 from trajclust_jax.clustering.merging import MergeRule, merge_clusters
 from trajclust_jax.clustering.policies import (
@@ -40,7 +41,7 @@ from trajclust_jax.clustering.policies import (
 )
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
-from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs, input_transform
+from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info, Phase
 
@@ -112,9 +113,9 @@ class PolicyMixture(abc.ABC):
         """Raises ValueError if the policy class does not fit this data."""
         policy_for(self.policy, trajectories, **dict(self.policy_settings)).check(trajectories)
 
-    def inputs(self, trajectories: Trajectories) -> Inputs:
+    def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
         """How an observation becomes a policy's input; a saved model needs it beside its parameters."""
-        return input_transform(trajectories)
+        return fitted_inputs(trajectories)
 
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
         """The policy class for this data, and the data as the EM loop wants it (host-side, once)."""

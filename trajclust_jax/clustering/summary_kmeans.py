@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
 from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
 from trajclust_jax.clustering.policy_mixture import check_at_least, check_one_of
 from trajclust_jax.clustering.types import Clustering, lone
@@ -55,9 +56,9 @@ class SummaryKmeans:
         if self.of != "mean" and np.ptp(self._summaries(trajectories)) == 0:
             raise ValueError(f"every {self.of} is equal")
 
-    def inputs(self, trajectories: Trajectories) -> Inputs:
-        """As other methods have it; nothing here reads an observation."""
-        return input_transform(trajectories)
+    def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
+        """As other methods have it; summaries other than `mean` read no observation."""
+        return fitted_inputs(trajectories) if self.of == "mean" else input_transform(trajectories)
 
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> jax.Array:
         """Summaries `[N, D]` float32."""
@@ -94,7 +95,7 @@ class SummaryKmeans:
 
 def means(trajectories: Trajectories) -> np.ndarray:
     """`[N, D + A]` float32: each trajectory's mean observation and action, standardised (host-side)."""
-    transform, scaling = input_transform(trajectories), action_scaling(trajectories)
+    transform, scaling = fitted_inputs(trajectories), action_scaling(trajectories)
     mask = np.asarray(trajectories.mask)
     blocks = []
     for start in range(0, len(mask), 256):  # blocks bound the memory of dense maps

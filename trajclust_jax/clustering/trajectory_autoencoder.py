@@ -28,12 +28,13 @@ import numpy as np
 import optax
 from flax import struct
 
+from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
 from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
 from trajclust_jax.clustering.maps import FEATURE_FLOATS, check_maps, prepare_maps
 from trajclust_jax.clustering.policies import MixtureData, prepare
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Codebook, Observations, Trajectories
-from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs, input_transform
+from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs
 from trajclust_jax.networks import Placed, TrajectoryAutoencoder
 from trajclust_jax.training import Info, Phase
 
@@ -208,9 +209,9 @@ class _Autoencoder:
         if trajectories.num_trajectories < self.num_clusters:
             raise ValueError(f"{trajectories.num_trajectories} trajectories cannot make {self.num_clusters} clusters")
 
-    def inputs(self, trajectories: Trajectories) -> Inputs:
+    def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
         """How an observation becomes the network's input; a saved model needs it beside its parameters."""
-        return input_transform(trajectories)
+        return fitted_inputs(trajectories)
 
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> EncoderData:
         """Trajectories in order of length, and their buckets (host-side, once)."""

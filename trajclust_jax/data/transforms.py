@@ -46,6 +46,11 @@ class Inputs:
     scale: np.ndarray  # [D] float32
     clip: np.ndarray  # [] float32, infinite where nothing is standardised
 
+    @property
+    def size(self) -> int:
+        """D."""
+        return self.columns.shape[-1]
+
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """`[batch, *shape]` -> `[batch, D]` float32; uint8 where nothing is standardised, a quarter of the memory."""
         flat = observations.reshape(observations.shape[0], -1)[:, self.columns]
