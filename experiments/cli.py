@@ -195,6 +195,7 @@ class Cluster:
             print("oracle, the ceiling: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["oracle"].items()))
         if summary["ambiguity"] is not None:
             print(summary["ambiguity"]["message"])
+        print(f"seen: {summary['inputs']}")
         if summary["suited"]:
             print("settings for such data: " + _pairs(summary["suited"]))
         if summary["support"] is not None:

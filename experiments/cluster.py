@@ -24,6 +24,7 @@ from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.clustering import Clustering, SummaryKmeans
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
+from trajclust_jax.clustering.images import describe_inputs
 from trajclust_jax.clustering.oracle import oracle
 from trajclust_jax.clustering.support import Support
 from trajclust_jax.clustering.support import support as measured
@@ -109,7 +110,9 @@ def cluster_dataset(
         clustering = jax.tree.map(lambda x: np.asarray(x[0]), outcome.result)
         with progress.task(f"{dataset.spec.name}, held out") as show:
             support = supported(method, trajectories, clustering, [show])
-        summary = {"id": id, **described, "suited": suiting, **_summary(dataset, clustering, outcome, support)}
+        seen = describe_inputs(trajectories)
+        summary = {"id": id, **described, "suited": suiting, "inputs": seen}
+        summary |= _summary(dataset, clustering, outcome, support)
         summary["environment"] = environment()
         _write(work / "new", dataset, method, clustering, outcome, plain(summary))
     files = [str(out / name) for name in sorted(OUTPUTS) if (out / name).exists()]

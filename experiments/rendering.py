@@ -1,6 +1,7 @@
 """What tables, reports and figures share: Markdown, provenance, figures without global state, files written whole."""
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
