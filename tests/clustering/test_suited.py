@@ -40,7 +40,8 @@ def test_long_data_are_looked_at_in_part_but_counts_are_not():
 
 def test_short_data_have_defaults_and_longer_m_steps_where_actions_are_continuous():
     assert rule.suited(PGKmeans, _data(200, True)) == {}
-    assert rule.suited(CAAE, _data(200, False)) == {}
+    assert rule.suited(CAAE, _data(100, False)) == {}
+    assert rule.suited(CAAE, _data(101, False))["window"] == 32
     assert rule.suited(PGKmeans, _data(200, False))["steps"] > PGKmeans(2).steps
     assert rule.suited(Sorl, _data(200, False))["steps"] > Sorl(2).steps
 

@@ -21,7 +21,8 @@ from trajclust_jax.clustering.sorl import Sorl
 from trajclust_jax.clustering.trajectory_autoencoder import CAAE, DEC, VAEKmeans
 from trajclust_jax.data import Trajectories
 
-LONG_STEPS = 200  # the longest trajectory from which data are long
+LONG_STEPS = 200  # data are long where a trajectory has more
+LONG_STEPS_ENCODED = 100  # for encoders, which read a trajectory step by step
 
 _SAMPLED = {"policy_settings": (("scored_steps", 100),)}
 _WINDOWED_GRU = {"first_steps": 30, "steps": 30, "policy_settings": (("window", 32),)}
@@ -74,9 +75,10 @@ def suited(algorithm: type, trajectories: Trajectories, policy: str | None = Non
         trajectories: the data.
         policy: the policy class, for mixtures of policies; `mlp` by default.
     """
-    if issubclass(algorithm, PolicyMixture):
+    mixture = issubclass(algorithm, PolicyMixture)
+    if mixture:
         policy = policy or "mlp"
-    if int(np.max(np.asarray(trajectories.lengths))) > LONG_STEPS:
+    if int(np.max(np.asarray(trajectories.lengths))) > (LONG_STEPS if mixture else LONG_STEPS_ENCODED):
         table = LONG_CONTINUOUS
         if trajectories.discrete:
             table = LONG_COUNTED if is_countable(trajectories) else LONG_DISCRETE

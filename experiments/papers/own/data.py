@@ -133,6 +133,7 @@ TABLE = Table(
             },
         ),
         "cpu": Preset("half an hour on 2 CPU cores, one seed", size=0, seeds=1),
+        "paper": Preset("ten seeds", size=0, seeds=10),
     },
     cells=cells,
     render=render,
