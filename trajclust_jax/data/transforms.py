@@ -5,7 +5,8 @@ float16 column does not overflow, and no copy of the data is made. What is far o
 reading that failed, a corrupt action) is left out of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -17,11 +18,13 @@ from trajclust_jax.data.types import Codebook, Trajectories
 ACTIONS_VERSION = 2  # of how continuous actions are scaled; raise it when results change
 CLIP = 10.0  # standardised values are clipped to +-10 standard deviations
 _ROUNDING = 2.0**-21  # of a column's largest value: one that varies by less is constant but for float32's rounding
-_FAR = 100.0  # widths of a column's middle 90 % away from it: an outlier ...
-_RARE = 0.01  # ... unless more than this share of the values lies there
+_EXACT = 2.0**-50  # the same of integers, whose rounding is float64's
+_TAIL = 0.05  # of a column's values, at either end: what lies between is its middle
+_FAR = 100.0  # widths of the middle away from it: an outlier ...
+_RARE = 0.01  # ... unless more than this share of the values (and more than one) lies there
 _BLOCK = 2**22  # numbers in float64 at a time
 
-Blocks = Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]  # rows [p, D] and their weights [p]
+Blocks = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]  # rows [p, D], and how often each counts [p]
 
 
 class Columns(NamedTuple):
@@ -42,7 +45,7 @@ class Inputs:
     """How an observation becomes a network's input: `clip((flat[columns] - shift) / scale)`."""
 
     columns: np.ndarray  # [D] int32: the columns that are not constantly zero
-    shift: np.ndarray  # [D] float32
+    shift: np.ndarray  # [D] float32; float64 for integers of 32 bits
     scale: np.ndarray  # [D] float32
     clip: np.ndarray  # [] float32, infinite where nothing is standardised
 
@@ -55,7 +58,8 @@ class Inputs:
         """`[batch, *shape]` -> `[batch, D]` float32; uint8 where nothing is standardised, a quarter of the memory."""
         flat = observations.reshape(observations.shape[0], -1)[:, self.columns]
         if np.isinf(self.clip):
-            return flat.astype(np.uint8)
+            with np.errstate(invalid="ignore"):  # padding may hold NaN
+                return flat.astype(np.uint8)
         return _standardised(flat, self.shift, self.scale).clip(-self.clip, self.clip)
 
 
@@ -95,17 +99,18 @@ def input_transform(trajectories: Trajectories) -> Inputs:
     if isinstance(observations, Codebook):
         table = np.asarray(observations.table)
         counts = np.bincount(np.asarray(observations.ids)[mask], minlength=len(table))
-        blocks = lambda: _table_blocks(table, counts)
+        blocks, final = lambda: _table_blocks(table, counts), []  # the table has the final ones, too
     else:
         blocks = lambda: _step_blocks(np.asarray(observations), mask)
-    binary, used = _binary(blocks)
-    if not isinstance(observations, Codebook):  # as in a codebook's table
-        used |= np.asarray(trajectories.final_observations).reshape(len(mask), -1).any(0)
+        final = [np.asarray(trajectories.final_observations).reshape(len(mask), -1)]
+    dtype = next(blocks())[0].dtype
+    binary, used = _binary(chain((rows for rows, _ in blocks()), final))
     used = np.flatnonzero(used) if used.any() else np.arange(1)
     if binary:
         return Inputs(used, np.zeros(len(used), np.float32), np.ones(len(used), np.float32), np.float32(np.inf))
-    columns = column_statistics(blocks)
-    return Inputs(used, _float32(columns.mean[used]), _float32(columns.scale[used]), np.float32(CLIP))
+    columns = column_statistics(blocks, _ROUNDING if dtype.kind == "f" else _EXACT)
+    shift = columns.mean[used].astype(np.result_type(dtype, np.float32))
+    return Inputs(used, shift, _float32(columns.scale[used]), np.float32(CLIP))
 
 
 def action_scaling(trajectories: Trajectories) -> ActionScaling | None:
@@ -118,8 +123,11 @@ def action_scaling(trajectories: Trajectories) -> ActionScaling | None:
     return ActionScaling(varying.astype(np.int32), _float32(columns.mean), _float32(columns.scale[varying]))
 
 
-def column_statistics(blocks: Blocks) -> Columns:
-    """Mean and std of every column without its outliers; `blocks()` goes through the rows anew each time."""
+def column_statistics(blocks: Blocks, rounding: float = _ROUNDING) -> Columns:
+    """Mean and std of every column without its outliers; `blocks()` goes through the rows anew each time.
+
+    A column whose std is at most `rounding` times its largest value is constant.
+    """
     low, high = _plausible(blocks)
     count = total = largest = 0.0
     for rows, weights in _float64(blocks):
@@ -131,46 +139,47 @@ def column_statistics(blocks: Blocks) -> Columns:
         weight = _weight(rows, weights, low, high)
         squares = squares + np.einsum("pd,pd->d", weight, np.where(weight, rows - mean, 0) ** 2)
     std = np.sqrt(squares / np.maximum(count, 1))
-    return Columns(mean, std, std <= _ROUNDING * largest)
+    return Columns(mean, std, std <= rounding * largest)
 
 
 def _plausible(blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
     """`[D]` each: the values between which a column's statistics are taken."""
-    sampled, size = [], 0
-    for rows, _ in _float64(blocks):
-        sampled.append(rows)
-        size += rows.size
-        if size > 4 * _BLOCK:  # of what was kept every second row
-            sampled = [np.concatenate(sampled)[::2]]
-            size = sampled[0].size
-    sample = np.concatenate(sampled)
-    low = np.quantile(sample, 0.05, axis=0, method="higher")
-    high = np.quantile(sample, 0.95, axis=0, method="lower")
+    stride = -(-sum(rows.size for rows, _ in blocks()) // _BLOCK)
+    sampled = [(rows[::stride], weights[::stride]) for rows, weights in _float64(blocks)]
+    sample, weights = map(np.concatenate, zip(*sampled, strict=True))
+    total = weights.sum()
+    order = sample.argsort(0)
+    ordered, weight = np.take_along_axis(sample, order, 0), weights[order]
+    below, tail = weight.cumsum(0), max(1.0, _TAIL * total)  # below: and with it
+
+    def value(place):
+        return np.take_along_axis(ordered, place.clip(0, len(ordered) - 1)[None], 0)[0]
+
+    low, high = value((below <= tail).sum(0)), value((total - below + weight > tail).sum(0) - 1)
     width = np.maximum(high - low, 0)
     low, high = low - _FAR * width, high + _FAR * width
-    far = ((sample < low) | (sample > high)).mean(0)
-    everything = (width == 0) | (far > _RARE)
+    far = weights @ ((sample < low) | (sample > high))
+    everything = (width == 0) | (far > max(1.0, _RARE * total))
     return np.where(everything, -np.inf, low), np.where(everything, np.inf, high)
 
 
-def _weight(rows: np.ndarray, weights: np.ndarray | None, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def _weight(rows: np.ndarray, weights: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """`[p, D]` float64: how often each value counts."""
-    counted = ((rows >= low) & (rows <= high)).astype(np.float64)
-    return counted if weights is None else counted * weights[:, None]
+    return ((rows >= low) & (rows <= high)) * weights[:, None]
 
 
-def _binary(blocks: Blocks) -> tuple[bool, np.ndarray]:
+def _binary(blocks: Iterable[np.ndarray]) -> tuple[bool, np.ndarray]:
     """Whether everything is 0 or 1, and `[D]` bool: the columns that are not all zero."""
     binary, used = True, False
-    for rows, _ in blocks():
+    for rows in blocks:
         used = used | (rows != 0).any(0)
         binary = binary and bool(((rows == 0) | (rows == 1)).all())
     return binary, used
 
 
-def _float64(blocks: Blocks) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+def _float64(blocks: Blocks) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for rows, weights in blocks():
-        yield rows.astype(np.float64), weights
+        yield rows.astype(np.float64), weights.astype(np.float64)
 
 
 def _table_blocks(table: np.ndarray, weights: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -180,18 +189,18 @@ def _table_blocks(table: np.ndarray, weights: np.ndarray) -> Iterator[tuple[np.n
         yield flat[start : start + size], weights[start : start + size]
 
 
-def _step_blocks(steps: np.ndarray, mask: np.ndarray) -> Iterator[tuple[np.ndarray, None]]:
+def _step_blocks(steps: np.ndarray, mask: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     size = max(1, _BLOCK // max(1, int(np.prod(steps.shape[1:]))))
     for start in range(0, len(steps), size):
         rows = slice(start, start + size)
         flat = steps[rows][mask[rows]]
-        yield flat.reshape(len(flat), -1), None
+        yield flat.reshape(len(flat), -1), np.ones(len(flat))
 
 
 def _standardised(values: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """float32 `(values - shift) / scale`; integers of 32 bits keep their last digits."""
-    values = values.astype(np.float64 if values.dtype.itemsize > 2 and values.dtype.kind in "iu" else np.float32)
-    return ((values - shift) / scale).astype(np.float32)
+    """float32 `(values - shift) / scale`; integers of 32 bits keep their last digits, as NumPy makes them float64."""
+    with np.errstate(over="ignore"):  # what is so far away is clipped
+        return ((values - shift) / scale).astype(np.float32)
 
 
 def _float32(values: np.ndarray) -> np.ndarray:
