@@ -97,6 +97,7 @@ def test_a_data_set_is_trained_on_once(quick, monkeypatch):
     assert fitted_inputs(encode(trajectories)) == 3
 
 
+@pytest.mark.slow
 def test_channels_first_and_codebooks_change_nothing(quick):
     images.STEPS = 3
     frames = frames_of((18, 16, 3))

@@ -28,7 +28,7 @@ def _linear(policies, n=40, t=20, seed=0):
     return trajectories, labels, region
 
 
-@pytest.mark.parametrize("clusters", ["policies", "luck", "region"])
+@pytest.mark.parametrize("clusters", ["policies", pytest.param("luck", marks=pytest.mark.slow), "region"])
 def test_what_speaks_for_policies_alone_is_supported(clusters):
     trajectories, labels, region = _linear(2)
     luck = np.random.default_rng(1).permutation(labels)
