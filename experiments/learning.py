@@ -22,7 +22,7 @@ from trajclust_experiments.rendering import new_figure, save_figure
 from trajclust_experiments.rows import read_assignments
 from trajclust_experiments.runner import checkpoint_seconds, tracked
 from trajclust_jax.checkpoint import CheckpointError, load_tree, save_tree
-from trajclust_jax.data import DataError, Dataset, fingerprint, returns
+from trajclust_jax.data import DataError, Dataset, fingerprint, returns, suspicious
 from trajclust_jax.evaluation import Acting, gymnax_returns, mujoco_returns
 from trajclust_jax.learners import Clustered, Learner, Offline, Scaling, TrainedPolicy
 from trajclust_jax.records import cell_id, environment, plain
@@ -174,6 +174,8 @@ def train_on_dataset(
         DataError: settings or data that the learner does not allow, an `out` that another process is writing.
     """
     trajectories = dataset.trajectories
+    for line in suspicious(trajectories):
+        progress.warn(line)
     given = environment_name
     environment_name = environment_name or dataset.provenance.parameters.get("environment")
     if given is not None and not known_environment(given):

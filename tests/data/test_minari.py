@@ -8,6 +8,8 @@ import pytest
 
 from trajclust_jax.data import Codebook, DataError, build_dataset, dense, load, load_minari, save_minari
 
+BOUNDS = {"action_low": [-9.0, -9.0], "action_high": [9.0, 9.0]}  # of `write_other`'s actions: learners scale by them
+
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
@@ -251,7 +253,7 @@ def test_mixture_of_datasets(root, monkeypatch):
     np.testing.assert_array_equal(data.labels, [0, 0, 1, 1, 1])
     np.testing.assert_array_equal(data.trajectories.lengths, [3, 2, 5, 4, 1])
     assert data.spec.policy_names == ("demo/medium-v0", "demo/expert-v0")
-    assert data.provenance.parameters == {"datasets": ["demo/medium-v0", "demo/expert-v0"]}
+    assert data.provenance.parameters == {"datasets": ["demo/medium-v0", "demo/expert-v0"], **BOUNDS}
     alone = load("demo/expert-v0").trajectories
     np.testing.assert_array_equal(dense(data.trajectories.observations)[2:], dense(alone.observations))
     with pytest.raises(DataError, match=r"demo/wide-v0: has observations of \(4,\)"):
@@ -312,7 +314,7 @@ def test_the_last_observation_stands_for_a_successor_that_nobody_recorded(plain)
     data = load("cut-v0")
     np.testing.assert_array_equal(data.trajectories.lengths, [3, 2, 4])
     np.testing.assert_array_equal(data.trajectories.final_observations, [[0, 2], [1, 2], [2, 3]])
-    assert data.provenance.parameters == {"last_observation_repeated": 2}
+    assert data.provenance.parameters == {"last_observation_repeated": 2, **BOUNDS}
 
 
 @pytest.mark.filterwarnings("ignore:.* None:UserWarning")
@@ -379,6 +381,7 @@ def test_what_was_added_and_left_out_is_said(plain):
     assert data.provenance.parameters == {
         "left_out": ["mission"],
         "goal": "desired_goal - achieved_goal, behind the other parts",
+        **BOUNDS,
     }
 
 

@@ -187,9 +187,14 @@ class _Part:
             yield observations, actions, rewards, len(ends) > 0 and bool(ends[-1])
 
     def read_as(self) -> dict[str, Any]:
-        """How data were read that are not stored as trajectories are, for `provenance.parameters`."""
-        single = self.acted.shape == (1,)
+        """Bounds of actions, and how data were read that are not stored as trajectories are, for the provenance."""
+        from gymnasium.spaces import Box
+
+        single, space = self.acted.shape == (1,), self.stored.action_space
+        bounded = self.acted.kind == "continuous" and isinstance(space, Box) and space.is_bounded()
         notes = {
+            "action_low": space.low.ravel().tolist() if bounded else None,
+            "action_high": space.high.ravel().tolist() if bounded else None,
             "left_out": self.observed.left_out,
             "goal": "desired_goal - achieved_goal, behind the other parts" if self.observed.goals else "",
             "actions": {
