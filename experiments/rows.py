@@ -71,11 +71,12 @@ def _read_labels(path: Path, count: int) -> np.ndarray:
     """`[N]` of whole numbers or strings, in the order of the trajectories."""
     kind = path.suffix.lower()
     if kind in (".npy", ".npz"):
-        labels = np.load(path, allow_pickle=False)
-        if kind == ".npz":
-            if "labels" not in labels:
-                raise DataError(f"has no array labels, but {', '.join(labels) or 'nothing'}: name it so")
-            labels = labels["labels"]
+        with open(path, "rb") as file:  # which NumPy leaves open where it is damaged
+            labels = np.load(file, allow_pickle=False)
+            if kind == ".npz":
+                if "labels" not in labels:
+                    raise DataError(f"has no array labels, but {', '.join(labels) or 'nothing'}: name it so")
+                labels = labels["labels"]
         if labels.dtype.kind == "S":
             labels = np.char.decode(labels, "utf-8")
         if labels.shape != (count,):

@@ -26,13 +26,13 @@ from trajclust_jax.data import Dataset
 from trajclust_jax.data import load as read
 
 FILES_VERSION = 1  # raise it when `files` changes what it writes
-SOURCES = {
-    "cartpole": ("CartPole, two policies (.hdf5)", files.cartpole, 50),
-    "pendulum": ("Pendulum, two policies (Minari)", files.pendulum, 50),
-    "point-mass": ("A point mass, three policies, 20 to 400 steps (.npz)", files.point_mass, 50),
-    "images": ("64 x 64 images, two policies (.npz)", files.images, 100),
-    "goals-60": ("Reaching goals, dictionaries, 60 a policy (Minari)", files.goals, 60),
-    "goals-600": ("Reaching goals, dictionaries, 600 a policy (Minari)", files.goals, 600),
+SOURCES = {  # what it is, how it is made, trajectories a policy, policies
+    "cartpole": ("CartPole, two policies (.hdf5)", files.cartpole, 50, 2),
+    "pendulum": ("Pendulum, two policies (Minari)", files.pendulum, 50, 2),
+    "point-mass": ("A point mass, three policies, 20 to 400 steps (.npz)", files.point_mass, 50, 3),
+    "images": ("64 x 64 images, two policies (.npz)", files.images, 100, 2),
+    "goals-60": ("Reaching goals, dictionaries, 60 a policy (Minari)", files.goals, 60, 2),
+    "goals-600": ("Reaching goals, dictionaries, 600 a policy (Minari)", files.goals, 600, 2),
 }
 
 
@@ -61,8 +61,11 @@ class OwnCell(Cell):
         described = {**self.essential(), "fingerprint": dataset.provenance.fingerprint, "seeds": list(self.seeds)}
         return {**described, "suited": dict(self._settings(dataset))}
 
+    def build(self) -> Any:
+        return method_entry(self.method).build(SOURCES[self.dataset][3], **dict(self.settings))
+
     def build_for(self, dataset: Dataset) -> Any:
-        return method_entry(self.method).build(dataset.num_policies, **self._settings(dataset))
+        return method_entry(self.method).build(SOURCES[self.dataset][3], **self._settings(dataset))
 
     def _settings(self, dataset: Dataset) -> dict[str, Any]:
         chosen = suited(self.method, dataset.trajectories) if self.method in METHODS else {}
