@@ -394,13 +394,13 @@ def test_names_of_every_kind(plain, root, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(root)
     name = "my data + more/toy-v0"
-    for source in (name, f" {name}/ ", f"./{name}", f"~/root/{name}", f"{root}/{name}"):
+    for source in (name, f" {name}/ ", f"./{name}", f"~/{root.name}/{name}", f"{root}/{name}"):
         prints |= {load(source).provenance.fingerprint}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MINARI_DATASETS_PATH", "~/root")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", f"~/{root.name}")
     prints |= {load("my data + more/toy-v0").provenance.fingerprint}
     assert len(prints) == 1
-    assert load(" b-v0/ + ~/root/b-v0").trajectories.num_trajectories == 4
+    assert load(f" b-v0/ + ~/{root.name}/b-v0").trajectories.num_trajectories == 4
     with pytest.raises(DataError, match="File name too long: check the name"):
         load_minari("x" * 300 + "-v0")
 
