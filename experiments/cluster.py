@@ -108,8 +108,10 @@ def cluster_dataset(
                 checkpoint_seconds=checkpoint_seconds(),
             )
         clustering = jax.tree.map(lambda x: np.asarray(x[0]), outcome.result)
-        with progress.task(f"{dataset.spec.name}, held out") as show:
-            support = supported(method, trajectories, clustering, [show])
+        support = None
+        if not isinstance(method, SummaryKmeans):  # which looks at no policy
+            with progress.task(f"{dataset.spec.name}, held out") as show:
+                support = supported(method, trajectories, clustering, [show])
         seen = describe_inputs(trajectories)
         summary = {"id": id, **described, "suited": suiting, "inputs": seen}
         summary |= _summary(dataset, clustering, outcome, support)
@@ -123,8 +125,8 @@ def cluster_dataset(
 def supported(
     method: Any, trajectories: Trajectories, clustering: Clustering, callbacks: Sequence[Callback] = ()
 ) -> Support | None:
-    """Whether held-out actions speak for the clusters; None for methods that look at no policy, or that failed."""
-    if isinstance(method, SummaryKmeans) or not np.isfinite(clustering.objective):
+    """Whether held-out actions speak for the clusters; None where the method failed."""
+    if not np.isfinite(clustering.objective):
         return None
     extractor = getattr(method, "extractor", dict(getattr(method, "policy_settings", ())).get("extractor"))
     policy = getattr(method, "policy", "planner" if extractor == "planner" else "mlp")

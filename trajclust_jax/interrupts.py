@@ -4,6 +4,7 @@
 A signal that the process ignores, as under nohup, stays ignored.
 """
 
+import abc
 import logging
 import os
 import signal
@@ -27,7 +28,7 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
-class _Handling:
+class _Handling(abc.ABC):
     """Handles SIGNALS while entered, in the main thread, to which alone they belong; elsewhere it does nothing."""
 
     def __init__(self) -> None:
@@ -53,11 +54,13 @@ class _Handling:
         elif time.monotonic() - self._at > _ONE_REQUEST:
             self._second(number)
 
+    @abc.abstractmethod
     def _first(self, number: int) -> None:
-        raise NotImplementedError
+        """What the first signal does."""
 
+    @abc.abstractmethod
     def _second(self, number: int) -> None:
-        raise NotImplementedError
+        """What a later one does."""
 
 
 class Deferred(_Handling):
