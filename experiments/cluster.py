@@ -140,7 +140,7 @@ def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit, support: Su
     members = [assignments == k for k in range(clustering.posterior.shape[1])]
     labels, truth = dataset.labels, dataset.true_log_likelihoods
     health, warnings = diagnose(clustering)
-    if support is not None and not support.supported:
+    if support is not None and support.warning:
         warnings.append(support.warning)
     return {
         "trajectories_fingerprint": fingerprint(trajectories),  # the same whatever labels are given

@@ -8,7 +8,7 @@ from trajclust_jax.clustering.support import Comparison, Support, support
 from trajclust_jax.data import Trajectories
 
 
-def _linear(policies, n=40, t=20, seed=0):
+def _linear(policies, n=40, t=20, seed=0, noise=0.3):
     """Trajectories of linear policies with noise, in turn; observations begin left or right, whoever acts."""
     rng = np.random.default_rng(seed)
     region = rng.permutation(np.arange(n) % 2)
@@ -16,7 +16,7 @@ def _linear(policies, n=40, t=20, seed=0):
     observations[..., 2] = 4.0 * region[:, None] + 0.1 * observations[..., 2]
     weights = rng.normal(size=(policies, 3, 2)) * [[1], [1], [0]]
     labels = np.arange(n) % policies
-    actions = np.einsum("ntd,nda->nta", observations, weights[labels]) + 0.3 * rng.normal(size=(n, t, 2))
+    actions = np.einsum("ntd,nda->nta", observations, weights[labels]) + noise * rng.normal(size=(n, t, 2))
     trajectories = Trajectories(
         observations=observations,
         actions=actions.astype(np.float32),
@@ -35,6 +35,7 @@ def test_what_speaks_for_policies_alone_is_supported(clusters):
     found = support(trajectories, {"policies": labels, "luck": luck, "region": region}[clusters])
     assert found.supported == (clusters == "policies")
     assert (found.warning is None) == found.supported
+    assert (found.agreement > 0.9) == found.supported
 
 
 def test_clusters_of_a_single_policy_are_not_supported():
@@ -68,5 +69,15 @@ def test_halves_are_quarters_in_turn_and_folds_have_half_of_each_cluster():
 
 
 def test_the_warning_says_beside_what():
-    assert "one policy" in Support(-1.0, 0.1, 1.0, 0.1).warning
-    assert "random clusters" in Support(1.0, 0.1, 0.1, 0.1).warning
+    assert "one policy" in Support(-1.0, 0.1, 1.0, 0.1, 1.0).warning
+    assert "random clusters" in Support(1.0, 0.1, 0.1, 0.1, 1.0).warning
+    assert "NMI of 0.645" in Support(1.0, 0.1, 1.0, 0.1, 0.645).warning
+    assert Support(1.0, 0.1, 1.0, 0.1, 0.94).warning is None
+
+
+def test_right_clusters_of_trajectories_that_are_hard_to_tell_apart_are_supported_and_warned_of():
+    """Noise so large that the better of two policies, known exactly, is mistaken about one trajectory in ten."""
+    trajectories, labels, _ = _linear(2, n=200, noise=4.0)
+    found = support(trajectories, labels)
+    assert found.supported and 0.2 < found.agreement < 0.9
+    assert "wrong cluster" in found.warning

@@ -9,6 +9,7 @@ trajectories that its policies have not seen, and on steps that did not choose t
                     from it, until they predict best: a policy for each cluster, one for    phase "compare"
                     each random cluster of the same size, and the one policy itself
     gain: log-likelihood of each half under the cluster that explains the OTHER half best, less that under one policy
+    agreement: NMI of the clustering and of the clusters that explain the trajectories of the other fold best
 
 No labels. Policies are Markov networks, whatever the method's were.
 """
@@ -24,22 +25,25 @@ from flax import struct
 from trajclust_jax.clustering.maps import MarkovMapPolicy, PlanningPolicy
 from trajclust_jax.clustering.policies import Member, MixtureData, TransitionPolicy
 from trajclust_jax.data import Trajectories
+from trajclust_jax.metrics import nmi
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info, Phase, fit
 
 ERRORS = 3.0  # standard errors that a gain must exceed
+AGREEMENT = 0.9  # below it some trajectories are likely in a wrong cluster; right clusterings have .94 to 1
 _PARTS = 4  # of a trajectory, in turn of one half and of the other
 FOUND, ONE, RANDOM = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Support:
-    """Gains in nats a step, with their standard errors over trajectories."""
+    """Gains in nats a step, with their standard errors over trajectories; how well a trajectory's cluster can be told."""
 
     over_one: float  # of the clusters' policies over one policy
     over_one_error: float
     over_random: float  # and over the policies of random clusters
     over_random_error: float
+    agreement: float  # NMI in [0, 1] of the clustering and of what policies say that did not see the trajectory
 
     @property
     def supported(self) -> bool:
@@ -48,9 +52,12 @@ class Support:
 
     @property
     def warning(self) -> str | None:
-        """One line where the clustering is not supported."""
+        """One line where the clustering is not supported, or where it is and trajectories are hard to tell apart."""
         if self.supported:
-            return None
+            return None if self.agreement >= AGREEMENT else (
+                "some trajectories may be in a wrong cluster: policies that did not see them put them in the clusters "
+                f"found with an NMI of {self.agreement:.3f}; more or longer trajectories would tell"
+            )
         worse_than_one = not self.over_one > ERRORS * self.over_one_error
         beside = "under one policy" if worse_than_one else "under those of random clusters"
         gain = (self.over_one, self.over_one_error) if worse_than_one else (self.over_random, self.over_random_error)
@@ -78,6 +85,7 @@ class State:
     members: Member  # [F * G, K, ...]
     best: Member  # as they were when they predicted best
     explained: jax.Array  # [G, N'] float32: log-likelihood of each held-out trajectory then
+    told: jax.Array  # [G, N'] int32: the group's policy that each held-out trajectory was likeliest under then
     converged: jax.Array  # [] bool: the budget alone ends a phase
     key: jax.Array
 
@@ -111,9 +119,9 @@ class Comparison:
         one = Phase("one", self._start, self._step, self.iterations, light_start=True)
         return one, Phase("compare", self._branch, self._step, self.iterations, light_start=True)
 
-    def result(self, state: State, prepared: Prepared) -> jax.Array:
-        """`[3, N]`: log-likelihood of each trajectory under the policies of each group, which did not see it."""
-        return state.explained[:, prepared.data.rank]
+    def result(self, state: State, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
+        """`[3, N]`: log-likelihood of each trajectory under policies that did not see it; `[N]`: its cluster by them."""
+        return state.explained[:, prepared.data.rank], state.told[FOUND, prepared.data.rank]
 
     def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
         del previous
@@ -121,13 +129,14 @@ class Comparison:
         init = lambda key: prepared.policies.init(key, prepared.data)
         members = ensemblize(init, 2)(member_keys(key_members, 2, 1))
         nothing = jnp.full((1, prepared.data.num_slots), -jnp.inf)
-        return State(members, members, nothing, jnp.bool_(False), key), {}
+        return State(members, members, nothing, jnp.zeros(nothing.shape, jnp.int32), jnp.bool_(False), key), {}
 
     def _branch(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         del prepared
         spread = lambda x: jnp.repeat(jnp.repeat(x, 3, 0), self.num_clusters, 1)
         members = jax.tree.map(spread, previous.best)
-        return State(members, members, jnp.repeat(previous.explained, 3, 0), jnp.bool_(False), key), {}
+        explained, told = jnp.repeat(previous.explained, 3, 0), jnp.repeat(previous.told, 3, 0)
+        return State(members, members, explained, told, jnp.bool_(False), key), {}
 
     def _step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         data, policies = prepared.data, prepared.policies
@@ -139,7 +148,7 @@ class Comparison:
         m_step = lambda members, given, key: policies.fit(members, given, data, key, self.steps)
         members = ensemblize(m_step, 1)(state.members, given, keys)
 
-        explained = self._explained(members, num_groups, prepared)
+        explained, told = self._explained(members, num_groups, prepared)
         better = explained.sum(1) > state.explained.sum(1)  # [G]
 
         def keep(new, old):
@@ -147,10 +156,12 @@ class Comparison:
 
         best = jax.tree.map(keep, members, state.best)
         explained = jnp.where(better[:, None], explained, state.explained)
-        return state.replace(members=members, best=best, explained=explained), {}
+        told = jnp.where(better[:, None], told, state.told)
+        return state.replace(members=members, best=best, explained=explained, told=told), {}
 
-    def _explained(self, members: Member, num_groups: int, prepared: Prepared) -> jax.Array:
-        """`[G, N']`: each trajectory's halves under the policies, trained on the other fold, of its other half."""
+    def _explained(self, members: Member, num_groups: int, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
+        """`[G, N']`: each trajectory's halves under the policy, trained on the other fold, of its other half; `[G, N']`:
+        the policy that explains both halves best."""
 
         def of_half(half):
             scores = jax.lax.map(prepared.policies.scorer(members.params, half), half.chunks)  # [C, F * G, K, n]
@@ -160,7 +171,8 @@ class Comparison:
         halves = jnp.stack(list(map(of_half, prepared.halves)))  # [2, G, K, N']
         chosen = halves[::-1].argmax(2)
         chosen = chosen.at[:, min(ONE, num_groups - 1)].set(0)  # its only policy that is trained
-        return jnp.take_along_axis(halves, chosen[:, :, None], 2)[:, :, 0].sum(0)
+        explained = jnp.take_along_axis(halves, chosen[:, :, None], 2)[:, :, 0].sum(0)
+        return explained, halves.sum(0).argmax(1).astype(jnp.int32)
 
 
 def support(
@@ -181,7 +193,7 @@ def support(
         fit_settings: of `training.fit`: callbacks, checkpoints.
 
     Returns:
-        The gains, or None where one cluster alone is used, or fewer than four trajectories are there to be split.
+        The gains and the agreement, or None where one cluster alone is used, or fewer than four trajectories are there to be split.
     """
     used, assignments = np.unique(np.asarray(assignments), return_inverse=True)
     if len(used) < 2 or len(assignments) < 4:
@@ -191,11 +203,12 @@ def support(
     else:
         policies = TransitionPolicy() if extractor is None else MarkovMapPolicy(extractor=extractor)
     method = Comparison(assignments.astype(np.int32), len(used), policies)
-    explained = np.asarray(fit(method, trajectories, 1, **fit_settings).result[0], np.float64)  # [3, N]
+    explained, told = (np.asarray(found[0]) for found in fit(method, trajectories, 1, **fit_settings).result)
+    gains = explained[FOUND].astype(np.float64) - explained[[ONE, RANDOM]]  # [2, N]
     steps = np.asarray(trajectories.lengths).sum()
-    gains = explained[FOUND] - explained[[ONE, RANDOM]]  # [2, N]
     mean, error = gains.sum(1) / steps, gains.std(1) * np.sqrt(gains.shape[1]) / steps
-    return Support(*(float(value) for pair in zip(mean, error, strict=True) for value in pair))
+    compared = (float(value) for pair in zip(mean, error, strict=True) for value in pair)
+    return Support(*compared, agreement=nmi(assignments, told))
 
 
 def _half(data: MixtureData, which: int) -> MixtureData:

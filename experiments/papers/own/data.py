@@ -79,7 +79,7 @@ class OwnCell(Cell):
 
     def further(self, dataset: Dataset, method: Any, clustering: Any) -> list[str]:
         found = supported(method, dataset.trajectories, clustering) if self.method in METHODS else None
-        return [found.warning] if found is not None and not found.supported else []
+        return [found.warning] if found is not None and found.warning else []
 
 
 def cells(preset: Preset, datasets: tuple[str, ...], methods: tuple[str, ...], seeds: tuple[int, ...]) -> list[Cell]:
