@@ -29,6 +29,7 @@ from trajclust_jax.metrics import nmi
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info, Phase, fit
 
+SUPPORT_VERSION = 2  # raise it when what is warned of changes
 ERRORS = 3.0  # standard errors that a gain must exceed
 AGREEMENT = 0.9  # below it some trajectories are likely in a wrong cluster; right clusterings have .94 to 1
 _PARTS = 4  # of a trajectory, in turn of one half and of the other
@@ -37,7 +38,7 @@ FOUND, ONE, RANDOM = range(3)
 
 @dataclasses.dataclass(frozen=True)
 class Support:
-    """Gains in nats a step, with their standard errors over trajectories; how well a trajectory's cluster can be told."""
+    """Gains in nats a step, with their standard errors over trajectories, and how well clusters can be told apart."""
 
     over_one: float  # of the clusters' policies over one policy
     over_one_error: float
@@ -54,9 +55,13 @@ class Support:
     def warning(self) -> str | None:
         """One line where the clustering is not supported, or where it is and trajectories are hard to tell apart."""
         if self.supported:
-            return None if self.agreement >= AGREEMENT else (
-                "some trajectories may be in a wrong cluster: policies that did not see them put them in the clusters "
-                f"found with an NMI of {self.agreement:.3f}; more or longer trajectories would tell"
+            return (
+                None
+                if self.agreement >= AGREEMENT
+                else (
+                    "some trajectories may be in a wrong cluster: policies that did not see them put them in the clusters "
+                    f"found with an NMI of {self.agreement:.3f}; more or longer trajectories would tell"
+                )
             )
         worse_than_one = not self.over_one > ERRORS * self.over_one_error
         beside = "under one policy" if worse_than_one else "under those of random clusters"
@@ -120,7 +125,7 @@ class Comparison:
         return one, Phase("compare", self._branch, self._step, self.iterations, light_start=True)
 
     def result(self, state: State, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
-        """`[3, N]`: log-likelihood of each trajectory under policies that did not see it; `[N]`: its cluster by them."""
+        """`[3, N]`: each trajectory's log-likelihood under policies that did not see it; `[N]`: its cluster by them."""
         return state.explained[:, prepared.data.rank], state.told[FOUND, prepared.data.rank]
 
     def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
@@ -160,8 +165,8 @@ class Comparison:
         return state.replace(members=members, best=best, explained=explained, told=told), {}
 
     def _explained(self, members: Member, num_groups: int, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
-        """`[G, N']`: each trajectory's halves under the policy, trained on the other fold, of its other half; `[G, N']`:
-        the policy that explains both halves best."""
+        """By policies trained on the other fold: each trajectory's halves under the one of its other half `[G, N']`;
+        the one that explains both best `[G, N']`."""
 
         def of_half(half):
             scores = jax.lax.map(prepared.policies.scorer(members.params, half), half.chunks)  # [C, F * G, K, n]
@@ -193,7 +198,7 @@ def support(
         fit_settings: of `training.fit`: callbacks, checkpoints.
 
     Returns:
-        The gains and the agreement, or None where one cluster alone is used, or fewer than four trajectories are there to be split.
+        Gains and agreement, or None where one cluster alone is used, or fewer than four trajectories can be split.
     """
     used, assignments = np.unique(np.asarray(assignments), return_inverse=True)
     if len(used) < 2 or len(assignments) < 4:

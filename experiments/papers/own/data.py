@@ -22,6 +22,7 @@ from trajclust_experiments.rendering import document, provenance, spread
 from trajclust_experiments.runner import Cell, Job
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.clustering.oracle import oracle
+from trajclust_jax.clustering.support import SUPPORT_VERSION
 from trajclust_jax.data import Dataset
 from trajclust_jax.data import load as read
 
@@ -31,6 +32,7 @@ SOURCES = {  # what it is, how it is made, trajectories a policy, policies
     "pendulum": ("Pendulum, two policies (Minari)", files.pendulum, 50, 2),
     "point-mass": ("A point mass, three policies, 20 to 400 steps (.npz)", files.point_mass, 50, 3),
     "images": ("64 x 64 images, two policies (.npz)", files.images, 100, 2),
+    "images-moving": ("The same before a moving ground (.npz)", functools.partial(files.images, moving=True), 100, 2),
     "goals-60": ("Reaching goals, dictionaries, 60 a policy (Minari)", files.goals, 60, 2),
     "goals-600": ("Reaching goals, dictionaries, 600 a policy (Minari)", files.goals, 600, 2),
 }
@@ -55,7 +57,7 @@ class OwnCell(Cell):
         algorithm = method_entry(self.method).algorithm
         versions = {"version": algorithm.VERSION, "actions_version": algorithm.ACTIONS_VERSION}
         base = {name: getattr(self, name) for name in ("dataset", "size", "data_seed", "method")}
-        return {**base, **versions, "files_version": FILES_VERSION}
+        return {**base, **versions, "files_version": FILES_VERSION, "support_version": SUPPORT_VERSION}
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
         described = {**self.essential(), "fingerprint": dataset.provenance.fingerprint, "seeds": list(self.seeds)}

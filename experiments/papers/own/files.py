@@ -84,17 +84,24 @@ def point_mass(folder: Path, size: int, seed: int) -> str:
     return str(path)
 
 
-def images(folder: Path, size: int, seed: int) -> str:
-    """64 x 64 pictures of a square on its way to another one, along rows first or along columns first (.npz)."""
+def images(folder: Path, size: int, seed: int, moving: bool = False) -> str:
+    """64 x 64 pictures of a square on its way to another one, along rows first or along columns first (.npz).
+
+    The ground is black, or a `moving` texture that rolls by under the squares, from a place of its own each episode.
+    """
     rng = np.random.default_rng(seed)
     labels, horizon, cells, width = np.tile(np.arange(2), size), 40, 16, 4
     frames = np.zeros((len(labels), horizon, 64, 64), np.uint8)
     actions = np.zeros((len(labels), horizon), np.int64)
     likely = np.zeros((len(labels), 2))
     moves = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]])
+    texture = rng.integers(0, 90, frames.shape[2:], np.uint8) if moving else None
     for n in range(len(labels)):
         position, place = rng.integers(0, cells, (2, 2))
+        origin = rng.integers(0, 64, 2) if moving else None
         for t in range(horizon):
+            if moving:
+                frames[n, t] = np.roll(texture, np.add(origin, (t, 2 * t)), (0, 1))
             for (row, column), value in ((place, 120), (position, 255)):
                 frames[n, t, width * row : width * (row + 1), width * column : width * (column + 1)] = value
             way = place - position
@@ -106,7 +113,7 @@ def images(folder: Path, size: int, seed: int) -> str:
             position = np.clip(position + moves[acted], 0, cells - 1)
             if (position == place).all():
                 place = rng.integers(0, cells, 2)
-    path = folder / "images.npz"
+    path = folder / f"images{'-moving' * moving}.npz"
     given = {"observations": frames, "actions": actions, "lengths": np.full(len(labels), horizon), "labels": labels}
     np.savez(path, **given, true_log_likelihoods=likely.astype(np.float32))
     return str(path)
