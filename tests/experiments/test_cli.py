@@ -15,13 +15,29 @@ import pytest
 from html_reader import read_sound
 from rich.console import Console
 
+from trajclust_experiments import cluster
 from trajclust_experiments.cluster import cluster_dataset
 from trajclust_experiments.methods import METHODS
 from trajclust_experiments.progress import Progress
 from trajclust_jax.checkpoint import load_tree
+from trajclust_jax.clustering.support import Support
 from trajclust_jax.data import Dataset, build_dataset, load_npz, make, save_npz
 from trajclust_jax.records import Lease
 from trajclust_jax.training import Event
+
+
+@pytest.fixture(autouse=True)
+def comparison(monkeypatch, request):
+    """What held-out actions say, without looking at them (half a minute a clustering) but in tests marked for it."""
+    said = Support(1.0, 0.1, 1.0, 0.1, agreement=1.0)
+    if "real_comparison" not in request.fixturenames:
+        monkeypatch.setattr(cluster, "measured", lambda *_, **__: said)
+    return said
+
+
+@pytest.fixture
+def real_comparison():
+    """Asked for by tests that look at held-out actions."""
 
 
 @pytest.fixture
@@ -126,6 +142,27 @@ def test_cluster_by_returns(trajclust, tmp_path):
     assert summary["warnings"] == []
     code, out, _ = trajclust("cluster", "r.npz", "--method", "return_kmeans", "--k", 2, "--out", "r")
     assert "cluster 0: 10 trajectories" in out
+
+
+def test_what_held_out_actions_say_is_printed_and_kept(trajclust, discrete_npz, tmp_path, real_comparison):
+    """Right clusters, then ones by luck: a run that is hardly trained."""
+    short = ("--k", 2, "--policy", "tabular", "--restarts", 3)
+    code, out, err = trajclust("cluster", discrete_npz[0], *short, "--out", "right")
+    assert code == 0, err
+    kept = json.loads((tmp_path / "right" / "summary.json").read_text())
+    assert kept["support"]["supported"]
+    assert kept["support"]["agreement"] > 0.9
+    assert "supported" not in out
+    rng = np.random.default_rng(0)
+    arrays = {"observations": rng.normal(size=(40, 8, 3)), "actions": rng.integers(0, 2, (40, 8))}
+    np.savez(tmp_path / "luck.npz", **arrays, lengths=np.full(40, 8))
+    code, out, err = trajclust("cluster", "luck.npz", "--method", "mean_kmeans", "--k", 2, "--out", "unasked")
+    assert code == 0, err
+    assert json.loads((tmp_path / "unasked" / "summary.json").read_text())["support"] is None
+    code, out, err = trajclust("cluster", "luck.npz", "--method", "sorl", "--k", 2, "--iterations", 1, "--out", "luck")
+    assert code == 0, err
+    assert "warning: not supported by the data" in out + err
+    assert not json.loads((tmp_path / "luck" / "summary.json").read_text())["support"]["supported"]
 
 
 def test_cluster_by_representation_keeps_latents_and_tells_of_a_collapse(discrete_npz, tmp_path):

@@ -8,7 +8,8 @@ trajectories that its policies have not seen, and on steps that did not choose t
     for each fold:  train ONE policy on the other fold, until it predicts best              phase "one"
                     from it, until they predict best: a policy for each cluster, one for    phase "compare"
                     each random cluster of the same size, and the one policy itself
-    gain: log-likelihood of each half under the cluster that explains the OTHER half best, less that under one policy
+    gain: log-likelihood of each half under the clusters' policies, weighed by how they explain the OTHER half, less
+        that under one policy
     agreement: NMI of the clustering and of the clusters that explain the trajectories of the other fold best
 
 No labels. Policies are Markov networks, whatever the method's were.
@@ -59,8 +60,8 @@ class Support:
                 None
                 if self.agreement >= AGREEMENT
                 else (
-                    "some trajectories may be in a wrong cluster: policies that did not see them put them in the clusters "
-                    f"found with an NMI of {self.agreement:.3f}; more or longer trajectories would tell"
+                    "some trajectories may be in a wrong cluster: policies that did not see them put them in these "
+                    f"clusters with an NMI of {self.agreement:.3f}; more or longer trajectories would tell"
                 )
             )
         worse_than_one = not self.over_one > ERRORS * self.over_one_error
@@ -165,8 +166,8 @@ class Comparison:
         return state.replace(members=members, best=best, explained=explained, told=told), {}
 
     def _explained(self, members: Member, num_groups: int, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
-        """By policies trained on the other fold: each trajectory's halves under the one of its other half `[G, N']`;
-        the one that explains both best `[G, N']`."""
+        """By policies trained on the other fold: each trajectory's halves, predicted from its other half `[G, N']`; the
+        policy that explains both best `[G, N']`."""
 
         def of_half(half):
             scores = jax.lax.map(prepared.policies.scorer(members.params, half), half.chunks)  # [C, F * G, K, n]
@@ -174,10 +175,11 @@ class Comparison:
             return jnp.where(prepared.fold == 0, scores[0], scores[1])
 
         halves = jnp.stack(list(map(of_half, prepared.halves)))  # [2, G, K, N']
-        chosen = halves[::-1].argmax(2)
-        chosen = chosen.at[:, min(ONE, num_groups - 1)].set(0)  # its only policy that is trained
-        explained = jnp.take_along_axis(halves, chosen[:, :, None], 2)[:, :, 0].sum(0)
-        return explained, halves.sum(0).argmax(1).astype(jnp.int32)
+        one = jnp.arange(num_groups) == min(ONE, num_groups - 1)  # has one policy that is trained, the first
+        untrained = one[:, None] & (jnp.arange(halves.shape[2]) > 0)
+        halves = jnp.where(untrained[..., None], -jnp.inf, halves)
+        predicted = jax.nn.logsumexp(jax.nn.log_softmax(halves[::-1], axis=2) + halves, axis=2)
+        return predicted.sum(0), halves.sum(0).argmax(1).astype(jnp.int32)
 
 
 def support(
