@@ -176,7 +176,7 @@ def reconsidered():
 
 
 def chosen():
-    method = PGKmeansRange.over((2, 3), **{k: v for k, v in PG_KMEANS.items() if k != "restarts"}, restarts=2)
+    method = PGKmeansRange.over((2, 3), "mlp", **PG_KMEANS)
     return digest(dataclasses.asdict(fit(method, continuous()[0], 1).result))
 
 
