@@ -14,9 +14,10 @@ FEW, MANY, T = 10, 400, 40  # episodes; steps of each
 MEASURED = """
 import resource, sys
 from trajclust_experiments.cli import main
-code = main(sys.argv[1:])
-print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-sys.exit(code)
+try:
+    main(sys.argv[1:])
+finally:
+    print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
@@ -34,14 +35,14 @@ def _peak(*command):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_TRIM_THRESHOLD_": "100000"}
     code = [sys.executable, "-c", MEASURED, *map(str, command)]
     done = subprocess.run(code, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     peaks = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("PEAK")]
-    assert peaks, done.stdout + done.stderr
     return int(peaks[0])
 
 
 COMMANDS = {
     "train": ("--learner", "bc", "--seeds", "1", "--set", "updates=1000"),
-    "cluster": ("--k", "2", "--set", "iterations=1", "polish_iterations=1", "restarts=2", "reconsidered=0"),
+    "cluster": ("--k", "2", "--restarts", "2", "--iterations", "1"),
 }
 
 
