@@ -16,7 +16,6 @@ from trajclust_jax.data.transforms import ActionScaling, action_scaling
 from trajclust_jax.learners import Clustered, Offline, Scaling, TrainedPolicy
 from trajclust_jax.metrics import scores
 from trajclust_jax.networks import PolicyNetwork
-from trajclust_jax.training import fit
 
 CLUSTER_SEED = 0  # of a clustering that learners learn from
 
@@ -47,6 +46,9 @@ class LearnerCell(Cell):
         assert self.clusters is not None
         return Cell(self.dataset, self.size, self.clusters, (CLUSTER_SEED,), self.cluster_settings, self.data_seed)
 
+    def needs(self) -> tuple[Cell, ...]:
+        return () if self.clusters is None else (self.clustering(),)
+
     def essential(self) -> dict[str, Any]:
         offline = self.build()
         chosen = changed(dataclasses.asdict(offline), Offline) | changed(
@@ -74,15 +76,8 @@ class LearnerCell(Cell):
         body: dict[str, Any] = {"policies": of_policies(dataset, environment), "config": dataclasses.asdict(offline)}
         data, found = trajectories, None
         if self.clusters is not None:
-            with job.progress.task(f"{self.dataset} {self.clusters}") as show:
-                found = fit(
-                    self.clustering().build(),
-                    trajectories,
-                    [CLUSTER_SEED],
-                    callbacks=[job.guard, show],
-                    checkpoint_dir=job.results.work(job.id) / "clusters",
-                )
-            assignments = np.asarray(found.result.assignments[0])
+            found = job.needed[self.clustering()]
+            assignments = found.arrays["assignments"][0]
             best = best_cluster(assignments, returns(trajectories))
             data = Clustered(trajectories, np.where(assignments == best, 0, -1), 1)
             body["clustering"] = scores(dataset.labels, assignments) | {"size": int((assignments == best).sum())}
@@ -91,7 +86,7 @@ class LearnerCell(Cell):
             body |= summarise(offline, outcome, environment)
             if found is not None:
                 for part in ("run_seconds", "compile_seconds"):
-                    body["timing"][part] += getattr(found, part)
+                    body["timing"][part] += found.record["timing"][part]
             body["scores"] = {name: np.ravel(values).tolist() for name, values in body["scores"].items()}
             for index, seed in enumerate(self.seeds):
                 tracker.summary(seed, {f"final/{name}": values[index] for name, values in body["scores"].items()})

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -93,9 +93,20 @@ class Cell:
         del dataset, method, clustering
         return []
 
+    def needs(self) -> tuple["Cell", ...]:
+        """The cells whose arrays this one reads; they are computed once, for all that need them."""
+        return ()
+
     def compute(self, dataset: Dataset, job: "Job") -> dict[str, Any]:
-        """The body of the cell's record."""
+        """The body of the cell's record; `arrays` in it are kept beside the record, for cells that need this one."""
         return (_oracle_body if self.method == ORACLE else _method_body)(self, dataset, job)
+
+
+class Finished(NamedTuple):
+    """A cell that another one needs."""
+
+    record: dict[str, Any]
+    arrays: dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +120,7 @@ class Job:
     tags: Sequence[str]
     progress: Progress
     guard: Callable[..., None]  # a callback for `fit`; raises LeaseLost
+    needed: dict[Cell, "Finished"]  # by the cells that `Cell.needs` names
 
     def tracker(self, cell: "Cell") -> Tracker:
         """A run for each seed."""
@@ -187,7 +199,7 @@ def run_cells(
 
     A cell that another live process holds is left to it, and waited for at the end.
     """
-    progress = progress or Progress(quiet=True)
+    run = _Run(results, preset, track, tags, progress or Progress(quiet=True))
     records: dict[Cell, dict[str, Any]] = {}
     told = None
     while len(records) < len(set(cells)):
@@ -195,50 +207,70 @@ def run_cells(
         for cell in cells:
             if cell in records:
                 continue
-            record = _run_cell(cell, results, preset, track, tags, progress)
+            record = run.record(cell)
             if record is None:
                 waiting.append(cell)
             else:
                 records[cell] = record
         if waiting:
             if waiting != told:
-                progress.note(f"waiting for another process: {', '.join(cell.title for cell in waiting)}")
+                run.progress.note(f"waiting for another process: {', '.join(cell.title for cell in waiting)}")
                 told = waiting
             time.sleep(poll_seconds)
     return [records[cell] for cell in cells]
 
 
-def _run_cell(cell, results, preset, track, tags, progress) -> dict[str, Any] | None:
-    """The cell's record, or None while another process computes it."""
-    dataset, data_seconds = cell.load()
-    described = cell.identity(dataset)
-    id = record_id(described)
-    record = results.read(id)
-    if record is not None and not results.work(id).exists():
-        return record
-    lease = results.lease(id)
-    if lease is None:
-        return record
-    with lease:
-        record = results.read(id)  # it may have been finished just before the lease was free
-        if record is None:
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What all cells of a run share."""
 
-            def guard(event: Event | None = None) -> None:
-                if lease.lost:
-                    raise LeaseLost(f"{cell.title}: another process took over")
+    results: Results
+    preset: str
+    track: str
+    tags: Sequence[str]
+    progress: Progress
 
-            try:
-                body = cell.compute(dataset, Job(id, described, results, track, tags, progress, guard))
-                guard()
-            except LeaseLost:
+    def record(self, cell: Cell, with_arrays: bool = False) -> dict[str, Any] | None:
+        """The cell's record, computed if it is missing; None while another process computes it, or what it needs."""
+        results = self.results
+        dataset, data_seconds = cell.load()
+        described = cell.identity(dataset)
+        id = record_id(described)
+        complete = lambda record: record is not None and (not with_arrays or results.arrays(id) is not None)
+        record = results.read(id)
+        if complete(record) and not results.work(id).exists():
+            return record
+        needed = {}
+        for other in cell.needs():
+            finished = self.record(other, with_arrays=True)
+            if finished is None:
                 return None
-            body["timing"]["data_seconds"] = data_seconds
-            body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
-            results.write(id, {"id": id, "preset": preset, "cell": described, **body, "environment": environment()})
-        shutil.rmtree(
-            results.work(id), ignore_errors=True
-        )  # its checkpoints, also those of a process killed right here
-    return results.read(id)
+            needed[other] = Finished(finished, results.arrays(finished["id"]))
+        lease = results.lease(id)
+        if lease is None:
+            return record if complete(record) else None
+        with lease:
+            record = results.read(id)  # it may have been finished just before the lease was free
+            if not complete(record):
+
+                def guard(event: Event | None = None) -> None:
+                    if lease.lost:
+                        raise LeaseLost(f"{cell.title}: another process took over")
+
+                job = Job(id, described, results, self.track, self.tags, self.progress, guard, needed)
+                try:
+                    body = cell.compute(dataset, job)
+                    guard()
+                except LeaseLost:
+                    return None
+                arrays = body.pop("arrays", None)
+                body["timing"]["data_seconds"] = data_seconds
+                body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
+                whole = {"id": id, "preset": self.preset, "cell": described, **body, "environment": environment()}
+                results.write(id, whole, arrays)
+            # its checkpoints, also those of a process killed right here
+            shutil.rmtree(results.work(id), ignore_errors=True)
+        return results.read(id)
 
 
 def _oracle_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
@@ -287,6 +319,7 @@ def _method_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
         "num_steps": int(np.asarray(dataset.trajectories.lengths).sum()),
         "history": outcome.history,
         "sample": sample(dataset, assignments[0], names),
+        "arrays": {"assignments": assignments},  # [S, N]
         "timing": {
             "run_seconds": outcome.run_seconds,
             "compile_seconds": outcome.compile_seconds,

@@ -6,6 +6,9 @@ A value is kept for each array of a result: its shape, the sum of its numbers, a
 counts on the kind of processor that made the values, with the same jaxlib; elsewhere the sums do, less strictly.
 """
 
+if __name__ == "__main__":
+    import conftest  # noqa: F401  the flags that tests are compiled with, before jax starts
+
 import contextlib
 import dataclasses
 import functools
@@ -250,7 +253,7 @@ def test_ids_of_records_are_as_they_were():
 
 
 def write(names):
-    missing = (name for name in (*CASES, "ids") if not stored(name).exists())
+    missing = [name for name in (*CASES, "ids") if not stored(name).exists()]
     for name in names or missing:
         if name == "ids":
             (FOLDER / "ids.json").write_text(json.dumps(ids(), indent=1) + "\n")
@@ -264,7 +267,5 @@ def write(names):
 
 
 if __name__ == "__main__":
-    import conftest  # noqa: F401  the flags that tests are compiled with
-
     with contextlib.suppress(KeyboardInterrupt):
         write(sys.argv[1:])

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import io
 import json
 import multiprocessing
 import os
@@ -94,6 +95,29 @@ def test_a_record_reads_back_exactly(tmp_path):
     assert results.ids() == [ID, "f" * 16]
     assert [r.get("other") for r in results.all()] == [None, 1]
     assert sorted(os.listdir(path.parent)) == [f"{ID}.json", "f" * 16 + ".json"]
+
+
+def test_arrays_are_kept_under_the_records_checksum(tmp_path):
+    results = Results(tmp_path)
+    arrays = {"assignments": np.arange(6, dtype=np.int32).reshape(2, 3), "weights": np.float32([0.1, np.nan])}
+    results.write("kept", {"id": "kept"}, arrays)
+    results.write("bare", {"id": "bare"})
+    found = results.arrays("kept")
+    assert {name: (x.dtype, x.shape) for name, x in found.items()} == {n: (x.dtype, x.shape) for n, x in arrays.items()}
+    np.testing.assert_array_equal(found["assignments"], arrays["assignments"])
+    assert results.arrays("bare") is None
+    assert results.arrays("absent") is None
+    assert results.ids() == ["bare", "kept"]
+    path = tmp_path / "cells" / "kept.npz"
+    whole = path.read_bytes()
+    other = io.BytesIO()
+    np.savez(other, assignments=arrays["assignments"] + 1, weights=arrays["weights"])
+    for damaged in (whole[:-30], b"", b"no archive", other.getvalue()):
+        path.write_bytes(damaged)
+        with pytest.raises(RecordError, match=r"kept\.npz: damaged .*delete it"):
+            results.arrays("kept")
+    path.unlink()
+    assert results.arrays("kept") is None
 
 
 def test_a_record_can_be_read_by_people(tmp_path):

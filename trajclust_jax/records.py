@@ -1,10 +1,11 @@
 """Result records: one JSON file a cell, written whole or not at all, and the leases that keep cells apart.
 
     folder/cells/<id>.json     a finished cell, with a checksum
+    folder/cells/<id>.npz      arrays that it keeps for others, where it has some; their checksum is in the record
     folder/cells/<id>.lease    the process that computes it now
     folder/work/<id>/          its checkpoints
 
-Importing this costs nothing: jax is only loaded by `environment`.
+Importing this costs nothing: jax is only loaded by `environment`, NumPy where there are arrays.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import datetime
 import fcntl
 import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -21,11 +23,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from trajclust_jax import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA = 1  # of a record's keys; raise it when a reader of the old ones must not read the new ones
 _VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -105,13 +112,20 @@ class Results:
         self.folder = Path(folder)
         self.cells = self.folder / "cells"
 
-    def write(self, id: str, record: dict[str, Any]) -> Path:
+    def write(self, id: str, record: dict[str, Any], arrays: "Mapping[str, np.ndarray] | None" = None) -> Path:
         """Stores a finished cell, replacing an earlier record. A reader sees the old or the new one, never a part."""
         self.cells.mkdir(parents=True, exist_ok=True)
         _sweep(self.cells)
+        if arrays:
+            import numpy as np
+
+            content = io.BytesIO()
+            np.savez_compressed(content, **arrays)
+            _write_whole(self._path(id, "npz"), content.getvalue())
+            record = {**record, "arrays": _digest(arrays)}
         body = plain({"schema": SCHEMA, **{key: value for key, value in record.items() if key != "checksum"}})
         path = self._path(id, "json")
-        _write_whole(path, _pretty({**body, "checksum": _sha256(body)}) + "\n")
+        _write_whole(path, (_pretty({**body, "checksum": _sha256(body)}) + "\n").encode())
         return path
 
     def read(self, id: str) -> dict[str, Any] | None:
@@ -140,6 +154,25 @@ class Results:
         if record.get("id", id) != id:
             raise RecordError(f"{path}: the record of cell {record['id']}; give the file that name")
         return record
+
+    def arrays(self, id: str) -> "dict[str, np.ndarray] | None":
+        """What a finished cell keeps beside its record; None where it keeps nothing, or its file is gone.
+
+        Raises RecordError where the file is not the one that was written with the record.
+        """
+        import numpy as np
+
+        record, path = self.read(id), self._path(id, "npz")
+        if record is None or "arrays" not in record or not path.exists():
+            return None
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+                arrays = dict(stored)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            arrays = {}
+        if _digest(arrays) != record["arrays"]:
+            raise RecordError(f"{path}: damaged (its checksum does not match); delete it to compute it again")
+        return arrays
 
     def ids(self) -> list[str]:
         """The finished cells, sorted. Files that no cell can be named like, such as copies, are not among them."""
@@ -392,11 +425,11 @@ def _host() -> str:
     return " ".join(parts)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "x") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -430,6 +463,18 @@ def _pretty(value: Any, indent: str = "") -> str:
 
 def _sha256(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def _digest(arrays: "Mapping[str, np.ndarray]") -> str:
+    """Of names, dtypes, shapes and values: a file's compression does not enter."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _checked(id: str) -> str:

@@ -1,5 +1,6 @@
 """Cells of learners and of clusterings' policies, and the tables made of them."""
 
+import dataclasses
 import json
 
 import jax
@@ -12,12 +13,12 @@ from trajclust_experiments.learning import best_cluster
 from trajclust_experiments.methods import CENTRES, METHODS
 from trajclust_experiments.papers.pgkmeans import table4
 from trajclust_experiments.report import write_report
-from trajclust_experiments.runner import load, record_id, run_cells
+from trajclust_experiments.runner import Cell, load, record_id, run_cells
 from trajclust_experiments.tables import get_table
 from trajclust_jax.data.transforms import action_scaling
 from trajclust_jax.evaluation import act
 from trajclust_jax.networks import PolicyNetwork
-from trajclust_jax.records import Results
+from trajclust_jax.records import Results, comparable
 from trajclust_jax.training import fit
 
 TINY = (("actor_features", (8,)), ("batch_size", 8), ("block", 10), ("updates", 20))
@@ -60,6 +61,29 @@ def test_records_say_what_a_table_needs(records):
     means = TASKS["hopper"].normalised(np.mean(centres["centre_returns"], -1))
     assert np.array(centres["centre_scores"]) == pytest.approx(means)
     assert np.all(np.array(centres["scores"]["best_score"]) >= np.array(centres["scores"]["chosen_score"]))
+
+
+def test_a_clustering_is_trained_once_for_all_that_learn_from_it(records, results, tmp_path, monkeypatch):
+    """Two learners on its clusters, from empty results; then a third beside them; a lost file is made again."""
+    begun = []
+    compute = Cell.compute
+    monkeypatch.setattr(Cell, "compute", lambda self, *given: begun.append(self.method) or compute(self, *given))
+    on_clusters = lambda name: LearnerCell(DATASET, 3, name, (0,), TINY, clusters="return_kmeans", episodes=1)
+    results = Results(tmp_path)
+    first = run_cells([on_clusters("bc"), on_clusters("bc_gaussian")], results, preset="smoke")
+    assert begun == ["return_kmeans"]
+    assert [record["clustering"] for record in first] == [first[0]["clustering"]] * 2
+    run_cells([on_clusters("bc_10")], results, preset="smoke")
+    assert begun == ["return_kmeans"]
+    (kept,) = tmp_path.glob("cells/*.npz")
+    assignments = results.arrays(kept.stem)["assignments"]
+    assert assignments.shape == (1, 6)
+    before = results.read(kept.stem)
+    kept.unlink()
+    run_cells([dataclasses.replace(on_clusters("bc"), seeds=(1,))], results, preset="smoke")
+    assert begun == ["return_kmeans"] * 2
+    np.testing.assert_array_equal(results.arrays(kept.stem)["assignments"], assignments)
+    assert comparable(results.read(kept.stem)) == comparable(before)
 
 
 def test_the_report_lists_what_learners_were_told(records, results, tmp_path):
