@@ -29,6 +29,7 @@ from trajclust_experiments.learners import LEARNERS
 from trajclust_experiments.methods import CEILINGS, METHODS
 from trajclust_experiments.papers.pgkmeans.common import stored_records
 from trajclust_experiments.report import stored_cells
+from trajclust_experiments.runner import record_id
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.clustering import PGKmeans, Sorl
 from trajclust_jax.clustering.images import train_inputs
@@ -36,7 +37,6 @@ from trajclust_jax.clustering.model_selection import PGKmeansRange
 from trajclust_jax.clustering.support import support
 from trajclust_jax.data import Trajectories, make
 from trajclust_jax.learners import IQL, TD3BC, Clustered, Offline
-from trajclust_jax.records import cell_id
 from trajclust_jax.training import fit
 
 FOLDER = Path(__file__).parent / "golden"
@@ -248,7 +248,7 @@ def ids():
 def test_ids_of_records_are_as_they_were():
     """Every stored record has the id that its cell is given now, and is found by the same tables as before."""
     for record in stored_records().all():
-        assert cell_id(record["cell"]) == record["id"]
+        assert record_id(record["cell"]) == record["id"]
     assert ids() == json.loads((FOLDER / "ids.json").read_text())
 
 

@@ -55,10 +55,10 @@ def test_bc(stochastic):
 def test_a_column_of_rewards_is_refused():
     """Beside targets [B] it would make [B, B]."""
     agent = IQL(A, **SMALL)
-    params = begun(agent).params
+    state = begun(agent)
     column = BATCH._replace(rewards=BATCH.rewards[:, None])
-    with pytest.raises(AssertionError, match="shape"):
-        agent.critic_loss(params["critics"], params, column)
+    with pytest.raises(AssertionError, match="rank"):
+        agent.critic_loss(state.params["critics"], state.params, state.targets, column, None)
 
 
 def test_td3_bc():
@@ -68,7 +68,7 @@ def test_td3_bc():
     actions = np.clip(deterministic(state.targets["actor"], FOLLOWING) + noise, -1, 1)
     following = critics(state.targets["critics"], FOLLOWING, actions).min(0)
     expected = bellman(agent, state.params["critics"], BATCH, following)
-    close(agent.critic_loss(state.params["critics"], state.targets, BATCH, KEY), expected)
+    close(agent.critic_loss(state.params["critics"], state.params, state.targets, BATCH, KEY), expected)
 
     actions = deterministic(state.params["actor"], OBSERVATIONS)
     values = critics(state.params["critics"], OBSERVATIONS, actions)[0]
@@ -101,7 +101,8 @@ def test_iql():
     close(agent.value_loss(params["value"], targets, BATCH), expected)
 
     following = critic(params["value"], FOLLOWING)
-    close(agent.critic_loss(params["critics"], params, BATCH), bellman(agent, params["critics"], BATCH, following))
+    expected = bellman(agent, params["critics"], BATCH, following)
+    close(agent.critic_loss(params["critics"], params, targets, BATCH, None), expected)
 
     weight = np.minimum(np.exp(3 * advantage), 100)
     expected = -(weight * normal_log_prob(BATCH.actions, *gaussian(params["actor"], OBSERVATIONS))).mean()
