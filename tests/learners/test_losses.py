@@ -180,8 +180,8 @@ def test_cql(gap):
     params = state.params
     actions, _ = of_policy(agent, params["actor"], FOLLOWING, KEY)
     following = critics(state.targets["critics"], FOLLOWING, actions).min(0)  # without the entropy
-    expected = bellman(agent, params["critics"], BATCH, following)
-    close(agent.critic_loss(params["critics"], params, state.targets, BATCH, KEY), expected)
+    td_error = bellman(agent, params["critics"], BATCH, following)
+    whole = agent.critic_loss(params["critics"], params, state.targets, BATCH, (KEY, KEY))
 
     key_uniform, *keys = jax.random.split(KEY, 3)
     uniform = wide(jax.random.uniform(key_uniform, (4, SIZE, A), minval=-1, maxval=1))
@@ -200,6 +200,7 @@ def test_cql(gap):
         pair = agent.multiplier_loss(params["log_multiplier"], jnp.float32(differences.mean()))
         close(pair, -multiplier * 5 * (differences.mean() - gap))
     close(agent.conservative_loss(params["critics"], params, BATCH, KEY), expected)
+    close(whole, td_error + expected)
 
 
 def test_cql_without_conservatism_is_sac():

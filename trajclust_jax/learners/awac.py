@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import ActorCritic, Part
-from trajclust_jax.learners.replay import Batch
+from trajclust_jax.learners.learner import ActorCritic, Backup, Part
+from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import GaussianActor
 from trajclust_jax.training import Info
 
@@ -54,13 +54,10 @@ class AWAC(ActorCritic):
         """Actions `[B, A]`, clipped to their bounds; the key is consumed."""
         return jnp.clip(self.actor.apply(actor, observations).sample(seed=key), -1, 1)
 
-    def critic_loss(
-        self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Info]:
-        """Both critics' squared Bellman error; the key is consumed."""
+    def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array) -> Backup:
+        """The policy's action, and the lesser of its target values; the key is consumed."""
         actions = self.sample(params["actor"], batch.next_observations, key)
-        following = self.values(targets["critics"], batch.next_observations, actions).min(0)
-        return self.bellman_loss(critics, batch, following)
+        return Backup(actions, self.values(targets["critics"], batch.next_observations, actions).min(0))
 
     def actor_loss(self, actor: Any, params: dict[str, Any], batch: Batch, key: jax.Array) -> tuple[jax.Array, Info]:
         """Advantage-weighted regression (Eq. 13); the key is consumed."""

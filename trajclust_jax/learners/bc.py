@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from trajclust_jax.learners.learner import Learner, LearnerState, Part, gradient
-from trajclust_jax.learners.replay import Batch
+from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import DeterministicActor, GaussianActor
 from trajclust_jax.training import Info
 

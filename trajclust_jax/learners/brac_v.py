@@ -15,8 +15,8 @@ import distrax
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import ActorCritic, LearnerState, Part, Stage, gradient
-from trajclust_jax.learners.replay import Batch
+from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Part, Stage, gradient
+from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import TanhGaussianActor, sample_squashed
 from trajclust_jax.training import Info
 
@@ -79,15 +79,13 @@ class BRACv(ActorCritic):
         loss = -(of_gaussian - jnp.log1p(-(actions**2)).sum(-1)).mean()
         return loss, {"behaviour/loss": loss}
 
-    def critic_loss(
-        self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Info]:
-        """Both critics' squared Bellman error against a penalised target (Eq. 8); the key is consumed."""
+    def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array) -> Backup:
+        """The policy's action, and the lesser of its target values less the penalty (Eq. 8); the key is consumed."""
         policy = self.actor.apply(params["actor"], batch.next_observations)
         actions, _ = sample_squashed(key, policy)
-        following = self.values(targets["critics"], batch.next_observations, actions).min(0)
-        following = following - self.penalty * self.divergence(policy, params["behaviour"], batch.next_observations)
-        return self.bellman_loss(critics, batch, following)
+        next_values = self.values(targets["critics"], batch.next_observations, actions).min(0)
+        penalty = self.penalty * self.divergence(policy, params["behaviour"], batch.next_observations)
+        return Backup(actions, next_values - penalty)
 
     def actor_loss(self, actor: Any, params: dict[str, Any], batch: Batch, key: jax.Array) -> tuple[jax.Array, Info]:
         """Eq. 8; the key is consumed."""

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import LearnerState, Part, gradient, step_keys
-from trajclust_jax.learners.replay import Batch
+from trajclust_jax.learners.learner import Backup, LearnerState, Part, gradient, step_keys
 from trajclust_jax.learners.sac import SAC
+from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import TanhGaussianActor, sample_squashed
 from trajclust_jax.training import Info
 
@@ -78,6 +78,25 @@ class CQL(SAC):
         values = self.values(critics, observations, actions)
         return jax.nn.logsumexp(values - log_density, axis=1)
 
+    def backup(
+        self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: tuple[jax.Array, jax.Array]
+    ) -> Backup:
+        """As SAC's; the first key is consumed."""
+        return super().backup(params, targets, batch, key[0])
+
+    def critic_loss(
+        self,
+        critics: Any,
+        params: dict[str, Any],
+        targets: dict[str, Any],
+        batch: Batch,
+        key: tuple[jax.Array, jax.Array],
+    ) -> tuple[jax.Array, Info]:
+        """Both critics' squared TD error, and the conservative term; both keys are consumed."""
+        bellman, info = super().critic_loss(critics, params, targets, batch, key)
+        conservative, more = self.conservative_loss(critics, params, batch, key[1])
+        return bellman + conservative, info | more
+
     def conservative_loss(
         self, critics: Any, params: dict[str, Any], batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Info]:
@@ -100,12 +119,8 @@ class CQL(SAC):
         key_critic, key_actor, key_actions = step_keys(state, step, 3)
         params = state.params
 
-        def critics_loss(critics):
-            bellman, bellman_info = self.critic_loss(critics, params, state.targets, batch, key_critic)
-            conservative, info = self.conservative_loss(critics, params, batch, key_actions)
-            return bellman + conservative, bellman_info | info
-
-        critics, critic_info = gradient(critics_loss, params["critics"])
+        keys = key_critic, key_actions
+        critics, critic_info = gradient(self.critic_loss, params["critics"], params, state.targets, batch, keys)
         actor, actor_info = gradient(self.actor_loss, params["actor"], params, batch, key_actor)
         alpha, alpha_info = gradient(self.alpha_loss, params["log_alpha"], actor_info["actor/entropy"])
         gradients = {"critics": critics, "actor": actor, "log_alpha": alpha}

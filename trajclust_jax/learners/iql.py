@@ -14,8 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import ActorCritic, LearnerState, Part, gradient, step_keys
-from trajclust_jax.learners.replay import Batch
+from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Part, gradient, step_keys
+from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import ORTHOGONAL, STANDARD, Critic, GaussianActor
 from trajclust_jax.training import Info
 
@@ -83,9 +83,10 @@ class IQL(ActorCritic):
         loss = (jnp.where(advantage > 0, self.expectile, 1 - self.expectile) * advantage**2).mean()
         return loss, {"value/loss": loss}
 
-    def critic_loss(self, critics: Any, params: dict[str, Any], batch: Batch) -> tuple[jax.Array, Info]:
-        """Both critics' squared Bellman error against V (Eq. 6)."""
-        return self.bellman_loss(critics, batch, self.critic.apply(params["value"], batch.next_observations))
+    def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: None) -> Backup:
+        """V, which looks at no action (Eq. 6); beside it the policy's."""
+        actions = self.act(params["actor"], batch.next_observations)
+        return Backup(actions, self.critic.apply(params["value"], batch.next_observations))
 
     def actor_loss(
         self, actor: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array
@@ -102,7 +103,7 @@ class IQL(ActorCritic):
         (key,) = step_keys(state, step, 1)
         params, targets = state.params, state.targets
         value, value_info = gradient(self.value_loss, params["value"], targets, batch)
-        critics, critic_info = gradient(self.critic_loss, params["critics"], params, batch)
+        critics, critic_info = gradient(self.critic_loss, params["critics"], params, targets, batch, None)
         actor, actor_info = gradient(self.actor_loss, params["actor"], params, targets, batch, key)
         state = self.descend(state, {"value": value, "critics": critics, "actor": actor}, step)
         return self.lag(state), value_info | critic_info | actor_info

@@ -8,10 +8,14 @@ A learner is a frozen dataclass of its algorithm's settings with three pure func
 
 and one function `..._loss` for each loss, which returns `(loss, info)`. `Offline` trains it from trajectories,
 `train_online` by acting. Observations are flat float32, actions in [-1, 1].
+
+A plug-in changes any learner with critics without its knowing: a class that overrides what it changes (`critic_loss`,
+`sampler`, ...) and calls `super()`. `plugged(PlugIn, TD3BC)` is TD3+BC with it.
 """
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from trajclust_jax.learners.replay import Batch
+from trajclust_jax.learners.sampling import Batch, Sampler, Uniform
 from trajclust_jax.networks import Critic, ensemblize
 from trajclust_jax.training import Info
 
@@ -37,6 +41,7 @@ class LearnerState:
     targets: dict[str, Any]  # of the parts that lag
     optimizer: dict[str, Any]
     key: jax.Array
+    sampler: Any = ()  # the state of what draws its minibatches
 
 
 class Stage(NamedTuple):
@@ -65,6 +70,7 @@ class Learner(abc.ABC):
     VERSION: ClassVar[int] = 1  # of the algorithm: part of a record's identity; raise it when results change
     PAUSING: ClassVar[tuple[str, ...]] = ()  # prefixes of infos that are NaN at steps where their part has no turn
     FIXED: ClassVar[tuple[str, ...]] = ()  # numbers that decide what is computed: they cannot be swept
+    ASKS: ClassVar[tuple[str, ...]] = ()  # of "next_actions" and "n_steps" (`self.n_steps` of them): see `Batch`
 
     def check(self) -> None:
         """Raises ValueError for settings that make no sense."""
@@ -78,6 +84,11 @@ class Learner(abc.ABC):
         for name in names:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+
+    @property
+    def sampler(self) -> Sampler:
+        """What draws the minibatches."""
+        return Uniform()
 
     @abc.abstractmethod
     def parts(self) -> dict[str, Part]:
@@ -108,6 +119,10 @@ class Learner(abc.ABC):
     def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
         """One gradient step, the `step`-th (int32, the same for all runs trained together)."""
 
+    def policy(self, params: dict[str, Any]) -> Any:
+        """Of a training's parameters what `act` needs, one network or a pytree of several."""
+        return params["actor"]
+
     @abc.abstractmethod
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         """`[..., D] -> [..., A]` in [-1, 1]: the policy without its noise."""
@@ -120,6 +135,13 @@ class Learner(abc.ABC):
             direction, optimizer[part] = _ADAM.update(gradient, state.optimizer[part])
             params[part] = jax.tree.map(lambda p, d, rate=rate: p - rate * d, params[part], direction)
         return state.replace(params=params, optimizer=optimizer)
+
+
+class Backup(NamedTuple):
+    """What stands for the future in a TD target."""
+
+    actions: jax.Array  # [B, A]: a', the action at s' that is valued or, where none is, the policy's
+    values: jax.Array  # [B]: of s', what is taken off for entropy or penalties included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,19 +183,32 @@ class ActorCritic(Learner):
         rows = (jnp.broadcast_to(x, (CRITICS, *x.shape)) for x in flat)
         return ensemblize(self.critic.apply, 1)(critics, *rows).reshape(CRITICS, *actions.shape[:-1])
 
-    def bellman_loss(self, critics: Any, batch: Batch, following: jax.Array) -> tuple[jax.Array, Info]:
-        """Both critics' squared error against r + gamma `following [B]`, which a terminal step has not."""
-        chex.assert_shape([batch.rewards, batch.terminated, following], batch.actions.shape[:1])  # not [B, 1] by [B]
-        wanted = batch.rewards + self.discount * jnp.where(batch.terminated, 0, following)
+    def input_gradients(self, critics: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """`[2, B, D + A]`: of each critic's Q in its input `[B, D]` and `[B, A]`."""
+        total = lambda critic, *inputs: self.critic.apply(critic, *inputs).sum()
+        gradients = ensemblize(jax.grad(total, (1, 2)), 1, (0, None, None))(critics, observations, actions)
+        return jnp.concatenate(gradients, axis=-1)
+
+    @abc.abstractmethod
+    def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: Any) -> Backup:
+        """What the critics' TD target bootstraps from; `key` as `update` gives it, consumed."""
+
+    def critic_loss(
+        self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: Any
+    ) -> tuple[jax.Array, Info]:
+        """Both critics' squared TD error, in `critics` alone; `key` as `update` gives it, consumed."""
+        chex.assert_rank([batch.observations, batch.actions, batch.rewards, batch.terminated], [2, 2, 1, 1])
+        next_values = self.backup(params, targets, batch, key).values
+        chex.assert_equal_shape([batch.rewards, batch.terminated, next_values])  # not [B, 1] by [B]
+        td_target = batch.rewards + self.discount * jnp.where(batch.terminated, 0, next_values)
         values = self.values(critics, batch.observations, batch.actions)
-        loss = ((values - jax.lax.stop_gradient(wanted)) ** 2).mean(-1).sum()
+        loss = ((values - jax.lax.stop_gradient(td_target)) ** 2).mean(-1).sum()
         return loss, {"critic/loss": loss, "critic/value": values.mean()}
 
     def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
         """One gradient step of critics and actor, from the same parameters.
 
-        For learners that have `critic_loss(critics, params, targets, batch, key)` and
-        `actor_loss(actor, params, batch, key)` and no more; others have their own.
+        For learners that have `actor_loss(actor, params, batch, key)` and no more; others have their own.
         """
         key_critic, key_actor = step_keys(state, step, 2)
         params = state.params
@@ -196,3 +231,10 @@ def gradient(loss: Callable, *arguments: Any) -> tuple[Any, Info]:
 def step_keys(state: LearnerState, step: jax.Array, count: int) -> list[jax.Array]:
     """The keys of a gradient step."""
     return list(jax.random.split(jax.random.fold_in(state.key, step), count))
+
+
+@functools.cache
+def plugged(plug_in: type, algorithm: type[ActorCritic]) -> type[ActorCritic]:
+    """The algorithm with a plug-in: a class with the settings of both, the plug-in's methods first."""
+    both = type(f"{plug_in.__name__}{algorithm.__name__}", (plug_in, algorithm), {"__doc__": plug_in.__doc__})
+    return dataclasses.dataclass(frozen=True)(both)

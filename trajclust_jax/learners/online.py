@@ -18,8 +18,9 @@ import numpy as np
 from trajclust_envs.mujoco import TASKS, GaussianPolicy, load_policies, make_env, run_episodes, save_policies
 from trajclust_jax.checkpoint import Checkpointer
 from trajclust_jax.learners.learner import LearnerState
-from trajclust_jax.learners.replay import Batch, Replay
+from trajclust_jax.learners.replay import Replay
 from trajclust_jax.learners.sac import SAC
+from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import sample_squashed
 
 

@@ -1,20 +1,10 @@
-"""Transitions on the device, and minibatches of them."""
-
-from typing import NamedTuple
+"""The latest transitions of online experience, on the device."""
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-
-class Batch(NamedTuple):
-    """B transitions. `terminated` cuts the bootstrap; a time limit does not."""
-
-    observations: jax.Array  # [B, D]
-    actions: jax.Array  # [B, A]
-    rewards: jax.Array  # [B]
-    next_observations: jax.Array  # [B, D]
-    terminated: jax.Array  # [B] bool
+from trajclust_jax.learners.sampling import Batch
 
 
 @struct.dataclass

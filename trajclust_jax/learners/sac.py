@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import ActorCritic, LearnerState, Part, gradient, step_keys
-from trajclust_jax.learners.replay import Batch
+from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Part, gradient, step_keys
+from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import TanhGaussianActor, sample_squashed
 from trajclust_jax.training import Info
 
@@ -39,15 +39,13 @@ class SAC(ActorCritic):
             "log_alpha": lambda key, observation, action: jnp.zeros(()),
         }
 
-    def critic_loss(
-        self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Info]:
-        """Both critics' squared Bellman error (Eq. 5 and 6); the key is consumed."""
+    def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array) -> Backup:
+        """The policy's action, and the lesser of its target values with the entropy (Eq. 3); the key is consumed."""
         actions, log_prob = sample_squashed(key, self.actor.apply(params["actor"], batch.next_observations))
-        following = self.values(targets["critics"], batch.next_observations, actions).min(0)
+        next_values = self.values(targets["critics"], batch.next_observations, actions).min(0)
         if self.backup_entropy:
-            following = following - jnp.exp(params["log_alpha"]) * log_prob
-        return self.bellman_loss(critics, batch, following)
+            next_values = next_values - jnp.exp(params["log_alpha"]) * log_prob
+        return Backup(actions, next_values)
 
     def actor_loss(self, actor: Any, params: dict[str, Any], batch: Batch, key: jax.Array) -> tuple[jax.Array, Info]:
         """Eq. 9; the key is consumed."""

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import ActorCritic, LearnerState, Part, gradient, step_keys
-from trajclust_jax.learners.replay import Batch
+from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Part, gradient, step_keys
+from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import DeterministicActor
 from trajclust_jax.training import Info
 
@@ -50,15 +50,12 @@ class TD3BC(ActorCritic):
     def lagged(self) -> tuple[str, ...]:
         return ("actor", "critics")
 
-    def critic_loss(
-        self, critics: Any, targets: dict[str, Any], batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Info]:
-        """Both critics' squared Bellman error against a smoothed target policy; the key is consumed."""
+    def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array) -> Backup:
+        """The smoothed target policy's action, and the lesser of its target values; the key is consumed."""
         noise = self.target_noise * jax.random.normal(key, batch.actions.shape)
         noise = jnp.clip(noise, -self.noise_clip, self.noise_clip)
         actions = jnp.clip(self.actor.apply(targets["actor"], batch.next_observations) + noise, -1, 1)
-        following = self.values(targets["critics"], batch.next_observations, actions).min(0)
-        return self.bellman_loss(critics, batch, following)
+        return Backup(actions, self.values(targets["critics"], batch.next_observations, actions).min(0))
 
     def actor_loss(self, actor: Any, params: dict[str, Any], batch: Batch) -> tuple[jax.Array, Info]:
         """Eq. 5 with the first critic alone, as its code has it."""
@@ -73,7 +70,9 @@ class TD3BC(ActorCritic):
     def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
         """A step of the critics; every `actor_every`-th time then one of actor and targets."""
         (key,) = step_keys(state, step, 1)
-        critics, critic_info = gradient(self.critic_loss, state.params["critics"], state.targets, batch, key)
+        critics, critic_info = gradient(
+            self.critic_loss, state.params["critics"], state.params, state.targets, batch, key
+        )
         state = self.descend(state, {"critics": critics}, step)
 
         def improve(state):
