@@ -2,6 +2,7 @@
 
 from trajclust_jax.data.codebook import compress
 from trajclust_jax.data.d4rl import load_hdf5
+from trajclust_jax.data.dataset import build_dataset, fingerprint, returns, transitions
 from trajclust_jax.data.episodes import from_episodes, split_episodes
 from trajclust_jax.data.inspection import suspicious
 from trajclust_jax.data.loading import load
@@ -19,11 +20,7 @@ from trajclust_jax.data.types import (
     Trajectories,
     Transitions,
     apply,
-    build_dataset,
     dense,
-    fingerprint,
-    returns,
-    transitions,
 )
 from trajclust_jax.data.validation import validate, validate_labels
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from trajclust_envs.mujoco import TASKS, GaussianPolicy
+from trajclust_jax.data.dataset import build_dataset
 from trajclust_jax.data.fields import episode_ends
 from trajclust_jax.data.hdf5 import fields_of, opened, read_file, stored
-from trajclust_jax.data.types import DataError, Dataset, Trajectories, build_dataset
+from trajclust_jax.data.types import DataError, Dataset, Trajectories
 from trajclust_jax.data.validation import located
 
 _PAIR = re.compile(r"medium([-_])expert")

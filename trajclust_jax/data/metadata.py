@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trajclust_jax.data.types import DataError, Dataset, Provenance, Spec, fingerprint
+from trajclust_jax.data.dataset import fingerprint
+from trajclust_jax.data.types import DataError, Dataset, Provenance, Spec
 from trajclust_jax.data.validation import validate, validate_labels, validate_likelihoods
 
 FORMAT = "trajclust-1"

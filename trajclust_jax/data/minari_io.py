@@ -14,11 +14,12 @@ import numpy as np
 from trajclust_jax.data import metadata
 from trajclust_jax.data.cache import user_path
 from trajclust_jax.data.codebook import encode
+from trajclust_jax.data.dataset import build_dataset
 from trajclust_jax.data.episodes import Episode, column_offsets, from_episodes
 from trajclust_jax.data.fields import offset_parameters
 from trajclust_jax.data.files import check_size
 from trajclust_jax.data.spaces import ActionReader, ObservationReader, join_actions, numbers
-from trajclust_jax.data.types import Codebook, DataError, Dataset, build_dataset
+from trajclust_jax.data.types import Codebook, DataError, Dataset
 from trajclust_jax.data.validation import located, told
 
 _ROOT = "MINARI_DATASETS_PATH"

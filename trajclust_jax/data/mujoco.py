@@ -7,8 +7,9 @@ import numpy as np
 
 from trajclust_envs.mujoco import TASKS, GaussianPolicy, noisy_log_prob, run_episodes, shipped_policies
 from trajclust_jax.data.d4rl import policy_log_likelihoods
+from trajclust_jax.data.dataset import build_dataset
 from trajclust_jax.data.episodes import from_episodes
-from trajclust_jax.data.types import DataError, Dataset, build_dataset
+from trajclust_jax.data.types import DataError, Dataset
 
 # By the end of a dataset's name: the policies of each label. Replay is what was left behind on the way to medium.
 MIXTURES = {

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from trajclust_jax.data import metadata
+from trajclust_jax.data.dataset import build_dataset
 from trajclust_jax.data.fields import CODEBOOK, FIELDS, Lazy, assemble, read_fields
 from trajclust_jax.data.files import check_file, check_size
-from trajclust_jax.data.types import Codebook, DataError, Dataset, build_dataset
+from trajclust_jax.data.types import Codebook, DataError, Dataset
 from trajclust_jax.data.validation import located, told
 
 _ADVICE = "copy or write the file again"

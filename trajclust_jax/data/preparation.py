@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.data.types import Codebook, Trajectories, Transitions, returns
+from trajclust_jax.data.dataset import returns
+from trajclust_jax.data.types import Codebook, Trajectories, Transitions
 
 STD_FLOOR = 1e-3  # added to every std, as in TD3+BC's code
 FAR = 10.0  # times what 99 % of the actions stay within: beyond it an action is taken for a mistake

@@ -14,8 +14,9 @@ import trajclust_envs as envs
 from trajclust_envs.mujoco import TASKS, shipped_tasks
 from trajclust_jax.data.cache import cached
 from trajclust_jax.data.d4rl import files_of, load_hdf5
+from trajclust_jax.data.dataset import build_dataset, subset
 from trajclust_jax.data.mujoco import MIXTURES, rolled_out
-from trajclust_jax.data.types import Codebook, DataError, Dataset, Observations, Trajectories, build_dataset, subset
+from trajclust_jax.data.types import Codebook, DataError, Dataset, Observations, Trajectories
 
 _MOST = 10**7  # trajectories a policy: more do not fit in memory
 

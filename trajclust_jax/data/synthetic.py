@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from trajclust_jax.data.types import Codebook, DataError, Dataset, Trajectories, build_dataset
+from trajclust_jax.data.dataset import build_dataset
+from trajclust_jax.data.types import Codebook, DataError, Dataset, Trajectories
 
 StateRule = Literal["fresh", "printed"]
 

@@ -1,0 +1,139 @@
+"""Datasets: how they are made and cut, their returns and transitions, and the fingerprint of their content."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from trajclust_jax.data.codebook import compress
+from trajclust_jax.data.types import Codebook, Dataset, Provenance, Spec, Trajectories, Transitions
+from trajclust_jax.data.validation import validate, validate_labels, validate_likelihoods
+
+
+def build_dataset(
+    trajectories: Trajectories,
+    labels: Any = None,
+    *,
+    name: str,
+    source: str,
+    policy_names: tuple[str, ...] = (),
+    parameters: dict[str, Any] | None = None,
+    seed: int | None = None,
+    true_log_likelihoods: np.ndarray | None = None,
+) -> Dataset:
+    """Validates, compresses repeated observations to a codebook and fingerprints.
+
+    Raises:
+        DataError: on anything `validate`, `validate_labels` or `validate_likelihoods` rejects.
+    """
+    validate(trajectories)
+    if labels is not None:
+        labels = validate_labels(labels, trajectories.num_trajectories)
+    if true_log_likelihoods is not None:
+        num_policies = None if labels is None else int(labels.max()) + 1
+        validate_likelihoods(true_log_likelihoods, trajectories.num_trajectories, num_policies)
+    trajectories = compress(trajectories)
+    provenance = Provenance(source, dict(parameters or {}), seed, fingerprint(trajectories, labels))
+    return Dataset(trajectories, labels, Spec(name, policy_names), provenance, true_log_likelihoods)
+
+
+def subset(dataset: Dataset, rows: np.ndarray, parameters: dict[str, Any], seed: int | None = None) -> Dataset:
+    """The trajectories `rows` of a dataset, in that order; `parameters` join its provenance's."""
+    trajectories = dataset.trajectories
+    coded = isinstance(trajectories.observations, Codebook)
+
+    def take(observations):
+        return observations.replace(ids=np.asarray(observations.ids)[rows]) if coded else np.asarray(observations)[rows]
+
+    fields = {
+        name: np.asarray(getattr(trajectories, name))[rows] for name in ("actions", "rewards", "lengths", "terminated")
+    }
+    likelihoods = dataset.true_log_likelihoods
+    return build_dataset(
+        trajectories.replace(
+            observations=take(trajectories.observations),
+            final_observations=take(trajectories.final_observations),
+            **fields,
+        ),
+        None if dataset.labels is None else dataset.labels[rows],
+        name=dataset.spec.name,
+        source=dataset.provenance.source,
+        policy_names=dataset.spec.policy_names,
+        parameters={**dataset.provenance.parameters, **parameters},
+        seed=seed,
+        true_log_likelihoods=None if likelihoods is None else likelihoods[rows],
+    )
+
+
+def returns(trajectories: Trajectories) -> np.ndarray:
+    """`[N]` float64: each trajectory's sum of rewards (host-side)."""
+    return np.where(np.asarray(trajectories.mask), np.asarray(trajectories.rewards, np.float64), 0).sum(1)
+
+
+def transitions(trajectories: Trajectories) -> Transitions:
+    """The flat transition view (host-side; NumPy arrays)."""
+    mask = np.asarray(trajectories.mask)
+    n, t = np.nonzero(mask)
+    lengths = np.asarray(trajectories.lengths)
+    last = t == lengths[n] - 1
+    terminated = last & np.asarray(trajectories.terminated)[n]
+
+    def successors(steps, final):
+        steps, final = np.asarray(steps), np.asarray(final)
+        following = steps[n, np.minimum(t + 1, mask.shape[1] - 1)]
+        return np.where(last.reshape(-1, *[1] * (following.ndim - 1)), final[n], following)
+
+    observations, final = trajectories.observations, trajectories.final_observations
+    if isinstance(observations, Codebook):
+        flat = Codebook(observations.table, np.asarray(observations.ids)[n, t])
+        following = Codebook(observations.table, successors(observations.ids, final.ids))
+    else:
+        flat, following = np.asarray(observations)[n, t], successors(observations, final)
+    return Transitions(
+        observations=flat,
+        actions=np.asarray(trajectories.actions)[n, t],
+        rewards=np.asarray(trajectories.rewards)[n, t],
+        next_observations=following,
+        terminated=terminated,
+        truncated=last & ~terminated,
+        trajectory=n.astype(np.int32),
+    )
+
+
+def fingerprint(trajectories: Trajectories, labels: np.ndarray | None = None) -> str:
+    """sha256 (hex) of the real steps and the labels; padding and a codebook's row order do not enter."""
+    mask = np.arange(trajectories.max_length) < np.asarray(trajectories.lengths)[:, None]
+    full = mask.all(1)
+    digest = hashlib.sha256()
+
+    def add(name, array):
+        array = np.ascontiguousarray(array)
+        digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
+        digest.update(array.data if array.size else b"")
+
+    def add_steps(name, array):  # the bytes of `array[mask]`, without a copy of what may fill most of the memory
+        array = np.asarray(array)
+        digest.update(f"{name} {array.dtype.str} {(int(mask.sum()), *array.shape[2:])};".encode())
+        for start in range(0, len(array), 64):
+            rows = slice(start, start + 64)
+            digest.update(np.ascontiguousarray(array[rows] if full[rows].all() else array[rows][mask[rows]]))
+
+    observations, final = trajectories.observations, trajectories.final_observations
+    if isinstance(observations, Codebook):
+        ids = np.concatenate([np.asarray(observations.ids)[mask], np.asarray(final.ids)])
+        _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # rows numbered by first appearance
+        add("table", np.asarray(observations.table)[ids[first[order]]])
+        add("ids", np.argsort(order)[inverse].astype(np.int32))
+    else:
+        add_steps("observations", observations)
+        add("final_observations", np.asarray(final))
+    add_steps("actions", trajectories.actions)
+    add_steps("rewards", trajectories.rewards)
+    add("lengths", np.asarray(trajectories.lengths))
+    add("terminated", np.asarray(trajectories.terminated))
+    add("labels", np.zeros(0, np.int32) if labels is None else labels)
+    digest.update(str(trajectories.num_actions).encode())
+    if trajectories.action_parts:
+        add("action_parts", np.asarray(trajectories.action_parts, np.int64))
+    return digest.hexdigest()
