@@ -2,9 +2,13 @@
 
 import json
 import os
+import warnings
 
+import gymnasium as gym
+import minari
 import numpy as np
 import pytest
+from minari.data_collector import EpisodeBuffer
 
 from trajclust_jax.data import Codebook, DataError, build_dataset, dense, load, load_minari, save_minari
 
@@ -461,3 +465,30 @@ def test_without_a_home_folder(continuous, same, root, monkeypatch):
     assert len(list((root / "cache").glob("*.npz"))) == 1
     monkeypatch.setenv("TRAJCLUST_CACHE", "")
     same(data, load(folder))
+
+
+def test_arrow_storage_is_read_as_hdf5_is(tmp_path, monkeypatch):
+    """Where pyarrow is installed: Minari's other format gives the same dataset, of plain and of Dict observations."""
+    pytest.importorskip("pyarrow")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    rng = np.random.default_rng(0)
+    box, action = gym.spaces.Box(-10, 10, (3,), np.float32), gym.spaces.Box(-1, 1, (2,), np.float32)
+    goals = gym.spaces.Dict({"achieved_goal": box, "desired_goal": box, "observation": box})
+    for name, space in (("plain", box), ("goals", goals)):
+        episodes = []
+        for t in (5, 3):
+            seen = lambda t=t: rng.normal(size=(t + 1, 3)).astype(np.float32)
+            observations = seen() if space is box else {part: seen() for part in goals.spaces}
+            ends = {"terminations": [False] * t, "truncations": [False] * (t - 1) + [True], "rewards": [1.0] * t}
+            actions = rng.uniform(-1, 1, (t, 2)).astype(np.float32)
+            episodes.append(EpisodeBuffer(observations=observations, actions=actions, **ends))
+        found = []
+        for form in ("arrow", "hdf5"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of an author and the like that are not given
+                minari.create_dataset_from_buffers(
+                    f"{name}-{form}-v0", episodes, observation_space=space, action_space=action, data_format=form
+                )
+            found.append(load(f"{name}-{form}-v0"))
+        assert found[0].provenance.fingerprint == found[1].provenance.fingerprint
+        np.testing.assert_array_equal(found[0].trajectories.lengths, [5, 3])
