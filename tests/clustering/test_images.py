@@ -6,7 +6,7 @@ import pytest
 from trajclust_jax.checkpoint import load_tree, save_tree
 from trajclust_jax.clustering import images
 from trajclust_jax.clustering.images import describe_inputs, fitted_inputs, looks_like_images
-from trajclust_jax.clustering.policies import prepare
+from trajclust_jax.clustering.policies.data import prepare
 from trajclust_jax.data import from_episodes
 from trajclust_jax.data.codebook import encode
 from trajclust_jax.data.transforms import Inputs

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trajclust_jax.clustering import CAAE, PGKmeans
-from trajclust_jax.clustering.maps import PlanningPolicy, move_frequencies, split_maps
-from trajclust_jax.clustering.policy_mixture import policy_for
+from trajclust_jax.clustering.policies import PlanningPolicy, policy_for
+from trajclust_jax.clustering.policies.maps import move_frequencies, split_maps
 from trajclust_jax.data import Codebook, dense, make
 from trajclust_jax.metrics import batch_scores
 from trajclust_jax.training import fit

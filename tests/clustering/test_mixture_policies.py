@@ -12,9 +12,9 @@ from trajclust_jax.clustering.policies import (
     HistoryPolicy,
     TabularPolicy,
     TransitionPolicy,
-    sorted_by_cluster,
+    policy_for,
 )
-from trajclust_jax.clustering.policy_mixture import policy_for
+from trajclust_jax.clustering.policies.network import sorted_by_cluster
 from trajclust_jax.data import Trajectories
 from trajclust_jax.data.transforms import action_scaling, input_transform
 from trajclust_jax.networks import ensemblize, member_keys

@@ -14,8 +14,8 @@ import numpy as np
 from flax import struct
 
 from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
-from trajclust_jax.clustering.policies import Chunks, Member
-from trajclust_jax.clustering.policy_mixture import PolicyKind, Prepared, policy_for
+from trajclust_jax.clustering.mixture import Prepared
+from trajclust_jax.clustering.policies import Chunks, Member, PolicyKind, policy_for
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs

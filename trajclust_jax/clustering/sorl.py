@@ -16,15 +16,9 @@ from typing import Any, ClassVar, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.clustering.policies import Member, membership
-from trajclust_jax.clustering.policy_mixture import (
-    PolicyKind,
-    PolicyMixture,
-    Prepared,
-    State,
-    check_at_least,
-    check_one_of,
-)
+from trajclust_jax.clustering.mixture import PolicyMixture, Prepared, State
+from trajclust_jax.clustering.policies import Member, PolicyKind, membership
+from trajclust_jax.clustering.settings import check_at_least, check_one_of
 from trajclust_jax.networks import ensemblize
 from trajclust_jax.training import Info, Phase
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from trajclust_jax.clustering.mixture import PolicyMixture
+from trajclust_jax.clustering.pg_kmeans import PGKmeans
 from trajclust_jax.clustering.policies import is_countable
-from trajclust_jax.clustering.policy_mixture import PGKmeans, PolicyMixture
+from trajclust_jax.clustering.representation import CAAE, DEC, VAEKmeans
 from trajclust_jax.clustering.sorl import Sorl
-from trajclust_jax.clustering.trajectory_autoencoder import CAAE, DEC, VAEKmeans
 from trajclust_jax.data import Trajectories
 
 LONG_STEPS = 200  # data are long where a trajectory has more
@@ -45,7 +46,8 @@ LONG_CONTINUOUS: _Settings = {
         **_SAMPLED,
     },
     (PGKmeans, "gru"): _WINDOWED_GRU,
-    # Of standardised actions soft EM's random clusters are told apart late: .87 to .97 where 50 first steps gave .4 to .6.
+    # Of standardised actions soft EM's random clusters are told apart late: .87 to .97 where 50 first steps gave .4 to
+    # .6.
     (Sorl, "mlp"): {"first_steps": 400, "steps": 50, **_SAMPLED},
     (Sorl, "gru"): {"first_steps": 50, "steps": 50, "policy_settings": (("window", 32),)},
     (CAAE, None): {**_WINDOWS, **_LIGHT, "warmup_iterations": 8, "iterations": 3},

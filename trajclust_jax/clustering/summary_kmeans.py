@@ -14,7 +14,7 @@ from flax import struct
 
 from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
 from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
-from trajclust_jax.clustering.policy_mixture import check_at_least, check_one_of
+from trajclust_jax.clustering.settings import check_at_least, check_one_of
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Codebook, Trajectories, returns
 from trajclust_jax.data.transforms import Inputs, action_scaling, input_transform

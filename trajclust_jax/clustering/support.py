@@ -23,8 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.maps import MarkovMapPolicy, PlanningPolicy
-from trajclust_jax.clustering.policies import Member, MixtureData, TransitionPolicy
+from trajclust_jax.clustering.policies import MarkovMapPolicy, Member, MixtureData, PlanningPolicy, TransitionPolicy
 from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
 from trajclust_jax.networks import ensemblize, member_keys

@@ -1,4 +1,4 @@
-"""Policies of maps, for `policy_mixture`: one that plans (`networks.planner`), and networks on features of the map.
+"""Policies of maps: one that plans (`networks.planner`), and networks on features of the map.
 
 Raw maps that are fresh in every episode defeat a policy that has to remember them. These see an observation taken
 apart into map and agent's cell. The planner learns what walls, goals or special cells are worth to a cluster's policy
@@ -15,18 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.policies import (
-    Chunks,
-    HistoryPolicy,
-    MarkovScorer,
-    Member,
-    MixtureData,
-    StepValue,
-    TrajectoryPolicy,
-    embedded,
-    prepare,
-    training_horizon,
-)
+from trajclust_jax.clustering.policies.data import Chunks, MixtureData, prepare
+from trajclust_jax.clustering.policies.history import HistoryPolicy, TrajectoryPolicy, training_horizon
+from trajclust_jax.clustering.policies.markov import MarkovScorer
+from trajclust_jax.clustering.policies.member import Member
+from trajclust_jax.clustering.policies.network import StepValue, embedded
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.networks import EXTRACTORS, MOVES, Placed, Planner, ensemblize
 
@@ -149,7 +142,7 @@ def check_maps(trajectories: Trajectories, extractor: str | None) -> None:
 
 
 def prepare_maps(trajectories: Trajectories, cell_floats: int, memory_budget: int, floats: int = 0) -> MapData:
-    """`policies.prepare` with maps, slots and places.
+    """`data.prepare` with maps, slots and places.
 
     Working memory of an E-step: `cell_floats` for each cell of a trajectory's maps, and `floats` for the trajectory.
     """
