@@ -6,6 +6,9 @@ A value is kept for each array of a result: its shape, the sum of its numbers, a
 counts on the kind of processor that made the values, with the same jaxlib; elsewhere the sums do, less strictly.
 """
 
+if __name__ == "__main__":
+    import conftest  # noqa: F401  the flags that tests are compiled with, before jax starts
+
 import contextlib
 import dataclasses
 import functools
@@ -26,6 +29,7 @@ from trajclust_experiments.learners import LEARNERS
 from trajclust_experiments.methods import CEILINGS, METHODS
 from trajclust_experiments.papers.pgkmeans.common import stored_records
 from trajclust_experiments.report import stored_cells
+from trajclust_experiments.runner import record_id
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.clustering import PGKmeans, Sorl
 from trajclust_jax.clustering.images import train_inputs
@@ -33,7 +37,6 @@ from trajclust_jax.clustering.model_selection import PGKmeansRange
 from trajclust_jax.clustering.support import support
 from trajclust_jax.data import Trajectories, make
 from trajclust_jax.learners import IQL, TD3BC, Clustered, Offline
-from trajclust_jax.records import cell_id
 from trajclust_jax.training import fit
 
 FOLDER = Path(__file__).parent / "golden"
@@ -245,12 +248,12 @@ def ids():
 def test_ids_of_records_are_as_they_were():
     """Every stored record has the id that its cell is given now, and is found by the same tables as before."""
     for record in stored_records().all():
-        assert cell_id(record["cell"]) == record["id"]
+        assert record_id(record["cell"]) == record["id"]
     assert ids() == json.loads((FOLDER / "ids.json").read_text())
 
 
 def write(names):
-    missing = (name for name in (*CASES, "ids") if not stored(name).exists())
+    missing = [name for name in (*CASES, "ids") if not stored(name).exists()]
     for name in names or missing:
         if name == "ids":
             (FOLDER / "ids.json").write_text(json.dumps(ids(), indent=1) + "\n")
@@ -264,7 +267,5 @@ def write(names):
 
 
 if __name__ == "__main__":
-    import conftest  # noqa: F401  the flags that tests are compiled with
-
     with contextlib.suppress(KeyboardInterrupt):
         write(sys.argv[1:])
