@@ -109,7 +109,7 @@ def test_channels_first_and_codebooks_change_nothing(quick):
     for each in (data, encode(data)):
         prepared = prepare(each, 1, 2**20)
         assert prepared.example.shape == (1, 64)
-        assert (prepared.table if prepared.coded else prepared.chunks.inputs).shape[-1] == 64
+        assert prepared.inputs_at(np.zeros(2, int), np.arange(2)).shape == (2, 64)
 
 
 @pytest.mark.parametrize("shape", [(100, 130), (210, 160, 3)])

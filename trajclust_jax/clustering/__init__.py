@@ -1,6 +1,7 @@
 """Clustering methods."""
 
 from trajclust_jax.clustering.cloning import Cloning
+from trajclust_jax.clustering.clusterer import Clusterer
 from trajclust_jax.clustering.pg_kmeans import PGKmeans
 from trajclust_jax.clustering.representation import CAAE, DEC, VAEKmeans
 from trajclust_jax.clustering.sorl import Sorl
@@ -8,4 +9,15 @@ from trajclust_jax.clustering.suited import suited_method
 from trajclust_jax.clustering.summary_kmeans import SummaryKmeans
 from trajclust_jax.clustering.types import Clustering
 
-__all__ = ["CAAE", "DEC", "Cloning", "Clustering", "PGKmeans", "Sorl", "SummaryKmeans", "VAEKmeans", "suited_method"]
+__all__ = [
+    "CAAE",
+    "DEC",
+    "Cloning",
+    "Clusterer",
+    "Clustering",
+    "PGKmeans",
+    "Sorl",
+    "SummaryKmeans",
+    "VAEKmeans",
+    "suited_method",
+]

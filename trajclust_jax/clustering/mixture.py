@@ -12,17 +12,28 @@ over S seeds.
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
-from trajclust_jax.clustering.policies import Chunks, Member, MixtureData, harden, is_hard, policy_for
+from trajclust_jax.clustering.clusterer import Clusterer, SupportPolicies
+from trajclust_jax.clustering.policies import (
+    Chunks,
+    MarkovMapPolicy,
+    Member,
+    MixtureData,
+    PlanningPolicy,
+    PolicyKind,
+    TransitionPolicy,
+    harden,
+    is_hard,
+    policy_for,
+)
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
-from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs
+from trajclust_jax.data.transforms import ACTIONS_VERSION
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info
 
@@ -52,7 +63,7 @@ class State:
     key: jax.Array
 
 
-class PolicyMixture(abc.ABC):
+class PolicyMixture(Clusterer):
     """What EM methods on policies share: data, start, the EM iteration, result.
 
     A method is a dataclass with the fields `policy`, `policy_settings`, `restarts`, `tolerance` and `patience` (see
@@ -60,6 +71,13 @@ class PolicyMixture(abc.ABC):
     """
 
     ACTIONS_VERSION: ClassVar[int] = ACTIONS_VERSION
+    POLICY: ClassVar[PolicyKind] = "mlp"
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]]  # by kind of policy: the settings that work, where they differ
+
+    @classmethod
+    def default(cls, num_clusters: int, policy: PolicyKind = POLICY, **overrides: Any) -> Self:
+        """The settings that work for a policy class, with overrides."""
+        return cls(num_clusters, policy=policy, **{**cls.DEFAULTS.get(policy, {}), **overrides})
 
     @property
     @abc.abstractmethod
@@ -76,9 +94,12 @@ class PolicyMixture(abc.ABC):
         """Raises ValueError if the policy class does not fit this data."""
         policy_for(self.policy, trajectories, **dict(self.policy_settings)).check(trajectories)
 
-    def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
-        """How an observation becomes a policy's input; a saved model needs it beside its parameters."""
-        return fitted_inputs(trajectories)
+    def support_policies(self) -> SupportPolicies:
+        """Markov policies that see observations as its own policies do."""
+        if self.policy == "planner":
+            return PlanningPolicy()
+        extractor = dict(self.policy_settings).get("extractor")
+        return TransitionPolicy() if extractor is None else MarkovMapPolicy(extractor=extractor)
 
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
         """The policy class for this data, and the data as the EM loop wants it (host-side, once)."""

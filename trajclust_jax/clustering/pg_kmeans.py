@@ -108,11 +108,6 @@ class PGKmeans(PolicyMixture):
         check_one_of("merging", self.merging, get_args(MergeRule))
         check_one_of("policy", self.policy, self.DEFAULTS)
 
-    @classmethod
-    def default(cls, num_clusters: int, policy: PolicyKind = "mlp", **overrides: Any) -> "PGKmeans":
-        """The settings that work for a policy class, with overrides."""
-        return cls(num_clusters, policy=policy, **{**cls.DEFAULTS.get(policy, {}), **overrides})
-
     @property
     def initial_clusters(self) -> int:
         """K = k* + extra."""

@@ -60,11 +60,6 @@ class Sorl(PolicyMixture):
         check_one_of("posterior", self.posterior, get_args(Posterior))
         check_one_of("policy", self.policy, self.DEFAULTS)
 
-    @classmethod
-    def default(cls, num_clusters: int, policy: PolicyKind = "mlp", **overrides: Any) -> "Sorl":
-        """The settings that work for a policy class, with overrides."""
-        return cls(num_clusters, policy=policy, **{**cls.DEFAULTS.get(policy, {}), **overrides})
-
     @property
     def initial_clusters(self) -> int:
         """K."""

@@ -24,7 +24,7 @@ Trajectories are held in order of length, in C chunks of n, so that the memory o
 from typing import Any, Literal
 
 from trajclust_jax.clustering.policies.counted import CountedPolicy, TabularPolicy, is_countable
-from trajclust_jax.clustering.policies.data import Chunks, MixtureData
+from trajclust_jax.clustering.policies.data import Chunks, MixtureData, StepData
 from trajclust_jax.clustering.policies.history import HistoryPolicy
 from trajclust_jax.clustering.policies.maps import HistoryMapPolicy, MarkovMapPolicy, PlanningPolicy
 from trajclust_jax.clustering.policies.markov import TransitionPolicy
@@ -63,6 +63,7 @@ __all__ = [
     "MixtureData",
     "PlanningPolicy",
     "PolicyKind",
+    "StepData",
     "TabularPolicy",
     "TransitionPolicy",
     "harden",

@@ -11,12 +11,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
-from trajclust_jax.clustering.policies.data import Chunks, MixtureData, prepare
+from trajclust_jax.clustering.images import fitted_inputs
+from trajclust_jax.clustering.policies.data import Arrangement, Chunks, MixtureData
 from trajclust_jax.clustering.policies.member import Member, membership
 from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.networks import ensemblize
+
+
+@struct.dataclass
+class CountedChunks(Chunks):
+    """Trajectories as the (observation, action) pairs that they are made of."""
+
+    cells: jax.Array  # [C, T, n] int32 rows of the U x A table; U * A in padding
+
+
+@struct.dataclass
+class CountedData(MixtureData):
+    """Data whose steps are pairs of a codebook's row and an action."""
+
+    chunks: CountedChunks
+    table: jax.Array  # [U, D] float32: the codebook as network inputs
+
+    @property
+    def example(self) -> jax.Array:
+        """See `MixtureData`."""
+        return jnp.zeros((1, self.table.shape[-1]))
 
 
 def is_countable(trajectories: Trajectories) -> bool:
@@ -34,18 +56,27 @@ class _Counted:
         if not is_countable(trajectories):
             raise ValueError("a tabular policy needs discrete actions and repeated observations: use 'mlp' or 'gru'")
 
-    def prepare(self, trajectories: Trajectories, num_members: int) -> MixtureData:
-        data = prepare(trajectories, 8 * num_members, self.memory_budget)
-        cell = data.chunks.ids * data.action_size + data.chunks.actions  # [C, n, T], row of the U x A table
-        padding = np.arange(cell.shape[-1]) >= data.chunks.lengths[..., None]
-        cell = np.where(padding, len(data.table) * data.action_size, cell).astype(np.int32)
-        if np.bincount(cell[~padding]).max() >= 2**24:
+    def prepare(self, trajectories: Trajectories, num_members: int) -> CountedData:
+        """The cells of every step.
+
+        Raises:
+            ValueError: a cell occurs too often to be counted in float32.
+        """
+        arranged = Arrangement.of(trajectories, 8 * num_members, self.memory_budget)
+        observations, lengths, shared = trajectories.observations, arranged.lengths, arranged.shared
+        num_cells = len(observations.table) * shared["action_size"]
+        cells = arranged.steps(observations.ids) * shared["action_size"] + arranged.actions  # [C, n, T]
+        padding = np.arange(cells.shape[-1]) >= lengths["lengths"][..., None]
+        cells = np.where(padding, num_cells, cells).astype(np.int32)
+        if np.bincount(cells[~padding]).max() >= 2**24:
             raise ValueError(
                 "an (observation, action) pair occurs 2^24 times or more: float32 counts would not be exact"
             )
-        return data.replace(chunks=data.chunks.replace(ids=np.moveaxis(cell, 1, 2), actions=None))  # ids: [C, T, n]
+        table = fitted_inputs(trajectories)(np.asarray(observations.table))
+        chunks = CountedChunks(**lengths, cells=np.moveaxis(cells, 1, 2))
+        return CountedData(chunks=chunks, table=table, **shared)
 
-    def counts(self, assignments: jax.Array, num_clusters: int, data: MixtureData) -> jax.Array:
+    def counts(self, assignments: jax.Array, num_clusters: int, data: CountedData) -> jax.Array:
         """`[K, U, A]` float32: how often each cluster's trajectories pair an observation with an action.
 
         Exact for hard assignments: `prepare` refuses data in which a count could reach 2^24.
@@ -60,12 +91,12 @@ class _Counted:
         chunks = data.chunks
         assigned = assignments.reshape(*chunks.lengths.shape, *assignments.shape[1:])
         counts = jnp.zeros((num_cells + 1, num_clusters))  # the last row collects padding
-        counts, _ = jax.lax.scan(add_chunk, counts, (chunks.ids, chunks.max_length, assigned))
+        counts, _ = jax.lax.scan(add_chunk, counts, (chunks.cells, chunks.max_length, assigned))
         return counts[:-1].T.reshape(num_clusters, data.table.shape[0], data.action_size)
 
     def scorer(
-        self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
-    ) -> Callable[[Chunks], jax.Array]:
+        self, params: Any, data: CountedData, of: StepValue = lambda log_prob: log_prob
+    ) -> Callable[[CountedChunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk: `counts @ log_pi`, as a sum of table rows.
 
         The table is `[U * A + 1, R * K]`: one row lookup serves all members, and nothing of size N x U exists.
@@ -75,9 +106,9 @@ class _Counted:
         table = log_pi.reshape(num_restarts * num_clusters, -1).T
         table = jnp.concatenate([table, jnp.zeros((1, table.shape[1]))])
 
-        def score(chunk: Chunks) -> jax.Array:
+        def score(chunk: CountedChunks) -> jax.Array:
             total = jnp.zeros((chunk.lengths.shape[0], table.shape[1]))
-            total = jax.lax.fori_loop(0, chunk.max_length, lambda t, acc: acc + table[chunk.ids[t]], total)
+            total = jax.lax.fori_loop(0, chunk.max_length, lambda t, acc: acc + table[chunk.cells[t]], total)
             return total.T.reshape(num_restarts, num_clusters, -1)
 
         return score
@@ -93,13 +124,13 @@ class TabularPolicy(_Counted):
     smoothing: float = 1e-2  # pseudo-counts added to every cell
     memory_budget: int = 128 * 2**20
 
-    def init(self, key: jax.Array, data: MixtureData) -> Member:
+    def init(self, key: jax.Array, data: CountedData) -> Member:
         """The uniform policy; the key is not needed."""
         del key
         shape = (data.table.shape[0], data.action_size)
         return Member(jnp.full(shape, -jnp.log(data.action_size)), ())
 
-    def log_pi(self, params: jax.Array, data: MixtureData) -> jax.Array:
+    def log_pi(self, params: jax.Array, data: CountedData) -> jax.Array:
         """`[U, A]` log-probabilities: the parameters themselves."""
         del data
         return params
@@ -112,7 +143,7 @@ class TabularPolicy(_Counted):
         self,
         members: Member,
         assignments: jax.Array,
-        data: MixtureData,
+        data: CountedData,
         key: jax.Array,
         num_steps: jax.Array,
         decay: jax.Array | float = 0.0,
@@ -130,7 +161,7 @@ class TabularPolicy(_Counted):
 class CountedPolicy(_Counted, NetworkPolicy):
     """An MLP over a codebook: full-batch gradient steps on the (observation, action) counts."""
 
-    def log_pi(self, params: Any, data: MixtureData) -> jax.Array:
+    def log_pi(self, params: Any, data: CountedData) -> jax.Array:
         """`[U, A]` log-probabilities of one member."""
         return self.network(data).apply(params, data.table).logits
 
@@ -138,7 +169,7 @@ class CountedPolicy(_Counted, NetworkPolicy):
         self,
         members: Member,
         assignments: jax.Array,
-        data: MixtureData,
+        data: CountedData,
         key: jax.Array,
         num_steps: jax.Array,
         decay: jax.Array | float = 0.0,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_jax.clustering.policies.data import Chunks, MixtureData, prepare
+from trajclust_jax.clustering.policies.data import CodedData, DenseData, StepChunks, StepData, prepare
 from trajclust_jax.clustering.policies.member import Member, is_hard
 from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue, draw, embedded, sorted_by_cluster
 from trajclust_jax.data import Codebook, Trajectories
@@ -25,9 +25,7 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
     batch_size: int = 32  # trajectories a cluster and gradient step
 
     @abc.abstractmethod
-    def log_probs(
-        self, params: Any, positions: jax.Array, data: MixtureData, start: jax.Array | None = None
-    ) -> jax.Array:
+    def log_probs(self, params: Any, positions: jax.Array, data: StepData, start: jax.Array | None = None) -> jax.Array:
         """`[n, H]`: log-probabilities of the H actions from the first, or `start [n]`, on of the trajectories at
         `positions [n]`."""
 
@@ -39,7 +37,7 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
         self,
         members: Member,
         assignments: jax.Array,
-        data: MixtureData,
+        data: StepData,
         key: jax.Array,
         num_steps: jax.Array,
         decay: jax.Array | float = 0.0,
@@ -90,7 +88,8 @@ class HistoryPolicy(TrajectoryPolicy):
 
     recurrent = True
 
-    def prepare(self, trajectories: Trajectories, num_members: int) -> MixtureData:
+    def prepare(self, trajectories: Trajectories, num_members: int) -> CodedData | DenseData:
+        """All steps, observations as network inputs, and the horizon of gradient steps."""
         floats = 700  # hidden state, gates and the read-out's layers of one trajectory at one step
         if not isinstance(trajectories.observations, Codebook):
             floats += 450 * int(np.asarray(trajectories.lengths).max())  # embeddings of every step
@@ -104,9 +103,7 @@ class HistoryPolicy(TrajectoryPolicy):
             return None
         return self.window * jax.random.randint(key, lengths.shape, 0, jnp.maximum(-(-lengths // self.window), 1))
 
-    def log_probs(
-        self, params: Any, positions: jax.Array, data: MixtureData, start: jax.Array | None = None
-    ) -> jax.Array:
+    def log_probs(self, params: Any, positions: jax.Array, data: StepData, start: jax.Array | None = None) -> jax.Array:
         """See `TrajectoryPolicy`."""
         network = self.network(data)
         gates = embedded(network, params, data.observed(positions, data.horizon, start))
@@ -114,15 +111,15 @@ class HistoryPolicy(TrajectoryPolicy):
         return jax.vmap(along)(gates, data.steps(data.chunks.actions, positions, data.horizon, start))
 
     def scorer(
-        self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
-    ) -> Callable[[Chunks], jax.Array]:
+        self, params: Any, data: StepData, of: StepValue = lambda log_prob: log_prob
+    ) -> Callable[[StepChunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk, stepping all its trajectories up to its longest."""
         network, of_rows = self.network(data), None
-        if data.coded:  # input gates [R, K, U, 3H] of the codebook's observations
+        if isinstance(data, CodedData):  # input gates [R, K, U, 3H] of the codebook's observations
             embed = lambda params: network.apply(params, data.table, method="embed")
             of_rows = ensemblize(embed, 2)(params)
 
-        def score(chunk: Chunks) -> jax.Array:
+        def score(chunk: StepChunks) -> jax.Array:
             def member(params, of_rows):
                 cell = params["params"]["gru"]
                 gates = embedded(network, params, data.observed_in(chunk)) if of_rows is None else of_rows

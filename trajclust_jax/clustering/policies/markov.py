@@ -1,4 +1,4 @@
-"""Markov networks on dense observations or continuous actions, trained on minibatches of their cluster's transitions."""
+"""Markov networks on dense observations or continuous actions: minibatches of their cluster's transitions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_jax.clustering.policies.data import Chunks, MixtureData, prepare
+from trajclust_jax.clustering.policies.data import CodedData, DenseData, StepChunks, StepData, prepare
 from trajclust_jax.clustering.policies.member import Member, is_hard
 from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue, draw, embedded, sorted_by_cluster
 from trajclust_jax.data import Trajectories
@@ -19,12 +19,12 @@ class MarkovScorer:
     """The E-step of Markov networks from every step's observation (the dense path)."""
 
     def scorer(
-        self, params: Any, data: MixtureData, of: StepValue = lambda log_prob: log_prob
-    ) -> Callable[[Chunks], jax.Array]:
+        self, params: Any, data: StepData, of: StepValue = lambda log_prob: log_prob
+    ) -> Callable[[StepChunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk."""
         network = self.network(data)
 
-        def score(chunk: Chunks) -> jax.Array:
+        def score(chunk: StepChunks) -> jax.Array:
             observed = data.observed_in(chunk)
             mask = jnp.arange(chunk.actions.shape[1]) < chunk.lengths[:, None]
 
@@ -45,7 +45,8 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
     batch_size: int = 256  # transitions a cluster and gradient step
     scored_steps: int = 0  # random steps of a trajectory, fresh ones in every E-step; 0: all
 
-    def prepare(self, trajectories: Trajectories, num_members: int) -> MixtureData:
+    def prepare(self, trajectories: Trajectories, num_members: int) -> CodedData | DenseData:
+        """All steps, observations as network inputs."""
         horizon = int(np.asarray(trajectories.lengths).max())
         return prepare(trajectories, 4 * 300 * horizon * num_members, self.memory_budget)
 
@@ -53,22 +54,20 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
         self,
         members: Member,
         assignments: jax.Array,
-        data: MixtureData,
+        data: CodedData | DenseData,
         key: jax.Array,
         num_steps: jax.Array,
         decay: jax.Array | float = 0.0,
     ) -> Member:
         """`num_steps` Adam steps of K members, each on transitions drawn uniformly from its own cluster."""
         num_clusters = jax.tree.leaves(members)[0].shape[0]
-        lengths, chunks, network = data.lengths, data.chunks, self.network(data)
+        lengths, network = data.lengths, self.network(data)
         order, first, sizes = sorted_by_cluster(assignments, num_clusters, lengths)
         ends = jnp.cumsum(lengths[order])  # transitions up to and with each trajectory, clusters in turn
         starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends])
         begin, num_transitions = starts[first], starts[first + sizes] - starts[first]
         weights = None if is_hard(assignments) else assignments.T  # [K, N']
-        actions = chunks.actions.reshape(data.num_slots, *chunks.actions.shape[2:])
-        source = chunks.ids if data.coded else chunks.inputs
-        source = source.reshape(data.num_slots, *source.shape[2:])
+        actions = data.flat(data.chunks.actions)
 
         def step(i, members):
             def one(member, key, begin, count, weight):
@@ -76,7 +75,7 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
                 place = jnp.searchsorted(ends, position, side="right")
                 n = order[jnp.minimum(place, data.num_slots - 1)]
                 t = jnp.clip(position - (ends - lengths[order])[place], 0, actions.shape[1] - 1)
-                inputs = data.table[source[n, t]] if data.coded else source[n, t]
+                inputs = data.inputs_at(n, t)
 
                 def loss(params):
                     log_probs = network.apply(params, inputs).log_prob(actions[n, t])

@@ -11,13 +11,14 @@ import numpy as np
 import optax
 from flax import struct
 
-from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
+from trajclust_jax.clustering.clusterer import Clusterer, SupportPolicies
 from trajclust_jax.clustering.kmeans import kmeans, squared_distances
+from trajclust_jax.clustering.policies import MarkovMapPolicy, PlanningPolicy, TransitionPolicy
 from trajclust_jax.clustering.policies.data import prepare
 from trajclust_jax.clustering.policies.maps import FEATURE_FLOATS, check_maps, prepare_maps
 from trajclust_jax.clustering.representation.data import Batch, Bucket, EncoderData
 from trajclust_jax.data import Trajectories
-from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs
+from trajclust_jax.data.transforms import ACTIONS_VERSION
 from trajclust_jax.networks import TrajectoryAutoencoder
 from trajclust_jax.training import Info
 
@@ -46,7 +47,7 @@ class Loss(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Autoencoder:
+class Autoencoder(Clusterer):
     """What the three methods share: data, network, gradient steps, the plain autoencoder."""
 
     num_clusters: int
@@ -94,9 +95,11 @@ class Autoencoder:
         if trajectories.num_trajectories < self.num_clusters:
             raise ValueError(f"{trajectories.num_trajectories} trajectories cannot make {self.num_clusters} clusters")
 
-    def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
-        """How an observation becomes the network's input; a saved model needs it beside its parameters."""
-        return fitted_inputs(trajectories)
+    def support_policies(self) -> SupportPolicies:
+        """Markov policies that see observations as encoder and decoder do."""
+        if self.extractor is None:
+            return TransitionPolicy()
+        return PlanningPolicy() if self.extractor == "planner" else MarkovMapPolicy(extractor=self.extractor)
 
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> EncoderData:
         """Trajectories in order of length, and their buckets (host-side, once)."""

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from trajclust_jax.clustering.policies import MixtureData
-from trajclust_jax.data import Codebook, Observations
+from trajclust_jax.clustering.policies import StepData
+from trajclust_jax.data import Observations
 from trajclust_jax.networks import Placed
 
 _BUCKETS = 0x6275636B  # the key from which every run draws the bucket of a gradient step
@@ -45,7 +45,7 @@ class Bucket(NamedTuple):
 class EncoderData:
     """Trajectories in order of length, in chunks for what is done on all of them and in buckets for training."""
 
-    data: MixtureData
+    data: StepData
     buckets: tuple[Bucket, ...] = struct.field(pytree_node=False)
     window: int = struct.field(pytree_node=False, default=0)  # W; 0: whole trajectories
     windows: int = struct.field(pytree_node=False, default=1)  # of a trajectory, for its latent
@@ -58,10 +58,8 @@ class EncoderData:
 
     def at(self, positions: jax.Array, t: jax.Array, lengths: jax.Array) -> Steps:
         """The steps `t [n, W]` of the trajectories at `positions [n]`, `lengths [n]` of them real."""
-        data, chunks = self.data, self.data.chunks
-        source = data.at(chunks.ids if data.coded else chunks.inputs, positions, t)
-        observed = Codebook(data.table, source) if data.coded else source
-        return Steps(observed, data.at(chunks.actions, positions, t), lengths)
+        data = self.data
+        return Steps(data.observed_at(positions, t), data.at(data.chunks.actions, positions, t), lengths)
 
     def windowed(self, positions: jax.Array, share: jax.Array) -> Steps:
         """One window of each trajectory, `share [n]` (0 to 1) of the way from its first to its last one."""
