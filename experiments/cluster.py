@@ -21,7 +21,7 @@ from trajclust_experiments.rows import label_source
 from trajclust_experiments.runner import checkpoint_seconds, tracked
 from trajclust_experiments.scenes import clusters_figure
 from trajclust_jax.checkpoint import save_tree
-from trajclust_jax.clustering import Clustering, SummaryKmeans
+from trajclust_jax.clustering import Clusterer, Clustering
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.images import describe_inputs
@@ -80,7 +80,7 @@ def cluster_dataset(
         "fingerprint": dataset.provenance.fingerprint,
         "method": method_name,
         "hyperparameters": dataclasses.asdict(method),
-        "version": [method.VERSION, getattr(method, "ACTIONS_VERSION", None)],
+        "version": [method.VERSION, method.ACTIONS_VERSION],
         "seed": seed,
     }
     id = cell_id(described)
@@ -109,7 +109,7 @@ def cluster_dataset(
             )
         clustering = jax.tree.map(lambda x: np.asarray(x[0]), outcome.result)
         support = None
-        if not isinstance(method, SummaryKmeans):  # which looks at no policy
+        if method.support_policies() is not None:
             with progress.task(f"{dataset.spec.name}, held out") as show:
                 support = supported(method, trajectories, clustering, [show])
         seen = describe_inputs(trajectories)
@@ -123,14 +123,13 @@ def cluster_dataset(
 
 
 def supported(
-    method: Any, trajectories: Trajectories, clustering: Clustering, callbacks: Sequence[Callback] = ()
+    method: Clusterer, trajectories: Trajectories, clustering: Clustering, callbacks: Sequence[Callback] = ()
 ) -> Support | None:
-    """Whether held-out actions speak for the clusters; None where the method failed."""
-    if not np.isfinite(clustering.objective):
+    """Whether held-out actions speak for the clusters; None where the method failed, or looks at no policy."""
+    policies = method.support_policies()
+    if policies is None or not np.isfinite(clustering.objective):
         return None
-    extractor = getattr(method, "extractor", dict(getattr(method, "policy_settings", ())).get("extractor"))
-    policy = getattr(method, "policy", "planner" if extractor == "planner" else "mlp")
-    return measured(trajectories, clustering.assignments, policy=policy, extractor=extractor, callbacks=callbacks)
+    return measured(trajectories, clustering.assignments, policies=policies, callbacks=callbacks)
 
 
 def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit, support: Support | None) -> dict[str, Any]:

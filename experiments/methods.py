@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from trajclust_jax.clustering import CAAE, DEC, Cloning, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
 from trajclust_jax.clustering import suited as rule
@@ -10,6 +10,8 @@ from trajclust_jax.clustering.model_selection import PGKmeansRange
 from trajclust_jax.data import Trajectories
 
 ORACLE = "oracle"
+# What an algorithm gives: a clustering; with the labels, what a policy class could tell; clusterings for several K.
+Kind = Literal["clusterer", "ceiling", "selection"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,7 @@ class MethodEntry:
     algorithm: type
     build: Callable[..., Any]
     policy: str | None = None  # the policy class of a mixture
+    kind: Kind = "clusterer"
 
     def settings(self) -> set[str]:
         """The names of the algorithm's hyperparameters."""
@@ -34,12 +37,14 @@ def _pg_kmeans(title: str, summary: str, policy: str) -> MethodEntry:
 
 def _cloning(title: str, policy: str, **defaults: Any) -> MethodEntry:
     build = lambda num_clusters, **settings: Cloning(num_clusters, policy, **{**defaults, **settings})
-    return MethodEntry(title, "a ceiling, not a method: policies cloned from the TRUE labels", Cloning, build)
+    return MethodEntry(
+        title, "a ceiling, not a method: policies cloned from the TRUE labels", Cloning, build, kind="ceiling"
+    )
 
 
 def _entry(title: str, summary: str, algorithm: type, **defaults: Any) -> MethodEntry:
     build = lambda num_clusters, **settings: algorithm(num_clusters, **{**defaults, **settings})
-    return MethodEntry(title, summary, algorithm, build, "mlp" if algorithm is Sorl else None)
+    return MethodEntry(title, summary, algorithm, build, algorithm.POLICY)
 
 
 METHODS: dict[str, MethodEntry] = {
@@ -99,6 +104,7 @@ SELECTIONS: dict[str, MethodEntry] = {
         "PG-Kmeans for a range of K, scored without labels",
         PGKmeansRange,
         lambda num_clusters, counts=tuple(range(2, 10)), **settings: PGKmeansRange.over(counts, **settings),
+        kind="selection",
     ),
 }
 

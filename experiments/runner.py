@@ -17,21 +17,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from trajclust_experiments.methods import ORACLE, method_entry
+from trajclust_experiments.methods import ORACLE, Kind, method_entry
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.scenes import sample
-from trajclust_jax.clustering import Cloning, Clustering
+from trajclust_jax.clustering import Cloning, Clusterer, Clustering
 from trajclust_jax.clustering.ambiguity import ambiguity
-from trajclust_jax.clustering.cloning import LabelledCloning
 from trajclust_jax.clustering.conflict import conflict_rate
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.model_selection import PGKmeansRange, select_num_clusters
 from trajclust_jax.clustering.oracle import oracle
+from trajclust_jax.clustering.types import Grouping
 from trajclust_jax.data import REGISTRY, Codebook, Dataset, make
 from trajclust_jax.metrics import batch_scores, behavioural_kl, calibration, matched_correct
 from trajclust_jax.records import Results, cell_id, environment, plain
 from trajclust_jax.tracking import Tracker, make_tracker, run_id
-from trajclust_jax.training import Event, Fit, fit
+from trajclust_jax.training import Event, Fit, Method, fit
 
 ORACLE_VERSION = 1  # raise it when the oracle's results change
 
@@ -68,7 +68,7 @@ class Cell:
             return {**base, "version": ORACLE_VERSION}
         method = self.build()
         described = {**base, "version": method.VERSION}
-        if REGISTRY[self.dataset].continuous and hasattr(method, "ACTIONS_VERSION"):
+        if REGISTRY[self.dataset].continuous and method.ACTIONS_VERSION is not None:
             described["actions_version"] = method.ACTIONS_VERSION
         return {**described, "hyperparameters": changed(dataclasses.asdict(method), type(method))}
 
@@ -289,10 +289,24 @@ def _method_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
         method.check(dataset.trajectories)
     except ValueError as reason:  # the method has no answer here: that is the result
         return {"not_applicable": str(reason), "scores": {}, "timing": {"run_seconds": 0.0, "compile_seconds": 0.0}}
-    if isinstance(method, PGKmeansRange):
-        return _selection_body(method, cell, dataset, job)
-    if isinstance(method, Cloning):
-        method = method.labelled(dataset.labels)
+    return _BODIES[method_entry(cell.method).kind](method, cell, dataset, job)
+
+
+def _clustering_body(method: Clusterer, cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
+    """Scores of the clusterings, and where there are several restarts whether they agree."""
+    body, clustering = _fitted_body(method, cell, dataset, job)
+    if clustering.restart_assignments.shape[1] > 1:
+        body["ambiguity"] = [_ambiguity(dataset, _seed(clustering, s)) for s in range(len(cell.seeds))]
+    return body
+
+
+def _ceiling_body(method: Cloning, cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
+    """Scores of what the labels tell."""
+    return _fitted_body(method.labelled(dataset.labels), cell, dataset, job)[0]
+
+
+def _fitted_body(method: Method, cell: Cell, dataset: Dataset, job: Job) -> tuple[dict[str, Any], Grouping]:
+    """The body of a record of a method's fit, and the fit's result, for all seeds."""
     score = functools.partial(batch_scores, dataset.labels)
     with job.fitted(cell, method, dataset.trajectories, score=score) as (outcome, tracker):
         clustering = jax.device_get(outcome.result)
@@ -305,7 +319,7 @@ def _method_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
         final = {name: values.tolist() for name, values in score(assignments).items()}
         final |= _policy_scores(dataset, clustering)
         final["objective"] = np.asarray(clustering.objective).tolist()
-        final["restart"] = np.asarray(clustering.restart).tolist()
+        final["restart"] = np.asarray(clustering.chosen_restart).tolist()
         for index, seed in enumerate(cell.seeds):
             tracker.summary(seed, {f"final/{name}": values[index] for name, values in final.items()})
             tracker.summary(seed, {f"health/{name}": value for name, value in diagnoses[index][0].items()})
@@ -326,9 +340,7 @@ def _method_body(cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
             "resumed": outcome.resumed,
         },
     }
-    if clustering.restart_assignments.shape[1] > 1 and not isinstance(method, LabelledCloning):
-        body["ambiguity"] = [_ambiguity(dataset, _seed(clustering, s)) for s in range(len(cell.seeds))]
-    return body
+    return body, clustering
 
 
 def _selection_body(method: PGKmeansRange, cell: Cell, dataset: Dataset, job: Job) -> dict[str, Any]:
@@ -348,12 +360,19 @@ def _selection_body(method: PGKmeansRange, cell: Cell, dataset: Dataset, job: Jo
     }
 
 
-def _seed(clustering: Clustering, index: int) -> Clustering:
+_BODIES: dict[Kind, Callable[..., dict[str, Any]]] = {
+    "clusterer": _clustering_body,
+    "ceiling": _ceiling_body,
+    "selection": _selection_body,
+}
+
+
+def _seed(clustering: Grouping, index: int) -> Any:
     """One seed's clustering."""
     return jax.tree.map(lambda x: x[index], clustering)
 
 
-def _policy_scores(dataset: Dataset, clustering: Clustering) -> dict[str, list[float]]:
+def _policy_scores(dataset: Dataset, clustering: Grouping) -> dict[str, list[float]]:
     """Behavioural KL of each seed, the mean over true policies, where found and true policies are known."""
     if clustering.log_likelihoods is None or dataset.true_log_likelihoods is None:
         return {}

@@ -29,7 +29,7 @@ import trajclust_envs as envs
 from trajclust_experiments.rendering import device_name
 from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
-from trajclust_jax.clustering.trajectory_autoencoder import EncoderData
+from trajclust_jax.clustering.representation.data import EncoderData
 from trajclust_jax.data import Trajectories, dense, make
 from trajclust_jax.learners import CQL, IQL, TD3BC, Offline
 from trajclust_jax.networks import MIN_STD, ensemblize, member_keys

@@ -135,9 +135,23 @@ def clustered(name, data):
     if name == "caae_plain":
         shorter.pop("warmup_iterations")
     method = entry.build(int(labels.max()) + 1, **shorter)
-    if name in CEILINGS:
-        method = method.labelled(labels)
-    return of_fit(fit(method, trajectories, 1))
+    if name not in CEILINGS:
+        return of_fit(fit(method, trajectories, 1))
+    outcome = fit(method.labelled(labels), trajectories, 1)
+    return digest({"result": as_restarts(outcome.result), "history": list(map(observed, outcome.history))})
+
+
+def as_restarts(cloned):
+    """A ceiling's result as its golden values have it: held-out and in-sample classification are two restarts."""
+    fields = dataclasses.asdict(cloned)
+    classified = np.stack([fields["assignments"], fields.pop("in_sample")], 1)
+    objectives = np.stack([fields["objective"]] * 2, 1)
+    return {
+        **fields,
+        "restart": np.zeros(1, np.int32),
+        "restart_assignments": classified,
+        "restart_objectives": objectives,
+    }
 
 
 def learned(name, data=continuous, **settings):

@@ -14,11 +14,16 @@ def clone(trajectories, labels, **settings):
     return fit(Cloning(int(labels.max()) + 1, **settings).labelled(labels), trajectories, [0]).result
 
 
+def scored(labels, found, name):
+    """Of trajectories held out, and of trajectories that were seen."""
+    return [batch_scores(labels, np.asarray(each))[name][0] for each in (found.assignments, found.in_sample)]
+
+
 def test_with_enough_data_it_reaches_the_oracle():
     data = make("diagonal", 100, 0)
     found = clone(data.trajectories, data.labels, policy="tabular", iterations=1)
     ceiling = oracle(data.labels, data.true_log_likelihoods)["nmi"]
-    held_out, in_sample = batch_scores(data.labels, np.asarray(found.restart_assignments))["nmi"][0]
+    held_out, in_sample = scored(data.labels, found, "nmi")
     assert held_out == pytest.approx(ceiling, abs=0.05)
     assert in_sample == pytest.approx(ceiling, abs=0.02)
 
@@ -39,6 +44,6 @@ def test_a_trajectory_is_scored_by_policies_that_did_not_see_it():
         num_actions=3,
     )
     found = clone(trajectories, labels, policy="tabular", iterations=1)
-    held_out, in_sample = batch_scores(labels, np.asarray(found.restart_assignments))["accuracy"][0]
+    held_out, in_sample = scored(labels, found, "accuracy")
     assert in_sample == 1.0
     assert held_out < 0.6

@@ -6,7 +6,7 @@ import pytest
 from trajclust_jax.checkpoint import load_tree, save_tree
 from trajclust_jax.clustering import images
 from trajclust_jax.clustering.images import describe_inputs, fitted_inputs, looks_like_images
-from trajclust_jax.clustering.policies import prepare
+from trajclust_jax.clustering.policies.data import prepare
 from trajclust_jax.data import from_episodes
 from trajclust_jax.data.codebook import encode
 from trajclust_jax.data.transforms import Inputs
@@ -109,7 +109,7 @@ def test_channels_first_and_codebooks_change_nothing(quick):
     for each in (data, encode(data)):
         prepared = prepare(each, 1, 2**20)
         assert prepared.example.shape == (1, 64)
-        assert (prepared.table if prepared.coded else prepared.chunks.inputs).shape[-1] == 64
+        assert prepared.inputs_at(np.zeros(2, int), np.arange(2)).shape == (2, 64)
 
 
 @pytest.mark.parametrize("shape", [(100, 130), (210, 160, 3)])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trajclust_jax.clustering import CAAE, PGKmeans
-from trajclust_jax.clustering.maps import PlanningPolicy, move_frequencies, split_maps
-from trajclust_jax.clustering.policy_mixture import policy_for
+from trajclust_jax.clustering.policies import PlanningPolicy, policy_for
+from trajclust_jax.clustering.policies.maps import move_frequencies, split_maps
 from trajclust_jax.data import Codebook, dense, make
 from trajclust_jax.metrics import batch_scores
 from trajclust_jax.training import fit
@@ -55,7 +55,7 @@ def test_scores_are_sums_over_real_steps(extra):
     params = jax.vmap(lambda key: policy.init(key, data).params)(jax.random.split(jax.random.key(0), 2))
     score = policy.scorer(jax.tree.map(lambda x: x[None], params), data)
     scores = jnp.concatenate(
-        [score(jax.tree.map(lambda x, c=c: x[c], data.chunks))[0] for c in range(len(data.chunks.ids))], 1
+        [score(jax.tree.map(lambda x, c=c: x[c], data.chunks))[0] for c in range(len(data.chunks.places))], 1
     )
     scores = np.asarray(scores)[:, data.rank]
 
@@ -81,7 +81,7 @@ def test_networks_on_features_score_every_trajectory_alike(extra, kind, extracto
     params = jax.vmap(lambda key: policy.init(key, data).params)(jax.random.split(jax.random.key(0), 2))
     score = policy.scorer(jax.tree.map(lambda x: x[None], params), data)
     scores = np.concatenate(jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks))
-    data = data.replace(horizon=data.chunks.ids.shape[-1])
+    data = data.replace(horizon=data.chunks.places.shape[-1])
     positions = np.flatnonzero(data.lengths > 0)[::7]
     for member in range(2):
         one = jax.tree.map(lambda x, m=member: x[m], params)
@@ -123,9 +123,9 @@ def test_padding_does_not_matter(extra):
     )
     policy = PlanningPolicy()
     plain, other = policy.prepare(trajectories, 1), policy.prepare(padded, 1)
-    np.testing.assert_array_equal(plain.chunks.ids, other.chunks.ids)
+    np.testing.assert_array_equal(plain.chunks.places, other.chunks.places)
     np.testing.assert_array_equal(plain.chunks.actions, other.chunks.actions)
-    np.testing.assert_array_equal(plain.table, other.table)
+    np.testing.assert_array_equal(plain.maps, other.maps)
     np.testing.assert_array_equal(plain.kernel, other.kernel)
 
 

@@ -12,10 +12,10 @@ from trajclust_jax.clustering.policies import (
     HistoryPolicy,
     TabularPolicy,
     TransitionPolicy,
-    sorted_by_cluster,
+    policy_for,
 )
-from trajclust_jax.clustering.policy_mixture import policy_for
-from trajclust_jax.data import Trajectories
+from trajclust_jax.clustering.policies.network import sorted_by_cluster
+from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.data.transforms import action_scaling, input_transform
 from trajclust_jax.networks import ensemblize, member_keys
 
@@ -37,12 +37,12 @@ def _log_likelihoods(policies, data, params):
     return np.asarray(jnp.moveaxis(scores, 0, 2).reshape(R, K, -1)[..., data.rank])
 
 
-def _reference(network_params, policies, data, trajectories):
+def _reference(network_params, policies, data, trajectories, transform=None):
     """`[R, K, N]`: every trajectory on its own through the whole network."""
-    network, transform = policies.network(data), data.inputs
+    network, transform = policies.network(data), transform or input_transform(trajectories)
     scaling = action_scaling(trajectories) or (lambda actions: actions)
     observations = trajectories.observations
-    table = None if data.table is None else np.asarray(observations.table)
+    table = np.asarray(observations.table) if isinstance(observations, Codebook) else None
     out = np.zeros((R, K, trajectories.num_trajectories))
     for n, length in enumerate(np.asarray(trajectories.lengths)):
         steps = table[observations.ids[n, :length]] if table is not None else np.asarray(observations)[n, :length]
@@ -339,7 +339,7 @@ def test_a_history_policy_of_windows_forgets_at_their_ends(random_data, dense):
         cut = trajectories.replace(lengths=lengths[rows].astype(np.int32))
         for name in ("observations", "actions", "rewards"):
             cut = cut.replace(**{name: np.asarray(getattr(trajectories, name))[rows, start : start + 4]})
-        expected[..., rows] += _reference(params, policies, data, cut)[..., : len(rows)]
+        expected[..., rows] += _reference(params, policies, data, cut, input_transform(trajectories))[..., : len(rows)]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     starts = np.asarray(policies.starts(jax.random.key(0), jnp.array([1, 4, 5, 11] * 100))).reshape(100, 4)
     assert [sorted(set(column.tolist())) for column in starts.T] == [[0], [0], [0, 4], [0, 4, 8]]

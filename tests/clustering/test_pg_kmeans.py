@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trajclust_jax.clustering import PGKmeans
-from trajclust_jax.clustering.policy_mixture import by_first_member
+from trajclust_jax.clustering.pg_kmeans import by_first_member
 from trajclust_jax.data import from_episodes, make
 from trajclust_jax.metrics import batch_scores, nmi
 from trajclust_jax.training import fit

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
-from trajclust_jax.clustering.policies import Chunks, Member
-from trajclust_jax.clustering.policy_mixture import PolicyKind, Prepared, policy_for
-from trajclust_jax.clustering.types import Clustering
+from trajclust_jax.clustering.clusterer import Algorithm
+from trajclust_jax.clustering.mixture import Prepared
+from trajclust_jax.clustering.policies import Chunks, Member, PolicyKind, policy_for
+from trajclust_jax.clustering.types import Grouping
 from trajclust_jax.data import Trajectories
-from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs
+from trajclust_jax.data.transforms import ACTIONS_VERSION
 from trajclust_jax.networks import ensemblize, member_keys
 from trajclust_jax.training import Info, Phase
 
@@ -35,8 +35,18 @@ class State:
     key: jax.Array
 
 
+@struct.dataclass(kw_only=True)
+class Cloned(Grouping):
+    """Trajectories classified by policies cloned from labels that did not see them; the policies are those of all.
+
+    The objective is the log-likelihood of the trajectories under their labels' policies, cloned from all of them.
+    """
+
+    in_sample: jax.Array  # [N] int32: the classification by policies that saw the trajectory
+
+
 @dataclasses.dataclass(frozen=True)
-class Cloning:
+class Cloning(Algorithm):
     """Behaviour cloning from labels, scored on held-out halves; `labelled(labels)` gives what `training.fit` trains."""
 
     num_clusters: int
@@ -68,10 +78,6 @@ class LabelledCloning:
     def __init__(self, settings: Cloning, labels: np.ndarray):
         self.settings, self.labels = settings, labels
 
-    def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
-        """How an observation becomes a policy's input."""
-        return fitted_inputs(trajectories)
-
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
         """The policy class for this data, and the data."""
         policies = policy_for(self.settings.policy, trajectories, **dict(self.settings.policy_settings))
@@ -81,19 +87,16 @@ class LabelledCloning:
         """One: cloning."""
         return (Phase("cloning", self._start, self._step, self.settings.iterations, light_start=True),)
 
-    def result(self, state: State, prepared: Prepared) -> Clustering:
-        """Held-out classification; as restarts: held-out and in-sample."""
+    def result(self, state: State, prepared: Prepared) -> Cloned:
+        """The classifications after the last iteration."""
         data = prepared.data
         scores = data.in_data_unit(state.scores, data.lengths[:, None])[:, data.rank]
-        objective = data.in_data_unit(state.objective, data.num_steps)
         assignments = scores.argmax(-1).astype(jnp.int32)
-        return Clustering(
+        return Cloned(
             assignments=assignments[0],
+            in_sample=assignments[1],
             posterior=jax.nn.softmax(scores[0]),
-            objective=objective,
-            restart=jnp.int32(0),
-            restart_assignments=assignments,
-            restart_objectives=jnp.stack([objective, objective]),
+            objective=data.in_data_unit(state.objective, data.num_steps),
             params=jax.tree.map(lambda x: x[0], state.members.params),
             log_likelihoods=scores[0],
         )

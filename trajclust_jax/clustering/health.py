@@ -6,14 +6,14 @@ groups. Each leaves a trace that needs no label.
 
 import numpy as np
 
-from trajclust_jax.clustering.types import Clustering
+from trajclust_jax.clustering.types import Grouping
 
 SAMPLE = 2000  # trajectories of the silhouette: a fixed random sample, since its cost is quadratic
 LEAST_SPREAD = 1e-2  # total variance of latents below which they are one point; Eq. 4 gives a cluster variance up to d
 LEAST_SILHOUETTE = 0.25  # below it groups are hardly apart (Kaufman and Rousseeuw, 1990, call it no structure)
 
 
-def diagnose(clustering: Clustering) -> tuple[dict[str, float | None], list[str]]:
+def diagnose(clustering: Grouping) -> tuple[dict[str, float | None], list[str]]:
     """Health of one run (no seed axis), and what is wrong with it, a line each.
 
     Health holds used_clusters; where there are latents also their spread (total variance) and silhouette (mean over

@@ -31,7 +31,9 @@ import numpy as np
 from flax import struct
 from scipy.special import gammaln
 
-from trajclust_jax.clustering.policy_mixture import PGKmeans, PolicyKind, Prepared, State
+from trajclust_jax.clustering.mixture import Prepared, State
+from trajclust_jax.clustering.pg_kmeans import PGKmeans
+from trajclust_jax.clustering.policies import PolicyKind
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.networks import member_keys

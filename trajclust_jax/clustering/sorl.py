@@ -16,15 +16,9 @@ from typing import Any, ClassVar, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.clustering.policies import Member, membership
-from trajclust_jax.clustering.policy_mixture import (
-    PolicyKind,
-    PolicyMixture,
-    Prepared,
-    State,
-    check_at_least,
-    check_one_of,
-)
+from trajclust_jax.clustering.mixture import PolicyMixture, Prepared, State
+from trajclust_jax.clustering.policies import Member, PolicyKind, membership
+from trajclust_jax.clustering.settings import check_at_least, check_one_of
 from trajclust_jax.networks import ensemblize
 from trajclust_jax.training import Info, Phase
 
@@ -65,11 +59,6 @@ class Sorl(PolicyMixture):
         check_at_least(self, 0, "tolerance", "patience")
         check_one_of("posterior", self.posterior, get_args(Posterior))
         check_one_of("policy", self.policy, self.DEFAULTS)
-
-    @classmethod
-    def default(cls, num_clusters: int, policy: PolicyKind = "mlp", **overrides: Any) -> "Sorl":
-        """The settings that work for a policy class, with overrides."""
-        return cls(num_clusters, policy=policy, **{**cls.DEFAULTS.get(policy, {}), **overrides})
 
     @property
     def initial_clusters(self) -> int:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from trajclust_jax.clustering.clusterer import Clusterer
+from trajclust_jax.clustering.pg_kmeans import PGKmeans
 from trajclust_jax.clustering.policies import is_countable
-from trajclust_jax.clustering.policy_mixture import PGKmeans, PolicyMixture
+from trajclust_jax.clustering.representation import CAAE, DEC, VAEKmeans
 from trajclust_jax.clustering.sorl import Sorl
-from trajclust_jax.clustering.trajectory_autoencoder import CAAE, DEC, VAEKmeans
 from trajclust_jax.data import Trajectories
 
 LONG_STEPS = 200  # data are long where a trajectory has more
@@ -68,7 +69,7 @@ SHORT_CONTINUOUS: _Settings = {
 }
 
 
-def suited(algorithm: type, trajectories: Trajectories, policy: str | None = None) -> dict[str, Any]:
+def suited(algorithm: type[Clusterer], trajectories: Trajectories, policy: str | None = None) -> dict[str, Any]:
     """What of an algorithm's settings differs from its defaults on this data.
 
     Args:
@@ -76,10 +77,8 @@ def suited(algorithm: type, trajectories: Trajectories, policy: str | None = Non
         trajectories: the data.
         policy: the policy class, for mixtures of policies; `mlp` by default.
     """
-    mixture = issubclass(algorithm, PolicyMixture)
-    if mixture:
-        policy = policy or "mlp"
-    if int(np.max(np.asarray(trajectories.lengths))) > (LONG_STEPS if mixture else LONG_STEPS_ENCODED):
+    policy = policy or algorithm.POLICY
+    if int(np.max(np.asarray(trajectories.lengths))) > (LONG_STEPS if policy else LONG_STEPS_ENCODED):
         table = LONG_CONTINUOUS
         if trajectories.discrete:
             table = LONG_COUNTED if is_countable(trajectories) else LONG_DISCRETE
@@ -88,12 +87,11 @@ def suited(algorithm: type, trajectories: Trajectories, policy: str | None = Non
     return dict(table.get((algorithm, policy), {}))
 
 
-def suited_method(algorithm: type, num_clusters: int, trajectories: Trajectories, **settings: Any) -> Any:
+def suited_method(
+    algorithm: type[Clusterer], num_clusters: int, trajectories: Trajectories, **settings: Any
+) -> Clusterer:
     """An algorithm with the settings that work for this data; `settings` override them.
 
     `suited_method(PGKmeans, 3, trajectories)` is what `trajclust cluster --k 3` trains.
     """
-    if issubclass(algorithm, PolicyMixture):
-        policy = settings.pop("policy", "mlp")
-        return algorithm.default(num_clusters, policy, **{**suited(algorithm, trajectories, policy), **settings})
-    return algorithm(num_clusters, **{**suited(algorithm, trajectories), **settings})
+    return algorithm.default(num_clusters, **{**suited(algorithm, trajectories, settings.get("policy")), **settings})

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from trajclust_jax.clustering.clusterer import Clusterer
 from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
 from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
-from trajclust_jax.clustering.policy_mixture import check_at_least, check_one_of
+from trajclust_jax.clustering.settings import check_at_least, check_one_of
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Codebook, Trajectories, returns
 from trajclust_jax.data.transforms import Inputs, action_scaling, input_transform
@@ -34,7 +35,7 @@ Summary = Literal["return", "length", "mean"]
 
 
 @dataclasses.dataclass(frozen=True)
-class SummaryKmeans:
+class SummaryKmeans(Clusterer):
     """scikit-learn's k-means on summaries of trajectories."""
 
     num_clusters: int
@@ -59,6 +60,9 @@ class SummaryKmeans:
     def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
         """As other methods have it; summaries other than `mean` read no observation."""
         return fitted_inputs(trajectories) if self.of == "mean" else input_transform(trajectories)
+
+    def support_policies(self) -> None:
+        """None: it looks at no policy."""
 
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> jax.Array:
         """Summaries `[N, D]` float32."""

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.maps import MarkovMapPolicy, PlanningPolicy
-from trajclust_jax.clustering.policies import Member, MixtureData, TransitionPolicy
+from trajclust_jax.clustering.clusterer import SupportPolicies
+from trajclust_jax.clustering.policies import Member, StepData, TransitionPolicy
 from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
 from trajclust_jax.networks import ensemblize, member_keys
@@ -77,8 +77,8 @@ class Support:
 class Prepared:
     """The data, its halves, and who belongs where."""
 
-    data: MixtureData
-    halves: tuple[MixtureData, MixtureData]
+    data: StepData
+    halves: tuple[StepData, StepData]
     fold: jax.Array  # [N'] int32: 0 or 1
     groups: jax.Array  # [3, N'] int32: clusters found; one for all; random ones of the sizes of those found
     policies: Any = struct.field(pytree_node=False)
@@ -186,8 +186,7 @@ def support(
     trajectories: Trajectories,
     assignments: np.ndarray,
     *,
-    policy: str = "mlp",
-    extractor: str | None = None,
+    policies: SupportPolicies | None = None,
     **fit_settings: Any,
 ) -> Support | None:
     """Whether held-out actions are likelier under the clusters' policies than under one policy and random clusters'.
@@ -195,8 +194,7 @@ def support(
     Args:
         trajectories: the data, N of them.
         assignments: `[N]` int, the clustering.
-        policy: `planner`, for maps; anything else is a network on the observation.
-        extractor: of features of maps, as the method's policies had.
+        policies: what predicts actions, a clusterer's `support_policies`; None: a network on the observation.
         fit_settings: of `training.fit`: callbacks, checkpoints.
 
     Returns:
@@ -205,11 +203,7 @@ def support(
     used, assignments = np.unique(np.asarray(assignments), return_inverse=True)
     if len(used) < 2 or len(assignments) < 4:
         return None
-    if policy == "planner":
-        policies = PlanningPolicy()
-    else:
-        policies = TransitionPolicy() if extractor is None else MarkovMapPolicy(extractor=extractor)
-    method = Comparison(assignments.astype(np.int32), len(used), policies)
+    method = Comparison(assignments.astype(np.int32), len(used), policies or TransitionPolicy())
     explained, told = (np.asarray(found[0]) for found in fit(method, trajectories, 1, **fit_settings).result)
     gains = explained[FOUND].astype(np.float64) - explained[[ONE, RANDOM]]  # [2, N]
     steps = np.asarray(trajectories.lengths).sum()
@@ -218,7 +212,7 @@ def support(
     return Support(*compared, agreement=nmi(assignments, told))
 
 
-def _half(data: MixtureData, which: int) -> MixtureData:
+def _half(data: StepData, which: int) -> StepData:
     """The steps of every second quarter of each trajectory."""
     lengths = np.asarray(data.chunks.lengths)[..., None]
     t = np.arange(np.asarray(data.chunks.actions).shape[2])

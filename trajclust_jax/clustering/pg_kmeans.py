@@ -1,4 +1,4 @@
-"""EM on a mixture of policies, R restarts of K policies at once: what its methods share, and PG-Kmeans, hard EM.
+"""PG-Kmeans: hard EM on a mixture of policies.
 
 Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL", Algorithms 1, 3 and 4.
 
@@ -11,270 +11,31 @@ Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL", Algorithms 
     let clusters compete for what they explain worst, polish      phase "reconsider" (ours, an option)
     of the R restarts take the one with the highest J             (Best-of-N)
 
-Everything is written for one seed; `training.fit` maps it over S seeds.
+Data, start, the EM iteration and the result are `mixture`'s.
 """
 
-import abc
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
-from trajclust_jax.clustering.maps import HistoryMapPolicy, MarkovMapPolicy, PlanningPolicy
 from trajclust_jax.clustering.merging import MergeRule, merge_clusters
-from trajclust_jax.clustering.policies import (
-    Chunks,
-    CountedPolicy,
-    HistoryPolicy,
-    Member,
-    MixtureData,
-    TabularPolicy,
-    TransitionPolicy,
-    harden,
-    is_countable,
-    is_hard,
+from trajclust_jax.clustering.mixture import (
+    PolicyMixture,
+    Prepared,
+    State,
+    clusters_in_use,
+    restart_keys,
+    trained_assignments,
 )
-from trajclust_jax.clustering.types import Clustering
-from trajclust_jax.data import Trajectories
-from trajclust_jax.data.transforms import ACTIONS_VERSION, Inputs
-from trajclust_jax.networks import ensemblize, member_keys
+from trajclust_jax.clustering.policies import Chunks, Member, PolicyKind
+from trajclust_jax.clustering.settings import check_at_least, check_one_of
+from trajclust_jax.networks import ensemblize
 from trajclust_jax.training import Info, Phase
 
-PolicyKind = Literal["tabular", "mlp", "gru", "planner"]
 _POOLED = 0x706F6F6C  # the pooled policy's keys are folded from it
-_SCORED = 0x73636F72  # the E-step's keys are folded from it, the M-step's from the iteration
-MOVED = 1e-2  # a soft assignment has moved when a posterior changed by more than this
-
-
-def policy_for(kind: PolicyKind, trajectories: Trajectories, **settings: Any) -> Any:
-    """The policy class for `kind` on this data.
-
-    An MLP on a codebook with discrete actions is scored and trained through its sufficient statistics. With a setting
-    `extractor`, "mlp" and "gru" see features of the map where the agent is.
-    """
-    if "extractor" in settings:
-        classes = {"mlp": MarkovMapPolicy, "gru": HistoryMapPolicy}
-    else:
-        counted = CountedPolicy if is_countable(trajectories) else TransitionPolicy
-        classes = {"tabular": TabularPolicy, "mlp": counted, "gru": HistoryPolicy, "planner": PlanningPolicy}
-    if kind not in classes:
-        raise ValueError(f"an extractor serves {' and '.join(classes)} policies, not {kind}")
-    return classes[kind](**settings)
-
-
-@struct.dataclass
-class Prepared:
-    """The data, and the policy class that fits it; for a choice of K, what a run may use of both."""
-
-    data: MixtureData
-    policies: Any = struct.field(pytree_node=False)
-    unused: jax.Array | None = None  # [] int32: so many of the last clusters are out of use; None: all are in use
-    trained: jax.Array | None = None  # [N'] bool: the others are held out of M-steps and objective; None: none is
-
-
-@struct.dataclass
-class State:
-    """State of R restarts of one seed. N' counts trajectories in `MixtureData`'s order, fillers included."""
-
-    members: Member  # [R, K, ...]
-    assignments: jax.Array  # [R, N'] int32, or posteriors [R, N', K] float32
-    objective: jax.Array  # [R] float32: J (plus the log prior of tabular policies)
-    settled: jax.Array  # [R] bool: this restart has converged and is frozen
-    converged: jax.Array  # [] bool: all restarts have
-    key: jax.Array
-
-
-class PolicyMixture(abc.ABC):
-    """What EM methods on policies share: data, start, the EM iteration, result.
-
-    A method is a dataclass with the fields `policy`, `policy_settings`, `restarts`, `tolerance` and `patience` (see
-    `PGKmeans`), the number of policies that it starts with, and its E-step.
-    """
-
-    ACTIONS_VERSION: ClassVar[int] = ACTIONS_VERSION
-
-    @property
-    @abc.abstractmethod
-    def initial_clusters(self) -> int:
-        """K at the start."""
-
-    @abc.abstractmethod
-    def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
-        """Objective `[R]`, and assignments as `State` holds them."""
-
-    # --- the method: prepare, start, result -----------------------------------------------------
-
-    def check(self, trajectories: Trajectories) -> None:
-        """Raises ValueError if the policy class does not fit this data."""
-        policy_for(self.policy, trajectories, **dict(self.policy_settings)).check(trajectories)
-
-    def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
-        """How an observation becomes a policy's input; a saved model needs it beside its parameters."""
-        return fitted_inputs(trajectories)
-
-    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
-        """The policy class for this data, and the data as the EM loop wants it (host-side, once)."""
-        policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
-        num_members = num_seeds * self.restarts * self.initial_clusters
-        return Prepared(policies.prepare(trajectories, num_members), policies)
-
-    def result(self, state: State, prepared: Prepared) -> Clustering:
-        """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
-        data = prepared.data
-        if prepared.policies.scored_steps:  # until here by some of the steps: now by all
-            objective, assignments = self._e_step(state.members, prepared)
-            state = state.replace(objective=objective, assignments=assignments)
-        best = jnp.argmax(jnp.where(jnp.isnan(state.objective), -jnp.inf, state.objective))  # a diverged one never wins
-        members = jax.tree.map(lambda x: x[best], state.members)
-        score = self._scorer(jax.tree.map(lambda x: x[None], members), prepared)
-        scores = jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks)  # [C, n, K]
-        log_likelihoods = data.in_data_unit(scores.reshape(-1, scores.shape[-1]), data.lengths[:, None])[data.rank]
-        objectives = data.in_data_unit(state.objective, data.num_steps)
-        soft = state.assignments[:, data.rank]
-        assignments = harden(soft)
-        return Clustering(
-            assignments=assignments[best],
-            posterior=jax.nn.softmax(log_likelihoods) if is_hard(soft) else soft[best],
-            log_likelihoods=log_likelihoods,
-            objective=objectives[best],
-            restart=best.astype(jnp.int32),
-            restart_assignments=assignments,
-            restart_objectives=objectives,
-            params=members.params,
-        )
-
-    def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
-        """Random assignments and fresh policies."""
-        del previous
-        num_clusters = self.initial_clusters
-        num_used = num_clusters if prepared.unused is None else num_clusters - prepared.unused
-        key, key_assign, key_members = jax.random.split(key, 3)
-        data = prepared.data
-
-        def assign(key):  # drawn in the dataset's order: padding and chunking don't enter
-            return data.slots(jax.random.randint(key, (data.num_trajectories,), 0, num_used))
-
-        assignments = jax.vmap(assign)(member_keys(key_assign, self.restarts))
-        return self._fresh(key, key_members, assignments, num_clusters, prepared)
-
-    def _fresh(self, key, key_members, assignments, num_clusters, prepared, paired=False) -> tuple[State, Info]:
-        members = self._new_members(key_members, num_clusters, prepared, paired)
-        objective = jnp.full(self.restarts, -jnp.inf)
-        state = State(members, assignments, objective, jnp.zeros(self.restarts, bool), jnp.bool_(False), key)
-        return state, self._info(state, jnp.zeros_like(assignments, bool), prepared.data)
-
-    def _new_members(self, key: jax.Array, num_clusters: int, prepared: Prepared, paired: bool) -> Member:
-        """`[R, K, ...]`; the key is consumed."""
-        keys = _restart_keys(key, paired, self.restarts, num_clusters)
-        return ensemblize(lambda key: prepared.policies.init(key, prepared.data), 2)(keys)
-
-    # --- one EM iteration -----------------------------------------------------------------------------
-
-    def _iterate(
-        self,
-        state: State,
-        prepared: Prepared,
-        iteration: jax.Array,
-        num_steps: jax.Array,
-        paired: bool = False,
-        decay: jax.Array | float = 0.0,
-        **e_step: Any,
-    ) -> tuple[State, Info]:
-        """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts; `e_step` is the method's own."""
-        data, policies = prepared.data, prepared.policies
-        keys = _restart_keys(jax.random.fold_in(state.key, iteration), paired, self.restarts)
-        m_step = lambda members, assignments, key: policies.fit(members, assignments, data, key, num_steps, decay)
-        members = ensemblize(m_step, 1)(state.members, _trained(state, prepared), keys)
-        scored = prepared
-        if policies.scored_steps:
-            key = jax.random.fold_in(jax.random.fold_in(state.key, _SCORED), iteration)
-            scored = prepared.replace(data=data.sampled(key, policies.scored_steps))
-        objective, assignments = self._e_step(members, scored, **e_step)
-
-        moved = _moved(assignments, state.assignments) & (data.lengths > 0)
-        gain = (objective - state.objective) / data.num_steps
-        flat = ~moved.any(1) | (jnp.abs(gain) < self.tolerance)
-        settled = state.settled | (flat & (iteration + 1 >= self.patience))
-        new = State(members, assignments, objective, settled, settled.all(), state.key)
-
-        def keep(new, old):  # a settled restart stays as it was, whatever the others do
-            return jnp.where(state.settled.reshape(-1, *[1] * (new.ndim - 1)), old, new)
-
-        new = new.replace(
-            members=jax.tree.map(keep, members, state.members),
-            assignments=keep(assignments, state.assignments),
-            objective=keep(objective, state.objective),
-        )
-        return new, self._info(new, moved & ~state.settled[:, None], data)
-
-    def _info(self, state: State, moved: jax.Array, data: MixtureData) -> Info:
-        """What the training loop shows and records; `[R]` each, assignments in the dataset's order."""
-        num_clusters = jax.tree.leaves(state.members)[0].shape[1]
-        valid = data.lengths > 0
-        assignments = harden(state.assignments)
-        used = jax.vmap(lambda a: jnp.zeros(num_clusters, bool).at[a].max(valid).sum())(assignments)
-        return {
-            "objective": data.in_data_unit(state.objective / data.num_steps, 1.0),
-            "changed": moved.sum(1),
-            "used_clusters": used,
-            "assignments": assignments[:, data.rank],
-        }
-
-    def _scorer(self, members: Member, prepared: Prepared) -> Callable[[Chunks], jax.Array]:
-        """Log-likelihoods `[R, K, n]` of a chunk; -inf for clusters out of use."""
-        score = prepared.policies.scorer(members.params, prepared.data)
-        if prepared.unused is None:
-            return score
-        used = _used(members, prepared)
-        return lambda chunk: jnp.where(used[:, None], score(chunk), -jnp.inf)
-
-
-def _used(members: Member, prepared: Prepared) -> jax.Array:
-    """`[K]` bool: the clusters in use."""
-    num_clusters = jax.tree.leaves(members)[0].shape[1]
-    return jnp.arange(num_clusters) < num_clusters - (0 if prepared.unused is None else prepared.unused)
-
-
-def _trained(state: State, prepared: Prepared) -> jax.Array:
-    """The state's assignments; a trajectory that is held out is in no cluster."""
-    if prepared.trained is None:
-        return state.assignments
-    num_clusters = jax.tree.leaves(state.members)[0].shape[1]
-    return jnp.where(prepared.trained, state.assignments, num_clusters)
-
-
-def _restart_keys(key: jax.Array, paired: bool, *shape: int) -> jax.Array:
-    """Keys of `shape`, R restarts first; where `paired`, every restart has the same ones. The key is consumed."""
-    return jnp.broadcast_to(member_keys(key, *shape[1:]), shape) if paired else member_keys(key, *shape)
-
-
-def by_first_member(assignments: jax.Array, num_clusters: int) -> jax.Array:
-    """`[N']` int32: clusters numbered by their first trajectories, so that equal clusterings are equal arrays."""
-    first = jnp.full(num_clusters, assignments.size).at[assignments].min(jnp.arange(assignments.size))
-    return jnp.argsort(jnp.argsort(first))[assignments].astype(assignments.dtype)
-
-
-def _moved(new: jax.Array, old: jax.Array) -> jax.Array:
-    """`[R, N']` bool: whose assignment changed."""
-    return new != old if is_hard(new) else jnp.abs(new - old).max(-1) > MOVED
-
-
-def check_at_least(method: Any, least: int, *names: str) -> None:
-    """Raises ValueError if one of these fields is below `least`."""
-    for name in names:
-        if getattr(method, name) < least:
-            raise ValueError(f"{name} is {getattr(method, name)}: it must be at least {least}")
-
-
-def check_one_of(what: str, value: str, choices: Iterable[str]) -> None:
-    """Raises ValueError if `value` is not among the choices."""
-    if value not in choices:
-        raise ValueError(f"unknown {what} {value!r}: choose one of {', '.join(choices)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,11 +108,6 @@ class PGKmeans(PolicyMixture):
         check_one_of("merging", self.merging, get_args(MergeRule))
         check_one_of("policy", self.policy, self.DEFAULTS)
 
-    @classmethod
-    def default(cls, num_clusters: int, policy: PolicyKind = "mlp", **overrides: Any) -> "PGKmeans":
-        """The settings that work for a policy class, with overrides."""
-        return cls(num_clusters, policy=policy, **{**cls.DEFAULTS.get(policy, {}), **overrides})
-
     @property
     def initial_clusters(self) -> int:
         """K = k* + extra."""
@@ -372,7 +128,9 @@ class PGKmeans(PolicyMixture):
         data, policies = prepared.data, prepared.policies
         num_clusters = jax.tree.leaves(previous.members)[0].shape[1]
         score = policies.scorer(previous.members.params, data)
-        grouped = _trained(previous, prepared).reshape(self.restarts, *data.chunks.lengths.shape).swapaxes(0, 1)
+        grouped = (
+            trained_assignments(previous, prepared).reshape(self.restarts, *data.chunks.lengths.shape).swapaxes(0, 1)
+        )
 
         def add_chunk(totals, chunk_and_assigned):
             chunk, assigned = chunk_and_assigned  # assigned: [R, n]
@@ -381,7 +139,7 @@ class PGKmeans(PolicyMixture):
 
         totals = jnp.zeros((self.restarts, num_clusters, num_clusters))
         totals, _ = jax.lax.scan(add_chunk, totals, (data.chunks, grouped))
-        used = _used(previous.members, prepared)
+        used = clusters_in_use(previous.members, prepared)
         target, kept = jax.vmap(lambda s: merge_clusters(s, self.num_clusters, self.merging, used))(totals)
         members = jax.tree.map(lambda x: jax.vmap(lambda x, i: x[i])(x, kept), previous.members)
         assignments = jax.vmap(lambda t, a: t[a])(target, previous.assignments)
@@ -413,13 +171,13 @@ class PGKmeans(PolicyMixture):
 
         key, key_rivals, key_fit = jax.random.split(key, 3)
         before = self._numbered_alike(previous.assignments)
-        weights = jax.nn.one_hot(_trained(previous.replace(assignments=before), prepared), self.num_clusters)
+        weights = jax.nn.one_hot(trained_assignments(previous.replace(assignments=before), prepared), self.num_clusters)
         weights = jnp.where(contested[..., None], weights.max(-1, keepdims=True), weights)  # none of what is held out
         rivals = self._new_members(key_rivals, self.num_clusters, prepared, paired)
         # With weights, a batch is drawn from all trajectories and not from the cluster's: K times the steps.
         steps = self.num_clusters * self.polish_first_steps
         m_step = lambda members, weights, key: policies.fit(members, weights, data, key, steps, 1.0)
-        rivals = ensemblize(m_step, 1)(rivals, weights, _restart_keys(key_fit, paired, self.restarts))
+        rivals = ensemblize(m_step, 1)(rivals, weights, restart_keys(key_fit, paired, self.restarts))
         claimed = by_restart(self._explained(rivals, None, prepared)[0])
 
         after = jnp.where(contested, claimed, before)
@@ -499,3 +257,9 @@ class PGKmeans(PolicyMixture):
             return assigned, jnp.take_along_axis(scores, assigned[:, None], axis=1)[:, 0]
 
         return jax.lax.map(one_chunk, (data.chunks, given))
+
+
+def by_first_member(assignments: jax.Array, num_clusters: int) -> jax.Array:
+    """`[N']` int32: clusters numbered by their first trajectories, so that equal clusterings are equal arrays."""
+    first = jnp.full(num_clusters, assignments.size).at[assignments].min(jnp.arange(assignments.size))
+    return jnp.argsort(jnp.argsort(first))[assignments].astype(assignments.dtype)

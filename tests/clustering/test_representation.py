@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trajclust_jax.clustering import CAAE, DEC, VAEKmeans
-from trajclust_jax.clustering.trajectory_autoencoder import _kl, _sharpened
+from trajclust_jax.clustering.representation.dec import _kl, _sharpened
 from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
 from trajclust_jax.training import fit

@@ -1,4 +1,4 @@
-"""Policies of maps, for `policy_mixture`: one that plans (`networks.planner`), and networks on features of the map.
+"""Policies of maps: one that plans (`networks.planner`), and networks on features of the map.
 
 Raw maps that are fresh in every episode defeat a policy that has to remember them. These see an observation taken
 apart into map and agent's cell. The planner learns what walls, goals or special cells are worth to a cluster's policy
@@ -8,25 +8,18 @@ where the agent is.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.policies import (
-    Chunks,
-    HistoryPolicy,
-    MarkovScorer,
-    Member,
-    MixtureData,
-    StepValue,
-    TrajectoryPolicy,
-    embedded,
-    prepare,
-    training_horizon,
-)
+from trajclust_jax.clustering.policies.data import Arrangement, StepChunks, StepData
+from trajclust_jax.clustering.policies.history import HistoryPolicy, TrajectoryPolicy, training_horizon
+from trajclust_jax.clustering.policies.markov import MarkovScorer
+from trajclust_jax.clustering.policies.member import Member
+from trajclust_jax.clustering.policies.network import StepValue, embedded
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.networks import EXTRACTORS, MOVES, Placed, Planner, ensemblize
 
@@ -34,42 +27,42 @@ FEATURE_FLOATS = 400  # working memory of an extractor of features, for each cel
 
 
 @struct.dataclass
-class MapData(MixtureData):
-    """`MixtureData` whose observations are taken apart into map and position.
+class PlacedChunks(StepChunks):
+    """Steps at places of maps. A trajectory has a slot for each stretch of steps on one map, J at most."""
 
-    `table` holds the U distinct maps `[U, P, H, W]` uint8 (planes without the agent's); a chunk's `ids [C, n, T]`
-    are places `slot * H * W + cell`, and `inputs [C, n, J]` int32 the rows of the maps in a trajectory's J slots.
-    """
+    places: jax.Array  # [C, n, T] int32, slot * H * W + cell
+    map_rows: jax.Array  # [C, n, J] int32: the slots' rows of `MapData.maps`
 
+    STEPS: ClassVar[tuple[str, ...]] = ("actions", "places")
+
+
+@struct.dataclass
+class MapData(StepData):
+    """Data whose observations are taken apart into map and position."""
+
+    chunks: PlacedChunks
+    maps: jax.Array  # [U, P, H, W] uint8: the distinct maps, planes without the agent's
     kernel: jax.Array  # [A, 4] float32: how often each action moved up, down, left, right
 
     @property
-    def coded(self) -> bool:
-        return False
-
-    def selected(self, t: jax.Array, count: jax.Array, scale: jax.Array | None = None) -> "MapData":
-        """As `MixtureData`'s; the maps of a trajectory's slots stay."""
-        chunks = self.replace(chunks=self.chunks.replace(inputs=None))
-        return self.replace(
-            chunks=MixtureData.selected(chunks, t, count, scale).chunks.replace(inputs=self.chunks.inputs)
-        )
-
-    @property
     def example(self) -> Placed:
+        """See `MixtureData`."""
         return self.observed(jnp.zeros(1, jnp.int32), 1)
 
     def observed(self, positions: jax.Array, horizon: int, start: jax.Array | None = None) -> Placed:
-        rows = self.chunks.inputs.reshape(self.num_slots, -1)[positions]
-        return self._placed(rows, self.steps(self.chunks.ids, positions, horizon, start))
+        """See `StepData`."""
+        places = self.steps(self.chunks.places, positions, horizon, start)
+        return self._placed(self.flat(self.chunks.map_rows)[positions], places)
 
-    def observed_in(self, chunk: Chunks) -> Placed:
-        return self._placed(chunk.inputs, chunk.ids)
+    def observed_in(self, chunk: PlacedChunks) -> Placed:
+        """See `StepData`."""
+        return self._placed(chunk.map_rows, chunk.places)
 
     def _placed(self, rows: jax.Array, places: jax.Array) -> Placed:
         num, slots = rows.shape
-        size = self.table[0, 0].size
+        size = self.maps[0, 0].size
         columns = jnp.arange(num)[:, None] * slots + places // size
-        return Placed(jnp.asarray(self.table)[rows.reshape(-1)], columns, places % size, self.kernel)
+        return Placed(jnp.asarray(self.maps)[rows.reshape(-1)], columns, places % size, self.kernel)
 
 
 def agent_plane(trajectories: Trajectories) -> int:
@@ -149,22 +142,22 @@ def check_maps(trajectories: Trajectories, extractor: str | None) -> None:
 
 
 def prepare_maps(trajectories: Trajectories, cell_floats: int, memory_budget: int, floats: int = 0) -> MapData:
-    """`policies.prepare` with maps, slots and places.
+    """Maps, slots and places of all steps, in chunks of at most `memory_budget` bytes of E-step work.
 
-    Working memory of an E-step: `cell_floats` for each cell of a trajectory's maps, and `floats` for the trajectory.
+    That work is `cell_floats` for each cell of a trajectory's maps, and `floats` for the trajectory.
     """
     maps, rows, slots, cells = split_maps(trajectories)
     size = maps[0, 0].size
-    places = Codebook(np.zeros((1, 1), np.uint8), (slots * size + cells).astype(np.int32))
-    coded = trajectories.replace(observations=places, final_observations=places.replace(ids=places.ids[:, 0]))
-    data = prepare(coded, 4 * (rows.shape[1] * size * cell_floats + floats), memory_budget)
-    chunks = data.chunks
-    ordered = np.zeros((data.num_slots, rows.shape[1]), np.int32)
-    ordered[: len(rows)] = rows[data.order]
-    fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
-    fields["table"] = maps
-    fields["chunks"] = chunks.replace(inputs=ordered.reshape(*chunks.lengths.shape, -1))
-    return MapData(**fields, kernel=move_frequencies(trajectories, cells, maps.shape[-1]))
+    arranged = Arrangement.of(trajectories, 4 * (rows.shape[1] * size * cell_floats + floats), memory_budget)
+    chunks = PlacedChunks(
+        **arranged.lengths,
+        actions=arranged.actions,
+        scale=None,
+        places=arranged.steps((slots * size + cells).astype(np.int32)),
+        map_rows=arranged.chunked(rows),
+    )
+    kernel = move_frequencies(trajectories, cells, maps.shape[-1])
+    return MapData(chunks=chunks, horizon=arranged.horizon, maps=maps, kernel=kernel, **arranged.shared)
 
 
 class _OfMaps:
@@ -212,11 +205,11 @@ class PlanningPolicy(_OfMaps, TrajectoryPolicy):
 
     def scorer(
         self, params: Any, data: MapData, of: StepValue = lambda log_prob: log_prob
-    ) -> Callable[[Chunks], jax.Array]:
+    ) -> Callable[[PlacedChunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk: each map is planned on once, however long its trajectory stays."""
 
-        def score(chunk: Chunks) -> jax.Array:
-            mask = jnp.arange(chunk.ids.shape[1]) < chunk.lengths[:, None]
+        def score(chunk: PlacedChunks) -> jax.Array:
+            mask = jnp.arange(chunk.places.shape[1]) < chunk.lengths[:, None]
 
             def member(params):
                 log_probs = self.placed_log_probs(params, data.observed_in(chunk), chunk.actions)

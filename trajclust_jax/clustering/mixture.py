@@ -1,0 +1,242 @@
+"""EM on a mixture of policies, R restarts of K policies at once: what its methods share.
+
+    assign every trajectory to clusters at random
+    repeat
+        M-step: train each cluster's policy on its trajectories   (behaviour cloning)
+        E-step: see how well each policy explains each trajectory, and assign accordingly
+    of the R restarts take the one with the highest objective
+
+`pg_kmeans` and `sorl` are its methods: hard and soft EM. Everything is written for one seed; `training.fit` maps it
+over S seeds.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from trajclust_jax.clustering.clusterer import Clusterer, SupportPolicies
+from trajclust_jax.clustering.policies import (
+    Chunks,
+    MarkovMapPolicy,
+    Member,
+    MixtureData,
+    PlanningPolicy,
+    PolicyKind,
+    TransitionPolicy,
+    harden,
+    is_hard,
+    policy_for,
+)
+from trajclust_jax.clustering.types import Clustering
+from trajclust_jax.data import Trajectories
+from trajclust_jax.data.transforms import ACTIONS_VERSION
+from trajclust_jax.networks import ensemblize, member_keys
+from trajclust_jax.training import Info
+
+_SCORED = 0x73636F72  # the E-step's keys are folded from it, the M-step's from the iteration
+MOVED = 1e-2  # a soft assignment has moved when a posterior changed by more than this
+
+
+@struct.dataclass
+class Prepared:
+    """The data, and the policy class that fits it; for a choice of K, what a run may use of both."""
+
+    data: MixtureData
+    policies: Any = struct.field(pytree_node=False)
+    unused: jax.Array | None = None  # [] int32: so many of the last clusters are out of use; None: all are in use
+    trained: jax.Array | None = None  # [N'] bool: the others are held out of M-steps and objective; None: none is
+
+
+@struct.dataclass
+class State:
+    """State of R restarts of one seed. N' counts trajectories in `MixtureData`'s order, fillers included."""
+
+    members: Member  # [R, K, ...]
+    assignments: jax.Array  # [R, N'] int32, or posteriors [R, N', K] float32
+    objective: jax.Array  # [R] float32: J (plus the log prior of tabular policies)
+    settled: jax.Array  # [R] bool: this restart has converged and is frozen
+    converged: jax.Array  # [] bool: all restarts have
+    key: jax.Array
+
+
+class PolicyMixture(Clusterer):
+    """What EM methods on policies share: data, start, the EM iteration, result.
+
+    A method is a dataclass with the fields `policy`, `policy_settings`, `restarts`, `tolerance` and `patience` (see
+    `PGKmeans`), the number of policies that it starts with, and its E-step.
+    """
+
+    ACTIONS_VERSION: ClassVar[int] = ACTIONS_VERSION
+    POLICY: ClassVar[PolicyKind] = "mlp"
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]]  # by kind of policy: the settings that work, where they differ
+
+    @classmethod
+    def default(cls, num_clusters: int, policy: PolicyKind = POLICY, **overrides: Any) -> Self:
+        """The settings that work for a policy class, with overrides."""
+        return cls(num_clusters, policy=policy, **{**cls.DEFAULTS.get(policy, {}), **overrides})
+
+    @property
+    @abc.abstractmethod
+    def initial_clusters(self) -> int:
+        """K at the start."""
+
+    @abc.abstractmethod
+    def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
+        """Objective `[R]`, and assignments as `State` holds them."""
+
+    # --- the method: prepare, start, result -----------------------------------------------------
+
+    def check(self, trajectories: Trajectories) -> None:
+        """Raises ValueError if the policy class does not fit this data."""
+        policy_for(self.policy, trajectories, **dict(self.policy_settings)).check(trajectories)
+
+    def support_policies(self) -> SupportPolicies:
+        """Markov policies that see observations as its own policies do."""
+        if self.policy == "planner":
+            return PlanningPolicy()
+        extractor = dict(self.policy_settings).get("extractor")
+        return TransitionPolicy() if extractor is None else MarkovMapPolicy(extractor=extractor)
+
+    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
+        """The policy class for this data, and the data as the EM loop wants it (host-side, once)."""
+        policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
+        num_members = num_seeds * self.restarts * self.initial_clusters
+        return Prepared(policies.prepare(trajectories, num_members), policies)
+
+    def result(self, state: State, prepared: Prepared) -> Clustering:
+        """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
+        data = prepared.data
+        if prepared.policies.scored_steps:  # until here by some of the steps: now by all
+            objective, assignments = self._e_step(state.members, prepared)
+            state = state.replace(objective=objective, assignments=assignments)
+        best = jnp.argmax(jnp.where(jnp.isnan(state.objective), -jnp.inf, state.objective))  # a diverged one never wins
+        members = jax.tree.map(lambda x: x[best], state.members)
+        score = self._scorer(jax.tree.map(lambda x: x[None], members), prepared)
+        scores = jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks)  # [C, n, K]
+        log_likelihoods = data.in_data_unit(scores.reshape(-1, scores.shape[-1]), data.lengths[:, None])[data.rank]
+        objectives = data.in_data_unit(state.objective, data.num_steps)
+        soft = state.assignments[:, data.rank]
+        assignments = harden(soft)
+        return Clustering(
+            assignments=assignments[best],
+            posterior=jax.nn.softmax(log_likelihoods) if is_hard(soft) else soft[best],
+            log_likelihoods=log_likelihoods,
+            objective=objectives[best],
+            restart=best.astype(jnp.int32),
+            restart_assignments=assignments,
+            restart_objectives=objectives,
+            params=members.params,
+        )
+
+    def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
+        """Random assignments and fresh policies."""
+        del previous
+        num_clusters = self.initial_clusters
+        num_used = num_clusters if prepared.unused is None else num_clusters - prepared.unused
+        key, key_assign, key_members = jax.random.split(key, 3)
+        data = prepared.data
+
+        def assign(key):  # drawn in the dataset's order: padding and chunking don't enter
+            return data.slots(jax.random.randint(key, (data.num_trajectories,), 0, num_used))
+
+        assignments = jax.vmap(assign)(member_keys(key_assign, self.restarts))
+        return self._fresh(key, key_members, assignments, num_clusters, prepared)
+
+    def _fresh(self, key, key_members, assignments, num_clusters, prepared, paired=False) -> tuple[State, Info]:
+        members = self._new_members(key_members, num_clusters, prepared, paired)
+        objective = jnp.full(self.restarts, -jnp.inf)
+        state = State(members, assignments, objective, jnp.zeros(self.restarts, bool), jnp.bool_(False), key)
+        return state, self._info(state, jnp.zeros_like(assignments, bool), prepared.data)
+
+    def _new_members(self, key: jax.Array, num_clusters: int, prepared: Prepared, paired: bool) -> Member:
+        """`[R, K, ...]`; the key is consumed."""
+        keys = restart_keys(key, paired, self.restarts, num_clusters)
+        return ensemblize(lambda key: prepared.policies.init(key, prepared.data), 2)(keys)
+
+    # --- one EM iteration -----------------------------------------------------------------------------
+
+    def _iterate(
+        self,
+        state: State,
+        prepared: Prepared,
+        iteration: jax.Array,
+        num_steps: jax.Array,
+        paired: bool = False,
+        decay: jax.Array | float = 0.0,
+        **e_step: Any,
+    ) -> tuple[State, Info]:
+        """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts; `e_step` is the method's own."""
+        data, policies = prepared.data, prepared.policies
+        keys = restart_keys(jax.random.fold_in(state.key, iteration), paired, self.restarts)
+        m_step = lambda members, assignments, key: policies.fit(members, assignments, data, key, num_steps, decay)
+        members = ensemblize(m_step, 1)(state.members, trained_assignments(state, prepared), keys)
+        scored = prepared
+        if policies.scored_steps:
+            key = jax.random.fold_in(jax.random.fold_in(state.key, _SCORED), iteration)
+            scored = prepared.replace(data=data.sampled(key, policies.scored_steps))
+        objective, assignments = self._e_step(members, scored, **e_step)
+
+        moved = _moved(assignments, state.assignments) & (data.lengths > 0)
+        gain = (objective - state.objective) / data.num_steps
+        flat = ~moved.any(1) | (jnp.abs(gain) < self.tolerance)
+        settled = state.settled | (flat & (iteration + 1 >= self.patience))
+        new = State(members, assignments, objective, settled, settled.all(), state.key)
+
+        def keep(new, old):  # a settled restart stays as it was, whatever the others do
+            return jnp.where(state.settled.reshape(-1, *[1] * (new.ndim - 1)), old, new)
+
+        new = new.replace(
+            members=jax.tree.map(keep, members, state.members),
+            assignments=keep(assignments, state.assignments),
+            objective=keep(objective, state.objective),
+        )
+        return new, self._info(new, moved & ~state.settled[:, None], data)
+
+    def _info(self, state: State, moved: jax.Array, data: MixtureData) -> Info:
+        """What the training loop shows and records; `[R]` each, assignments in the dataset's order."""
+        num_clusters = jax.tree.leaves(state.members)[0].shape[1]
+        valid = data.lengths > 0
+        assignments = harden(state.assignments)
+        used = jax.vmap(lambda a: jnp.zeros(num_clusters, bool).at[a].max(valid).sum())(assignments)
+        return {
+            "objective": data.in_data_unit(state.objective / data.num_steps, 1.0),
+            "changed": moved.sum(1),
+            "used_clusters": used,
+            "assignments": assignments[:, data.rank],
+        }
+
+    def _scorer(self, members: Member, prepared: Prepared) -> Callable[[Chunks], jax.Array]:
+        """Log-likelihoods `[R, K, n]` of a chunk; -inf for clusters out of use."""
+        score = prepared.policies.scorer(members.params, prepared.data)
+        if prepared.unused is None:
+            return score
+        used = clusters_in_use(members, prepared)
+        return lambda chunk: jnp.where(used[:, None], score(chunk), -jnp.inf)
+
+
+def clusters_in_use(members: Member, prepared: Prepared) -> jax.Array:
+    """`[K]` bool: the clusters in use."""
+    num_clusters = jax.tree.leaves(members)[0].shape[1]
+    return jnp.arange(num_clusters) < num_clusters - (0 if prepared.unused is None else prepared.unused)
+
+
+def trained_assignments(state: State, prepared: Prepared) -> jax.Array:
+    """The state's assignments; a trajectory that is held out is in no cluster."""
+    if prepared.trained is None:
+        return state.assignments
+    num_clusters = jax.tree.leaves(state.members)[0].shape[1]
+    return jnp.where(prepared.trained, state.assignments, num_clusters)
+
+
+def restart_keys(key: jax.Array, paired: bool, *shape: int) -> jax.Array:
+    """Keys of `shape`, R restarts first; where `paired`, every restart has the same ones. The key is consumed."""
+    return jnp.broadcast_to(member_keys(key, *shape[1:]), shape) if paired else member_keys(key, *shape)
+
+
+def _moved(new: jax.Array, old: jax.Array) -> jax.Array:
+    """`[R, N']` bool: whose assignment changed."""
+    return new != old if is_hard(new) else jnp.abs(new - old).max(-1) > MOVED
