@@ -20,6 +20,7 @@ from trajclust_jax.data import REGISTRY
 ROOT = update_docs.ROOT
 PAGES = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in update_docs.pages()}
 README = PAGES["README.md"]
+NAMES = {"trajclust", "list", "run", "cluster", "train", "data", "make", "info", "convert", "report"}
 
 
 def python_blocks(page):
@@ -27,7 +28,7 @@ def python_blocks(page):
 
 
 def commands():
-    """Every command line of `trajclust`, in code blocks and in running text; a word alone is no command line."""
+    """Every command line of `trajclust` in code blocks and in running text; a command's mere name is none."""
     found = []
     for page, text in PAGES.items():
         lines = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.S | re.M)).splitlines()
@@ -35,7 +36,7 @@ def commands():
         lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
         for line in lines:
             command = re.search(r"(?:^|&& )(trajclust \S.*)", line)
-            if command:
+            if command and not set(shlex.split(command.group(1), comments=True)) <= NAMES:
                 found.append((page, command.group(1)))
     return found
 
@@ -76,10 +77,6 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_command_lines_parse(page, line):
     arguments = shlex.split(line, comments=True)[1:]
-    if arguments[1:] == ["--help"] or "COMMAND" in arguments or any("|" in each for each in arguments):
-        return
-    if len(arguments) == 1 and arguments[0] != "list":
-        return  # the command's name, not a line to type
     command = tyro.cli(Command, args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,))
     if hasattr(command, "table"):
         table = get_table(command.table)

@@ -45,7 +45,8 @@ LONG_CONTINUOUS: _Settings = {
         **_SAMPLED,
     },
     (PGKmeans, "gru"): _WINDOWED_GRU,
-    # Of standardised actions soft EM's random clusters are told apart late: .87 to .97 where 50 first steps gave .4 to .6.
+    # Of standardised actions soft EM's random clusters are told apart late: .87 to .97 where 50 first steps gave .4
+    # to .6.
     (Sorl, "mlp"): {"first_steps": 400, "steps": 50, **_SAMPLED},
     (Sorl, "gru"): {"first_steps": 50, "steps": 50, "policy_settings": (("window", 32),)},
     (CAAE, None): {**_WINDOWS, **_LIGHT, "warmup_iterations": 8, "iterations": 3},
