@@ -86,7 +86,7 @@ def _observations(env: Any, parts: list[envs.Rollout]) -> tuple[Observations, Ob
     return observed, final
 
 
-def _entry(env_id: str, summary: str, **options: Any) -> Entry:
+def expert_entry(env_id: str, summary: str, **options: Any) -> Entry:
     """The experts of an environment; `options` are its constructor's."""
     env = envs.make(env_id, **options)
     continuous = not hasattr(env.action_space(env.default_params), "n")
@@ -95,25 +95,27 @@ def _entry(env_id: str, summary: str, **options: Any) -> Entry:
 
 
 REGISTRY: dict[str, Entry] = {
-    "diagonal": _entry("Diagonal-v0", "5 ways to walk from the top left to the bottom right"),
-    "takeball": _entry("Takeball-v0", "4 experts that each take one ball first"),
-    "takeball-permuted": _entry(
+    "diagonal": expert_entry("Diagonal-v0", "5 ways to walk from the top left to the bottom right"),
+    "takeball": expert_entry("Takeball-v0", "4 experts that each take one ball first"),
+    "takeball-permuted": expert_entry(
         "TakeballPermuted-v0", "balls permuted each episode: two equally good clusterings (paper, A.3)"
     ),
-    "extra": _entry(
+    "extra": expert_entry(
         "Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"
     ),
-    "extra-vi": _entry("Extra-v0", "as extra, experts by value iteration (softmax)", experts="softmax"),
-    "extra-vi-ways": _entry(
+    "extra-vi": expert_entry("Extra-v0", "as extra, experts by value iteration (softmax)", experts="softmax"),
+    "extra-vi-ways": expert_entry(
         "Extra-v0",
         "as extra-vi, observed as lengths of ways, made by hand: a reference",
         experts="softmax",
         observes="ways",
     ),
-    "extra-greedy": _entry("Extra-v0", "as extra, experts by value iteration (best action)", experts="greedy"),
-    "extrafixed": _entry("ExtraFixed-v0", "the three kinds of expert of extra, on one map", experts="ppo"),
-    "extrafixed-vi": _entry("ExtraFixed-v0", "as extrafixed, experts by value iteration (softmax)", experts="softmax"),
-    "pathfollowing": _entry("Pathfollowing-v0", "3 ways of steering a ball to the goal, continuous"),
+    "extra-greedy": expert_entry("Extra-v0", "as extra, experts by value iteration (best action)", experts="greedy"),
+    "extrafixed": expert_entry("ExtraFixed-v0", "the three kinds of expert of extra, on one map", experts="ppo"),
+    "extrafixed-vi": expert_entry(
+        "ExtraFixed-v0", "as extrafixed, experts by value iteration (softmax)", experts="softmax"
+    ),
+    "pathfollowing": expert_entry("Pathfollowing-v0", "3 ways of steering a ball to the goal, continuous"),
 }
 
 

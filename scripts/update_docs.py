@@ -1,0 +1,192 @@
+"""Writes every generated block of README.md and docs/, and experiments/records' index and tables, from stored records.
+
+python scripts/update_docs.py            rewrite them
+python scripts/update_docs.py --check    fail if they are not what the records say
+
+A block stands between `<!-- KIND NAME PRESET -->` and `<!-- end -->`; the markers alone say which page holds what:
+
+    table TABLE PRESET     a table without its title
+    digest TABLE PRESET    a table's methods of `DIGEST`: ours, the paper's and the oracle's NMI, a line a task
+    experts mujoco         the MuJoCo policies that come with the package
+    benchmark FILE         a record of scripts/benchmark.py
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from trajclust_envs.mujoco import TASKS, shipped_tasks
+from trajclust_experiments.papers.pgkmeans import common
+from trajclust_experiments.rendering import device_name, markdown_table, provenance, spread, write_text
+from trajclust_experiments.report import sections, table_records, write_table
+from trajclust_experiments.tables import get_table
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"(<!-- (table|digest|benchmark|experts) (\S+) ?(\S*) -->\n).*?(<!-- end -->)", re.S)
+DIGEST = {"PG-Kmeans": ("pg_kmeans_planner", "pg_kmeans_mlp"), "CAAE": ("caae",)}  # of each the first that has scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """Writes the blocks of README.md and docs/, and the index and the tables of experiments/records, from its cells."""
+
+    check: bool = False
+    """Change nothing; exit with 1 if a page or the index is out of date."""
+
+
+def pages() -> list[Path]:
+    """The files that may have blocks."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def generated(records: Sequence[dict[str, Any]]) -> dict[Path, str]:
+    """The text that every page, and the index of the records, should have."""
+    texts = {page: rendered(page.read_text(encoding="utf-8"), records) for page in pages()}
+    return texts | {common.stored_records().folder / "index.csv": index(records)}
+
+
+def rendered(text: str, records: Sequence[dict[str, Any]]) -> str:
+    """A page's text with every block made anew."""
+
+    def block(match: re.Match) -> str:
+        begin, kind, name, preset, end = match.groups()
+        if kind == "table":
+            table = get_table(name)
+            body = table.render(table_records(table, preset, records))[0].split("\n", 2)[2]  # without its title
+        elif kind == "digest":
+            body = digest(table_records(get_table(name), preset, records))
+        elif kind == "experts":
+            body = experts()
+        else:
+            body = benchmark(json.loads((common.stored_records().folder / name).read_text()))
+        return f"{begin}{body}{end}"
+
+    return BLOCK.sub(block, text)
+
+
+def digest(records: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of a few methods' NMI on the paper's tasks, from the records of its Table 1."""
+    grouped, rows, shown = common.by_cell(records), [], []
+    for dataset in (name for name in common.PAPER_DATASETS if name in grouped):
+        methods, row = grouped[dataset], [common.TITLES[dataset]]
+        for names in DIGEST.values():
+            found = (record for name in names for record in common.answered(methods.get(name, [])))
+            record = next(found, None)
+            paper = common.published(dataset, names[0])
+            row += ["-" if record is None else spread(record["scores"]["nmi"])]
+            row += ["-" if paper is None else "{:.2f} ± {:.2f}".format(*paper)]
+            shown += [] if record is None else [record]
+        ceiling = common.oracle_nmi(methods)
+        rows.append([*row, f"{ceiling:.3f}" if math.isfinite(ceiling) else "-"])
+    header = ["task", *(title for name in DIGEST for title in (name, f"{name}, paper")), "oracle"]
+    notes = [
+        *provenance(shown),
+        "PG-Kmeans: best of 5 restarts by J, MLP policies, on fresh maps planners; mean ± std over seeds.",
+    ]
+    return "\n".join([markdown_table(header, rows), "", *(f"- {note}" for note in notes)]) + "\n"
+
+
+def index(records: Sequence[dict[str, Any]]) -> str:
+    """The records as CSV, a line for each table that shows one: scores are means over seeds, `scores` is JSON."""
+    places: dict[str, list[tuple[str, str]]] = {record["id"]: [] for record in records}
+    for section in sections(records):
+        for record in section.shown:
+            place = tuple(section.table.name.split("/"))
+            if place not in places[record["id"]]:
+                places[record["id"]].append(place)
+    rows = []
+    for record in records:
+        cell = record["cell"]
+        scores = {name: _mean(values) for name, values in record["scores"].items()}
+        told = [cell["dataset"], cell["method"], record["preset"], len(cell.get("seeds", ())), json.dumps(scores)]
+        rows += [[record["id"], *place, *told] for place in places[record["id"]] or [("", "")]]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "paper", "table", "dataset", "method", "preset", "seeds", "scores"])
+    writer.writerows(sorted(rows, key=lambda row: (row[1:7], row[0])))
+    return text.getvalue()
+
+
+def _mean(values: Any) -> float | None:
+    """To 4 digits; None where a value is missing, as of a training that diverged."""
+    mean = float(np.mean(np.array(values, float)))
+    return float(f"{mean:.4g}") if math.isfinite(mean) else None
+
+
+def experts() -> str:
+    """A Markdown table of the MuJoCo policies that come with the package."""
+    lines = ["| task | policy | seed | environment steps | return | D4RL-normalised |", "|---|---|---|---|---|---|"]
+    for task in shipped_tasks():
+        record = json.loads((ROOT / "envs" / "weights" / f"{task}.json").read_text())
+        for name in ("medium", "late", "expert"):
+            policy = record["policies"][name]
+            cells = [TASKS[task].env_id, name, record["seed"], f"{policy['step']:,}"]
+            cells += [f"{policy['return']:,.0f} ± {policy['std']:,.0f}", f"{policy['score']:.1f}"]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def benchmark(record: dict) -> str:
+    """A Markdown table of a benchmark's record."""
+    from benchmark import readable
+
+    lines = [
+        "| hot path | ours | reference | | times better | compile, s | memory, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        ours, reference = readable(row["ours"], row["unit"]), readable(row["reference"], row["unit"])
+        cells = [
+            row["name"],
+            ours,
+            row["reference_name"],
+            reference,
+            f"{row['ratio']:.2f}",
+            f"{row['compile_seconds']:.1f}",
+            f"{row['memory_bytes'] / 1e6:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    facts, machine = record["facts"], record["environment"]
+    lines += [
+        "",
+        f"- {facts['trajectories']:,} trajectories, {facts['transitions']:,} transitions, "
+        f"{facts['distinct_observations']} distinct observations, {facts['members']} members.",
+        f"- E-step by counts against the dense path: largest difference {facts['e_step_largest_difference']:.1e} nats; "
+        f"M-step: {facts['m_step_largest_difference']:.1e} in the parameters.",
+        f"- Peak memory of the whole benchmark: {facts['peak_memory_bytes'] / 2**30:.1f} GiB.",
+        f"- Device: {device_name(machine)}, jax {machine['versions']['jax']}."
+        + (" Not run on a GPU." if machine["device"]["platform"] == "cpu" else ""),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Entry point."""
+    config = tyro.cli(Update, description=__doc__)
+    stored = common.stored_records()
+    records = stored.all()
+    stale = {path: text for path, text in generated(records).items() if not path.exists() or path.read_text() != text}
+    if config.check and stale:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        sys.exit(f"out of date: {names}: run python scripts/update_docs.py")
+    if not config.check:
+        for path, text in stale.items():
+            write_text(path, text)
+        for file in sorted(stored.folder.glob("*/*/*/table.md")):
+            paper, name, preset = file.parent.relative_to(stored.folder).parts
+            table = get_table(f"{paper}/{name}")
+            write_table(table, table_records(table, preset, records), file.parent)
+
+
+if __name__ == "__main__":
+    main()

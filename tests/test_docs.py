@@ -1,0 +1,115 @@
+"""README.md and docs/: what they show is so."""
+
+import os
+import re
+import shlex
+import urllib.parse
+from pathlib import Path
+
+import pytest
+import tyro
+import update_docs
+
+from trajclust_envs import ENVIRONMENTS
+from trajclust_experiments.cli import Command
+from trajclust_experiments.learners import LEARNERS
+from trajclust_experiments.methods import METHODS
+from trajclust_experiments.tables import get_table
+from trajclust_jax.data import REGISTRY
+
+ROOT = update_docs.ROOT
+PAGES = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in update_docs.pages()}
+README = PAGES["README.md"]
+NAMES = {"trajclust", "list", "run", "cluster", "train", "data", "make", "info", "convert", "report"}
+
+
+def python_blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", PAGES[page], re.S | re.M)
+
+
+def commands():
+    """Every command line of `trajclust` in code blocks and in running text; a command's mere name is none."""
+    found = []
+    for page, text in PAGES.items():
+        lines = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.S | re.M)).splitlines()
+        prose = re.sub(r"```.*?```", "", text, flags=re.S)
+        lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+        for line in lines:
+            command = re.search(r"(?:^|&& )(trajclust \S.*)", line)
+            if command and not set(shlex.split(command.group(1), comments=True)) <= NAMES:
+                found.append((page, command.group(1)))
+    return found
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 200
+
+
+def test_generated_blocks_and_index_are_the_records():
+    records = update_docs.common.stored_records().all()
+    for path, text in update_docs.generated(records).items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run python scripts/update_docs.py"
+    shown = [block[1:4] for text in PAGES.values() for block in update_docs.BLOCK.findall(text)]
+    assert len(shown) == len(set(shown))  # nothing stands twice
+    tables = {(name, preset) for kind, name, preset in shown if kind == "table"}
+    folder = update_docs.common.stored_records().folder
+    stored = (path.parent.relative_to(folder).parts for path in folder.glob("*/*/*/table.md"))
+    assert {(f"{paper}/{name}", preset) for paper, name, preset in stored} == tables
+
+
+def _anchors(text):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        target, _, anchor = urllib.parse.unquote(link).partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        path = Path(os.path.normpath(ROOT / Path(page).parent / target)) if target else ROOT / page
+        assert path.exists(), f"{page}: {link}"
+        assert not anchor or anchor in _anchors(PAGES[str(path.relative_to(ROOT))]), f"{page}: {link}"
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_command_lines_parse(page, line):
+    arguments = shlex.split(line, comments=True)[1:]
+    command = tyro.cli(Command, args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,))
+    if hasattr(command, "table"):
+        table = get_table(command.table)
+        assert command.preset in table.presets
+        for chosen, available in ((command.datasets, table.datasets), (command.methods, table.methods)):
+            assert all(any(name.startswith(each) for name in available) for each in chosen), line
+
+
+def test_every_method_and_learner_is_in_readmes_table():
+    rows = [row for row in README.splitlines() if row.startswith("|")]
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)`", row)}
+    assert set(METHODS) | set(LEARNERS) <= named
+
+
+def test_the_readmes_python_example_runs(capsys):
+    (code,) = python_blocks("README.md")
+    exec(compile(code.replace("size=200", "size=10"), "README.md", "exec"), {})
+    assert capsys.readouterr().out == "(3, 40)\n"
+
+
+def test_set_up_is_two_lines():
+    block = re.search(r"## Set up and see it work.*?```bash\n(.*?)```", README, re.S).group(1)
+    main_job, tests = block.strip().splitlines()
+    assert "trajclust run pgkmeans/table1" in main_job
+    assert "pytest" in tests
+
+
+def test_the_examples_of_extending_run(capsys, monkeypatch):
+    for registry in (METHODS, LEARNERS, ENVIRONMENTS, REGISTRY):  # as they were, afterwards
+        for name in ("action_kmeans", "median_bc", "Corner-v0", "corner"):
+            monkeypatch.setitem(registry, name, None)
+            monkeypatch.delitem(registry, name)
+    namespace = {"__name__": "docs.extend"}
+    for code in python_blocks("docs/extend.md"):
+        exec(compile(code, "docs/extend.md", "exec"), namespace)
+    assert "| corner | Actions + k-means | " in capsys.readouterr().out
