@@ -18,6 +18,12 @@ FORBIDDEN = {
     "trajclust_jax/networks": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
     "trajclust_jax/metrics": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
     "trajclust_jax/clustering": ("trajclust_jax.learners",),
+    "trajclust_jax/clustering/policies": (
+        "trajclust_jax.clustering.clusterer",
+        "trajclust_jax.clustering.mixture",
+        "trajclust_jax.clustering.representation",
+        "trajclust_jax.training",
+    ),
 }
 
 

@@ -113,6 +113,16 @@ def test_a_record_says_how_well_each_seed_is(tmp_path):
     assert {"objective", "reconstruction", "used_clusters", "spread"} <= set(record["history"][-1])
 
 
+def test_a_ceilings_record_is_of_held_out_trajectories_and_asks_nothing_of_restarts(tmp_path):
+    settings = (("iterations", 1), ("steps", 2))
+    record = run_cells([Cell("diagonal", 10, "cloning_mlp", (0, 1), settings)], Results(tmp_path), preset="test")[0]
+    scores, history = record["scores"], record["history"]
+    assert scores["restart"] == [0, 0]
+    assert scores["nmi"] == [held_out for held_out, in_sample in history[-1]["nmi"]]
+    assert {"behavioural_kl", "objective"} <= set(scores)
+    assert "ambiguity" not in record
+
+
 def test_a_method_without_an_answer_leaves_its_reason(tmp_path):
     cell = Cell("diagonal", 4, "return_kmeans", (0, 1))
     record = run_cells([cell], Results(tmp_path), preset="test")[0]

@@ -159,6 +159,22 @@ class PolicyMixture(Clusterer):
 
     # --- one EM iteration -----------------------------------------------------------------------------
 
+    def _m_step(
+        self,
+        state: State,
+        prepared: Prepared,
+        iteration: jax.Array,
+        num_steps: jax.Array,
+        paired: bool = False,
+        decay: jax.Array | float = 0.0,
+    ) -> Member:
+        """All restarts' policies after `num_steps` gradient steps on their clusters; `paired` as in `restart_keys`."""
+        keys = restart_keys(jax.random.fold_in(state.key, iteration), paired, self.restarts)
+        fit = lambda members, assignments, key: prepared.policies.fit(
+            members, assignments, prepared.data, key, num_steps, decay
+        )
+        return ensemblize(fit, 1)(state.members, trained_assignments(state, prepared), keys)
+
     def _iterate(
         self,
         state: State,
@@ -169,11 +185,12 @@ class PolicyMixture(Clusterer):
         decay: jax.Array | float = 0.0,
         **e_step: Any,
     ) -> tuple[State, Info]:
-        """M-step, E-step, convergence (Algorithm 1, lines 5-7) of all restarts; `e_step` is the method's own."""
+        """M-step, E-step, convergence of all restarts (PG-Kmeans' Algorithm 1, lines 5-7).
+
+        `paired` and `decay` are of the M-step; `e_step` is what the method's own E-step takes beside the policies.
+        """
         data, policies = prepared.data, prepared.policies
-        keys = restart_keys(jax.random.fold_in(state.key, iteration), paired, self.restarts)
-        m_step = lambda members, assignments, key: policies.fit(members, assignments, data, key, num_steps, decay)
-        members = ensemblize(m_step, 1)(state.members, trained_assignments(state, prepared), keys)
+        members = self._m_step(state, prepared, iteration, num_steps, paired, decay)
         scored = prepared
         if policies.scored_steps:
             key = jax.random.fold_in(jax.random.fold_in(state.key, _SCORED), iteration)

@@ -63,17 +63,17 @@ class _Counted:
             ValueError: a cell occurs too often to be counted in float32.
         """
         arranged = Arrangement.of(trajectories, 8 * num_members, self.memory_budget)
-        observations, lengths, shared = trajectories.observations, arranged.lengths, arranged.shared
+        observations, chunk, shared = trajectories.observations, arranged.chunk_fields, arranged.data_fields
         num_cells = len(observations.table) * shared["action_size"]
         cells = arranged.steps(observations.ids) * shared["action_size"] + arranged.actions  # [C, n, T]
-        padding = np.arange(cells.shape[-1]) >= lengths["lengths"][..., None]
+        padding = np.arange(cells.shape[-1]) >= chunk["lengths"][..., None]
         cells = np.where(padding, num_cells, cells).astype(np.int32)
         if np.bincount(cells[~padding]).max() >= 2**24:
             raise ValueError(
                 "an (observation, action) pair occurs 2^24 times or more: float32 counts would not be exact"
             )
         table = fitted_inputs(trajectories)(np.asarray(observations.table))
-        chunks = CountedChunks(**lengths, cells=np.moveaxis(cells, 1, 2))
+        chunks = CountedChunks(**chunk, cells=np.moveaxis(cells, 1, 2))
         return CountedData(chunks=chunks, table=table, **shared)
 
     def counts(self, assignments: jax.Array, num_clusters: int, data: CountedData) -> jax.Array:

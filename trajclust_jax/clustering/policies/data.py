@@ -265,13 +265,13 @@ class Arrangement:
         return self.steps(actions if self.scaling is None else self.scaling(actions))
 
     @property
-    def lengths(self) -> dict[str, np.ndarray]:
+    def chunk_fields(self) -> dict[str, np.ndarray]:
         """The fields of `Chunks`."""
         lengths = self.chunked(self.trajectories.lengths)
         return {"lengths": lengths, "max_length": lengths.max(1)}
 
     @property
-    def shared(self) -> dict[str, Any]:
+    def data_fields(self) -> dict[str, Any]:
         """The fields of `MixtureData` but its chunks."""
         trajectories, scaling = self.trajectories, self.scaling
         return {
@@ -288,8 +288,8 @@ class Arrangement:
 def prepare(trajectories: Trajectories, bytes_per_trajectory: int, memory_budget: int) -> CodedData | DenseData:
     """All steps in chunks of at most `memory_budget` bytes of E-step work, observations as network inputs."""
     arranged, transform = Arrangement.of(trajectories, bytes_per_trajectory, memory_budget), fitted_inputs(trajectories)
-    observations, shared = trajectories.observations, {"horizon": arranged.horizon, **arranged.shared}
-    chunk = {**arranged.lengths, "actions": arranged.actions, "scale": None}
+    observations, shared = trajectories.observations, {"horizon": arranged.horizon, **arranged.data_fields}
+    chunk = {**arranged.chunk_fields, "actions": arranged.actions, "scale": None}
     if isinstance(observations, Codebook):
         chunks = CodedChunks(**chunk, ids=arranged.steps(observations.ids))
         return CodedData(chunks=chunks, table=transform(np.asarray(observations.table)), **shared)

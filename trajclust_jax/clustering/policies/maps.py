@@ -150,14 +150,14 @@ def prepare_maps(trajectories: Trajectories, cell_floats: int, memory_budget: in
     size = maps[0, 0].size
     arranged = Arrangement.of(trajectories, 4 * (rows.shape[1] * size * cell_floats + floats), memory_budget)
     chunks = PlacedChunks(
-        **arranged.lengths,
+        **arranged.chunk_fields,
         actions=arranged.actions,
         scale=None,
         places=arranged.steps((slots * size + cells).astype(np.int32)),
         map_rows=arranged.chunked(rows),
     )
     kernel = move_frequencies(trajectories, cells, maps.shape[-1])
-    return MapData(chunks=chunks, horizon=arranged.horizon, maps=maps, kernel=kernel, **arranged.shared)
+    return MapData(chunks=chunks, horizon=arranged.horizon, maps=maps, kernel=kernel, **arranged.data_fields)
 
 
 class _OfMaps:
