@@ -29,6 +29,7 @@ from trajclust_jax.clustering.policies.history import HistoryPolicy
 from trajclust_jax.clustering.policies.maps import HistoryMapPolicy, MarkovMapPolicy, PlanningPolicy
 from trajclust_jax.clustering.policies.markov import TransitionPolicy
 from trajclust_jax.clustering.policies.member import Member, harden, is_hard, membership
+from trajclust_jax.clustering.policies.network import NetworkPolicy
 from trajclust_jax.data import Trajectories
 
 PolicyKind = Literal["tabular", "mlp", "gru", "planner"]
@@ -61,6 +62,7 @@ __all__ = [
     "MarkovMapPolicy",
     "Member",
     "MixtureData",
+    "NetworkPolicy",
     "PlanningPolicy",
     "PolicyKind",
     "StepData",
