@@ -284,13 +284,13 @@ def continuous_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
     heads, steps = 2 * data.action_size, 50
 
     improve = timed(m_step(policies, data, steps), members, assignments, repeats=config.repeats)
-    flops = num_members * steps * mlp_flops(policies.batch_size, data.inputs.columns.size, heads, backward=True)
+    flops = num_members * steps * mlp_flops(policies.batch_size, data.chunks.inputs.shape[-1], heads, backward=True)
     name = f"continuous M-step, {num_members} members of batch {policies.batch_size}"
     rows = [rate_row(f"{name}, FLOP/s", improve, flops, matmul, peak, "FLOP/s")]
     sampled = data.sampled(jax.random.key(3), policies.scored_steps)
     score = timed(e_step(policies, sampled), members.params, repeats=config.repeats)
     seen = data.num_trajectories * policies.scored_steps
-    flops = num_members * mlp_flops(seen, data.inputs.columns.size, heads, backward=False)
+    flops = num_members * mlp_flops(seen, data.chunks.inputs.shape[-1], heads, backward=False)
     rows.append(rate_row(f"continuous E-step, {seen:,} steps, FLOP/s", score, flops, matmul, peak, "FLOP/s"))
     reference = torch_em(data, policies, num_members, steps, config.repeats)
     if reference is not None:

@@ -76,7 +76,7 @@ def test_the_warning_says_beside_what():
 
 
 def test_right_clusters_of_trajectories_that_are_hard_to_tell_apart_are_supported_and_warned_of():
-    """Noise so large that the better of two policies, known exactly, is mistaken about one trajectory in ten."""
+    """Noise so large that policies which did not see a trajectory often put it elsewhere."""
     trajectories, labels, _ = _linear(2, n=200, noise=4.0)
     found = support(trajectories, labels)
     assert found.supported

@@ -176,21 +176,13 @@ class PolicyMixture(Clusterer):
         return ensemblize(fit, 1)(state.members, trained_assignments(state, prepared), keys)
 
     def _iterate(
-        self,
-        state: State,
-        prepared: Prepared,
-        iteration: jax.Array,
-        num_steps: jax.Array,
-        paired: bool = False,
-        decay: jax.Array | float = 0.0,
-        **e_step: Any,
+        self, state: State, prepared: Prepared, iteration: jax.Array, members: Member, **e_step: Any
     ) -> tuple[State, Info]:
-        """M-step, E-step, convergence of all restarts (PG-Kmeans' Algorithm 1, lines 5-7).
+        """E-step and convergence of all restarts (PG-Kmeans' Algorithm 1, lines 6-7), with the M-step's `members`.
 
-        `paired` and `decay` are of the M-step; `e_step` is what the method's own E-step takes beside the policies.
+        `e_step` is what the method's own E-step takes beside the policies.
         """
         data, policies = prepared.data, prepared.policies
-        members = self._m_step(state, prepared, iteration, num_steps, paired, decay)
         scored = prepared
         if policies.scored_steps:
             key = jax.random.fold_in(jax.random.fold_in(state.key, _SCORED), iteration)

@@ -199,17 +199,18 @@ class PGKmeans(PolicyMixture):
 
     def _em_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         steps = jnp.where(iteration == 0, self.first_steps, self.steps)
+        members = self._m_step(state, prepared, iteration, steps)
         if not self.pooled_restarts:
-            return self._iterate(state, prepared, iteration, steps)
+            return self._iterate(state, prepared, iteration, members)
         pooled = jnp.arange(self.restarts) >= self.restarts - self.pooled_restarts
-        return self._iterate(state, prepared, iteration, steps, centred=pooled & (iteration == 0))
+        return self._iterate(state, prepared, iteration, members, centred=pooled & (iteration == 0))
 
     def _polish_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         steps = jnp.where(iteration == 0, self.polish_first_steps, self.polish_steps)
         last = iteration == self.polish_iterations - 1
-        return self._iterate(
-            state, prepared, iteration, steps, self.paired_polish, jnp.where(last, 1.0 * self.paired_polish, 0.0)
-        )
+        decay = jnp.where(last, 1.0 * self.paired_polish, 0.0)
+        members = self._m_step(state, prepared, iteration, steps, self.paired_polish, decay)
+        return self._iterate(state, prepared, iteration, members)
 
     def _e_step(
         self, members: Member, prepared: Prepared, centred: jax.Array | None = None

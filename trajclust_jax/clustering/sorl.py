@@ -76,7 +76,7 @@ class Sorl(PolicyMixture):
 
     def _em_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
         steps = jnp.where(iteration == 0, self.first_steps, self.steps)
-        return self._iterate(state, prepared, iteration, steps)
+        return self._iterate(state, prepared, iteration, self._m_step(state, prepared, iteration, steps))
 
     def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
         """The mixture's log-likelihood `[R]` (tabular: plus the log prior), and posteriors `[R, N', K]`."""

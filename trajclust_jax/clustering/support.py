@@ -32,7 +32,7 @@ from trajclust_jax.training import Info, Phase, fit
 
 SUPPORT_VERSION = 2  # raise it when what is warned of changes
 ERRORS = 3.0  # standard errors that a gain must exceed
-AGREEMENT = 0.9  # below it some trajectories are likely in a wrong cluster; right clusterings have .94 to 1
+AGREEMENT = 0.9  # below it some trajectories are likely in a wrong cluster
 _PARTS = 4  # of a trajectory, in turn of one half and of the other
 FOUND, ONE, RANDOM = range(3)
 
@@ -55,14 +55,12 @@ class Support:
     @property
     def warning(self) -> str | None:
         """One line where the clustering is not supported, or where it is and trajectories are hard to tell apart."""
+        if self.supported and self.agreement >= AGREEMENT:
+            return None
         if self.supported:
             return (
-                None
-                if self.agreement >= AGREEMENT
-                else (
-                    "some trajectories may be in a wrong cluster: policies that did not see them put them in these "
-                    f"clusters with an NMI of {self.agreement:.3f}; more or longer trajectories would tell"
-                )
+                "some trajectories may be in a wrong cluster: policies that did not see them put them in these "
+                f"clusters with an NMI of {self.agreement:.3f}; more or longer trajectories would tell"
             )
         worse_than_one = not self.over_one > ERRORS * self.over_one_error
         beside = "under one policy" if worse_than_one else "under those of random clusters"

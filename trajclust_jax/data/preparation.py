@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ def next_actions(actions: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return np.where(ends[:, None], 0, np.roll(actions, -1, axis=0)).astype(np.float32)
 
 
-class NSteps(struct.PyTreeNode):
+class NSteps(NamedTuple):
     """What n steps from each of P transitions gain. Fewer steps where the trajectory is at its end."""
 
     rewards: np.ndarray  # [P] float32: discounted sum

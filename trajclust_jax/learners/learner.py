@@ -197,9 +197,9 @@ class ActorCritic(Learner):
         self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: Any
     ) -> tuple[jax.Array, Info]:
         """Both critics' squared TD error, in `critics` alone; `key` as `update` gives it, consumed."""
-        chex.assert_rank([batch.observations, batch.actions, batch.rewards, batch.terminated], [2, 2, 1, 1])
         next_values = self.backup(params, targets, batch, key).values
-        chex.assert_equal_shape([batch.rewards, batch.terminated, next_values])  # not [B, 1] by [B]
+        chex.assert_rank([batch.observations, batch.actions], 2)
+        chex.assert_shape([batch.rewards, batch.terminated, next_values], batch.actions.shape[:1])  # not [B, 1] by [B]
         td_target = batch.rewards + self.discount * jnp.where(batch.terminated, 0, next_values)
         values = self.values(critics, batch.observations, batch.actions)
         loss = ((values - jax.lax.stop_gradient(td_target)) ** 2).mean(-1).sum()

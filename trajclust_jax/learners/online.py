@@ -99,7 +99,7 @@ def train_online(
             random = step < settings.random_steps
             steps = range(step, step + settings.block, settings.copies)
             act = lambda now, at: _act(agent, state.params["actor"], now, jax.random.fold_in(key_act, at), random)  # noqa: B023
-            block = Batch(*(np.concatenate(x) for x in zip(*(actors.step(act, at) for at in steps), strict=True)))
+            block = jax.tree.map(lambda *x: np.concatenate(x), *(actors.step(act, at) for at in steps))
             done = max(0, step - settings.random_steps) // settings.block * num_updates
             state, replay = _learn(agent, 0 if random else num_updates, state, replay, block, np.int32(done))
             step += settings.block
