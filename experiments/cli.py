@@ -1,5 +1,7 @@
 """The command line: `trajclust list | run | cluster | train | data | report`.
 
+`TRAJCLUST_EXTENSIONS=my_module` imports modules that register methods, learners, datasets and tables of their own.
+
 Exit codes: 0 done, 1 failed work (a training that diverged too), 2 bad usage or input, 128 + its number for a signal
 that ended the command: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. Errors are one line; with TRAJCLUST_DEBUG=1
 they show their traceback.
@@ -8,8 +10,8 @@ they show their traceback.
 import contextlib
 import dataclasses
 import errno
+import importlib
 import io
-import json
 import os
 import signal
 import sys
@@ -18,15 +20,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from trajclust_experiments.commands import UsageError
 from trajclust_jax.interrupts import Ending
 
 _LONGEST = 500  # characters of an unexpected error that are shown
 
 Track = Literal["off", "offline", "online"]
-
-
-class UsageError(ValueError):
-    """A command that cannot be carried out as given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,28 +38,10 @@ class List:
     json: bool = False
     """Print JSON."""
 
-    def run(self) -> None:
-        from trajclust_experiments.learners import LEARNERS
-        from trajclust_experiments.methods import METHODS
-        from trajclust_experiments.tables import get_table, table_names
-        from trajclust_jax.data import REGISTRY
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.listing import show
 
-        tables = {name: get_table(name) for name in table_names()}
-        sections = {
-            "tables": {name: table.summary for name, table in tables.items()},
-            "presets": {name: preset.summary for name, preset in tables["pgkmeans/table1"].presets.items()},
-            "datasets": {name: entry.summary for name, entry in REGISTRY.items()},
-            "methods": {name: entry.summary for name, entry in METHODS.items()},
-            "learners": {name: entry.summary for name, entry in LEARNERS.items()},
-            "settings of learners": {name: _pairs(entry.defaults()) for name, entry in LEARNERS.items()},
-        }
-        if self.json:
-            return _print_json(sections)
-        for title, entries in sections.items():
-            print(f"{title}:")
-            for name, summary in entries.items():
-                print(f"  {name:<20} {summary}")
-        return None
+        return show(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,39 +71,10 @@ class Run:
     json: bool = False
     """Print JSON: the files, and every record's scores."""
 
-    def run(self) -> None:
-        from trajclust_experiments.methods import select
-        from trajclust_experiments.progress import Progress
-        from trajclust_experiments.report import readable, with_stored, write_table
-        from trajclust_experiments.runner import default_results, run_cells
-        from trajclust_experiments.tables import get_table
-        from trajclust_jax.records import Results
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.run import run_table
 
-        try:
-            table = get_table(self.table)
-            datasets = select(self.datasets, table.datasets, "dataset")
-            methods = select(self.methods, table.methods, "method")
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        if self.preset not in table.presets:
-            raise UsageError(f"unknown preset {self.preset!r}: choose one of {', '.join(table.presets)}")
-        preset = table.presets[self.preset]
-        seeds = preset.seeds if self.seeds is None else self.seeds
-        if seeds < 1:
-            raise UsageError(f"--seeds is {seeds}: at least 1 is needed")
-        results = Results(default_results() if self.results is None else self.results)
-        cells, progress = table.cells(preset, datasets, methods, tuple(range(seeds))), Progress()
-        records = run_cells(
-            cells, results, preset=self.preset, track=self.track, tags=[f"table:{table.name}"], progress=progress
-        )
-        shown = with_stored(table, self.preset, records, readable(results, progress.warn))
-        text, files = write_table(table, shown, results.folder / table.name / self.preset)
-        if self.json:
-            scores = [{"id": r["id"], **r["cell"], "scores": r["scores"], "timing": r["timing"]} for r in records]
-            return _print_json({"table": table.name, "files": [str(file) for file in files], "records": scores})
-        _print_markdown(text)
-        print("Files: " + ", ".join(str(file) for file in files))
-        return None
+        return run_table(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,52 +111,10 @@ class Cluster:
     json: bool = False
     """Print the summary as JSON."""
 
-    def run(self) -> None:
-        from trajclust_experiments.cluster import OUTPUTS, cluster_dataset
-        from trajclust_experiments.methods import METHODS
-        from trajclust_experiments.output import check_out
-        from trajclust_experiments.progress import Progress
-        from trajclust_experiments.rows import GUESSED
-        from trajclust_jax.data import load
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.cluster import cluster
 
-        name, policy = self.method, self.policy
-        if name == "pg_kmeans":  # one entry a policy class
-            name, policy = f"pg_kmeans_{policy or 'mlp'}", None
-        if name not in METHODS:
-            known = ["pg_kmeans", *(each for each in METHODS if not each.startswith("pg_kmeans"))]
-            raise UsageError(f"unknown method {self.method!r}: choose one of {', '.join(known)}")
-        settings = {"extra_clusters": self.extra_clusters, "restarts": self.restarts, "iterations": self.iterations}
-        settings = {option: value for option, value in {**settings, "policy": policy}.items() if value is not None}
-        for option in settings:
-            if option not in METHODS[name].settings():
-                raise UsageError(f"--{option.replace('_', '-')} is no setting of {self.method}")
-        check_out(self.out, OUTPUTS)
-        dataset = _labelled(load(self.dataset), self.labels)
-        summary = cluster_dataset(dataset, name, self.k, self.seed, self.out, self.track, Progress(), **settings)
-        failed = int(summary["objective"] is None)  # diverged: a warning says so
-        if self.json:
-            return _print_json(summary) or failed
-        for cluster in summary["clusters"]:
-            print(f"cluster {cluster['cluster']}: {cluster['trajectories']} trajectories")
-        if summary["scores"] is not None:
-            against = "the labels"
-            if summary["labels"].startswith(GUESSED):
-                against = f"labels that are {summary['labels']} (--labels FILE brings true ones)"
-            print(f"against {against}: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["scores"].items()))
-        if summary["oracle"] is not None:
-            print("oracle, the ceiling: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["oracle"].items()))
-        if summary["ambiguity"] is not None:
-            print(summary["ambiguity"]["message"])
-        print(f"seen: {summary['inputs']}")
-        if summary["suited"]:
-            print("settings for such data: " + _pairs(summary["suited"]))
-        if summary["support"] is not None:
-            gain = "{over_one:+.3f} ± {over_one_error:.3f}".format(**summary["support"])
-            print(f"held-out actions, beside one policy for all: {gain} nats a step")
-        for warning in summary["warnings"]:
-            print(f"warning: {warning}")
-        print(f"objective {_number(summary['objective_per_step'], 4)} a step; files in {summary['out']}")
-        return failed
+        return cluster(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,55 +152,10 @@ class Train:
     json: bool = False
     """Print the summary as JSON."""
 
-    def run(self) -> None:
-        import numpy as np
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.train import train
 
-        from trajclust_experiments.learners import LEARNERS
-        from trajclust_experiments.learning import OUTPUTS, chosen_clusters, train_on_dataset
-        from trajclust_experiments.output import check_out
-        from trajclust_experiments.progress import Progress
-        from trajclust_jax.data import load
-
-        if self.learner not in LEARNERS:
-            raise UsageError(f"unknown learner {self.learner!r}: choose one of {', '.join(LEARNERS)}")
-        for option in ("seeds", "episodes", "evaluate_every"):
-            if getattr(self, option) < 1:
-                raise UsageError(f"--{option.replace('_', '-')} is {getattr(self, option)}: at least 1 is needed")
-        if self.cluster is not None and self.clusters is None:
-            raise UsageError(f"--cluster {self.cluster}: of which clustering? Give its folder with --clusters")
-        settings = _settings(self.set)
-        if "sweep" in settings:
-            raise UsageError("--set sweep: sweeps are for Python (Offline); here give each value a run of its own")
-        check_out(self.out, OUTPUTS)
-        dataset = load(self.dataset)
-        clusters = None if self.clusters is None else chosen_clusters(self.clusters, self.cluster or "all", dataset)
-        summary = train_on_dataset(
-            dataset,
-            self.learner,
-            range(self.seeds),
-            self.out,
-            self.track,
-            Progress(),
-            clusters=clusters,
-            environment_name=self.environment,
-            episodes=self.episodes,
-            evaluate_every=self.evaluate_every,
-            **settings,
-        )
-        failed = int(bool(summary["diverged"]))
-        if self.json:
-            return _print_json(summary) or failed
-        for name, values in summary.get("scores", {}).items():
-            print(f"{name.replace('_', ' ')}, by seed: {_by_seed(values, summary['clusters'])}")
-        if not np.any(np.array(summary.get("scores", {}).get("best_return", True), float)):
-            where = summary["environment"]
-            print(f"every return is 0: no reward was met in {where}, or it gives none; losses.csv has what was learnt")
-        if summary["diverged"]:
-            print(f"diverged: seeds {summary['diverged']} have policies that are not finite; lower the learning rate")
-        if "scores" not in summary:
-            print("not evaluated: the dataset is of no known environment; give one with --environment")
-        print(f"{summary['timing']['run_seconds']:.0f} s of training; files in {summary['out']}")
-        return failed
+        return train(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,16 +180,10 @@ class Make:
     json: bool = False
     """Print the dataset's description as JSON."""
 
-    def run(self) -> None:
-        from trajclust_experiments.progress import Progress
-        from trajclust_jax.data import make
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.data import make_dataset
 
-        out = f"trajclust/{self.name}-v0" if self.out is None else self.out
-        _check_target(out, self.root)
-        options = {} if self.noise is None else {"noise": self.noise}
-        with Progress().waiting(f"{self.name}: collecting episodes"):
-            dataset = make(self.name, self.size, self.seed, **options)
-        _print_description(dataset, self.json, _write(dataset, out, self.root))
+        return make_dataset(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,10 +200,10 @@ class Info:
     json: bool = False
     """Print JSON."""
 
-    def run(self) -> None:
-        from trajclust_jax.data import load
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.data import info
 
-        _print_description(_labelled(load(self.dataset), self.labels), self.json, self.dataset)
+        return info(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -365,12 +224,10 @@ class Convert:
     json: bool = False
     """Print the dataset's description as JSON."""
 
-    def run(self) -> None:
-        from trajclust_jax.data import load
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.data import convert
 
-        _check_target(self.target, self.root)
-        dataset = _labelled(load(self.dataset), self.labels)
-        _print_description(dataset, self.json, _write(dataset, self.target, self.root))
+        return convert(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -386,8 +243,8 @@ class Data:
         | Annotated[Convert, tyro.conf.subcommand("convert")]
     )
 
-    def run(self) -> None:
-        self.command.run()
+    def run(self) -> int | None:
+        return self.command.run()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -406,27 +263,10 @@ class Report:
     json: bool = False
     """Print what was written as JSON."""
 
-    def run(self) -> None:
-        from trajclust_experiments.output import check_writable
-        from trajclust_experiments.progress import Progress
-        from trajclust_experiments.report import write_report
-        from trajclust_experiments.runner import default_results
-        from trajclust_jax.records import Results
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.report import report
 
-        results = Results(default_results() if self.results is None else self.results)
-        if not results.ids():
-            raise UsageError(
-                f"{results.folder} holds no records: run a table first, e.g. trajclust run pgkmeans/table1"
-            )
-        check_writable(self.out, f"--out {self.out}")
-        written = write_report(results, self.out, Progress().warn)
-        page = self.out / "report.html"
-        if self.json:
-            return _print_json({"out": str(self.out), "page": str(page), "tables": written})
-        for entry in written:
-            print(f"{entry['table']} ({entry['preset']}): {entry['files'][0]}")
-        print(f"Report: {page}")
-        return None
+        return report(**vars(self))
 
 
 Command = (
@@ -468,11 +308,13 @@ def _at_home(command: Any) -> Any:
 def _carry_out(command: Any) -> int:
     """Runs a command and turns what goes wrong into one line and an exit code."""
     if os.environ.get("TRAJCLUST_DEBUG") == "1":
+        _load_extensions()
         return command.run() or 0
     ending = Ending()
     try:
         with ending:
             _check_devices()
+            _load_extensions()
             return command.run() or 0
     except BrokenPipeError:  # e.g. `trajclust list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -499,6 +341,22 @@ def _check_devices() -> None:
             ) from None
 
 
+def _load_extensions() -> None:
+    """Imports the modules of `$TRAJCLUST_EXTENSIONS` (commas between them), which register what is not the suite's.
+
+    Raises:
+        UsageError: for one that cannot be imported.
+    """
+    for name in filter(None, os.environ.get("TRAJCLUST_EXTENSIONS", "").split(",")):
+        try:
+            importlib.import_module(name.strip())
+        except Exception as error:  # whatever a user's module does
+            raise UsageError(
+                f"TRAJCLUST_EXTENSIONS: {name} cannot be imported ({type(error).__name__}: {error}); is its folder in "
+                "PYTHONPATH?"
+            ) from None
+
+
 def _told(error: BaseException) -> tuple[str, int]:
     """What went wrong, for people, and the exit code."""
     if isinstance(error, UsageError):
@@ -520,121 +378,6 @@ def _fail(text: str, code: int) -> int:
     with contextlib.suppress(OSError):  # a terminal that is gone
         print(f"trajclust: {' '.join(text.split())}", file=sys.stderr)
     return code
-
-
-def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`name=value` pairs; values are JSON (numbers, true, null, lists)."""
-    settings = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value, equals = None, ""
-        if not equals:
-            raise UsageError(f"--set {pair}: give name=value with a number, true, false, null or a list [256,256]")
-        settings[name] = tuple(value) if isinstance(value, list) else value
-    return settings
-
-
-def _by_seed(values: list, clusters: list[int] | None) -> str:
-    """Numbers `[S]`, or `[S, K]` with their clusters, for people."""
-    if clusters is None:
-        return ", ".join(_number(value, 1) for value in values)
-    named = lambda row: ", ".join(f"{_number(value, 1)} (cluster {k})" for k, value in zip(clusters, row, strict=True))
-    return "; ".join(map(named, values))
-
-
-def _number(value: float | None, digits: int) -> str:
-    """JSON's null is what was not finite."""
-    return "not finite" if value is None else f"{value:.{digits}f}"
-
-
-def _labelled(dataset: Any, labels: Path | None) -> Any:
-    """The dataset with the labels of a file, where one is given."""
-    from trajclust_experiments.rows import with_labels
-
-    return dataset if labels is None else with_labels(dataset, labels)
-
-
-def _pairs(settings: dict[str, Any]) -> str:
-    """As `--set` takes them."""
-    return " ".join(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in settings.items())
-
-
-def _check_target(target: str, root: Path | None) -> None:
-    """Refuses what `_write` would, before long work."""
-    from trajclust_experiments.output import check_writable
-    from trajclust_jax.data import check_minari_target
-
-    if target.endswith(".npz"):
-        if Path(target).is_dir():
-            raise UsageError(f"{target} is a folder: give a file name")
-        check_writable(Path(target).parent, str(Path(target).parent))
-    else:
-        check_minari_target(target, root)
-
-
-def _write(dataset: Any, target: str, root: Path | None) -> str:
-    """Writes an .npz or a Minari dataset, and says where."""
-    from trajclust_jax.data import save_minari, save_npz
-
-    if target.endswith(".npz"):
-        save_npz(dataset, target)
-        return target
-    return str(save_minari(dataset, target, root))
-
-
-def _print_json(value: Any) -> None:
-    from trajclust_jax.records import plain
-
-    print(json.dumps(plain(value), indent=1))
-
-
-def _print_markdown(text: str) -> None:
-    """Rendered on a terminal, as it is elsewhere."""
-    if not sys.stdout.isatty():
-        print(text)
-        return
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    Console().print(Markdown(text))
-
-
-def _print_description(dataset: Any, as_json: bool, place: str) -> None:
-    import numpy as np
-
-    from trajclust_experiments.rows import label_source
-    from trajclust_jax.data import Codebook, suspicious
-
-    trajectories = dataset.trajectories
-    lengths = np.asarray(trajectories.lengths)
-    observations = trajectories.observations
-    description = {
-        "place": place,
-        "name": dataset.spec.name,
-        "source": dataset.provenance.source,
-        "parameters": dataset.provenance.parameters,
-        "seed": dataset.provenance.seed,
-        "fingerprint": dataset.provenance.fingerprint,
-        "trajectories": trajectories.num_trajectories,
-        "steps": int(lengths.sum()),
-        "lengths": {"min": int(lengths.min()), "mean": float(lengths.mean()), "max": int(lengths.max())},
-        "terminated": int(np.asarray(trajectories.terminated).sum()),
-        "observation_shape": list(trajectories.observation_shape),
-        "distinct_observations": len(observations.table) if isinstance(observations, Codebook) else None,
-        "actions": f"{trajectories.num_actions} discrete" if trajectories.discrete else f"{trajectories.action_size}-d",
-        "labels": label_source(dataset),
-        "policies": None if dataset.labels is None else np.bincount(dataset.labels).tolist(),
-        "policy_names": list(dataset.spec.policy_names),
-        "warnings": suspicious(trajectories),
-    }
-    if as_json:
-        return _print_json(description)
-    for name, value in description.items():
-        print(f"{name.replace('_', ' '):<22} {value}")
-    return None
 
 
 if __name__ == "__main__":

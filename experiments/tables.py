@@ -2,12 +2,15 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from trajclust_experiments.runner import Cell
+from trajclust_experiments import papers
+from trajclust_experiments.cells.cell import Cell
 
 Records = Sequence[dict[str, Any]]
 
@@ -36,28 +39,27 @@ class Table:
     render: Callable[[Records], tuple[str, dict[str, Figure]]]  # records -> Markdown, figures by file stem
 
 
-_MODULES = {
-    "pgkmeans/table1": "trajclust_experiments.papers.pgkmeans.table1",
-    "pgkmeans/table3": "trajclust_experiments.papers.pgkmeans.table3",
-    "pgkmeans/table4": "trajclust_experiments.papers.pgkmeans.table4",
-    "pgkmeans/table5": "trajclust_experiments.papers.pgkmeans.table5",
-    "pgkmeans/table6": "trajclust_experiments.papers.pgkmeans.table6",
-    "pgkmeans/table7": "trajclust_experiments.papers.pgkmeans.table7",
-    "pgkmeans/table8": "trajclust_experiments.papers.pgkmeans.table8",
-    "pgkmeans/figure3": "trajclust_experiments.papers.pgkmeans.figure3",
-    "pgkmeans/figure4": "trajclust_experiments.papers.pgkmeans.figure4",
-    "pgkmeans/figure5": "trajclust_experiments.papers.pgkmeans.figure5",
-    "pgkmeans/extra": "trajclust_experiments.papers.pgkmeans.extra",
-    "pgkmeans/choosing-k": "trajclust_experiments.papers.pgkmeans.choosing_k",
-    "pgkmeans/ambiguity": "trajclust_experiments.papers.pgkmeans.ambiguity",
-    "offline/returns": "trajclust_experiments.papers.offline.returns",
-    "own/data": "trajclust_experiments.papers.own.data",
-}
+_REGISTERED: dict[str, Table] = {}
+
+
+def register(table: Table) -> None:
+    """Adds a table from outside; those of `papers/` are found by themselves.
+
+    Raises:
+        ValueError: for a name that another table has.
+    """
+    if table.name in table_names() and _REGISTERED.get(table.name) != table:
+        raise ValueError(f"{table.name} is the name of another table: give a new one")
+    _REGISTERED[table.name] = table
 
 
 def table_names() -> tuple[str, ...]:
-    """All tables, in the papers' order."""
-    return tuple(_MODULES)
+    """All tables: every module of a paper's folder is one, unless its name begins with `_`; and those registered.
+
+    Papers by name; of each its tables, its figures and what else there is.
+    """
+    found = [f"{paper}/{module.name.replace('_', '-')}" for paper in _papers() for module in _modules(paper)]
+    return (*sorted(found, key=_order), *_REGISTERED)
 
 
 def get_table(name: str) -> Table:
@@ -66,6 +68,23 @@ def get_table(name: str) -> Table:
     Raises:
         ValueError: for an unknown name.
     """
-    if name not in _MODULES:
-        raise ValueError(f"unknown table {name!r}: choose one of {', '.join(_MODULES)}")
-    return importlib.import_module(_MODULES[name]).TABLE
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    if name not in table_names():
+        raise ValueError(f"unknown table {name!r}: choose one of {', '.join(table_names())}")
+    return importlib.import_module(f"{papers.__name__}.{name.replace('/', '.').replace('-', '_')}").TABLE
+
+
+def _papers() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(papers.__path__) if module.ispkg]
+
+
+def _modules(paper: str) -> Iterator[pkgutil.ModuleInfo]:
+    folders = [str(Path(path) / paper) for path in papers.__path__]
+    return (module for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
+
+
+def _order(name: str) -> tuple[str, int, str]:
+    paper, _, table = name.partition("/")
+    kind = next((place for place, kind in enumerate(("table", "figure")) if table.startswith(kind)), 2)
+    return paper, kind, table

@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 import trajclust_envs as envs
-from trajclust_experiments.rendering import device_name
+from trajclust_experiments.rendering.markdown import device_name
 from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
 from trajclust_jax.clustering.representation.data import EncoderData

@@ -25,7 +25,7 @@ from rich.console import Console
 
 import trajclust_envs as envs
 from trajclust_envs.mujoco import TASKS, GaussianPolicy, make_env, run_episodes, save_policies
-from trajclust_experiments.rendering import write_text
+from trajclust_experiments.rendering.markdown import write_text
 from trajclust_jax.learners import SAC
 from trajclust_jax.learners.online import Online, Snapshot, snapshot_policy, train_online
 

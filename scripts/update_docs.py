@@ -26,9 +26,13 @@ import numpy as np
 import tyro
 
 from trajclust_envs.mujoco import TASKS, shipped_tasks
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import device_name, markdown_table, provenance, spread, write_text
-from trajclust_experiments.report import sections, table_records, write_table
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering.columns import dataset_title
+from trajclust_experiments.rendering.markdown import device_name, markdown_table, provenance, spread, write_text
+from trajclust_experiments.rendering.report import sections
+from trajclust_experiments.rendering.stored import answered, committed, grouped, oracle_nmi, table_records
+from trajclust_experiments.rendering.tables import rendered as rendered_table
+from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.tables import get_table
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +56,7 @@ def pages() -> list[Path]:
 def generated(records: Sequence[dict[str, Any]]) -> dict[Path, str]:
     """The text that every page, and the index of the records, should have."""
     texts = {page: rendered(page.read_text(encoding="utf-8"), records) for page in pages()}
-    return texts | {common.stored_records().folder / "index.csv": index(records)}
+    return texts | {committed().folder / "index.csv": index(records)}
 
 
 def rendered(text: str, records: Sequence[dict[str, Any]]) -> str:
@@ -62,13 +66,14 @@ def rendered(text: str, records: Sequence[dict[str, Any]]) -> str:
         begin, kind, name, preset, end = match.groups()
         if kind == "table":
             table = get_table(name)
-            body = table.render(table_records(table, preset, records))[0].split("\n", 2)[2]  # without its title
+            text, _ = rendered_table(table, table_records(table, preset, records))
+            body = text.split("\n", 2)[2]  # without its title
         elif kind == "digest":
             body = digest(table_records(get_table(name), preset, records))
         elif kind == "experts":
             body = experts()
         else:
-            body = benchmark(json.loads((common.stored_records().folder / name).read_text()))
+            body = benchmark(json.loads((committed().folder / name).read_text()))
         return f"{begin}{body}{end}"
 
     return BLOCK.sub(block, text)
@@ -76,17 +81,16 @@ def rendered(text: str, records: Sequence[dict[str, Any]]) -> str:
 
 def digest(records: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of a few methods' NMI on the paper's tasks, from the records of its Table 1."""
-    grouped, rows, shown = common.by_cell(records), [], []
-    for dataset in (name for name in common.PAPER_DATASETS if name in grouped):
-        methods, row = grouped[dataset], [common.TITLES[dataset]]
+    found, rows, shown = grouped(records), [], []
+    for dataset in (name for name in pgkmeans.PAPER_DATASETS if name in found):
+        methods, row = found[dataset], [dataset_title(dataset)]
         for names in DIGEST.values():
-            found = (record for name in names for record in common.answered(methods.get(name, [])))
-            record = next(found, None)
-            paper = common.published(dataset, names[0])
+            record = next((each for name in names for each in answered(methods.get(name, []))), None)
+            paper = pgkmeans.published(dataset, names[0])
             row += ["-" if record is None else spread(record["scores"]["nmi"])]
             row += ["-" if paper is None else "{:.2f} ± {:.2f}".format(*paper)]
             shown += [] if record is None else [record]
-        ceiling = common.oracle_nmi(methods)
+        ceiling = oracle_nmi(methods)
         rows.append([*row, f"{ceiling:.3f}" if math.isfinite(ceiling) else "-"])
     header = ["task", *(title for name in DIGEST for title in (name, f"{name}, paper")), "oracle"]
     notes = [
@@ -173,7 +177,7 @@ def benchmark(record: dict) -> str:
 def main() -> None:
     """Entry point."""
     config = tyro.cli(Update, description=__doc__)
-    stored = common.stored_records()
+    stored = committed()
     records = stored.all()
     stale = {path: text for path, text in generated(records).items() if not path.exists() or path.read_text() != text}
     if config.check and stale:

@@ -15,7 +15,12 @@ FORBIDDEN = {
     "envs": ("trajclust_jax", "trajclust_experiments"),
     "trajclust_jax": ("trajclust_experiments",),
     "trajclust_jax/data": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
-    "trajclust_jax/networks": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
+    "trajclust_jax/networks": (
+        "trajclust_envs",
+        "trajclust_jax.clustering",
+        "trajclust_jax.learners",
+        "trajclust_jax.training",
+    ),
     "trajclust_jax/metrics": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
     "trajclust_jax/clustering": ("trajclust_jax.learners",),
     "trajclust_jax/clustering/policies": (
@@ -24,7 +29,18 @@ FORBIDDEN = {
         "trajclust_jax.clustering.representation",
         "trajclust_jax.training",
     ),
+    "experiments/cells": (
+        "trajclust_experiments.commands",
+        "trajclust_experiments.papers",
+        "trajclust_experiments.presets",
+        "trajclust_experiments.rendering",
+        "trajclust_experiments.tables",
+    ),
+    "experiments/rendering": ("trajclust_experiments.commands", "trajclust_experiments.papers"),
+    "experiments/papers": ("trajclust_experiments.cli", "trajclust_experiments.commands"),
+    "experiments/commands": ("trajclust_experiments.cli", "trajclust_experiments.papers"),
 }
+ROOMS = ("cells", "commands", "papers", "records", "rendering")
 
 
 def _files(folder: str) -> list[Path]:
@@ -32,13 +48,15 @@ def _files(folder: str) -> list[Path]:
 
 
 def _imports(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return {name for node in ast.walk(ast.parse(path.read_text())) for name in _imported(node)}
+
+
+def _imported(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        return {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return set()
 
 
 @pytest.mark.parametrize("folder", FORBIDDEN)
@@ -48,6 +66,22 @@ def test_data_flows_one_way(folder):
     for path in files:
         for name in _imports(path):
             assert not name.startswith(FORBIDDEN[folder]), f"{path} imports {name}"
+
+
+def test_rooms_of_experiments():
+    """Every folder is known here; no paper imports another; the command line parses, and imports no work."""
+    folders = {path.name for path in (ROOT / "experiments").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(ROOMS)
+    papers = [path for path in (ROOT / "experiments/papers").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert len(papers) > 2
+    for paper in papers:
+        others = tuple(f"trajclust_experiments.papers.{other.name}" for other in papers if other != paper)
+        for path in _files(f"experiments/papers/{paper.name}"):
+            assert not any(name.startswith(others) for name in _imports(path)), path
+    heavy = {"jax", "numpy", "matplotlib", "pandas"}
+    tree = ast.parse((ROOT / "experiments/cli.py").read_text())
+    at_start = {name for node in tree.body for name in _imported(node)}
+    assert not {name.split(".")[0] for name in at_start} & heavy
 
 
 @pytest.mark.parametrize("folder", PACKAGES)

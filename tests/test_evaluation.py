@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 
 from trajclust_envs.mujoco import run_episodes
-from trajclust_experiments.learning import returns_of
+from trajclust_experiments.cells.evaluation import returns_of
 from trajclust_jax.evaluation import COPIES, gymnax_returns, mujoco_returns
 from trajclust_jax.learners import Scaling, TrainedPolicy
 

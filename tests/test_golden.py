@@ -25,11 +25,9 @@ import numpy as np
 import pytest
 
 import trajclust_envs as envs
-from trajclust_experiments.learners import LEARNERS
-from trajclust_experiments.methods import CEILINGS, METHODS
-from trajclust_experiments.papers.pgkmeans.common import stored_records
-from trajclust_experiments.report import stored_cells
-from trajclust_experiments.runner import record_id
+from trajclust_experiments.catalogue import CATALOGUE, entries
+from trajclust_experiments.cells.cell import record_id
+from trajclust_experiments.rendering.stored import committed, stored_cells
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.clustering import PGKmeans, Sorl
 from trajclust_jax.clustering.images import train_inputs
@@ -129,13 +127,13 @@ SIZES = {"features": (8, 8), "actor_features": (8, 8)}
 def clustered(name, data):
     """A method's fit, shortened; a ceiling sees the labels."""
     trajectories, labels = data
-    entry = (METHODS | CEILINGS)[name]
+    entry = CATALOGUE[name]
     fields = {field.name for field in dataclasses.fields(entry.algorithm)}
     shorter = {key: value for key, value in SHORTER[entry.algorithm.__name__].items() if key in fields}
     if name == "caae_plain":
         shorter.pop("warmup_iterations")
     method = entry.build(int(labels.max()) + 1, **shorter)
-    if name not in CEILINGS:
+    if entry.kind != "ceiling":
         return of_fit(fit(method, trajectories, 1))
     outcome = fit(method.labelled(labels), trajectories, 1)
     return digest({"result": as_restarts(outcome.result), "history": list(map(observed, outcome.history))})
@@ -156,7 +154,7 @@ def as_restarts(cloned):
 
 def learned(name, data=continuous, **settings):
     trajectories, _ = data()
-    entry = LEARNERS[name]
+    entry = CATALOGUE[name]
     given = LEARNER | {key: value for key, value in SIZES.items() if key in entry.names()}
     if "behaviour_updates" in entry.names():
         given["behaviour_updates"] = 4
@@ -206,12 +204,12 @@ def supported():
 CASES = {
     **{
         name: functools.partial(lambda name: clustered(name, grid()), name)
-        for name in METHODS | CEILINGS
+        for name in entries("clusterer", "ceiling")
         if name != "return_kmeans"  # every return is equal there
     },
     **{
         f"{name} continuous": functools.partial(lambda name: clustered(name, continuous()), name)
-        for name in METHODS | CEILINGS
+        for name in entries("clusterer", "ceiling")
         if name not in MAPS
     },
     "gru sorl continuous": lambda: of_fit(fit(Sorl.default(2, "gru", **MIXTURE), continuous()[0], 1)),
@@ -219,7 +217,7 @@ CASES = {
     "choose_k": chosen,
     "support": supported,
     "images": lambda: digest(train_inputs(images()[0])),
-    **{name: functools.partial(learned, name) for name in LEARNERS},
+    **{name: functools.partial(learned, name) for name in entries("learner")},
     "side by side": side_by_side,
     "best share of images": best_share_of_images,
     **{name: functools.partial(walked, name) for name in envs.ENVIRONMENTS},
@@ -247,7 +245,7 @@ def test_results_are_as_they_were(name):
 
 def ids():
     """The cells of every table at the presets that have records, by the ids of their records."""
-    records = stored_records().all()
+    records = committed().all()
     found = {}
     for name in table_names():
         table = get_table(name)
@@ -261,7 +259,7 @@ def ids():
 
 def test_ids_of_records_are_as_they_were():
     """Every stored record has the id that its cell is given now, and is found by the same tables as before."""
-    for record in stored_records().all():
+    for record in committed().all():
         assert record_id(record["cell"]) == record["id"]
     assert ids() == json.loads((FOLDER / "ids.json").read_text())
 

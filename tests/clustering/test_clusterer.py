@@ -5,11 +5,11 @@ import inspect
 
 import pytest
 
-from trajclust_experiments.methods import CEILINGS, CENTRES, METHODS, SELECTIONS
+from trajclust_experiments.catalogue import entries
 from trajclust_jax.clustering.clusterer import Algorithm, Clusterer
 from trajclust_jax.training import Method, Phase
 
-CLUSTERERS = METHODS | SELECTIONS | CENTRES
+CLUSTERERS, CEILINGS = entries("clusterer", "selection", "centres"), entries("ceiling")
 
 
 def _members(protocol):
@@ -27,7 +27,7 @@ def test_the_protocol_names_what_callers_use():
 
 @pytest.mark.parametrize("name", CLUSTERERS)
 def test_a_clusterer_follows_the_protocol(name):
-    method = CLUSTERERS[name].build(3, **({"counts": (2, 3)} if name in SELECTIONS else {}))
+    method = CLUSTERERS[name].build(3, **({"counts": (2, 3)} if CLUSTERERS[name].kind == "selection" else {}))
     assert isinstance(method, Clusterer)
     _check_algorithm(method)
     phases = method.phases()
@@ -37,7 +37,7 @@ def test_a_clusterer_follows_the_protocol(name):
         given, asked = (inspect.signature(getattr(each, function)).parameters for each in (type(method), Clusterer))
         assert len(given) == len(asked), function
     assert (method.support_policies() is None) == (CLUSTERERS[name].algorithm.__name__ == "SummaryKmeans")
-    default = type(method).default(3, **({"counts": (2, 3)} if name in SELECTIONS else {}))
+    default = type(method).default(3, **({"counts": (2, 3)} if CLUSTERERS[name].kind == "selection" else {}))
     assert type(default) is type(method)
 
 

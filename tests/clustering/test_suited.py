@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trajclust_experiments.methods import METHODS, long_settings, suited
+from trajclust_experiments.catalogue import entries
 from trajclust_jax.clustering import CAAE, PGKmeans, Sorl, suited_method
 from trajclust_jax.clustering import suited as rule
 from trajclust_jax.data import Codebook, Trajectories
@@ -48,16 +48,16 @@ def test_short_data_have_defaults_and_longer_m_steps_where_actions_are_continuou
 
 @pytest.mark.parametrize("discrete", [True, False])
 @pytest.mark.parametrize("t", [20, 300])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", entries("clusterer"))
 def test_commands_and_python_have_the_same_settings(name, t, discrete):
-    data, entry = _data(t, discrete), METHODS[name]
-    built = entry.build(2, **suited(name, data))
+    data, entry = _data(t, discrete), entries("clusterer")[name]
+    built = entry.build(2, **entry.suited(data))
     assert isinstance(built, entry.algorithm)
     if name in ("pg_kmeans_mlp", "pg_kmeans_gru", "sorl", "caae", "dec", "vae_kmeans"):
         settings = {} if entry.policy is None else {"policy": entry.policy}
         assert dataclasses.asdict(suited_method(entry.algorithm, 2, data, **settings)) == dataclasses.asdict(built)
     if t == 300 and not discrete:
-        assert long_settings(name) == suited(name, data)
+        assert entry.long_settings() == entry.suited(data)
 
 
 def test_settings_given_override():

@@ -15,9 +15,8 @@ import pytest
 from html_reader import read_sound
 from rich.console import Console
 
-from trajclust_experiments import cluster
-from trajclust_experiments.cluster import cluster_dataset
-from trajclust_experiments.methods import METHODS
+from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.commands.cluster import cluster_dataset
 from trajclust_experiments.progress import Progress
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.clustering.support import Support
@@ -31,7 +30,7 @@ def comparison(monkeypatch, request):
     """What held-out actions say, without looking at them (half a minute a clustering) but in tests marked for it."""
     said = Support(1.0, 0.1, 1.0, 0.1, agreement=1.0)
     if "real_comparison" not in request.fixturenames:
-        monkeypatch.setattr(cluster, "measured", lambda *_, **__: said)
+        monkeypatch.setattr("trajclust_jax.clustering.support.support", lambda *_, **__: said)
     return said
 
 
@@ -238,11 +237,10 @@ def test_a_clustering_that_diverges_is_a_result(trajclust, tmp_path, monkeypatch
     rng = np.random.default_rng(0)
     arrays = {"observations": rng.normal(size=(8, 4, 3)), "actions": rng.uniform(-1, 1, (8, 4, 1))}
     np.savez(tmp_path / "c.npz", **{name: x.astype(np.float32) for name, x in arrays.items()}, lengths=np.full(8, 4))
-    entry = METHODS[method]
+    entry = CATALOGUE[method]
     rate = {"policy_settings": (("learning_rate", 1e30),)}
     rate = {"learning_rate": 1e30, "iterations": 1, "steps": 2} if "learning_rate" in entry.settings() else rate
-    build = lambda k, **settings: entry.build(k, **rate, **settings)
-    monkeypatch.setitem(METHODS, method, dataclasses.replace(entry, build=build))
+    monkeypatch.setitem(CATALOGUE, method, dataclasses.replace(entry, defaults=rate))
     code, out, err = trajclust("cluster", "c.npz", "--method", method.removesuffix("_mlp"), "--k", 2, "--out", "c")
     assert code == 1, err
     assert "warning: diverged: the objective is not finite" in out
@@ -473,7 +471,7 @@ def test_unknown_options_end_with_2(trajclust):
 
 
 def test_failed_work_ends_with_1(trajclust, discrete_npz, monkeypatch):
-    monkeypatch.setattr("trajclust_experiments.cluster.fit", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("trajclust_experiments.commands.cluster.fit", lambda *a, **k: 1 / 0)
     code, out, err = trajclust("cluster", discrete_npz[0], "--k", 2)
     assert code == 1
     assert out == ""

@@ -5,19 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from trajclust_experiments.learners import LEARNERS
-from trajclust_experiments.methods import ORACLE, method_entry
-from trajclust_experiments.papers.pgkmeans import common, table4
-from trajclust_experiments.report import table_records
-from trajclust_experiments.runner import record_id
+from trajclust_experiments.catalogue import CATALOGUE, entries
+from trajclust_experiments.cells.cell import record_id
+from trajclust_experiments.cells.methods import ORACLE
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.papers.pgkmeans import table4
+from trajclust_experiments.rendering.scores import shown_score
+from trajclust_experiments.rendering.stored import committed, table_records
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.learners import Offline
 from trajclust_jax.learners.learner import ActorCritic
 from trajclust_jax.metrics import bootstrap_interval
 
-FOLDER = common.stored_records().folder
-RECORDS = common.stored_records().all()
+FOLDER = committed().folder
+RECORDS = committed().all()
 LEAST = {"diagonal": 0.92, "takeball": 0.99}
 
 
@@ -30,10 +32,10 @@ def test_ids_are_those_of_the_algorithms_as_they_are():
     for record in RECORDS:
         if "version" in record["cell"] and record["cell"]["method"] != ORACLE:
             name = record["cell"]["method"]
-            if name in LEARNERS:
-                current = [Offline.VERSION, LEARNERS[name].algorithm.VERSION]
+            if name in entries("learner"):
+                current = [Offline.VERSION, CATALOGUE[name].algorithm.VERSION]
             else:
-                current = method_entry(name).algorithm.VERSION
+                current = CATALOGUE[name].algorithm.VERSION
             if record["cell"]["version"] == current:
                 assert record["id"] == record_id(record["cell"]), record["cell"]
 
@@ -157,7 +159,7 @@ def test_clustering_pays(dataset):
     """The paper's Table 4: cloning the better of the found clusters beats cloning everything."""
     records = (record for record in table_records(table4.TABLE, "cpu", RECORDS) if record["cell"]["dataset"] == dataset)
     found = {table4.name_of(record): record for record in records}
-    cloned, best, apart = (table4.shown_score(found[name]) for name in ("bc", "bc_10", table4.ON_CLUSTER))
+    cloned, best, apart = (shown_score(found[name]) for name in ("bc", "bc_10", table4.ON_CLUSTER))
     policies = found["bc"]["policies"]
     assert policies["medium"] < cloned.mean() < policies["expert"]
     assert best.mean() >= cloned.mean()
@@ -190,12 +192,12 @@ def test_learners_come_near_the_expert():
     """Every learner with critics but those known to fall short; IQL and TD3+BC on two tasks at least."""
     near = set()
     for (dataset, name), record in _cells("offline/returns", "cpu").items():
-        if not issubclass(LEARNERS[name].algorithm, ActorCritic):
+        if not issubclass(CATALOGUE[name].algorithm, ActorCritic):
             continue
         scores = record["scores"]["last_score"]
         assert len(scores) == 3
         assert not record.get("diverged")
-        pair = common.TASKS[dataset], name
+        pair = pgkmeans.TASKS[dataset], name
         if np.mean(scores) >= 0.9 * record["policies"]["expert"]:
             near.add(pair)
         else:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from trajclust_envs.mujoco import TASKS
-from trajclust_experiments.learner_cells import CentreCell, LearnerCell, centre_policies
-from trajclust_experiments.learning import best_cluster
-from trajclust_experiments.methods import CENTRES, METHODS
+from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.cells.cell import load, record_id
+from trajclust_experiments.cells.evaluation import best_cluster
+from trajclust_experiments.cells.learners import CentreCell, LearnerCell, centre_policies
+from trajclust_experiments.cells.methods import MethodCell
+from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.papers.pgkmeans import table4
-from trajclust_experiments.report import write_report
-from trajclust_experiments.runner import Cell, load, record_id, run_cells
+from trajclust_experiments.rendering.report import write_report
 from trajclust_experiments.tables import get_table
 from trajclust_jax.data.transforms import action_scaling
 from trajclust_jax.evaluation import act
@@ -66,8 +68,8 @@ def test_records_say_what_a_table_needs(records):
 def test_a_clustering_is_trained_once_for_all_that_learn_from_it(records, results, tmp_path, monkeypatch):
     """Two learners on its clusters, from empty results; then a third beside them; a lost file is made again."""
     begun = []
-    compute = Cell.compute
-    monkeypatch.setattr(Cell, "compute", lambda self, *given: begun.append(self.method) or compute(self, *given))
+    compute = MethodCell.compute
+    monkeypatch.setattr(MethodCell, "compute", lambda self, *given: begun.append(self.method) or compute(self, *given))
     on_clusters = lambda name: LearnerCell(DATASET, 3, name, (0,), TINY, clusters="return_kmeans", episodes=1)
     results = Results(tmp_path)
     first = run_cells([on_clusters("bc"), on_clusters("bc_gaussian")], results, preset="smoke")
@@ -148,8 +150,8 @@ def test_best_cluster_has_the_best_data():
 
 def test_centres_act_as_their_networks():
     dataset = load(DATASET, 3, 0)[0]
-    method = CENTRES["centres"].build(2, **dict(EM))
-    assert type(method) is type(METHODS["pg_kmeans_mlp"].build(2))
+    method = CATALOGUE["centres"].build(2, **dict(EM))
+    assert type(method) is type(CATALOGUE["pg_kmeans_mlp"].build(2))
     clustering = fit(method, dataset.trajectories, 2).result
     policies, learner = centre_policies(method, dataset, clustering)
     observations = 3 * np.random.default_rng(0).normal(size=(2, 2, 5, 11)).astype(np.float32)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trajclust_experiments.output import check_out, check_writable, staged
+from trajclust_experiments.commands.output import check_out, check_writable, staged
 from trajclust_jax.data import DataError
 
 OUTPUTS = {"summary.json", "model", "a.csv", "b.csv"}

@@ -8,7 +8,7 @@ import pytest
 from html_reader import read_sound
 from PIL import Image
 
-from trajclust_experiments.page import page, slug
+from trajclust_experiments.rendering.page import page, slug
 
 
 def picture(folder, name, size=(5, 3)):

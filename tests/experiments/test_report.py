@@ -7,11 +7,14 @@ import pandas as pd
 import pytest
 from html_reader import read_sound
 
-from trajclust_experiments import cli, report
-from trajclust_experiments.methods import ORACLE
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import markdown_table, new_figure
-from trajclust_experiments.runner import load
+from trajclust_experiments import cli
+from trajclust_experiments.cells.cell import load
+from trajclust_experiments.cells.methods import ORACLE
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering import report
+from trajclust_experiments.rendering.figures import new_figure
+from trajclust_experiments.rendering.markdown import markdown_table
+from trajclust_experiments.rendering.stored import committed, readable
 from trajclust_experiments.tables import Preset, Table
 from trajclust_jax.records import Results
 
@@ -25,8 +28,8 @@ PRESETS = {
 def cells(preset, datasets, methods, seeds):
     """Two initial numbers of clusters for every method."""
     return [
-        *common.cells(preset, datasets, methods, seeds),
-        *common.cells(preset, datasets, methods, seeds, extra_clusters=5),
+        *pgkmeans.cells(preset, datasets, methods, seeds),
+        *pgkmeans.cells(preset, datasets, methods, seeds, extra_clusters=5),
     ]
 
 
@@ -161,7 +164,7 @@ def test_a_preset_never_begun_is_one_line(results, tmp_path):
 def test_what_has_no_answer(results, tmp_path, monkeypatch):
     """A pair that the table never runs, a method that refuses the data, and a ceiling."""
     names = (METHODS[0], "cloning_mlp", "return_kmeans")
-    run = lambda preset, datasets, methods, seeds: common.cells(preset, datasets, methods[:2], seeds)
+    run = lambda preset, datasets, methods, seeds: pgkmeans.cells(preset, datasets, methods[:2], seeds)
     tables = {"odd/third": dataclasses.replace(TABLE, name="odd/third", methods=names, cells=run)}
     monkeypatch.setattr(report, "table_names", lambda: tuple(tables))
     monkeypatch.setattr(report, "get_table", tables.get)
@@ -250,5 +253,5 @@ def test_what_cannot_be_shown_is_named_and_left_out(results, tmp_path, trajclust
 
 
 def test_the_committed_records_can_all_be_shown():
-    stored = common.stored_records()
-    assert len(report.readable(stored)) == len(stored.ids()) > 0
+    stored = committed()
+    assert len(readable(stored)) == len(stored.ids()) > 0

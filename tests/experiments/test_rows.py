@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trajclust_experiments.rows import label_source, read_assignments, with_labels
+from trajclust_experiments.commands.rows import label_source, read_assignments, with_labels
 from trajclust_jax.data import DataError, load_npz, make, save_npz
 
 CLUSTERS = [1, 0, 2, 1]

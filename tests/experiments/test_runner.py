@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trajclust_experiments.methods import METHODS, ORACLE, select
+from trajclust_experiments.catalogue import entries
+from trajclust_experiments.cells.cell import load, record_id, tracked
+from trajclust_experiments.cells.methods import ORACLE, MethodCell
+from trajclust_experiments.cells.runner import run_cells
+from trajclust_experiments.commands.run import select
 from trajclust_experiments.papers.own.data import SOURCES
-from trajclust_experiments.report import table_records
-from trajclust_experiments.runner import Cell, load, record_id, run_cells, tracked
+from trajclust_experiments.rendering.stored import table_records
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.clustering import PGKmeans
 from trajclust_jax.data import REGISTRY
@@ -22,7 +25,7 @@ from trajclust_jax.training import Event
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = (("iterations", 3), ("polish_iterations", 1), ("restarts", 2))
-CELL = Cell("diagonal", 10, "pg_kmeans_tabular", (0, 1), SETTINGS)
+CELL = MethodCell("diagonal", 10, "pg_kmeans_tabular", (0, 1), SETTINGS)
 
 
 def _id(cell):
@@ -74,7 +77,7 @@ def test_every_table_and_preset_constructs(name):
 
 
 def test_selection_by_name_and_family():
-    names = tuple(METHODS)
+    names = tuple(entries("clusterer"))
     assert select((), names, "method") == names
     assert select(("pg_kmeans",), names, "method") == tuple(n for n in names if n.startswith("pg_kmeans"))
     assert select(("caae",), names, "method") == ("caae",)
@@ -104,7 +107,7 @@ def test_a_record_says_everything(tmp_path):
 
 def test_a_record_says_how_well_each_seed_is(tmp_path):
     settings = (("batch_size", 4), ("iterations", 1), ("steps", 1))
-    record = run_cells([Cell("diagonal", 4, "caae_plain", (0, 1), settings)], Results(tmp_path), preset="test")[0]
+    record = run_cells([MethodCell("diagonal", 4, "caae_plain", (0, 1), settings)], Results(tmp_path), preset="test")[0]
     assert set(record["health"]) == {"used_clusters", "spread", "silhouette"}
     assert len(record["warnings"]) == len(record["health"]["spread"]) == 2
     for used, warnings in zip(record["health"]["used_clusters"], record["warnings"], strict=True):
@@ -115,7 +118,9 @@ def test_a_record_says_how_well_each_seed_is(tmp_path):
 
 def test_a_ceilings_record_is_of_held_out_trajectories_and_asks_nothing_of_restarts(tmp_path):
     settings = (("iterations", 1), ("steps", 2))
-    record = run_cells([Cell("diagonal", 10, "cloning_mlp", (0, 1), settings)], Results(tmp_path), preset="test")[0]
+    record = run_cells([MethodCell("diagonal", 10, "cloning_mlp", (0, 1), settings)], Results(tmp_path), preset="test")[
+        0
+    ]
     scores, history = record["scores"], record["history"]
     assert scores["restart"] == [0, 0]
     assert scores["nmi"] == [held_out for held_out, in_sample in history[-1]["nmi"]]
@@ -124,7 +129,7 @@ def test_a_ceilings_record_is_of_held_out_trajectories_and_asks_nothing_of_resta
 
 
 def test_a_method_without_an_answer_leaves_its_reason(tmp_path):
-    cell = Cell("diagonal", 4, "return_kmeans", (0, 1))
+    cell = MethodCell("diagonal", 4, "return_kmeans", (0, 1))
     record = run_cells([cell], Results(tmp_path), preset="test")[0]
     assert record["not_applicable"] == "every return is equal"
     assert record["scores"] == {}

@@ -5,7 +5,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from trajclust_envs.plotting import PALETTE
-from trajclust_experiments.scenes import matched_colors, sample, sample_figure
+from trajclust_experiments.cells.sample import matched_colors, sample
+from trajclust_experiments.rendering.scenes import sample_figure
 from trajclust_jax.data import make
 
 

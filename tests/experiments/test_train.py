@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trajclust_experiments import learning
+from trajclust_experiments.cells import evaluation
+from trajclust_experiments.commands import train
+from trajclust_experiments.models import load_policy
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.data import DataError, build_dataset, from_episodes, save_npz
 
@@ -39,7 +41,7 @@ def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
     assert summary["environment"] == "Pathfollowing-v0"
     assert np.shape(summary["scores"]["last_return"]) == (2,)
     assert "last_score" not in summary["scores"]  # D4RL normalises nothing here
-    assert {path.name for path in (tmp_path / "runs/train").iterdir()} == learning.OUTPUTS
+    assert {path.name for path in (tmp_path / "runs/train").iterdir()} == train.OUTPUTS
     frame = pd.read_csv(tmp_path / "runs/train/evaluations.csv")
     assert list(frame) == ["updates", "seed", "episode", "return"]
     assert sorted(set(frame["updates"])) == [20, 40]
@@ -51,7 +53,7 @@ def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
     policy = load_tree(tmp_path / "runs/train/policy")
     assert policy["scaling"]["mean"].shape == (2, 2)
     with pytest.raises(DataError, match="no result of trajclust train there"):
-        learning.load_policy(tmp_path)
+        load_policy(tmp_path)
     again = trajclust("train", "plane.npz", "--learner", "bc", "--seeds", 2, *SMALL)
     assert again[0] == 0
     assert "last return, by seed: 0.0, 0.0" in again[1]
@@ -68,8 +70,8 @@ def test_train_in_mujoco_gives_scores(trajclust, tmp_path):
     assert set(scores) == {"last_return", "best_return", "last_score", "best_score"}
     expected = 100 * (scores["last_return"][0] + 20.272305) / (3234.3 + 20.272305)
     assert scores["last_score"][0] == pytest.approx(expected)
-    learner, policy = learning.load_policy(tmp_path / "runs/train")
-    gained = learning.returns_of(learner, "Hopper-v4", policy, 3, 4)  # as after the fourth block
+    learner, policy = load_policy(tmp_path / "runs/train")
+    gained = evaluation.returns_of(learner, "Hopper-v4", policy, 3, 4)  # as after the fourth block
     assert gained.tolist() == _returns(tmp_path / "runs/train/evaluations.csv", (2, 3))
     assert len(np.unique(gained)) == 6
 
@@ -87,13 +89,13 @@ def test_a_training_that_diverges_says_so(trajclust, tmp_path):
     assert code == 1
     assert "last return, by seed: " in out
     assert "diverged: seeds [0, 1] have policies that are not finite" in out
-    assert {path.name for path in (tmp_path / "runs/train").iterdir()} == learning.OUTPUTS
+    assert {path.name for path in (tmp_path / "runs/train").iterdir()} == train.OUTPUTS
 
 
 def test_returns_that_are_not_finite_are_told(trajclust, tmp_path, monkeypatch):
     """As MuJoCo gives them for such policies."""
     plane(tmp_path / "plane.npz", "Pathfollowing-v0")
-    monkeypatch.setattr(learning, "returns_of", lambda _, __, ___, episodes, ____: np.full((2, episodes), np.nan))
+    monkeypatch.setattr(evaluation, "returns_of", lambda _, __, ___, episodes, ____: np.full((2, episodes), np.nan))
     code, out, _ = trajclust("train", "plane.npz", "--learner", "bc", "--seeds", 2, *SMALL)
     assert code == 0
     assert "best return, by seed: not finite, not finite" in out
@@ -173,10 +175,10 @@ def test_the_order_of_rows_means_nothing(trajclust, tmp_path):
     dataset = plane(tmp_path / "plane.npz")
     assert trajclust("cluster", "plane.npz", "--method", "return_kmeans", "--k", 2, "--out", "c")[0] == 0
     path = tmp_path / "c" / "assignments.csv"
-    expected = learning.chosen_clusters(tmp_path / "c", "best", dataset)
+    expected = train.chosen_clusters(tmp_path / "c", "best", dataset)
     frame = pd.read_csv(path)
     frame.sort_values(["cluster", "return"]).to_csv(path, index=False)
-    found = learning.chosen_clusters(tmp_path / "c", "best", dataset)
+    found = train.chosen_clusters(tmp_path / "c", "best", dataset)
     assert found[0].tolist() == expected[0].tolist() == (-dataset.labels).tolist()  # the rewarded ones, and -1
     assert found[1] == expected[1]
     frame[frame["return"] > 0].to_csv(path, index=False)
@@ -189,7 +191,7 @@ def test_a_clustering_is_of_its_trajectories_whatever_labels_it_was_scored_by(tr
     (tmp_path / "true.txt").write_text("\n".join("ab" * 5))
     arguments = ("cluster", "plane.npz", "--method", "return_kmeans", "--k", 2, "--labels", "true.txt", "--out", "c")
     assert trajclust(*arguments)[0] == 0
-    assert learning.chosen_clusters(tmp_path / "c", "all", dataset)[1] == [0, 1]
+    assert train.chosen_clusters(tmp_path / "c", "all", dataset)[1] == [0, 1]
 
 
 def test_no_best_cluster_without_returns(trajclust, tmp_path):

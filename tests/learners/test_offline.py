@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trajclust_experiments.cli import _pairs, _settings
-from trajclust_experiments.learners import LEARNERS, suited_learner
+from trajclust_experiments.catalogue import entries
+from trajclust_experiments.commands.printing import pairs
+from trajclust_experiments.commands.train import parsed_settings
 from trajclust_jax.data import DataError, from_episodes, make, transitions
 from trajclust_jax.data.codebook import encode
 from trajclust_jax.evaluation import act
@@ -17,6 +18,7 @@ from trajclust_jax.learners import BC, IQL, Clustered, Offline
 from trajclust_jax.learners.sampling import View
 from trajclust_jax.training import Evaluate, _key, fit
 
+LEARNERS = entries("learner")
 TINY = {"batch_size": 32, "actor_features": (16, 16)}
 
 
@@ -313,7 +315,7 @@ def test_the_multiplier_follows_the_gap():
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_listed_settings_are_those_of_the_learner(name):
-    listed = _settings(tuple(_pairs(LEARNERS[name].defaults()).split()))
+    listed = parsed_settings(tuple(pairs(LEARNERS[name].defaults()).split()))
     assert LEARNERS[name].build(1, **listed) == LEARNERS[name].build(1)
 
 
@@ -346,9 +348,9 @@ def test_every_learner_is_built_at_full_size(name):
 
 
 def test_settings_by_environment():
-    assert suited_learner("iql", "Hopper-v4") == {"reward_range": 1000.0}
-    assert suited_learner("iql", "Ant-v4") == suited_learner("iql", None) == suited_learner("bc", "Hopper-v4") == {}
-    assert suited_learner("iql_corl", "Hopper-v4") == {}
+    assert LEARNERS["iql"].suited("Hopper-v4") == {"reward_range": 1000.0}
+    assert LEARNERS["iql"].suited("Ant-v4") == LEARNERS["iql"].suited(None) == LEARNERS["bc"].suited("Hopper-v4") == {}
+    assert LEARNERS["iql_corl"].suited("Hopper-v4") == {}
     assert [LEARNERS[name].build(1).normalise for name in ("iql", "iql_corl")] == [False, True]
 
 

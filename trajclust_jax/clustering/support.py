@@ -16,6 +16,7 @@ No labels. Policies are Markov networks, whatever the method's were.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.clusterer import SupportPolicies
+from trajclust_jax.clustering.clusterer import Clusterer, SupportPolicies
 from trajclust_jax.clustering.policies import Member, StepData, TransitionPolicy
+from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
 from trajclust_jax.networks import ensemblize, member_keys
-from trajclust_jax.training import Info, Phase, fit
+from trajclust_jax.training import Callback, Info, Phase, fit
 
 SUPPORT_VERSION = 2  # raise it when what is warned of changes
 ERRORS = 3.0  # standard errors that a gain must exceed
@@ -208,6 +210,16 @@ def support(
     mean, error = gains.sum(1) / steps, gains.std(1) * np.sqrt(gains.shape[1]) / steps
     compared = (float(value) for pair in zip(mean, error, strict=True) for value in pair)
     return Support(*compared, agreement=nmi(assignments, told))
+
+
+def support_of(
+    method: Clusterer, trajectories: Trajectories, clustering: Clustering, callbacks: Sequence[Callback] = ()
+) -> Support | None:
+    """Whether held-out actions speak for a method's clusters; None where it failed, or looks at no policy."""
+    policies = method.support_policies()
+    if policies is None or not np.isfinite(clustering.objective):
+        return None
+    return support(trajectories, clustering.assignments, policies=policies, callbacks=callbacks)
 
 
 def _half(data: StepData, which: int) -> StepData:

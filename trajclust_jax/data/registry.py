@@ -25,6 +25,7 @@ _MOST = 10**7  # trajectories a policy: more do not fit in memory
 class Entry:
     """A registered dataset: `build(name, size, seed, **options)` makes `size` trajectories a policy."""
 
+    title: str
     summary: str
     environment: str
     num_policies: int
@@ -86,43 +87,59 @@ def _observations(env: Any, parts: list[envs.Rollout]) -> tuple[Observations, Ob
     return observed, final
 
 
-def expert_entry(env_id: str, summary: str, **options: Any) -> Entry:
+def expert_entry(env_id: str, summary: str, title: str | None = None, **options: Any) -> Entry:
     """The experts of an environment; `options` are its constructor's."""
     env = envs.make(env_id, **options)
     continuous = not hasattr(env.action_space(env.default_params), "n")
     build = partial(_expert_episodes, env_id, **options)
-    return Entry(summary, env_id, len(env.expert_names), build, continuous=continuous)
+    title = title or env_id.rpartition("-")[0]
+    return Entry(title, summary, env_id, len(env.expert_names), build, continuous=continuous)
 
 
 REGISTRY: dict[str, Entry] = {
     "diagonal": expert_entry("Diagonal-v0", "5 ways to walk from the top left to the bottom right"),
     "takeball": expert_entry("Takeball-v0", "4 experts that each take one ball first"),
     "takeball-permuted": expert_entry(
-        "TakeballPermuted-v0", "balls permuted each episode: two equally good clusterings (paper, A.3)"
+        "TakeballPermuted-v0",
+        "balls permuted each episode: two equally good clusterings (paper, A.3)",
+        "Takeball, permuted",
     ),
     "extra": expert_entry(
-        "Extra-v0", "3 experts that visit, ignore or avoid two cells, on a fresh map each episode", experts="ppo"
+        "Extra-v0",
+        "3 experts that visit, ignore or avoid two cells, on a fresh map each episode",
+        "Extra, fresh maps, PPO",
+        experts="ppo",
     ),
-    "extra-vi": expert_entry("Extra-v0", "as extra, experts by value iteration (softmax)", experts="softmax"),
+    "extra-vi": expert_entry(
+        "Extra-v0", "as extra, experts by value iteration (softmax)", "Extra, fresh maps", experts="softmax"
+    ),
     "extra-vi-ways": expert_entry(
         "Extra-v0",
         "as extra-vi, observed as lengths of ways, made by hand: a reference",
+        "Extra, hand-made ways",
         experts="softmax",
         observes="ways",
     ),
-    "extra-greedy": expert_entry("Extra-v0", "as extra, experts by value iteration (best action)", experts="greedy"),
-    "extrafixed": expert_entry("ExtraFixed-v0", "the three kinds of expert of extra, on one map", experts="ppo"),
+    "extra-greedy": expert_entry(
+        "Extra-v0", "as extra, experts by value iteration (best action)", "Extra, fresh maps, greedy", experts="greedy"
+    ),
+    "extrafixed": expert_entry(
+        "ExtraFixed-v0", "the three kinds of expert of extra, on one map", "Extra, one map, PPO", experts="ppo"
+    ),
     "extrafixed-vi": expert_entry(
-        "ExtraFixed-v0", "as extrafixed, experts by value iteration (softmax)", experts="softmax"
+        "ExtraFixed-v0",
+        "as extrafixed, experts by value iteration (softmax)",
+        "Extra, one map",
+        experts="softmax",
     ),
     "pathfollowing": expert_entry("Pathfollowing-v0", "3 ways of steering a ball to the goal, continuous"),
 }
 
 
-_SUMMARIES = {
-    "medium-expert": "SAC at a third of its return and at convergence",
-    "medium-replay": "SAC at a third of its return, and what it was before",
-    "late-expert": "two late checkpoints of one training, noise 0.1: the hard pair",
+_PAIRS = {  # of MuJoCo policies: what follows the task's title, and a summary
+    "medium-expert": ("", "SAC at a third of its return and at convergence"),
+    "medium-replay": (", medium and replay", "SAC at a third of its return, and what it was before"),
+    "late-expert": (", late and expert", "two late checkpoints of one training, noise 0.1: the hard pair"),
 }
 
 
@@ -152,8 +169,9 @@ def _build(task: str, mixture: str) -> Callable[..., Dataset]:
 
 
 for _task in shipped_tasks():
-    for _mixture, _summary in _SUMMARIES.items():
+    for _mixture, (_more, _summary) in _PAIRS.items():
         REGISTRY[f"{_task}-{_mixture}"] = Entry(
+            TASKS[_task].env_id.rpartition("-")[0] + _more,
             f"{TASKS[_task].env_id}: {_summary}",
             TASKS[_task].env_id,
             len(MIXTURES[_mixture]),

@@ -21,7 +21,7 @@ from trajclust_jax.learners.learner import LearnerState
 from trajclust_jax.learners.replay import Replay
 from trajclust_jax.learners.sac import SAC
 from trajclust_jax.learners.sampling import Batch
-from trajclust_jax.networks import sample_squashed
+from trajclust_jax.networks import LOG_STD_BOUNDS, TanhGaussianActor, sample_squashed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +60,8 @@ class Snapshot(NamedTuple):
 
 def export(params: Any, scale: np.ndarray) -> GaussianPolicy:
     """An actor's parameters as a NumPy policy; `scale [A]` are the bounds of its actions."""
-    layers = [*params["params"]["MLP_0"].values(), params["params"]["Dense_0"]]
-    weights, biases = (tuple(np.asarray(layer[name]) for layer in layers) for name in ("kernel", "bias"))
-    return GaussianPolicy(weights, biases, np.asarray(scale, np.float32))
+    weights, biases = (tuple(map(np.asarray, each)) for each in zip(*TanhGaussianActor.layers(params), strict=True))
+    return GaussianPolicy(weights, biases, np.asarray(scale, np.float32), LOG_STD_BOUNDS)
 
 
 def snapshot_path(folder: Path, step: int) -> Path:

@@ -1,6 +1,7 @@
 """Neural networks: feature extractors, policy heads, ensembles."""
 
 from trajclust_jax.networks.actor_critic import (
+    LOG_STD_BOUNDS,
     ORTHOGONAL,
     STANDARD,
     Critic,
@@ -25,6 +26,7 @@ from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
 __all__ = [
     "EXTRACTORS",
     "GRU",
+    "LOG_STD_BOUNDS",
     "MIN_STD",
     "MLP",
     "MOVES",

@@ -1,16 +1,18 @@
 """Actors and critics of the offline and online learners."""
 
+from typing import Any
+
 import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from trajclust_envs.mujoco import LOG_STD_BOUNDS
 from trajclust_jax.networks.dense import Dense
 from trajclust_jax.networks.policies import MLP
 
 ORTHOGONAL = nn.initializers.orthogonal(2**0.5)
 STANDARD = nn.initializers.lecun_normal()  # flax's
+LOG_STD_BOUNDS = (-5.0, 2.0)
 
 
 class TanhGaussianActor(nn.Module):
@@ -32,6 +34,12 @@ class TanhGaussianActor(nn.Module):
             multiplier = self.param("log_std_multiplier", nn.initializers.ones, ())
             log_std = multiplier * log_std + self.param("log_std_offset", nn.initializers.constant(-1.0), ())
         return distrax.Independent(distrax.Normal(mean, jnp.exp(jnp.clip(log_std, *self.log_std_bounds))), 1)
+
+    @staticmethod
+    def layers(params: Any) -> list[tuple[jax.Array, jax.Array]]:
+        """Kernel and bias of its dense layers, in order."""
+        layers = [*params["params"]["MLP_0"].values(), params["params"]["Dense_0"]]
+        return [(layer["kernel"], layer["bias"]) for layer in layers]
 
 
 def sample_squashed(key: jax.Array, policy: distrax.Independent) -> tuple[jax.Array, jax.Array]:

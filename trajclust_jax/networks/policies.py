@@ -142,6 +142,11 @@ class PolicyNetwork(nn.Module):
         """Distribution from features `[..., F]`: GRU states for a history policy, `embed`'s result otherwise."""
         return self.head(self.output(x) if self.recurrent else x)
 
+    @staticmethod
+    def recurrence(params: Any) -> tuple[jax.Array, jax.Array]:
+        """Kernel `[H, 3H]` and bias `[H]` of a history policy, for `gru_step`."""
+        return params["params"]["gru"]["recurrent_kernel"], params["params"]["gru"]["recurrent_bias"]
+
     def along(self, embeddings: jax.Array) -> Any:
         """Distribution at every step of one trajectory, from its embeddings `[T, E]`."""
         return self.read_out(self.gru(embeddings) if self.recurrent else embeddings)

@@ -7,41 +7,64 @@ Beside it what others report on D4RL's data of the same names, a sane run's size
 
 import numpy as np
 
-from trajclust_experiments.learners import LEARNERS
-from trajclust_experiments.papers.pgkmeans import common, table4
-from trajclust_experiments.rendering import document, provenance
-from trajclust_experiments.tables import Records, Table
+from trajclust_experiments.catalogue import entries, title
+from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.cells.learners import LearnerCell
+from trajclust_experiments.presets import LEARNING
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.markdown import provenance
+from trajclust_experiments.rendering.scores import CORL, NOTES, Scored, score_columns, score_figure, shown_score
+from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
-PUBLISHED = {name: numbers for name, numbers in table4.PUBLISHED.items() if name in LEARNERS} | {
-    "iql_corl": {"halfcheetah": 94.7, "walker2d": 111.7},  # on Hopper it has other settings
-    "brac_v": {"halfcheetah": 41.9, "walker2d": 81.6, "hopper": 0.8},
+METHODS = tuple(entries("learner"))
+PUBLISHED = CORL | {
+    "iql_corl": {"halfcheetah-medium-expert": 94.7, "walker2d-medium-expert": 111.7},  # on Hopper it has other settings
+    "brac_v": {"halfcheetah-medium-expert": 41.9, "walker2d-medium-expert": 81.6, "hopper-medium-expert": 0.8},
 }
 
 
+def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+    """A cell a dataset and learner."""
+    settings = lambda method: tuple(sorted(preset.settings.get(method, {}).items()))
+    return [
+        LearnerCell(dataset, preset.long_size, method, tuple(seeds), settings(method))
+        for dataset in datasets
+        for method in methods
+    ]
+
+
 def render(records: Records):
-    rows, figure = table4.score_rows(records, tuple(LEARNERS), PUBLISHED)
-    lines = [_over_tasks(name, records) for name in LEARNERS]
+    found = {(record["cell"]["dataset"], record["cell"]["method"]): record for record in records}
+    datasets = dict.fromkeys(dataset for dataset, _ in found)
+    shown = [
+        Scored(found[dataset, name], title(name), PUBLISHED.get(name, {}).get(dataset))
+        for dataset in datasets
+        for name in METHODS
+        if (dataset, name) in found
+    ]
+    lines = [_over_tasks(name, records) for name in METHODS]
     notes = [
         *provenance(records),
-        *table4.NOTES,
+        *NOTES,
         "Paper: CORL's last scores on D4RL's medium-expert data; BRAC-v's are of the LBRAC-v paper's Table 1.",
         *filter(None, lines),
     ]
-    return document("Offline learners on made data", table4.HEADER, rows, notes), {"scores": figure}
+    text = columns.table("Offline learners on made data", score_columns(), shown, notes)
+    return text, {"scores": score_figure(shown)}
 
 
 def _over_tasks(name: str, records: Records) -> str | None:
     """A learner over its tasks, and beside BC on the same ones."""
-    found = {r["cell"]["dataset"]: table4.shown_score(r) for r in records if r["cell"]["method"] == name}
-    cloned = {r["cell"]["dataset"]: table4.shown_score(r) for r in records if r["cell"]["method"] == "bc"}
+    found = {r["cell"]["dataset"]: shown_score(r) for r in records if r["cell"]["method"] == name}
+    cloned = {r["cell"]["dataset"]: shown_score(r) for r in records if r["cell"]["method"] == "bc"}
     if not found:
         return None
     values, tasks = list(found.values()), "task" if len(found) == 1 else "tasks"
     statistic, of = (interquartile_mean, "interquartile mean") if len(np.concatenate(values)) > 3 else (np.mean, "mean")
     low, high = stratified_bootstrap(values, statistic, np.random.default_rng(0))
-    text = f"{LEARNERS[name].title} over {len(found)} {tasks}: {of} "
+    text = f"{title(name)} over {len(found)} {tasks}: {of} "
     text += f"{statistic(np.concatenate(values)):.1f} ({low:.1f} to {high:.1f})"
     both = [dataset for dataset in found if dataset in cloned and name != "bc"]
     if both:
@@ -51,12 +74,18 @@ def _over_tasks(name: str, records: Records) -> str | None:
     return text + "."
 
 
+_PAIRS = ("medium-expert", "medium-replay", "late-expert")
 TABLE = Table(
     name="offline/returns",
     summary="normalised returns of every offline learner on the made datasets",
-    datasets=tuple(name for name in common.DATASETS if REGISTRY[name].long),
-    methods=tuple(LEARNERS),
-    presets=table4.PRESETS,
-    cells=table4.cells,
+    datasets=tuple(
+        f"{task}-{pair}"
+        for pair in _PAIRS
+        for task in ("halfcheetah", "ant", "walker2d", "hopper")
+        if f"{task}-{pair}" in REGISTRY
+    ),
+    methods=METHODS,
+    presets=LEARNING,
+    cells=cells,
     render=render,
 )

@@ -13,16 +13,18 @@ import functools
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from trajclust_experiments.cluster import supported
-from trajclust_experiments.methods import CEILINGS, METHODS, method_entry, suited
-from trajclust_experiments.papers.own import files
-from trajclust_experiments.rendering import document, provenance, spread
-from trajclust_experiments.runner import Cell, Job
+from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.cells.cell import Cell, Job
+from trajclust_experiments.cells.methods import MethodCell
+from trajclust_experiments.papers.own import _files as files
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.clustering.oracle import oracle
-from trajclust_jax.clustering.support import SUPPORT_VERSION
+from trajclust_jax.clustering.support import SUPPORT_VERSION, support_of
 from trajclust_jax.data import Dataset
 from trajclust_jax.data import load as read
 
@@ -47,31 +49,30 @@ def load(name: str, size: int, seed: int) -> tuple[Dataset, float]:
 
 
 @dataclasses.dataclass(frozen=True)
-class OwnCell(Cell):
+class OwnCell(MethodCell):
     """A method on a file, with the settings that suit the data."""
 
     def load(self) -> tuple[Dataset, float]:
         return load(self.dataset, self.size, self.data_seed)
 
     def essential(self) -> dict[str, Any]:
-        algorithm = method_entry(self.method).algorithm
+        algorithm = CATALOGUE[self.method].algorithm
         versions = {"version": algorithm.VERSION, "actions_version": algorithm.ACTIONS_VERSION}
-        base = {name: getattr(self, name) for name in ("dataset", "size", "data_seed", "method")}
-        return {**base, **versions, "files_version": FILES_VERSION, "support_version": SUPPORT_VERSION}
+        return {**self.place(), **versions, "files_version": FILES_VERSION, "support_version": SUPPORT_VERSION}
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
         described = {**self.essential(), "fingerprint": dataset.provenance.fingerprint, "seeds": list(self.seeds)}
-        return {**described, "suited": dict(self._settings(dataset))}
+        return {**described, "suited": {**self._suited(dataset), **dict(self.settings)}}
 
-    def build(self) -> Any:
-        return method_entry(self.method).build(SOURCES[self.dataset][3], **dict(self.settings))
+    @property
+    def num_policies(self) -> int:
+        return SOURCES[self.dataset][3]
 
     def build_for(self, dataset: Dataset) -> Any:
-        return method_entry(self.method).build(SOURCES[self.dataset][3], **self._settings(dataset))
+        return self.build(**self._suited(dataset))
 
-    def _settings(self, dataset: Dataset) -> dict[str, Any]:
-        chosen = suited(self.method, dataset.trajectories) if self.method in METHODS else {}
-        return {**chosen, **dict(self.settings)}
+    def _suited(self, dataset: Dataset) -> dict[str, Any]:
+        return CATALOGUE[self.method].suited(dataset.trajectories)
 
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         body = super().compute(dataset, job)
@@ -80,7 +81,9 @@ class OwnCell(Cell):
         return body
 
     def further(self, dataset: Dataset, method: Any, clustering: Any) -> list[str]:
-        found = supported(method, dataset.trajectories, clustering) if self.method in METHODS else None
+        if CATALOGUE[self.method].kind == "ceiling":
+            return []
+        found = support_of(method, dataset.trajectories, clustering)
         return [found.warning] if found is not None and found.warning else []
 
 
@@ -91,34 +94,44 @@ def cells(preset: Preset, datasets: tuple[str, ...], methods: tuple[str, ...], s
     return [OwnCell(name, sizes[name], each, seeds, settings(each)) for name in datasets for each in methods]
 
 
+class _Line(NamedTuple):
+    record: dict[str, Any]
+    ceiling: float | None  # NMI of cloning
+
+
+def _oracle(line: _Line) -> str:
+    return f"{line.record['oracle']['nmi']:.3f}" if line.record["oracle"] else ""
+
+
+def _warned(line: _Line) -> str:
+    return f"{sum(map(bool, line.record['warnings']))} of {len(line.record['warnings'])}"
+
+
+def _seconds(line: _Line) -> str:
+    return f"{line.record['timing']['run_seconds'] + line.record['timing']['compile_seconds']:.0f}"
+
+
+COLUMNS = [
+    Column("data", lambda line: SOURCES[line.record["cell"]["dataset"]][0]),
+    columns.method(),
+    columns.score("nmi", "NMI"),
+    Column("ceiling (cloning)", lambda line: "" if line.ceiling is None else f"{line.ceiling:.3f}"),
+    Column("oracle", _oracle),
+    Column("warned", _warned),
+    Column("seconds", _seconds),
+]
+
+
 def render(records: Records):
-    rows = []
-    ceilings = {r["cell"]["dataset"]: r["scores"]["nmi"][0] for r in records if r["cell"]["method"] in CEILINGS}
-    for record in records:
-        name, method = record["cell"]["dataset"], record["cell"]["method"]
-        if method in CEILINGS:
-            continue
-        ceiling, known = ceilings.get(name), record["oracle"]
-        warned = sum(map(bool, record["warnings"]))
-        timing = record["timing"]
-        rows.append(
-            [
-                SOURCES[name][0],
-                method_entry(method).title,
-                spread(record["scores"]["nmi"]),
-                "" if ceiling is None else f"{ceiling:.3f}",
-                "" if known is None else f"{known['nmi']:.3f}",
-                f"{warned} of {len(record['warnings'])}",
-                f"{timing['run_seconds'] + timing['compile_seconds']:.0f}",
-            ]
-        )
+    kind = lambda record: CATALOGUE[record["cell"]["method"]].kind
+    ceilings = {r["cell"]["dataset"]: r["scores"]["nmi"][0] for r in records if kind(r) == "ceiling"}
+    lines = [_Line(r, ceilings.get(r["cell"]["dataset"])) for r in records if kind(r) == "clusterer"]
     notes = [
         *provenance(records),
         "Ceiling: policies cloned from the true labels classify held-out trajectories. Warned: runs whose own output "
         "says, without labels, that something is wrong. Seconds are of all seeds with compilation.",
     ]
-    header = ["data", "method", "NMI", "ceiling (cloning)", "oracle", "warned", "seconds"]
-    return document("Your own data", header, rows, notes), {}
+    return columns.table("Your own data", COLUMNS, lines, notes), {}
 
 
 TABLE = Table(

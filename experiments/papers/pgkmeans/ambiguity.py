@@ -6,75 +6,89 @@ On the permuted Takeball clustering by the place of the ball taken explains the 
 number. Restarts then end in groups of equally good, different solutions, and that shows without labels.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from trajclust_envs.plotting import PALETTE
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.markdown import provenance, spread
+from trajclust_experiments.rendering.stored import grouped, of_methods, oracle_nmi
 from trajclust_experiments.tables import Records, Table
+
+_SAID = {True: "unique", False: "not unique", None: "unknown"}
+
+
+class _Line(NamedTuple):
+    record: dict[str, Any]
+    ceiling: float
+
+    def over_seeds(self, *path: str) -> list[Any]:
+        """What the record says of every seed's clustering."""
+        values = self.record["ambiguity"]
+        for name in path:
+            values = [each[name] for each in values]
+        return values
+
+
+def _looks(line: _Line) -> str:
+    said = [_SAID[each] for each in line.over_seeds("unique")]
+    return ", ".join(f"{answer} {said.count(answer)}" for answer in dict.fromkeys(said))
+
+
+def _conflicts(line: _Line) -> str:
+    return spread(line.over_seeds("conflict_rate")) if "conflict_rate" in line.record["ambiguity"][0] else "-"
+
+
+COLUMNS = [
+    columns.task(),
+    columns.method(),
+    Column("the answer looks (seeds)", _looks),
+    Column(
+        "groups of equally good solutions, by seed",
+        lambda line: ", ".join(str(len(each)) for each in line.over_seeds("groups")),
+    ),
+    Column("mean NMI between restarts", lambda line: spread(line.over_seeds("mean_agreement"))),
+    columns.score("nmi", "NMI"),
+    Column("oracle", lambda line: f"{line.ceiling:.3f}"),
+    Column("posterior entropy, 0 to 1", lambda line: spread(line.over_seeds("mean_entropy"))),
+    Column("calibration error", lambda line: spread(line.over_seeds("calibration", "error"))),
+    Column("conflicts within clusters, share of pairs", _conflicts),
+]
 
 
 def render(records: Records):
-    rows = []
-    grouped = common.by_cell(records)
-    figure, axes = common.panels(grouped, 2.8)
-    for ax, (dataset, methods) in zip(axes, grouped.items(), strict=True):
-        ceiling = common.oracle_nmi(methods)
-        for color, (name, record) in zip(PALETTE, common.of_methods(methods), strict=False):
+    lines = []
+    found = grouped(records)
+    figure, axes = panels(found, 2.8)
+    for ax, methods in zip(axes, found.values(), strict=True):
+        ceiling = oracle_nmi(methods)
+        for color, (name, record) in zip(PALETTE, of_methods(methods), strict=False):
             if "ambiguity" not in record:
                 continue
-            found = record["ambiguity"]
-            said = [{True: "unique", False: "not unique", None: "unknown"}[each["unique"]] for each in found]
-            agreement = [each["mean_agreement"] for each in found]
-            rows.append(
-                [
-                    common.TITLES[dataset],
-                    common.method_title(name),
-                    ", ".join(f"{answer} {said.count(answer)}" for answer in dict.fromkeys(said)),
-                    ", ".join(str(len(each["groups"])) for each in found),
-                    spread(agreement),
-                    spread(record["scores"]["nmi"]),
-                    f"{ceiling:.3f}",
-                    spread([each["mean_entropy"] for each in found]),
-                    spread([each["calibration"]["error"] for each in found]),
-                    spread([each["conflict_rate"] for each in found]) if "conflict_rate" in found[0] else "-",
-                ]
-            )
-            count = np.sum([each["calibration"]["count"] for each in found], axis=0)
-            right = np.nansum(
-                [np.multiply(each["calibration"]["count"], _zero(each["calibration"]["accuracy"])) for each in found],
-                axis=0,
-            )
-            sure = np.nansum(
-                [np.multiply(each["calibration"]["count"], _zero(each["calibration"]["confidence"])) for each in found],
-                axis=0,
-            )
-            shown = count > 0
-            ax.plot(
-                sure[shown] / count[shown],
-                right[shown] / count[shown],
-                "o-",
-                ms=3,
-                lw=1,
-                color=color,
-                label=common.method_title(name),
-            )
+            line = _Line(record, ceiling)
+            lines.append(line)
+            counts = np.array(line.over_seeds("calibration", "count"))
+            mean = lambda name: (counts * _zero(line.over_seeds("calibration", name))).sum(0)[shown] / total[shown]  # noqa: B023
+            total = counts.sum(0)
+            shown = total > 0
+            label = pgkmeans.method_title(name)
+            ax.plot(mean("confidence"), mean("accuracy"), "o-", ms=3, lw=1, color=color, label=label)
         ax.plot([0, 1], [0, 1], ":", color="gray", lw=1, label="calibrated")
         ax.set(xlabel="confidence", xlim=(0, 1.03), ylim=(0, 1.03))
         ax.legend(fontsize=6)
     axes[0].set_ylabel("share that is right")
-    header = ["task", "method", "the answer looks (seeds)", "groups of equally good solutions, by seed"]
-    header += ["mean NMI between restarts", "NMI", "oracle", "posterior entropy, 0 to 1", "calibration error"]
-    header += ["conflicts within clusters, share of pairs"]
     notes = [
         *provenance(records),
         "All but NMI, oracle and calibration is found without labels. Conflicts: Eq. 12 as a share of pairs.",
     ]
-    title = "Ambiguity: is the answer unique?"
-    return document(title, header, rows, notes), {"calibration": figure}
+    return columns.table("Ambiguity: is the answer unique?", COLUMNS, lines, notes), {"calibration": figure}
 
 
-def _zero(values) -> np.ndarray:
+def _zero(values: list[Any]) -> np.ndarray:
     """Means of empty bins, which are null in a record, as 0."""
     return np.nan_to_num(np.array(values, float))
 
@@ -84,7 +98,7 @@ TABLE = Table(
     summary="agreement of restarts, groups of equally good solutions, calibration",
     datasets=("diagonal", "takeball", "takeball-permuted"),
     methods=("pg_kmeans_tabular", "pg_kmeans_mlp"),
-    presets=common.PRESETS,
-    cells=common.cells,
+    presets=pgkmeans.PRESETS,
+    cells=pgkmeans.cells,
     render=render,
 )

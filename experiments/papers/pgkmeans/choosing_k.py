@@ -7,13 +7,17 @@ permuted Takeball and 20 trajectories a policy show where they fail.
 """
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from trajclust_envs.plotting import PALETTE
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import document, provenance
-from trajclust_experiments.runner import Cell
+from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
 
@@ -23,7 +27,7 @@ PRESETS = {
     name: dataclasses.replace(
         preset, settings={"choose_k": {"restarts": 2, "counts": (2, 3)}} if name == "smoke" else {}
     )
-    for name, preset in common.PRESETS.items()
+    for name, preset in pgkmeans.PRESETS.items()
 }
 
 
@@ -33,39 +37,50 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     return [
         cell
         for size in sizes
-        for cell in common.cells(dataclasses.replace(preset, size=size), datasets, methods, seeds)
+        for cell in pgkmeans.cells(dataclasses.replace(preset, size=size), datasets, methods, seeds)
         if cell.method in methods
     ]
 
 
+class _Line(NamedTuple):
+    record: dict[str, Any]
+    criterion: str
+
+    @property
+    def true(self) -> int:
+        """k*."""
+        return REGISTRY[self.record["cell"]["dataset"]].num_policies
+
+    @property
+    def chosen(self) -> list[int]:
+        """K, by seed."""
+        return self.record["selection"]["chosen"][self.criterion]
+
+
+def _at_true(line: _Line) -> str:
+    counts = line.record["selection"]["counts"]
+    if line.true not in counts:
+        return "-"
+    return f"{np.mean(np.array(line.record['scores']['nmi'])[:, counts.index(line.true)]):.3f}"
+
+
+COLUMNS = [
+    columns.task(),
+    Column("trajectories a policy", lambda line: f"{line.record['cell']['size']:,}"),
+    Column("criterion", lambda line: CRITERIA[line.criterion]),
+    Column("true k*", lambda line: str(line.true)),
+    Column("chosen, by seed", lambda line: ", ".join(map(str, line.chosen))),
+    Column("right", lambda line: f"{sum(k == line.true for k in line.chosen)} of {len(line.chosen)}"),
+    Column("NMI at k*", _at_true),
+    columns.seconds("seconds (compile + run), all K and seeds", "compile", "run"),
+]
+
+
 def render(records: Records):
-    records = [record for record in records if "selection" in record]
-    rows = []
-    largest = {}
-    for record in sorted(records, key=lambda record: (record["cell"]["dataset"], record["cell"]["size"])):
-        dataset, selection = record["cell"]["dataset"], record["selection"]
-        largest[dataset] = record
-        true = REGISTRY[dataset].num_policies
-        for name, title in CRITERIA.items():
-            chosen = selection["chosen"][name]
-            at_true = (
-                np.array(record["scores"]["nmi"])[:, selection["counts"].index(true)]
-                if true in selection["counts"]
-                else []
-            )
-            rows.append(
-                [
-                    common.TITLES[dataset],
-                    f"{record['cell']['size']:,}",
-                    title,
-                    str(true),
-                    ", ".join(map(str, chosen)),
-                    f"{sum(k == true for k in chosen)} of {len(chosen)}",
-                    f"{np.mean(at_true):.3f}" if len(at_true) else "-",
-                    f"{record['timing']['compile_seconds']:.0f} + {record['timing']['run_seconds']:.0f}",
-                ]
-            )
-    figure, axes = common.panels(largest, 3.0)
+    shown = [record for record in records if "selection" in record]
+    shown.sort(key=lambda record: (record["cell"]["dataset"], record["cell"]["size"]))
+    largest = {record["cell"]["dataset"]: record for record in shown}
+    figure, axes = panels(largest, 3.0)
     for ax, (dataset, record) in zip(axes, largest.items(), strict=True):
         selection = record["selection"]
         for color, (name, title) in zip(PALETTE, CRITERIA.items(), strict=False):
@@ -77,16 +92,14 @@ def render(records: Records):
         ax.set(xlabel="K", ylim=(low - 0.1 * (top - low), top + 0.1 * (top - low)))
         ax.legend(fontsize=6)
     axes[0].set_ylabel("nats a step")
-    header = ["task", "trajectories a policy", "criterion", "true k*", "chosen, by seed", "right", "NMI at k*"]
-    header += ["seconds (compile + run), all K and seeds"]
     notes = [
-        *provenance(records),
+        *provenance(shown),
         "The K chosen is the number of clusters that the chosen run uses: the run with the highest criterion; by the "
         "held-out one, of those within one standard error of the highest the one that uses fewest.",
         "Tabular policies; each seed holds out its own fifth of the trajectories.",
     ]
-    title = "Choosing K without labels"
-    return document(title, header, rows, notes), {"criteria": figure}
+    lines = [_Line(record, name) for record in shown for name in CRITERIA]
+    return columns.table("Choosing K without labels", COLUMNS, lines, notes), {"criteria": figure}
 
 
 TABLE = Table(

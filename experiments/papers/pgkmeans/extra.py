@@ -8,11 +8,16 @@ the true policies could. `Hand-made ways` are shortest ways computed for each ma
 reference for the views that are learned.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import document, provenance, spread
-from trajclust_experiments.runner import Cell
+from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.markdown import provenance
+from trajclust_experiments.rendering.stored import grouped, of_methods, oracle_nmi
 from trajclust_experiments.tables import Preset, Records, Table
 
 RAW = {
@@ -33,36 +38,50 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     chosen = []
     for dataset in datasets:
         seen = [name for name in methods if dataset == "extra-vi" or name in RAW or name == "cloning_mlp"]
-        chosen += common.cells(preset, (dataset,), seen, seeds)
+        chosen += pgkmeans.cells(preset, (dataset,), seen, seeds)
     return chosen
 
 
+class _Line(NamedTuple):
+    record: dict[str, Any]
+    dataset: str
+    name: str
+    same_view: float | None  # NMI of cloning from the true labels with the same view
+    ceiling: float
+
+    @property
+    def nmi(self) -> float:
+        """The mean over seeds."""
+        return np.mean(self.record["scores"]["nmi"])
+
+
+def _view(line: _Line) -> str:
+    if line.dataset.endswith("-ways"):
+        return "hand-made ways"
+    return VIEWS[(RAW | EXTRACTED).get(line.name, line.name)]
+
+
+COLUMNS = [
+    Column("networks see", _view),
+    columns.method(title=lambda line: pgkmeans.method_title(line.name, line.dataset)),
+    columns.score("nmi", "NMI"),
+    *columns.published(lambda line: pgkmeans.published(line.dataset, line.name)),
+    Column("of cloning with the same view", lambda line: f"{line.nmi / line.same_view:.0%}" if line.same_view else "-"),
+    Column("of the oracle", lambda line: f"{line.nmi / line.ceiling:.0%}"),
+    Column("- log P(actions), nats a step", lambda line: f"{_nats_a_step(line.record):.3f}"),
+    columns.num_seeds(),
+    columns.seconds("seconds, all seeds (compile + run)", "compile", "run"),
+]
+
+
 def render(records: Records):
-    rows = []
-    for dataset, methods in common.by_cell(records).items():
-        found = dict(common.of_methods(methods))
+    lines = []
+    for dataset, methods in grouped(records).items():
+        found = dict(of_methods(methods))
         for name in sorted(found, key=METHODS.index):
-            record, above = found[name], found.get((RAW | EXTRACTED).get(name))
-            nmi, paper = record["scores"]["nmi"], common.published(dataset, name)
-            share = np.mean(nmi) / np.mean(above["scores"]["nmi"]) if above else None
-            timing = record["timing"]
-            rows.append(
-                [
-                    "hand-made ways" if dataset.endswith("-ways") else VIEWS[(RAW | EXTRACTED).get(name, name)],
-                    common.method_title(name, dataset),
-                    spread(nmi),
-                    "{:.2f} ± {:.2f}".format(*paper) if paper else "-",
-                    f"{np.mean(nmi) - paper[0]:+.3f}" if paper else "",
-                    f"{share:.0%}" if share is not None else "-",
-                    f"{np.mean(nmi) / common.oracle_nmi(methods):.0%}",
-                    f"{_nats_a_step(record):.3f}",
-                    f"{len(nmi)}",
-                    f"{timing['compile_seconds']:.0f} + {timing['run_seconds']:.0f}",
-                ]
-            )
-    header = ["networks see", "method", "NMI", "paper", "difference", "of cloning with the same view", "of the oracle"]
-    header += ["- log P(actions), nats a step"]
-    header += ["seeds", "seconds, all seeds (compile + run)"]
+            above = found.get((RAW | EXTRACTED).get(name))
+            same_view = None if above is None else np.mean(above["scores"]["nmi"])
+            lines.append(_Line(found[name], dataset, name, same_view, oracle_nmi(methods)))
     notes = [
         *provenance(records),
         "Cloning from true labels is a ceiling, not a method: each half of the trajectories is classified by policies "
@@ -70,10 +89,10 @@ def render(records: Records):
         "Log-likelihoods are of the data trained on; a decoder knows a trajectory's latent besides the map.",
         "Plans: value iteration on the observed map, its reward learned with the rest (`networks.planner`).",
     ]
-    return document("Extra on fresh maps: what the networks see", header, rows, notes), {}
+    return columns.table("Extra on fresh maps: what the networks see", COLUMNS, lines, notes), {}
 
 
-def _nats_a_step(record) -> float:
+def _nats_a_step(record: dict[str, Any]) -> float:
     """Minus the log-likelihood of actions: under their clusters' policies, or CAAE's decoder, which sees latents."""
     if "reconstruction" in record["history"][-1]:
         return np.mean(record["history"][-1]["reconstruction"])
@@ -85,7 +104,7 @@ TABLE = Table(
     summary="fresh maps: raw, convolved, planned on, and made by hand, beside what each view could give",
     datasets=("extra-vi", "extra-vi-ways"),
     methods=METHODS,
-    presets=common.PRESETS,
+    presets=pgkmeans.PRESETS,
     cells=cells,
     render=render,
 )

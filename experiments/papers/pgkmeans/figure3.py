@@ -6,56 +6,72 @@ The paper reads from it that the loss does not tell a good clustering, so that b
 Each point is a seed after an iteration of the main phase; the last ones are filled.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from scipy.stats import spearmanr
 
 from trajclust_envs.plotting import PALETTE
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import document, provenance
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.markdown import provenance
+from trajclust_experiments.rendering.stored import grouped
 from trajclust_experiments.tables import Records, Table
 
 
+class _Line(NamedTuple):
+    record: dict[str, Any]
+    loss: np.ndarray  # [iterations, S]
+    nmi: np.ndarray  # [iterations, S]
+
+
+def _final(line: _Line) -> str:
+    final = spearmanr(line.loss[-1], line.nmi[-1]).statistic if line.loss.shape[1] > 2 else np.nan
+    return f"{final:+.2f}" if np.isfinite(final) else "-"
+
+
+COLUMNS = [
+    columns.task(),
+    Column("rank correlation of final loss and NMI", _final),
+    Column("of all points", lambda line: f"{spearmanr(line.loss.ravel(), line.nmi.ravel()).statistic:+.2f}"),
+    columns.num_seeds(),
+    Column("points", lambda line: str(line.loss.size)),
+]
+
+
 def render(records: Records):
-    rows = []
-    grouped = common.by_cell(records)
-    figure, axes = common.panels(grouped, 3.0)
-    for ax, (dataset, methods) in zip(axes, grouped.items(), strict=True):
+    lines = []
+    found = grouped(records)
+    figure, axes = panels(found, 3.0)
+    for ax, methods in zip(axes, found.values(), strict=True):
         (record,) = methods["caae"]
         main = [entry for entry in record["history"] if entry["phase"] == "main" and entry["iteration"] > 0]
-        loss = -np.array([entry["objective"] for entry in main], float)[..., 0]  # [iterations, S]
+        loss = -np.array([entry["objective"] for entry in main], float)[..., 0]
         nmi = np.array([entry["nmi"] for entry in main], float)[..., 0]
+        lines.append(_Line(record, loss, nmi))
         for seed in range(loss.shape[1]):
             color = PALETTE[seed % len(PALETTE)]
             ax.plot(loss[:, seed], nmi[:, seed], "-o", mfc="none", ms=3, lw=0.4, color=color)
             ax.plot(loss[-1, seed], nmi[-1, seed], "o", ms=6, color=color)
         ax.set(xlabel="loss, nats a step")
         ax.locator_params(axis="x", nbins=4)
-        final = spearmanr(loss[-1], nmi[-1]).statistic if loss.shape[1] > 2 else np.nan
-        rows.append(
-            [
-                common.TITLES[dataset],
-                f"{final:+.2f}" if np.isfinite(final) else "-",
-                f"{spearmanr(loss.ravel(), nmi.ravel()).statistic:+.2f}",
-                str(loss.shape[1]),
-                str(loss.size),
-            ]
-        )
     axes[0].set_ylabel("NMI")
-    header = ["task", "rank correlation of final loss and NMI", "of all points", "seeds", "points"]
     notes = [
         *provenance(records),
         "Spearman's; -1: the lowest loss has the highest NMI. The paper only says: no significant correlation.",
     ]
     title = "PG-Kmeans paper, Figure 3: CAAE's NMI against its loss"
-    return document(title, header, rows, notes), {"nmi-against-loss": figure}
+    return columns.table(title, COLUMNS, lines, notes), {"nmi-against-loss": figure}
 
 
 TABLE = Table(
     name="pgkmeans/figure3",
     summary="CAAE's NMI against its loss",
-    datasets=common.GRID_DATASETS,
+    datasets=pgkmeans.GRID_DATASETS,
     methods=("caae",),
-    presets=common.PRESETS,
-    cells=common.cells,
+    presets=pgkmeans.PRESETS,
+    cells=pgkmeans.cells,
     render=render,
 )

@@ -3,38 +3,53 @@
 trajclust run pgkmeans/figure5 --preset cpu --datasets hopper
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from trajclust_envs.plotting import PALETTE
-from trajclust_experiments.papers.pgkmeans import common, table4
-from trajclust_experiments.rendering import document, provenance
+from trajclust_experiments.papers.pgkmeans import table4
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Records, Table
 
 
+class _Line(NamedTuple):
+    record: dict[str, Any]
+    cluster: int
+    returns: np.ndarray
+
+
+COLUMNS = [
+    columns.task(),
+    Column("cluster", lambda line: str(line.cluster)),
+    Column("trajectories", lambda line: str(len(line.returns))),
+    Column("mean return", lambda line: f"{line.returns.mean():,.0f}"),
+    Column("std", lambda line: f"{line.returns.std():,.0f}"),
+    Column("lowest", lambda line: f"{line.returns.min():,.0f}"),
+    Column("highest", lambda line: f"{line.returns.max():,.0f}"),
+    Column("its policy's score", lambda line: f"{line.record['centre_scores'][0][line.cluster]:.1f}"),
+]
+
+
 def render(records: Records):
-    grouped = {record["cell"]["dataset"]: record for record in records}
-    figure, axes = common.panels(grouped, 2.8)
-    rows = []
-    for ax, (dataset, record) in zip(axes, grouped.items(), strict=True):
-        clusters = [np.array(each) for each in record["cluster_returns"]]
-        bins = np.histogram_bin_edges(np.concatenate(clusters), 30)
-        for k, gained in enumerate(clusters):
-            ax.hist(gained, bins, color=PALETTE[k % len(PALETTE)], alpha=0.7, label=f"cluster {k}")
-            if len(gained):
-                numbers = [
-                    f"{gained.mean():,.0f}",
-                    f"{gained.std():,.0f}",
-                    f"{gained.min():,.0f}",
-                    f"{gained.max():,.0f}",
-                ]
-                score = f"{record['centre_scores'][0][k]:.1f}"
-                rows.append([common.TITLES[dataset], str(k), str(len(gained)), *numbers, score])
+    by_dataset = {record["cell"]["dataset"]: record for record in records}
+    figure, axes = panels(by_dataset, 2.8)
+    lines = []
+    for ax, record in zip(axes, by_dataset.values(), strict=True):
+        clusters = [_Line(record, k, np.array(each)) for k, each in enumerate(record["cluster_returns"])]
+        lines += [line for line in clusters if len(line.returns)]
+        bins = np.histogram_bin_edges(np.concatenate([line.returns for line in clusters]), 30)
+        for k, line in enumerate(clusters):
+            ax.hist(line.returns, bins, color=PALETTE[k % len(PALETTE)], alpha=0.7, label=f"cluster {k}")
         ax.set(xlabel="return", yscale="log")
         ax.legend(fontsize=6)
     axes[0].set_ylabel("trajectories")
-    header = ["task", "cluster", "trajectories", "mean return", "std", "lowest", "highest", "its policy's score"]
     notes = [*provenance(records), "The first seed's clusters, best of 5 restarts by J."]
-    return document("PG-Kmeans paper, Figure 5: returns by cluster", header, rows, notes), {"returns": figure}
+    title = "PG-Kmeans paper, Figure 5: returns by cluster"
+    return columns.table(title, COLUMNS, lines, notes), {"returns": figure}
 
 
 TABLE = Table(

@@ -11,59 +11,71 @@ not outgrow them. The paper does not say whether Extra's random map is drawn onc
 Run times stand in the table, from the records.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from trajclust_experiments.methods import CEILINGS, METHODS, ORACLE
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import document, provenance, spread
-from trajclust_experiments.scenes import sample_figure
+from trajclust_experiments.catalogue import CATALOGUE, entries
+from trajclust_experiments.cells.methods import ORACLE
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column, dataset_title
+from trajclust_experiments.rendering.markdown import provenance
+from trajclust_experiments.rendering.scenes import sample_figure
+from trajclust_experiments.rendering.stored import grouped
 from trajclust_experiments.tables import Records, Table
 
 
+class _Line(NamedTuple):
+    record: dict[str, Any]
+    dataset: str
+    name: str
+    ceiling: str  # the oracle's
+
+
+def _paper(line: _Line) -> tuple[float, float] | None:
+    return pgkmeans.published(line.dataset, line.name)
+
+
+def _method(line: _Line) -> str:
+    """What is not by default concerns those that answer."""
+    return pgkmeans.method_title(line.name, "" if "not_applicable" in line.record else line.dataset)
+
+
+COLUMNS = [
+    columns.task(),
+    columns.method(title=_method),
+    columns.score("nmi", "NMI", refused="n/a"),
+    *columns.published(_paper, refused=lambda line: "-" if _paper(line) else "n/a"),
+    Column("oracle (ties at random)", lambda line: line.ceiling),
+    columns.score("ari", "adjusted Rand"),
+    columns.score("accuracy", "accuracy"),
+    columns.score("behavioural_kl", "behavioural KL, nats a step"),
+    columns.seeds(),
+    columns.seconds("seconds, all seeds (data + compile + run)", "data", "compile", "run"),
+]
+
+
 def render(records: Records):
-    grouped = common.by_cell(records)
-    rows, reasons = [], {}
-    figures = {"nmi": common.nmi_bars(grouped)}
-    for dataset, methods in grouped.items():
+    found = grouped(records)
+    lines, reasons = [], {}
+    figures = {"nmi": pgkmeans.nmi_bars(found)}
+    for dataset, methods in found.items():
         ceiling = "-"
         for record in methods.get(ORACLE, []):
             figures |= _sample(dataset, ORACLE, record)
             ceiling = "{nmi:.3f} ({nmi_random_ties:.3f})".format(**record["scores"])
-        for name in (*METHODS, *CEILINGS):
-            reason = common.LEFT_OUT.get((dataset, name))
+        for name in entries("clusterer", "ceiling"):
+            place = f"{dataset_title(dataset)}, {pgkmeans.method_title(name)}"
+            reason = pgkmeans.LEFT_OUT.get((dataset, name))
             if reason:
-                reasons.setdefault(reason, []).append(f"{common.TITLES[dataset]}, {common.method_title(name)}")
+                reasons.setdefault(reason, []).append(place)
             for record in methods.get(name, []):
-                paper = common.published(dataset, name)
+                lines.append(_Line(record, dataset, name, ceiling))
                 if "not_applicable" in record:
-                    empty = [common.TITLES[dataset], common.method_title(name), "n/a", "n/a" if not paper else "-"]
-                    rows.append(empty + [""] * 7)
-                    place = f"{common.TITLES[dataset]}, {common.method_title(name)}"
                     reasons.setdefault(record["not_applicable"], []).append(place)
-                    continue
-                scores, timing = record["scores"], record["timing"]
-                mean = sum(scores["nmi"]) / len(scores["nmi"])
-                warned = sum(map(bool, record.get("warnings", [])))
-                rows.append(
-                    [
-                        common.TITLES[dataset],
-                        common.method_title(name, dataset),
-                        spread(scores["nmi"]),
-                        "{:.2f} ± {:.2f}".format(*paper) if paper else "-",
-                        f"{mean - paper[0]:+.3f}" if paper else "",
-                        ceiling,
-                        spread(scores["ari"]),
-                        spread(scores["accuracy"]),
-                        spread(scores["behavioural_kl"]) if "behavioural_kl" in scores else "",
-                        f"{len(scores['nmi'])}" + (f" ({warned} warned)" if warned else ""),
-                        f"{timing['data_seconds']:.0f} + {timing['compile_seconds']:.0f} + {timing['run_seconds']:.0f}",
-                    ]
-                )
-                figures |= _sample(dataset, name, record)
-    header = ["task", "method", "NMI", "paper", "difference", "oracle (ties at random)", "adjusted Rand", "accuracy"]
-    header += ["behavioural KL, nats a step", "seeds", "seconds, all seeds (data + compile + run)"]
+                else:
+                    figures |= _sample(dataset, name, record)
     notes = [
         *provenance(records),
         "PG-Kmeans: best of 5 restarts by J; mean ± std over seeds.",
@@ -71,13 +83,12 @@ def render(records: Records):
         "Oracle: Bayes assignment under the true experts, ties to the first (random ties in brackets).",
         *(f"{'; '.join(places)}: {reason}." for reason, places in reasons.items()),
     ]
-    if any(name in methods for methods in grouped.values() for name in CEILINGS):
+    if any(CATALOGUE[line.name].kind == "ceiling" for line in lines):
         notes.append(
             "Cloning from true labels is a ceiling for its policy class, not a method: each half of the trajectories "
             "is classified by policies cloned from the other half with its labels."
         )
-    title = "PG-Kmeans paper, Table 1"
-    return document(title, header, rows, notes), figures
+    return columns.table("PG-Kmeans paper, Table 1", COLUMNS, lines, notes), figures
 
 
 def _sample(dataset: str, name: str, record: dict[str, Any]) -> dict[str, Figure]:
@@ -88,9 +99,14 @@ def _sample(dataset: str, name: str, record: dict[str, Any]) -> dict[str, Figure
 TABLE = Table(
     name="pgkmeans/table1",
     summary="NMI of every method, beside the paper and the ceilings",
-    datasets=common.DATASETS,
-    methods=(*(name for name in METHODS if not name.startswith("caae_")), "cloning_mlp", "cloning_planner"),
-    presets=common.PRESETS,
-    cells=common.cells,
+    datasets=pgkmeans.DATASETS,
+    methods=(
+        *("pg_kmeans_tabular", "pg_kmeans_mlp", "pg_kmeans_gru", "pg_kmeans_planner"),
+        *("caae", "dec", "vae_kmeans", "sorl", "sorl_sum"),
+        *("return_kmeans", "length_kmeans", "mean_kmeans"),
+        *("cloning_mlp", "cloning_planner"),
+    ),
+    presets=pgkmeans.PRESETS,
+    cells=pgkmeans.cells,
     render=render,
 )

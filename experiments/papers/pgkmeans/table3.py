@@ -8,11 +8,16 @@ DEC has no score of its own that tells a good run: its best of 5 is the best by 
 nobody could choose it without them.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from trajclust_experiments.methods import METHODS
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import document, provenance
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.markdown import provenance
+from trajclust_experiments.rendering.stored import answered, grouped, last_of_phase, oracle_nmi
 from trajclust_experiments.tables import Records, Table
 from trajclust_jax.metrics import bootstrap_interval
 
@@ -31,64 +36,87 @@ PUBLISHED = {  # single run and best of 5: mean, and half of a 95% confidence in
     ("takeball", "dec"): ((0.054, 0.097), (0.175, 0.027)),
 }
 BEST_OF = 5
+METHODS = ("pg_kmeans_tabular", "pg_kmeans_mlp", "pg_kmeans_gru", "dec")
+
+
+class _Line(NamedTuple):
+    record: dict[str, Any]
+    name: str
+    merged: np.ndarray | None  # NMI of single runs, after merging
+    single: np.ndarray  # at the end
+    best: np.ndarray  # of the best of `restarts` runs
+    restarts: int
+    ceiling: float
+
+    @property
+    def paper(self) -> tuple[tuple[float, float | str], tuple[float, float | str]]:
+        """Single run and best of 5."""
+        return PUBLISHED[_key(self.record["cell"]["dataset"], self.name)]
+
+
+def _key(dataset: str, name: str) -> tuple[str, str]:
+    return pgkmeans.TASKS[dataset], "dec" if name == "dec" else "pg_kmeans"
+
+
+def _line(name: str, record: dict[str, Any], ceiling: float) -> _Line:
+    final = np.array(record["scores"]["nmi"])
+    if name == "dec":
+        groups = len(final) // BEST_OF
+        best = final[: groups * BEST_OF].reshape(groups, BEST_OF).max(1)
+        return _Line(record, name, None, final, best, BEST_OF, ceiling)
+    merged = last_of_phase(record, "merge", "nmi").ravel()
+    single = last_of_phase(record, record["history"][-1]["phase"], "nmi").ravel()
+    return _Line(record, name, merged, single, final, len(merged) // len(record["cell"]["seeds"]), ceiling)
+
+
+def _best(line: _Line) -> str:
+    found = _interval(line.best) if len(line.best) else "too few seeds"
+    return found + (" (by labels)" if line.name == "dec" else "")
+
+
+COLUMNS = [
+    columns.task(),
+    columns.method(),
+    Column("single run, merged", lambda line: "-" if line.merged is None else _interval(line.merged)),
+    Column("single run, final", lambda line: _interval(line.single)),
+    Column("paper, single run", lambda line: _published(*line.paper[0])),
+    Column("difference", lambda line: f"{line.single.mean() - line.paper[0][0]:+.3f}"),
+    Column("best of restarts", _best),
+    Column("paper, best of 5", lambda line: _published(*line.paper[1])),
+    Column("difference, best", lambda line: f"{line.best.mean() - line.paper[1][0]:+.3f}" if len(line.best) else ""),
+    Column("oracle", lambda line: f"{line.ceiling:.3f}"),
+    Column("runs (single, best of)", lambda line: f"{len(line.single)}, {len(line.best)} of {line.restarts}"),
+]
 
 
 def render(records: Records):
-    rows = []
-    grouped = common.by_cell(common.answered(records))
-    figure, axes = common.panels(grouped, 3.2)
-    for ax, (dataset, methods) in zip(axes, grouped.items(), strict=True):
-        columns, labels = [], []
-        for name in METHODS:
-            for record in methods.get(name, []):
-                final = np.array(record["scores"]["nmi"])
-                if name == "dec":
-                    merged, single = None, final
-                    groups = len(final) // BEST_OF
-                    best = final[: groups * BEST_OF].reshape(groups, BEST_OF).max(1)
-                    restarts = BEST_OF
-                else:
-                    merged = common.last_of_phase(record, "merge", "nmi").ravel()
-                    ending = record["history"][-1]["phase"]
-                    single, best = common.last_of_phase(record, ending, "nmi").ravel(), final
-                    restarts = len(merged) // len(record["cell"]["seeds"])
-                task = common.TASKS.get(dataset, dataset)
-                published = PUBLISHED[task, "dec" if name == "dec" else "pg_kmeans"]
-                rows.append(
-                    [
-                        common.TITLES[dataset],
-                        common.method_title(name),
-                        "-" if merged is None else _interval(merged),
-                        _interval(single),
-                        _published(*published[0]),
-                        f"{single.mean() - published[0][0]:+.3f}",
-                        (_interval(best) if len(best) else "too few seeds") + (" (by labels)" if name == "dec" else ""),
-                        _published(*published[1]),
-                        f"{best.mean() - published[1][0]:+.3f}" if len(best) else "",
-                        f"{common.oracle_nmi(methods):.3f}",
-                        f"{len(single)}, {len(best)} of {restarts}",
-                    ]
-                )
-                short = common.method_title(name).removeprefix("PG-Kmeans, ")
-                shown = {"merged": merged, "single": single, f"best of {restarts}": best}
-                shown = {label: values for label, values in shown.items() if values is not None and len(values)}
-                columns += shown.values()
-                labels += [f"{short}\n{label}" for label in shown]
-        if columns:
-            ax.boxplot(columns, tick_labels=labels, whis=(0, 100))
+    lines: list[_Line] = []
+    found = grouped(answered(records))
+    figure, axes = panels(found, 3.2)
+    for ax, methods in zip(axes, found.values(), strict=True):
+        ceiling = oracle_nmi(methods)
+        shown = [_line(name, record, ceiling) for name in METHODS for record in methods.get(name, [])]
+        lines += shown
+        boxes, labels = [], []
+        for line in shown:
+            short = pgkmeans.method_title(line.name).removeprefix("PG-Kmeans, ")
+            values = {"merged": line.merged, "single": line.single, f"best of {line.restarts}": line.best}
+            values = {label: each for label, each in values.items() if each is not None and len(each)}
+            boxes += values.values()
+            labels += [f"{short}\n{label}" for label in values]
+        if boxes:
+            ax.boxplot(boxes, tick_labels=labels, whis=(0, 100))
         else:
             ax.text(0.5, 0.5, "no method of these answers here", ha="center", va="center", transform=ax.transAxes)
         ax.tick_params(axis="x", labelsize=6, rotation=90)
     axes[0].set_ylabel("NMI")
-    header = ["task", "method", "single run, merged", "single run, final", "paper, single run", "difference"]
-    header += ["best of restarts", "paper, best of 5", "difference, best", "oracle", "runs (single, best of)"]
     notes = [
         *provenance(records),
         "Ours and the paper's: mean with a 95% confidence interval (ours by bootstrap over runs, half its width).",
         "PG-Kmeans' best is chosen by J. DEC's is chosen by the true labels, as in the paper: not a method, a bound.",
     ]
     title = "PG-Kmeans paper, Table 3: single run against best of 5"
-    return document(title, header, rows, notes), {"single-and-best": figure}
+    return columns.table(title, COLUMNS, lines, notes), {"single-and-best": figure}
 
 
 def _published(mean: float, spread: float | str) -> str:
@@ -103,9 +131,9 @@ def _interval(values: np.ndarray) -> str:
 TABLE = Table(
     name="pgkmeans/table3",
     summary="single runs against best of 5: PG-Kmeans and DEC",
-    datasets=tuple(name for name in common.PAPER_DATASETS if (common.TASKS.get(name, name), "dec") in PUBLISHED),
-    methods=("pg_kmeans_tabular", "pg_kmeans_mlp", "pg_kmeans_gru", "dec"),
-    presets=common.PRESETS,
-    cells=common.cells,
+    datasets=tuple(name for name in pgkmeans.PAPER_DATASETS if _key(name, "dec") in PUBLISHED),
+    methods=METHODS,
+    presets=pgkmeans.PRESETS,
+    cells=pgkmeans.cells,
     render=render,
 )

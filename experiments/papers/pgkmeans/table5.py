@@ -3,12 +3,18 @@
 trajclust run pgkmeans/table5 --preset cpu
 """
 
+from typing import Any
+
 import numpy as np
 
 from trajclust_envs.plotting import PALETTE
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import document, provenance, spread
-from trajclust_experiments.runner import Cell
+from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column, Entry
+from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.markdown import provenance
+from trajclust_experiments.rendering.stored import grouped, of_methods, oracle_nmi
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
 
@@ -31,59 +37,63 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     for dataset in datasets:
         for codes in CODES:
             more = {} if codes == REGISTRY[dataset].num_policies else {"num_clusters": codes}
-            chosen += common.cells(preset, (dataset,), methods, seeds, **more)
+            chosen += pgkmeans.cells(preset, (dataset,), methods, seeds, **more)
     return list(dict.fromkeys(chosen))
 
 
+def _codes(record: dict[str, Any]) -> int:
+    return record["cell"]["hyperparameters"]["num_clusters"]
+
+
+def _title(entry: Entry) -> str:
+    codes, true = _codes(entry.record), REGISTRY[entry.record["cell"]["dataset"]].num_policies
+    return f"{codes}" + (" (k*)" if codes == true else "")
+
+
+def _paper(entry: Entry) -> float | None:
+    return PUBLISHED[pgkmeans.TASKS[entry.record["cell"]["dataset"]]][CODES.index(_codes(entry.record))]
+
+
+COLUMNS = [
+    columns.task(),
+    Column("k", _title),
+    columns.score("nmi", "NMI"),
+    *columns.published(_paper),
+    columns.score("ari", "adjusted Rand"),
+    Column("used codes", lambda entry: f"{np.mean(entry.record['health']['used_clusters']):.1f}"),
+    columns.num_seeds(),
+]
+
+
 def render(records: Records):
-    rows = []
-    grouped = common.by_cell(records)
-    figure, axes = common.panels(grouped, 2.6)
-    for ax, (dataset, methods) in zip(axes, grouped.items(), strict=True):
-        found = {record["cell"]["hyperparameters"]["num_clusters"]: record for _, record in common.of_methods(methods)}
-        paper = dict(zip(CODES, PUBLISHED[common.TASKS.get(dataset, dataset)], strict=True))
-        for codes in CODES:
-            if codes not in found:
-                continue
-            scores = found[codes]["scores"]
-            mean, published = np.mean(scores["nmi"]), paper[codes]
-            used = found[codes]["health"]["used_clusters"]
-            rows.append(
-                [
-                    common.TITLES[dataset],
-                    f"{codes}" + (" (k*)" if codes == REGISTRY[dataset].num_policies else ""),
-                    spread(scores["nmi"]),
-                    "-" if published is None else f"{published:.2f}",
-                    "" if published is None else f"{mean - published:+.3f}",
-                    spread(scores["ari"]),
-                    f"{np.mean(used):.1f}",
-                    str(len(scores["nmi"])),
-                ]
-            )
-        known = [codes for codes in CODES if codes in found]
-        values = [found[codes]["scores"]["nmi"] for codes in known]
-        ax.errorbar(
-            known, list(map(np.mean, values)), list(map(np.std, values)), color=PALETTE[0], marker="o", label="ours"
-        )
-        published = [(codes, value) for codes, value in paper.items() if value is not None]
+    lines = []
+    found = grouped(records)
+    figure, axes = panels(found, 2.6)
+    for ax, (dataset, methods) in zip(axes, found.items(), strict=True):
+        shown = sorted((record for _, record in of_methods(methods)), key=_codes)
+        lines += map(Entry, shown)
+        values = [record["scores"]["nmi"] for record in shown]
+        mean, std = list(map(np.mean, values)), list(map(np.std, values))
+        ax.errorbar(list(map(_codes, shown)), mean, std, color=PALETTE[0], marker="o", label="ours")
+        paper = zip(CODES, PUBLISHED[pgkmeans.TASKS[dataset]], strict=True)
+        published = [(codes, value) for codes, value in paper if value is not None]
         ax.plot(*zip(*published, strict=True), "s--", color="gray", mfc="none", label="published")
-        ceiling = common.oracle_nmi(methods)
+        ceiling = oracle_nmi(methods)
         ax.axhline(ceiling, color="black", linewidth=1, linestyle=":", label=f"oracle {ceiling:.3f}")
         ax.set(xlabel="codes k", ylim=(0, 1.05), xticks=CODES)
         ax.legend(fontsize=6)
     axes[0].set_ylabel("NMI")
-    header = ["task", "k", "NMI", "paper", "difference", "adjusted Rand", "used codes", "seeds"]
     notes = [*provenance(records), "Mean ± std over seeds; the paper gives means over 10 seeds."]
     title = "PG-Kmeans paper, Table 5: CAAE against the number of codes"
-    return document(title, header, rows, notes), {"nmi-against-codes": figure}
+    return columns.table(title, COLUMNS, lines, notes), {"nmi-against-codes": figure}
 
 
 TABLE = Table(
     name="pgkmeans/table5",
     summary="CAAE with 4 to 8 codes",
-    datasets=common.PAPER_DATASETS,
+    datasets=pgkmeans.PAPER_DATASETS,
     methods=("caae",),
-    presets=common.PRESETS,
+    presets=pgkmeans.PRESETS,
     cells=cells,
     render=render,
 )

@@ -6,9 +6,12 @@ The paper's minutes are for one seed of its GRU policies, best of 5, on an RTX A
 program; a seed's share is that time divided by their number.
 """
 
-from trajclust_experiments.methods import METHODS
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import document, provenance
+from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column, Entry
+from trajclust_experiments.rendering.markdown import device_name, provenance
+from trajclust_experiments.rendering.stored import grouped, of_methods
 from trajclust_experiments.tables import Records, Table
 
 PUBLISHED = {  # minutes
@@ -35,43 +38,48 @@ PUBLISHED = {  # minutes
 }
 
 
+def _method(entry: Entry) -> str:
+    return pgkmeans.method_title(entry.record["cell"]["method"], entry.record["cell"]["dataset"])
+
+
+def _paper(entry: Entry) -> str:
+    cell = entry.record["cell"]
+    return f"{PUBLISHED[CATALOGUE[cell['method']].family][pgkmeans.TASKS[cell['dataset']]]:g}"
+
+
+def _minutes(entry: Entry, seeds: int = 1) -> str:
+    return f"{entry.record['timing']['run_seconds'] / 60 / seeds:.2f}"
+
+
+COLUMNS = [
+    columns.task(),
+    columns.method(title=_method),
+    Column("trajectories a policy", lambda entry: f"{entry.record['cell']['size']:,}"),
+    columns.num_seeds(),
+    columns.seconds("compile, s", "compile"),
+    Column("run, minutes", _minutes),
+    Column("minutes a seed", lambda entry: _minutes(entry, len(entry.record["cell"]["seeds"]))),
+    Column("paper, minutes a seed (A6000)", _paper),
+    Column("device", lambda entry: device_name(entry.record["environment"])),
+]
+
+
 def render(records: Records):
-    rows = []
-    for dataset, methods in common.by_cell(records).items():
-        for name, record in common.of_methods(methods):
-            timing, seeds = record["timing"], len(record["cell"]["seeds"])
-            device, cores = record["environment"]["device"], record["environment"]["cpu_count"]
-            family = "caae" if name == "caae" else "pg_kmeans"
-            rows.append(
-                [
-                    common.TITLES[dataset],
-                    common.method_title(name, dataset),
-                    f"{record['cell']['size']:,}",
-                    str(seeds),
-                    f"{timing['compile_seconds']:.0f}",
-                    f"{timing['run_seconds'] / 60:.2f}",
-                    f"{timing['run_seconds'] / 60 / seeds:.2f}",
-                    f"{PUBLISHED[family][common.TASKS.get(dataset, dataset)]:g}",
-                    f"{device['count']} x {device['kind']} ({cores} cores)",
-                ]
-            )
-    header = ["task", "method", "trajectories a policy", "seeds", "compile, s", "run, minutes", "minutes a seed"]
-    header += ["paper, minutes a seed (A6000)", "device"]
+    lines = [Entry(record) for methods in grouped(records).values() for _, record in of_methods(methods)]
     notes = [
         *provenance(records),
         "The paper's scale is 20,000 trajectories a policy; other sizes do not compare.",
         "Times are wall-clock, on a machine that other work may have shared.",
     ]
-    title = "PG-Kmeans paper, Table 6: running time"
-    return document(title, header, rows, notes), {}
+    return columns.table("PG-Kmeans paper, Table 6: running time", COLUMNS, lines, notes), {}
 
 
 TABLE = Table(
     name="pgkmeans/table6",
     summary="running time of PG-Kmeans and CAAE, with the device",
-    datasets=common.PAPER_DATASETS,
-    methods=(*(name for name in METHODS if name.startswith("pg_kmeans")), "caae"),
-    presets=common.PRESETS,
-    cells=common.cells,
+    datasets=pgkmeans.PAPER_DATASETS,
+    methods=("pg_kmeans_tabular", "pg_kmeans_mlp", "pg_kmeans_gru", "pg_kmeans_planner", "caae"),
+    presets=pgkmeans.PRESETS,
+    cells=pgkmeans.cells,
     render=render,
 )

@@ -8,8 +8,11 @@ autoencoder's latents. It shows what keeps codes apart and what does not.
 
 import numpy as np
 
-from trajclust_experiments.papers.pgkmeans import common
-from trajclust_experiments.rendering import document, provenance, spread
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column, Entry
+from trajclust_experiments.rendering.markdown import provenance
+from trajclust_experiments.rendering.stored import grouped, of_methods
 from trajclust_experiments.tables import Records, Table
 
 PUBLISHED = {  # NMI with and without regularisation
@@ -24,40 +27,41 @@ PUBLISHED = {  # NMI with and without regularisation
 }
 
 
+def _paper(entry: Entry) -> float:
+    cell = entry.record["cell"]
+    return PUBLISHED[pgkmeans.TASKS[cell["dataset"]]][cell["method"] == "caae_unregularised"]
+
+
+def _used(entry: Entry) -> list[float]:
+    return entry.record["health"]["used_clusters"]
+
+
+COLUMNS = [
+    columns.task(),
+    columns.method(),
+    columns.score("nmi", "NMI"),
+    *columns.published(_paper),
+    Column("used codes", lambda entry: f"{np.mean(_used(entry)):.1f}"),
+    Column("runs warned of", lambda entry: f"{sum(map(bool, entry.record['warnings']))} of {len(_used(entry))}"),
+]
+
+
 def render(records: Records):
-    rows = []
-    for dataset, methods in common.by_cell(records).items():
-        with_it, without = PUBLISHED[common.TASKS.get(dataset, dataset)]
-        for name, record in common.of_methods(methods):
-            paper = without if name == "caae_unregularised" else with_it
-            scores, used = record["scores"], record["health"]["used_clusters"]
-            rows.append(
-                [
-                    common.TITLES[dataset],
-                    common.method_title(name),
-                    spread(scores["nmi"]),
-                    f"{paper:.2f}",
-                    f"{np.mean(scores['nmi']) - paper:+.3f}",
-                    f"{np.mean(used):.1f}",
-                    f"{sum(map(bool, record['warnings']))} of {len(used)}",
-                ]
-            )
-    header = ["task", "method", "NMI", "paper", "difference", "used codes", "runs warned of"]
+    lines = [Entry(record) for methods in grouped(records).values() for _, record in of_methods(methods)]
     notes = [
         *provenance(records),
         "Codes repel each other below distance 1. Where k-means sets them farther apart, both versions are the same.",
         "Mean ± std over seeds. A run is warned of without labels: codes unused, or latents that do not spread.",
     ]
-    title = "PG-Kmeans paper, Table 7: CAAE's codebook regularisation"
-    return document(title, header, rows, notes), {}
+    return columns.table("PG-Kmeans paper, Table 7: CAAE's codebook regularisation", COLUMNS, lines, notes), {}
 
 
 TABLE = Table(
     name="pgkmeans/table7",
     summary="CAAE with and without codebook regularisation, and from random codes",
-    datasets=common.PAPER_DATASETS,
+    datasets=pgkmeans.PAPER_DATASETS,
     methods=("caae", "caae_unregularised", "caae_plain"),
-    presets=common.PRESETS,
-    cells=common.cells,
+    presets=pgkmeans.PRESETS,
+    cells=pgkmeans.cells,
     render=render,
 )

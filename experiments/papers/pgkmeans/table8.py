@@ -6,15 +6,21 @@ k clusters from the beginning to the end, nothing merged; one run a seed.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from trajclust_envs.plotting import PALETTE
-from trajclust_experiments.learner_cells import CentreCell
-from trajclust_experiments.methods import long_settings
-from trajclust_experiments.papers.pgkmeans import common, table4
-from trajclust_experiments.rendering import document, provenance, spread
-from trajclust_experiments.runner import Cell
+from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.cells.learners import CentreCell
+from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.papers.pgkmeans import table4
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column, Entry
+from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.markdown import provenance
+from trajclust_experiments.rendering.scores import updates
 from trajclust_experiments.tables import Preset, Records, Table
 
 COUNTS = (3, 4, 5, 6, 7, 8, 10, 12, 15)
@@ -31,7 +37,7 @@ PRESETS = {
         summary="50 trajectories a policy, 3 seeds; policies of 800 gradient steps",
         long_size=50,
         size=50,
-        settings={"centres_single": {"polish_steps": long_settings("pg_kmeans_mlp")["polish_steps"]}},
+        settings={"centres_single": {"polish_steps": CATALOGUE["centres_single"].long_settings()["polish_steps"]}},
     ),
     "paper": dataclasses.replace(table4.PRESETS["paper"], summary="1,000 trajectories a policy, 10 seeds"),
 }
@@ -50,51 +56,47 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     return chosen
 
 
+def _count(record: dict[str, Any]) -> int:
+    return record["cell"]["hyperparameters"]["num_clusters"]
+
+
+def _paper(entry: Entry) -> float:
+    return PUBLISHED[pgkmeans.TASKS[entry.record["cell"]["dataset"]]][COUNTS.index(_count(entry.record))]
+
+
+def _data(entry: Entry) -> str:
+    return "; ".join(f"{policy} {value:.1f}" for policy, value in entry.record["policies"].items())
+
+
+COLUMNS = [
+    columns.task(),
+    Column("k", lambda entry: str(_count(entry.record))),
+    columns.score("best_score", "best of k policies", digits=1),
+    columns.published(_paper)[0],
+    Column("policy of the best data", lambda entry: f"{np.mean(entry.record['scores']['chosen_score']):.1f}"),
+    Column("the data", _data),
+    Column("gradient steps", lambda entry: f"{updates(entry.record):,}"),
+    columns.num_seeds(),
+]
+
+
 def render(records: Records):
-    grouped: dict[str, dict[int, dict]] = {}
-    for record in records:
-        cell = record["cell"]
-        grouped.setdefault(cell["dataset"], {})[cell["hyperparameters"]["num_clusters"]] = record
-    figure, axes = common.panels(grouped, 2.6)
-    rows = []
-    for ax, (dataset, found) in zip(axes, grouped.items(), strict=True):
-        published = PUBLISHED[common.TASKS[dataset]]
-        known = [count for count in COUNTS if count in found]
-        best = [np.array(found[count]["scores"]["best_score"]) for count in known]
-        for count, values in zip(known, best, strict=True):
-            record = found[count]
-            rows.append(
-                [
-                    common.TITLES[dataset],
-                    str(count),
-                    spread(values, 1),
-                    f"{published[COUNTS.index(count)]:.2f}",
-                    f"{np.mean(record['scores']['chosen_score']):.1f}",
-                    "; ".join(f"{policy} {value:.1f}" for policy, value in record["policies"].items()),
-                    f"{table4.updates(record):,}",
-                    str(len(values)),
-                ]
-            )
-        ax.errorbar(
-            known, [v.mean() for v in best], [v.std() for v in best], color=PALETTE[0], marker="o", label="ours"
-        )
-        ax.plot(COUNTS, published, "s--", color="gray", mfc="none", label="published")
-        for policy, value in next(iter(found.values()))["policies"].items():
+    by_dataset: dict[str, list[dict[str, Any]]] = {}
+    for record in sorted(records, key=_count):
+        by_dataset.setdefault(record["cell"]["dataset"], []).append(record)
+    by_dataset = {dataset: by_dataset[dataset] for dataset in table4.DATASETS if dataset in by_dataset}
+    figure, axes = panels(by_dataset, 2.6)
+    for ax, (dataset, found) in zip(axes, by_dataset.items(), strict=True):
+        best = [np.array(record["scores"]["best_score"]) for record in found]
+        mean, std = [values.mean() for values in best], [values.std() for values in best]
+        ax.errorbar(list(map(_count, found)), mean, std, color=PALETTE[0], marker="o", label="ours")
+        ax.plot(COUNTS, PUBLISHED[pgkmeans.TASKS[dataset]], "s--", color="gray", mfc="none", label="published")
+        for policy, value in found[0]["policies"].items():
             ax.axhline(value, color="black", linewidth=1, linestyle=":")
             ax.text(COUNTS[0], value, policy, fontsize=6, va="bottom")
         ax.set(xlabel="clusters k", xticks=COUNTS)
         ax.legend(fontsize=6)
     axes[0].set_ylabel("normalised score of the best policy")
-    header = [
-        "task",
-        "k",
-        "best of k policies",
-        "paper",
-        "policy of the best data",
-        "the data",
-        "gradient steps",
-        "seeds",
-    ]
     notes = [
         *provenance(records),
         "Mean ± std over seeds of D4RL-normalised scores, 10 episodes a policy, without its noise. The paper's runs "
@@ -103,9 +105,9 @@ def render(records: Records):
         "Policy of the best data: of the cluster whose trajectories have the highest mean return; chosen without "
         "evaluating any.",
     ]
-    return document("PG-Kmeans paper, Table 8: the best of k policies", header, rows, notes), {
-        "score-against-k": figure
-    }
+    lines = [Entry(record) for found in by_dataset.values() for record in found]
+    title = "PG-Kmeans paper, Table 8: the best of k policies"
+    return columns.table(title, COLUMNS, lines, notes), {"score-against-k": figure}
 
 
 TABLE = Table(

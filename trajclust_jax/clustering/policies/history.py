@@ -121,7 +121,7 @@ class HistoryPolicy(TrajectoryPolicy):
 
         def score(chunk: StepChunks) -> jax.Array:
             def member(params, of_rows):
-                cell = params["params"]["gru"]
+                kernel, bias = network.recurrence(params)
                 gates = embedded(network, params, data.observed_in(chunk)) if of_rows is None else of_rows
 
                 def step(t, carry):
@@ -131,7 +131,7 @@ class HistoryPolicy(TrajectoryPolicy):
                     # Kept apart from the cell: a lookup fused into it stops XLA's CPU backend from
                     # vectorising the nonlinearities (2.8 times slower).
                     gate = jax.lax.optimization_barrier(gate)
-                    hidden = gru_step(cell["recurrent_kernel"], cell["recurrent_bias"], hidden, gate)
+                    hidden = gru_step(kernel, bias, hidden, gate)
                     log_prob = network.apply(params, hidden, method="read_out").log_prob(chunk.actions[:, t])
                     return hidden, total + jnp.where(t < chunk.lengths, of(log_prob), 0)
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,29 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from trajclust_envs.plotting import PALETTE
-from trajclust_experiments.methods import METHODS, suited
-from trajclust_experiments.output import resolve_out, staged
+from trajclust_experiments.catalogue import CATALOGUE, entries
+from trajclust_experiments.cells.cell import checkpoint_seconds, tracked
+from trajclust_experiments.commands import UsageError
+from trajclust_experiments.commands.data import labelled
+from trajclust_experiments.commands.output import check_out, resolve_out, staged
+from trajclust_experiments.commands.printing import number, pairs, print_json
+from trajclust_experiments.commands.rows import GUESSED, label_source
 from trajclust_experiments.progress import Progress
-from trajclust_experiments.rendering import new_figure, save_figure
-from trajclust_experiments.rows import label_source
-from trajclust_experiments.runner import checkpoint_seconds, tracked
-from trajclust_experiments.scenes import clusters_figure
+from trajclust_experiments.rendering.figures import new_figure, save_figure
+from trajclust_experiments.rendering.scenes import clusters_figure
 from trajclust_jax.checkpoint import save_tree
-from trajclust_jax.clustering import Clusterer, Clustering
+from trajclust_jax.clustering import Clustering
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.images import describe_inputs
 from trajclust_jax.clustering.oracle import oracle
-from trajclust_jax.clustering.support import Support
-from trajclust_jax.clustering.support import support as measured
+from trajclust_jax.clustering.support import Support, support_of
 from trajclust_jax.data import Codebook, DataError, Dataset, Trajectories, fingerprint, returns, suspicious
 from trajclust_jax.data.transforms import action_scaling
 from trajclust_jax.metrics import batch_scores, scores
 from trajclust_jax.records import cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
-from trajclust_jax.training import Callback, Fit, fit
+from trajclust_jax.training import Fit, fit
 
 OUTPUTS = {
     "assignments.csv",
@@ -44,6 +45,82 @@ OUTPUTS = {
     "latents.png",
     "trajectories.png",
 }
+
+
+def cluster(
+    dataset: str,
+    k: int,
+    method: str,
+    policy: str | None,
+    extra_clusters: int | None,
+    restarts: int | None,
+    iterations: int | None,
+    seed: int,
+    labels: Path | None,
+    out: Path,
+    track: str,
+    json: bool,
+) -> int:
+    """Clusters a dataset and prints what was found; arguments as the command has them. Returns 1 if it diverged.
+
+    Raises:
+        UsageError: for a method that is not there, or a setting that it does not have.
+    """
+    name, left = _named(method, policy)
+    settings = {"policy": left, "extra_clusters": extra_clusters, "restarts": restarts, "iterations": iterations}
+    settings = {option: value for option, value in settings.items() if value is not None}
+    for option in settings:
+        if option not in CATALOGUE[name].settings():
+            raise UsageError(f"--{option.replace('_', '-')} is no setting of {method}")
+    check_out(out, OUTPUTS)
+    summary = cluster_dataset(labelled(dataset, labels), name, k, seed, out, track, Progress(), **settings)
+    failed = int(summary["objective"] is None)  # diverged: a warning says so
+    print_json(summary) if json else _print(summary)
+    return failed
+
+
+def _named(method: str, policy: str | None) -> tuple[str, str | None]:
+    """The entry that a method and a policy class mean, and the policy class where it is a setting of that entry.
+
+    A family with an entry a policy class, such as PG-Kmeans, is known by the family's name.
+    """
+    known, families = entries("clusterer"), {}
+    for name, entry in known.items():
+        if entry.family and name == f"{entry.family}_{entry.policy}":
+            families.setdefault(entry.family, {})[entry.policy] = name
+    if method in families:
+        return families[method].get(policy or "mlp") or _unknown(method, policy), None
+    if method not in known:
+        choices = [*families, *(name for name, entry in known.items() if entry.family not in families)]
+        raise UsageError(f"unknown method {method!r}: choose one of {', '.join(choices)}")
+    return method, policy
+
+
+def _unknown(method: str, policy: str | None) -> str:
+    raise UsageError(f"--policy {policy} is none of {method}'s")
+
+
+def _print(summary: dict[str, Any]) -> None:
+    for cluster in summary["clusters"]:
+        print(f"cluster {cluster['cluster']}: {cluster['trajectories']} trajectories")
+    if summary["scores"] is not None:
+        against = "the labels"
+        if summary["labels"].startswith(GUESSED):
+            against = f"labels that are {summary['labels']} (--labels FILE brings true ones)"
+        print(f"against {against}: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["scores"].items()))
+    if summary["oracle"] is not None:
+        print("oracle, the ceiling: " + ", ".join(f"{k} {v:.3f}" for k, v in summary["oracle"].items()))
+    if summary["ambiguity"] is not None:
+        print(summary["ambiguity"]["message"])
+    print(f"seen: {summary['inputs']}")
+    if summary["suited"]:
+        print("settings for such data: " + pairs(summary["suited"]))
+    if summary["support"] is not None:
+        gain = "{over_one:+.3f} ± {over_one_error:.3f}".format(**summary["support"])
+        print(f"held-out actions, beside one policy for all: {gain} nats a step")
+    for warning in summary["warnings"]:
+        print(f"warning: {warning}")
+    print(f"objective {number(summary['objective_per_step'], 4)} a step; files in {summary['out']}")
 
 
 def cluster_dataset(
@@ -70,8 +147,8 @@ def cluster_dataset(
     if not 1 <= num_clusters <= trajectories.num_trajectories:
         raise DataError(f"--k is {num_clusters}: give 1 to {trajectories.num_trajectories}, the number of trajectories")
     try:
-        suiting = suited(method_name, trajectories, settings.get("policy"))
-        method = METHODS[method_name].build(num_clusters, **{**suiting, **settings})
+        suiting = CATALOGUE[method_name].suited(trajectories, settings.get("policy"))
+        method = CATALOGUE[method_name].build(num_clusters, **{**suiting, **settings})
         method.check(trajectories)
     except ValueError as error:
         raise DataError(f"--method {method_name}: {error}") from None
@@ -111,7 +188,7 @@ def cluster_dataset(
         support = None
         if method.support_policies() is not None:
             with progress.task(f"{dataset.spec.name}, held out") as show:
-                support = supported(method, trajectories, clustering, [show])
+                support = support_of(method, trajectories, clustering, [show])
         seen = describe_inputs(trajectories)
         summary = {"id": id, **described, "suited": suiting, "inputs": seen}
         summary |= _summary(dataset, clustering, outcome, support)
@@ -120,16 +197,6 @@ def cluster_dataset(
     files = [str(out / name) for name in sorted(OUTPUTS) if (out / name).exists()]
     found = {"assignments": clustering.assignments, "posterior": clustering.posterior}
     return plain({**summary, "out": str(out), "files": files, **found})
-
-
-def supported(
-    method: Clusterer, trajectories: Trajectories, clustering: Clustering, callbacks: Sequence[Callback] = ()
-) -> Support | None:
-    """Whether held-out actions speak for the clusters; None where the method failed, or looks at no policy."""
-    policies = method.support_policies()
-    if policies is None or not np.isfinite(clustering.objective):
-        return None
-    return measured(trajectories, clustering.assignments, policies=policies, callbacks=callbacks)
 
 
 def _summary(dataset: Dataset, clustering: Clustering, outcome: Fit, support: Support | None) -> dict[str, Any]:

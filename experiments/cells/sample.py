@@ -1,16 +1,12 @@
-"""Trajectories where they happened: what a record keeps of them for drawing, and the pictures."""
+"""What a record keeps of trajectories, to draw them where they happened."""
 
 import itertools
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 
-import trajclust_envs as envs
-from trajclust_envs.pathfollowing import GOAL, PATHS
-from trajclust_envs.plotting import cells_from_observations, draw_paths, draw_trajectories
-from trajclust_jax.data import REGISTRY, Codebook, Dataset, Trajectories
+from trajclust_envs.plotting import cells_from_observations
+from trajclust_jax.data import Codebook, Dataset, Trajectories
 from trajclust_jax.metrics import match_clusters
 
 SAMPLE = 40  # trajectories of each group that a record keeps
@@ -28,10 +24,10 @@ def positions(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray] | Non
             return None
         cells = cells_from_observations(observations.table)
         return cells[np.asarray(observations.ids)], cells[np.asarray(final.ids)]
-    return (np.asarray(observations), np.asarray(final)) if _in_the_plane(trajectories) else None
+    return (np.asarray(observations), np.asarray(final)) if in_the_plane(trajectories) else None
 
 
-def _in_the_plane(trajectories: Trajectories) -> bool:
+def in_the_plane(trajectories: Trajectories) -> bool:
     """Whether observations are points (x, y)."""
     return trajectories.observation_shape == (2,) and not isinstance(trajectories.observations, Codebook)
 
@@ -51,7 +47,7 @@ def sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, 
     places = positions(trajectories)
     if places is None:
         return {}
-    continuous = _in_the_plane(trajectories)
+    continuous = in_the_plane(trajectories)
     if not continuous:  # two digits: row, column
         places = [place @ [10, 1] for place in places]
     steps, final = places
@@ -74,37 +70,3 @@ def matched_colors(labels: np.ndarray, groups: np.ndarray, num_groups: int) -> l
     of_group = {int(group): label for label, group in enumerate(match_clusters(table)) if group >= 0}
     others = itertools.count(len(table))
     return [of_group[group] if group in of_group else next(others) for group in range(num_groups)]
-
-
-def sample_figure(sample: dict[str, Any], dataset: str) -> Figure:
-    """A record's sample in the environment of its registered dataset, one panel a found cluster (or true policy)."""
-    paths = np.zeros((len(sample["paths"]), max(map(len, sample["paths"])), 2))
-    for row, path in zip(paths, sample["paths"], strict=True):
-        row[: len(path)] = path if sample.get("continuous") else np.stack(np.divmod(path, 10), axis=-1)
-    lengths, groups = np.array([len(path) for path in sample["paths"]]), np.array(sample["groups"])
-    names = sample["names"]
-    if names[0] == "cluster 1":  # the first records count clusters from 1, all else from 0
-        names = [f"cluster {k}" for k in range(len(names))]
-    shared = {"names": names, "counts": sample["counts"], "colors": sample.get("colors")}
-    if sample.get("continuous"):
-        return draw_paths(paths, lengths, groups, goal=GOAL, polylines=PATHS, **shared)
-    params = envs.make(REGISTRY[dataset].environment).default_params
-    places = getattr(params, "ball_places", getattr(params, "specials", None))
-    floor = {"walls": params.walls, "goal": params.goal, "places": places}
-    return draw_trajectories(paths.astype(int), lengths, groups, **floor, **shared)
-
-
-def clusters_figure(trajectories: Trajectories, assignments: ArrayLike, num_clusters: int) -> Figure | None:
-    """A user's trajectories, one panel a cluster; None where `positions` has none."""
-    places = positions(trajectories)
-    if places is None:
-        return None
-    steps, final = places
-    shared = {"names": [f"cluster {k}" for k in range(num_clusters)]}
-    lengths = np.asarray(trajectories.lengths)
-    if _in_the_plane(trajectories):
-        return draw_paths(steps, lengths, assignments, final_positions=final, **shared)
-    first = np.asarray(trajectories.observations.table)[0]
-    goal = np.argwhere(first[..., 2])
-    floor = {"walls": first[..., 0].astype(bool), "goal": goal[0] if len(goal) else (-1, -1)}
-    return draw_trajectories(steps, lengths, assignments, final_cells=final, **floor, **shared)

@@ -1,13 +1,10 @@
-"""What tables, reports and figures share: Markdown, provenance, figures without global state, files written whole."""
+"""Markdown of tables: cells, provenance, files written whole."""
 
 import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from trajclust_jax.metrics import mean_std
 
@@ -78,20 +75,6 @@ def device_name(environment: dict[str, Any]) -> str:
 def on_gpu(record: dict[str, Any]) -> bool:
     """Whether a record was made on a GPU."""
     return record["environment"]["device"]["platform"] in ("gpu", "cuda", "rocm")
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
 
 
 def write_text(path: Path, text: str) -> None:

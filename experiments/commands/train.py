@@ -2,108 +2,125 @@
 
 import dataclasses
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-import trajclust_envs as envs
-from trajclust_envs.mujoco import TASKS, make_env
 from trajclust_envs.plotting import PALETTE
-from trajclust_experiments.learners import LEARNERS, suited_learner
-from trajclust_experiments.output import resolve_out, staged
+from trajclust_experiments.catalogue import CATALOGUE, entries
+from trajclust_experiments.cells.cell import checkpoint_seconds, tracked
+from trajclust_experiments.cells.evaluation import (
+    action_bounds,
+    best_clusters,
+    environment_names,
+    evaluations,
+    evaluator,
+    normaliser,
+    sizes_of,
+    summarise,
+)
+from trajclust_experiments.commands import UsageError
+from trajclust_experiments.commands.output import check_out, resolve_out, staged
+from trajclust_experiments.commands.printing import number, print_json
+from trajclust_experiments.commands.rows import read_assignments
 from trajclust_experiments.progress import Progress
-from trajclust_experiments.rendering import new_figure, save_figure
-from trajclust_experiments.rows import read_assignments
-from trajclust_experiments.runner import checkpoint_seconds, tracked
-from trajclust_jax.checkpoint import CheckpointError, load_tree, save_tree
-from trajclust_jax.data import DataError, Dataset, fingerprint, returns, suspicious
-from trajclust_jax.evaluation import Acting, gymnax_returns, mujoco_returns
-from trajclust_jax.learners import Clustered, Learner, Offline, Scaling, TrainedPolicy
+from trajclust_experiments.rendering.figures import new_figure, save_figure
+from trajclust_jax.checkpoint import save_tree
+from trajclust_jax.data import DataError, Dataset, fingerprint, load, returns, suspicious
+from trajclust_jax.learners import Clustered, Offline
 from trajclust_jax.records import cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
-from trajclust_jax.training import Evaluate, Fit, fit
+from trajclust_jax.training import Fit, fit
 
 OUTPUTS = {"summary.json", "policy", "losses.csv", "evaluations.csv", "learning-curve.png"}
-_MUJOCO = {task.env_id: name for name, task in TASKS.items()}
 
 
-def known_environment(name: str | None) -> bool:
-    """Whether policies can be evaluated in an environment: MuJoCo of version 4, or one of our own."""
-    return name in _MUJOCO or name in envs.ENVIRONMENTS
+def train(
+    dataset: str,
+    learner: str,
+    clusters: Path | None,
+    cluster: str | None,
+    seeds: int,
+    environment: str | None,
+    episodes: int,
+    evaluate_every: int,
+    set: tuple[str, ...],
+    out: Path,
+    track: str,
+    json: bool,
+) -> int:
+    """Trains a learner and prints its scores; arguments as the command has them. Returns 1 if a seed diverged.
 
-
-def sizes_of(name: str) -> tuple[int, int]:
-    """Numbers of observations and of continuous actions in a known environment."""
-    observations, actions = _spaces(name)
-    return int(np.prod(observations.shape)), int(np.prod(actions.shape))
-
-
-def _spaces(name: str) -> tuple[Any, Any]:
-    """Spaces of observations and of actions in a known environment."""
-    if name in _MUJOCO:
-        env = make_env(_MUJOCO[name])
-        return env.observation_space, env.action_space
-    env = envs.make(name)
-    return env.observation_space(env.default_params), env.action_space(env.default_params)
-
-
-def action_bounds(dataset: Dataset, environment_name: str | None) -> tuple[float, ...]:
-    """The largest absolute value of each action: the environment's, else what the dataset states, else ().
-
-    Also () for actions within [-1, 1], which need no bounds.
+    Raises:
+        UsageError: for a learner that is not there, numbers below 1, settings that are none.
     """
-    trajectories, parameters = dataset.trajectories, dataset.provenance.parameters
-    if np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max() <= 1:
-        return ()
-    low, high = parameters.get("action_low"), parameters.get("action_high")
-    if known_environment(environment_name):
-        space = _spaces(environment_name)[1]
-        low, high = space.low, space.high
-    if low is None or high is None:
-        return ()
-    bounds = np.maximum(np.abs(low), np.abs(high)) * np.ones(trajectories.action_size)
-    return tuple(bounds.tolist()) if np.isfinite(bounds).all() else ()
+    if learner not in entries("learner"):
+        raise UsageError(f"unknown learner {learner!r}: choose one of {', '.join(entries('learner'))}")
+    for option, value in {"seeds": seeds, "episodes": episodes, "evaluate-every": evaluate_every}.items():
+        if value < 1:
+            raise UsageError(f"--{option} is {value}: at least 1 is needed")
+    if cluster is not None and clusters is None:
+        raise UsageError(f"--cluster {cluster}: of which clustering? Give its folder with --clusters")
+    settings = parsed_settings(set)
+    if "sweep" in settings:
+        raise UsageError("--set sweep: sweeps are for Python (Offline); here give each value a run of its own")
+    check_out(out, OUTPUTS)
+    loaded = load(dataset)
+    summary = train_on_dataset(
+        loaded,
+        learner,
+        range(seeds),
+        out,
+        track,
+        Progress(),
+        clusters=None if clusters is None else chosen_clusters(clusters, cluster or "all", loaded),
+        environment_name=environment,
+        episodes=episodes,
+        evaluate_every=evaluate_every,
+        **settings,
+    )
+    print_json(summary) if json else _print(summary)
+    return int(bool(summary["diverged"]))
 
 
-def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluate:
-    """Returns and, in MuJoCo, D4RL-normalised scores of policies, after every so many gradient steps.
-
-    Evaluations meet other first states each time, the policies of one evaluation the same ones.
-    """
-
-    def measure(policy: TrainedPolicy, iteration: int) -> dict[str, np.ndarray]:
-        gained, normalised = returns_of(offline.learner, name, policy, episodes, iteration), normaliser(name)
-        return {"return": gained} | ({} if normalised is None else {"score": normalised(gained).mean(-1)})
-
-    return Evaluate(measure, max(1, every // offline.block))
-
-
-def evaluations(offline: Offline, outcome: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient steps `[V]` and returns `[V, *axes, E]` of a fit's V evaluations."""
-    found = [entry for entry in outcome.history if "return" in entry]
-    steps = np.array([entry["iteration"] * offline.block for entry in found])
-    return steps, np.array([entry["return"] for entry in found], float)
+def _print(summary: dict[str, Any]) -> None:
+    for name, values in summary.get("scores", {}).items():
+        print(f"{name.replace('_', ' ')}, by seed: {_by_seed(values, summary['clusters'])}")
+    if not np.any(np.array(summary.get("scores", {}).get("best_return", True), float)):
+        where = summary["environment"]
+        print(f"every return is 0: no reward was met in {where}, or it gives none; losses.csv has what was learnt")
+    if summary["diverged"]:
+        print(f"diverged: seeds {summary['diverged']} have policies that are not finite; lower the learning rate")
+    if "scores" not in summary:
+        print("not evaluated: the dataset is of no known environment; give one with --environment")
+    print(f"{summary['timing']['run_seconds']:.0f} s of training; files in {summary['out']}")
 
 
-def best_cluster(assignments: np.ndarray, gained: np.ndarray) -> int:
-    """The cluster whose trajectories have the highest mean return; of several the first."""
-    return best_clusters(assignments, gained)[0]
+def _by_seed(values: list, clusters: list[int] | None) -> str:
+    """Numbers `[S]`, or `[S, K]` with their clusters, for people."""
+    if clusters is None:
+        return ", ".join(number(value, 1) for value in values)
+    named = lambda row: ", ".join(f"{number(value, 1)} (cluster {k})" for k, value in zip(clusters, row, strict=True))
+    return "; ".join(map(named, values))
 
 
-def best_clusters(assignments: np.ndarray, gained: np.ndarray) -> list[int]:
-    """The clusters whose trajectories have the highest mean return: more than one where returns don't tell them apart.
-
-    Means of float64 sums that differ by less than their rounding are equal.
-    """
-    means = {k: gained[assignments == k].mean() for k in np.unique(assignments).tolist()}
-    rounding = 1e-9 * np.abs(gained).max()
-    return [k for k, mean in means.items() if mean >= max(means.values()) - rounding]
+def parsed_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`name=value` pairs; values are JSON (numbers, true, null, lists)."""
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value, equals = None, ""
+        if not equals:
+            raise UsageError(f"--set {pair}: give name=value with a number, true, false, null or a list [256,256]")
+        settings[name] = tuple(value) if isinstance(value, list) else value
+    return settings
 
 
 def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndarray, list[int]]:
@@ -141,8 +158,8 @@ def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndar
         numbers = ", ".join(map(str, filled))
         raise DataError(f"--cluster {which}: give best, all or one of {numbers}")
     renumbered = np.full(len(assignments), -1)
-    for number, k in enumerate(chosen):
-        renumbered[assignments == k] = number
+    for place, k in enumerate(chosen):
+        renumbered[assignments == k] = place
     return renumbered, chosen
 
 
@@ -178,16 +195,16 @@ def train_on_dataset(
         progress.warn(line)
     given = environment_name
     environment_name = environment_name or dataset.provenance.parameters.get("environment")
-    if given is not None and not known_environment(given):
-        raise DataError(f"--environment {given}: choose one of {', '.join([*_MUJOCO, *envs.ENVIRONMENTS])}")
+    if given is not None and given not in environment_names():
+        raise DataError(f"--environment {given}: choose one of {', '.join(environment_names())}")
     try:
-        suited = suited_learner(learner_name, environment_name)
-        offline = LEARNERS[learner_name].build(trajectories.action_size, **{**suited, **settings})
+        entry = CATALOGUE[learner_name]
+        offline = entry.build(trajectories.action_size, **{**entry.suited(environment_name), **settings})
         offline.check(trajectories)
     except ValueError as error:
         raise DataError(f"--learner {learner_name}: {error}") from None
     sizes = int(np.prod(trajectories.observation_shape)), trajectories.action_size
-    if known_environment(environment_name) and sizes != sizes_of(environment_name):
+    if environment_name in environment_names() and sizes != sizes_of(environment_name):
         if given is not None:
             numbers = "{} observations and {} actions".format(*sizes_of(given))
             raise DataError(f"--environment {given} has {numbers}, the dataset {sizes[0]} and {sizes[1]}: give its own")
@@ -203,7 +220,7 @@ def train_on_dataset(
         "seeds": list(seeds),
         "clusters": None if clusters is None else clusters[1],
         "assignments": None if clusters is None else cell_id({"assignments": clusters[0].tolist()}),
-        "environment": environment_name if known_environment(environment_name) else None,
+        "environment": environment_name if environment_name in environment_names() else None,
         "episodes": episodes,
         "evaluate_every": evaluate_every,
     }
@@ -239,69 +256,6 @@ def train_on_dataset(
         _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}))
     files = [str(out / name) for name in sorted(OUTPUTS) if (out / name).exists()]
     return plain({**summary, "out": str(out), "files": files})
-
-
-def load_policy(folder: str | os.PathLike) -> tuple[Learner, TrainedPolicy]:
-    """The learner and the policies, of all seeds (and clusters), that `trajclust train` left in a folder.
-
-    `evaluation.act(learner, policy, observations)` acts with them.
-
-    Raises:
-        DataError: for a folder without them.
-    """
-    try:
-        summary = json.loads((Path(folder) / "summary.json").read_text())
-        settings = {name: _tuples(value) for name, value in summary["settings"]["learner"].items()}
-        learner = LEARNERS[summary["learner"]].algorithm(**settings)
-        stored = load_tree(Path(folder) / "policy")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointError) as error:
-        raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
-    return learner, TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def returns_of(learner: Acting, name: str, policy: TrainedPolicy, episodes: int, number: int) -> np.ndarray:
-    """`[*axes, E]`: returns of policies in an environment; other first states for every `number`."""
-    if name in _MUJOCO:
-        return mujoco_returns(_MUJOCO[name], learner, policy, episodes, seed=10**6 + number)
-    key = jax.random.fold_in(jax.random.key(0x6576), number)
-    return gymnax_returns(envs.make(name), learner, policy, episodes, key)
-
-
-def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | None:
-    """D4RL's normalisation of returns in an environment; None without one."""
-    return TASKS[_MUJOCO[environment_name]].normalised if environment_name in _MUJOCO else None
-
-
-def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> dict[str, Any]:
-    """Last and best evaluation of every seed (and cluster), and the seconds; per-episode returns are in the history.
-
-    `diverged` has the seeds whose policies are not finite.
-    """
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(outcome.result.actor)]
-    finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in leaves], 0)
-    summary: dict[str, Any] = {
-        "diverged": [seed for seed, sound in zip(outcome.seeds, finite, strict=True) if not sound],
-        "timing": {
-            "run_seconds": outcome.run_seconds,
-            "compile_seconds": outcome.compile_seconds,
-            "evaluate_seconds": outcome.evaluate_seconds,
-            "resumed": outcome.resumed,
-        },
-    }
-    steps, gained = evaluations(offline, outcome)
-    if not len(steps):
-        return summary
-    means = gained.mean(-1)  # [V, *axes]
-    best = np.fmax.reduce(means)  # passes over evaluations that are not finite
-    scores = {"last_return": means[-1], "best_return": best}
-    normalised = normaliser(environment_name)
-    if normalised is not None:
-        scores |= {"last_score": normalised(means[-1]), "best_score": normalised(best)}
-    return {**summary, "scores": {name: values.tolist() for name, values in scores.items()}}
 
 
 def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any]) -> None:

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_experiments.learners import LEARNERS, suited_learner
-from trajclust_experiments.learning import best_cluster, evaluator, normaliser, returns_of, summarise
-from trajclust_experiments.runner import Cell, Job, changed
+from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.cells.cell import Cell, Job, changed
+from trajclust_experiments.cells.evaluation import best_cluster, evaluator, normaliser, returns_of, summarise
+from trajclust_experiments.cells.methods import MethodCell
 from trajclust_jax.clustering import Clustering, PGKmeans
 from trajclust_jax.data import REGISTRY, Dataset, returns
 from trajclust_jax.data.transforms import ActionScaling, action_scaling
@@ -22,7 +23,7 @@ CLUSTER_SEED = 0  # of a clustering that learners learn from
 
 @dataclasses.dataclass(frozen=True)
 class LearnerCell(Cell):
-    """A learner on a registered dataset, evaluated where the data is from; `method` is its name in LEARNERS.
+    """A learner on a registered dataset, evaluated where the data is from; `method` is its name in the catalogue.
 
     `settings` override the entry's. With `clusters`, a clustering method (and all its `cluster_settings`), it learns
     from that of the k* clusters found whose trajectories have the highest mean return.
@@ -38,13 +39,15 @@ class LearnerCell(Cell):
         return super().title + (f" on {self.clusters}'s best cluster" if self.clusters else "")
 
     def build(self, action_size: int = 1) -> Offline:
-        suiting = suited_learner(self.method, REGISTRY[self.dataset].environment)
-        return LEARNERS[self.method].build(action_size, **{**suiting, **dict(self.settings)})
+        entry = CATALOGUE[self.method]
+        return entry.build(action_size, **{**entry.suited(REGISTRY[self.dataset].environment), **dict(self.settings)})
 
-    def clustering(self) -> Cell:
+    def clustering(self) -> MethodCell:
         """The cell whose clusters it learns from."""
         assert self.clusters is not None
-        return Cell(self.dataset, self.size, self.clusters, (CLUSTER_SEED,), self.cluster_settings, self.data_seed)
+        return MethodCell(
+            self.dataset, self.size, self.clusters, (CLUSTER_SEED,), self.cluster_settings, self.data_seed
+        )
 
     def needs(self) -> tuple[Cell, ...]:
         return () if self.clusters is None else (self.clustering(),)
@@ -55,7 +58,7 @@ class LearnerCell(Cell):
             dataclasses.asdict(offline.learner), type(offline.learner)
         )
         described = {
-            **{name: getattr(self, name) for name in ("dataset", "size", "data_seed", "method")},
+            **self.place(),
             **{name: getattr(self, name) for name in ("clusters", "episodes", "evaluate_every")},
             "version": [offline.VERSION, offline.learner.VERSION],
             "settings": {name: value for name, value in chosen.items() if name not in ("learner", "action_size")},
@@ -66,9 +69,6 @@ class LearnerCell(Cell):
             described["clustering"] = {name: found[name] for name in names if name in found}
             described["clustering"]["seed"] = CLUSTER_SEED
         return described
-
-    def identity(self, dataset: Dataset) -> dict[str, Any]:
-        return {**self.essential(), "fingerprint": dataset.provenance.fingerprint, "seeds": list(self.seeds)}
 
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         trajectories, environment = dataset.trajectories, REGISTRY[self.dataset].environment
@@ -111,8 +111,8 @@ class Centres:
 
 
 @dataclasses.dataclass(frozen=True)
-class CentreCell(Cell):
-    """PG-Kmeans, and the returns of its centres' policies; `method` is a name in `methods.CENTRES`."""
+class CentreCell(MethodCell):
+    """PG-Kmeans, and the returns of its centres' policies; `method` is of the kind `centres`."""
 
     episodes: int = 10
 

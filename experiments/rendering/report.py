@@ -1,4 +1,4 @@
-"""Tables and figures from records alone."""
+"""One page with every table that has records."""
 
 import dataclasses
 import itertools
@@ -12,152 +12,16 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from trajclust_experiments.learners import LEARNERS
-from trajclust_experiments.methods import CEILINGS, CENTRES, METHODS, ORACLE, method_entry
-from trajclust_experiments.page import FULL_COLOUR, page, slug
-from trajclust_experiments.rendering import device_name, markdown_table, on_gpu, save_figure, write_text
-from trajclust_experiments.runner import Cell, essential
+from trajclust_experiments import catalogue
+from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.cells.methods import ORACLE
+from trajclust_experiments.rendering.markdown import device_name, markdown_table, on_gpu, write_text
+from trajclust_experiments.rendering.page import FULL_COLOUR, page, slug
+from trajclust_experiments.rendering.stored import cell_key, num_seeds, readable, stored_cells, table_records
+from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.tables import Table, get_table, table_names
 from trajclust_jax.data import REGISTRY
-from trajclust_jax.records import RecordError, Results, canonical, plain
-
-
-def readable(results: Results, skip: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
-    """The stored records that tables can show; `skip` is told of each other one, in a line.
-
-    A record may have its checksum and yet be another program's, without what every record has.
-
-    Raises:
-        RecordError: for the first that cannot be shown, where there is no `skip`.
-    """
-    found = []
-    for record in results.all(skip):
-        lacking = _lacking(record, _EVERY_RECORD) or _short_of_scores(record)
-        if lacking is None:
-            found.append(record)
-            continue
-        line = f"{results.cells}: record {record.get('id')} has no sound {lacking}, as tables need it; move it away"
-        if skip is None:
-            raise RecordError(line)
-        skip(line)
-    return found
-
-
-_SCORES = ("scores", "centre_scores", "centre_returns")  # what of a record a training that diverges makes null
-_NUMBER = (int, float)
-_EVERY_RECORD = {
-    "id": str,
-    "preset": str,
-    "cell": {"dataset": str, "method": str, "size": int},
-    "scores": dict,
-    "timing": {"data_seconds": _NUMBER, "compile_seconds": _NUMBER, "run_seconds": _NUMBER},
-    "environment": {
-        "device": {"kind": str, "platform": str, "count": int},
-        "cpu_count": int,
-        "python": str,
-        "versions": {"jax": str},
-    },
-}
-
-
-def _lacking(found: Any, wanted: Any, name: str = "") -> str | None:
-    """The first entry that is not as `wanted`: a type, several, or a dict of such; None where all are there."""
-    if not isinstance(wanted, dict):
-        return None if isinstance(found, wanted) else name
-    if not isinstance(found, dict):
-        return name
-    deeper = (_lacking(found.get(key), each, f"{name}.{key}".lstrip(".")) for key, each in wanted.items())
-    return next(filter(None, deeper), None)
-
-
-def _short_of_scores(record: dict[str, Any]) -> str | None:
-    """The first score that has not a value a seed."""
-    seeds = record["cell"].get("seeds", [])
-    sound = lambda values: isinstance(values, list) and len(values) >= len(seeds)
-    return next((f"scores.{name}" for name, values in record["scores"].items() if seeds and not sound(values)), None)
-
-
-def stored_cells(table: Table, preset: str, records: Sequence[dict[str, Any]]) -> dict[Cell, dict[str, Any] | None]:
-    """A table's cells at a preset, each with its stored record or None; of several seed sets the largest.
-
-    Records of an older version of an algorithm do not count; those from before actions were scaled stand in for what is
-    yet to be made anew, and have `unscaled`: tables say which they are.
-    """
-    found = {}
-    for cell in table.cells(table.presets[preset], table.datasets, table.methods, (0,)):
-        wanted = cell.essential()
-        same_method = [
-            (record, essential(record["cell"])) for record in records if record["cell"]["method"] == cell.method
-        ]
-        fitting = [record for record, has in same_method if wanted.items() <= has.items()]
-        if not fitting:
-            before = _unscaled(wanted)
-            fitting = [
-                {**record, "unscaled": True}
-                for record, has in same_method
-                if before != wanted and has == _unscaled(has) and before.items() <= has.items()
-            ]
-        found[cell] = max(fitting, key=lambda record: (_num_seeds(record), record["id"]), default=None)
-    return found
-
-
-def _unscaled(described: dict[str, Any]) -> dict[str, Any]:
-    """What a cell's description was before actions were scaled."""
-    kept = {name: value for name, value in described.items() if name != "actions_version"}
-    return kept | ({"clustering": _unscaled(kept["clustering"])} if "clustering" in kept else {})
-
-
-def table_records(table: Table, preset: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The stored records that a table shows at a preset.
-
-    Empty unless something was trained: the oracle alone makes no table.
-    """
-    chosen = [record for record in stored_cells(table, preset, records).values() if record is not None]
-    trained = {record["cell"]["dataset"] for record in chosen if _is_trained(record)}
-    return [record for record in chosen if record["cell"]["dataset"] in trained]
-
-
-def with_stored(
-    table: Table, preset: str, records: Sequence[dict[str, Any]], stored: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """A run's records and those that earlier runs left of the same table and preset, in the table's order."""
-    mine = {_place(record): record for record in records}
-    shown = {_place(record): mine.pop(_place(record), record) for record in table_records(table, preset, stored)}
-    return [*shown.values(), *mine.values()]
-
-
-def _place(record: dict[str, Any]) -> str:
-    """A record's cell, its seeds apart."""
-    return canonical({name: value for name, value in record["cell"].items() if name != "seeds"})
-
-
-def write_table(table: Table, records: Sequence[dict[str, Any]], folder: Path) -> tuple[str, list[Path]]:
-    """Renders a table into `folder`: table.md and its figures. Returns the Markdown and the files."""
-    text, figures = table.render([_with_nan(record) for record in records])
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in {path.stem for path in folder.glob("*.png")} - set(figures):
-        (folder / f"{stale}.png").unlink()
-    files = []
-    for stem, figure in figures.items():
-        files.append(folder / f"{stem}.png")
-        save_figure(figure, files[-1])
-    pictures = "".join(f"\n![{file.stem}]({file.name})\n" for file in files)
-    files.insert(0, folder / "table.md")
-    write_text(files[0], text + pictures)
-    return text, files
-
-
-def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
-    """A record whose scores that are null, of what diverged, are numbers again."""
-    return record | {name: _numbers(record[name]) for name in _SCORES if name in record}
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return float("nan") if value is None else value
+from trajclust_jax.records import RecordError, Results, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +89,7 @@ def write_report(results: Results, out: Path, skip: Callable[[str], None] | None
 
 def _picture(file: Path, out: Path, title: str) -> str:
     """A figure with what it shows, from its file's name, as caption."""
-    caption = _plain_text(" ".join(map(_title, file.stem.split("-"))))
+    caption = _plain_text(" ".join(map(catalogue.title, file.stem.split("-"))))
     link = quote(os.path.relpath(file, out))
     return f'\n![Figure: {caption}, of {title}]({link} "{caption}")\n'
 
@@ -272,7 +136,7 @@ def _overview(filled: Sequence[Section], titles: Sequence[str]) -> str:
                 f"{len(done)} of {len(section.cells)}",
                 _plain_text(section.table.summary),
                 f"{preset.size:,}",
-                ", ".join(map(str, sorted({_num_seeds(record) for record in done}))),
+                ", ".join(map(str, sorted({num_seeds(record) for record in done}))),
                 _plain_text("; ".join(sorted(set(map(_device, done))))),
                 f"{compiling:,.0f}",
                 f"{running:,.0f}",
@@ -301,7 +165,7 @@ def _missing(planned: Sequence[Section]) -> Iterator[str]:
 def _with_fewer_seeds(planned: Sequence[Section]) -> Iterator[str]:
     for section in planned:
         seeds = section.table.presets[section.preset].seeds
-        short = [cell for cell, record in section.cells.items() if record and _num_seeds(record) < seeds]
+        short = [cell for cell, record in section.cells.items() if record and num_seeds(record) < seeds]
         if short:
             cells = _listed((cell.dataset, cell.method, _special(cell, section)) for cell in short)
             yield f"{_plain_text(section.name)}, with fewer seeds than the preset's {seeds}: {cells}"
@@ -344,7 +208,7 @@ def _listed(entries: Iterable[tuple[str, str, str]]) -> str:
     """Dataset, method and what is special, by dataset and method."""
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for dataset, method, special in entries:
-        groups[dataset][_title(method)].append(special or "default")
+        groups[dataset][catalogue.title(method)].append(special or "default")
     parts = []
     for dataset, methods in groups.items():
         names = [name + (f" ({', '.join(each)})" if each != ["default"] else "") for name, each in methods.items()]
@@ -357,17 +221,17 @@ def _record_list(records: Sequence[dict[str, Any]], filled: Sequence[Section]) -
     header = ["dataset", "method", "settings not by default", "preset", "trajectories a policy", "seeds", "warned"]
     header += ["data, s", "compile, s", "run, s", "device", "jax", "made (UTC)", "shown in", "record"]
     rows = []
-    for record in sorted(records, key=lambda record: (record["preset"], _place(record))):
+    for record in sorted(records, key=lambda record: (record["preset"], cell_key(record))):
         cell, place = record["cell"], record["environment"]
         shown = [section.name for section in filled if record in section.shown]
         rows.append(
             [
                 cell["dataset"],
-                _title(cell["method"]),
+                catalogue.title(cell["method"]),
                 _unusual(cell),
                 record["preset"],
                 f"{cell['size']:,}",
-                str(_num_seeds(record) or "-"),
+                str(num_seeds(record) or "-"),
                 str(sum(map(bool, record["warnings"]))) if "warnings" in record else "-",
                 *(f"{seconds:,.1f}" for seconds in _seconds(record)),
                 _device(record),
@@ -386,30 +250,13 @@ def _unusual(cell: dict[str, Any]) -> str:
     if "settings" in cell:  # a learner's cell: these alone
         settings = cell["settings"] | ({"clusters": cell["clusters"]} if cell["clusters"] else {})
         return ", ".join(f"{name} {value}" for name, value in settings.items()) or "-"
-    if "hyperparameters" not in cell or not _is_method(cell["method"]) or cell["dataset"] not in REGISTRY:
+    known = catalogue.entries("clusterer", "ceiling", "centres")
+    if "hyperparameters" not in cell or cell["method"] not in known or cell["dataset"] not in REGISTRY:
         return "-"
-    method = method_entry(cell["method"]).build(REGISTRY[cell["dataset"]].num_policies)
+    method = known[cell["method"]].build(REGISTRY[cell["dataset"]].num_policies)
     default = plain(dataclasses.asdict(method))
     settings = cell["hyperparameters"].items()
     return ", ".join(f"{name} {value}" for name, value in settings if value != default.get(name)) or "-"
-
-
-def _title(name: str) -> str:
-    """The title of a method, a ceiling or a learner; other names as they are."""
-    entry = (METHODS | CEILINGS | CENTRES | LEARNERS).get(name)
-    return name if entry is None else entry.title
-
-
-def _is_method(name: str) -> bool:
-    return name in METHODS or name in CEILINGS
-
-
-def _is_trained(record: dict[str, Any]) -> bool:
-    return record["cell"]["method"] != ORACLE
-
-
-def _num_seeds(record: dict[str, Any]) -> int:
-    return len(record["cell"].get("seeds", ()))
 
 
 def _seconds(record: dict[str, Any]) -> tuple[float, float, float]:

@@ -1,0 +1,289 @@
+"""Everything that tables and commands know by name: clusterers, ceilings, learners, and what else makes a cell.
+
+An entry is a line: what it is (`kind`), whom it belongs to (`family`), the algorithm, and the settings that differ from
+its defaults. `register` adds one from outside.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+from trajclust_jax.clustering import CAAE, DEC, Cloning, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
+from trajclust_jax.clustering import suited as rule
+from trajclust_jax.clustering.model_selection import PGKmeansRange
+from trajclust_jax.data import Trajectories
+from trajclust_jax.learners import AWAC, BC, CQL, IQL, TD3BC, BRACv, Learner, Offline
+
+# clusterer: finds clusters; ceiling: with the labels, what a policy class could tell, which no command offers;
+# selection: clusterings for several K; centres: a clusterer whose clusters' policies act; learner: of offline RL.
+Kind = Literal["clusterer", "ceiling", "selection", "centres", "learner"]
+
+BLOCK = 1_000  # gradient steps between two looks at a training
+_OFFLINE = {field.name for field in dataclasses.fields(Offline)} - {"learner"}
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodEntry:
+    """A named method of clustering: `build(num_clusters, **settings)` gives the algorithm."""
+
+    title: str
+    summary: str
+    algorithm: type
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # that differ from the algorithm's
+    kind: Kind = "clusterer"
+    family: str | None = None  # what its variants and policy classes have in common; papers give numbers by family
+    policy: str | None = None  # the policy class of a mixture
+    long: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # beside `suited`'s settings for long data
+    factory: Callable[..., Any] | None = None  # where it is not `algorithm(num_clusters, **settings)`
+
+    def build(self, num_clusters: int, **settings: Any) -> Any:
+        """The algorithm with this entry's settings; `settings` override them."""
+        return (self.factory or self.algorithm)(num_clusters, **{**self.defaults, **settings})
+
+    def settings(self) -> set[str]:
+        """The names of the algorithm's hyperparameters."""
+        return {field.name for field in dataclasses.fields(self.algorithm)}
+
+    def suited(self, trajectories: Trajectories, policy: str | None = None) -> dict[str, Any]:
+        """Settings that differ from the defaults on this data: see `clustering.suited`."""
+        if self.kind == "ceiling":
+            return {}
+        return self._with_own(rule.suited(self.algorithm, trajectories, policy or self.policy))
+
+    def long_settings(self) -> dict[str, Any]:
+        """`suited` on long trajectories with continuous actions."""
+        return self._with_own(rule.LONG_CONTINUOUS.get((self.algorithm, self.policy), {}))
+
+    def _with_own(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {**settings, **self.long} if settings else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerEntry:
+    """A named learner, with what differs from its algorithm's defaults and how its data is prepared."""
+
+    title: str
+    summary: str
+    algorithm: type[Learner]
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    in_environments: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by Gymnasium id
+
+    kind: ClassVar[Kind] = "learner"
+
+    def names(self) -> set[str]:
+        """The settings that `build` takes."""
+        return ({field.name for field in dataclasses.fields(self.algorithm)} | _OFFLINE) - {"action_size"}
+
+    def defaults(self) -> dict[str, Any]:
+        """The settings that a command may give, with this learner's values."""
+        offline = self.build(1)
+        values = {**dataclasses.asdict(offline.learner), **dataclasses.asdict(offline)}
+        return {name: value for name, value in values.items() if name not in ("action_size", "learner", "sweep")}
+
+    def suited(self, environment: str | None) -> dict[str, Any]:
+        """Settings that differ in an environment (a Gymnasium id)."""
+        return dict(self.in_environments.get(environment or "", {}))
+
+    def build(self, action_size: int, **settings: Any) -> Offline:
+        """The learner's training; `settings` of the algorithm or of `Offline` override those of the entry.
+
+        Raises:
+            ValueError: for a setting that neither has, or a value they refuse.
+        """
+        settings = {**self.settings, **settings}
+        unknown = sorted(set(settings) - self.names())
+        if unknown:
+            raise ValueError(f"no setting {unknown[0]!r}: choose from {', '.join(sorted(self.names()))}")
+        fields = {field.name: field for field in (*dataclasses.fields(Offline), *dataclasses.fields(self.algorithm))}
+        settings = {name: _typed(fields[name], value) for name, value in settings.items()}
+        offline = {name: settings.pop(name) for name in list(settings) if name in _OFFLINE}
+        learner = self.algorithm(action_size, **settings)
+        if "block" not in offline:
+            updates = [stage.updates for stage in learner.stages()]
+            offline["block"] = math.gcd(*updates) if max(updates) <= BLOCK else math.gcd(BLOCK, *updates)
+            if offline["block"] < min(100, *updates):  # each block comes back to the host
+                odd = next((each for each in updates if each % 100), updates[0])
+                raise ValueError(f"{odd} updates: give a multiple of 100, or a block that divides all updates")
+        return Offline(learner, **offline)
+
+
+def _typed(field: dataclasses.Field, value: Any) -> Any:
+    """A setting's value in its field's type: 1e5 is a whole number, too.
+
+    Raises:
+        ValueError: for a value of another type.
+    """
+    default, wanted = field.default, None
+    if isinstance(default, bool):
+        wanted = "true or false" if not isinstance(value, bool) else None
+    elif isinstance(default, int):
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        wanted = "a whole number" if isinstance(value, bool) or not isinstance(value, int) else None
+    elif value is None and default is None:
+        pass
+    elif isinstance(default, float) or field.type == float | None:
+        wanted = "a number" if isinstance(value, bool) or not isinstance(value, (int, float)) else None
+        value = float(value) if wanted is None else value
+    elif isinstance(default, tuple) and field.name != "sweep":
+        sizes = isinstance(value, (tuple, list)) and all(isinstance(size, int) and size > 0 for size in value)
+        wanted = None if sizes else "a list of sizes [256,256]"
+    if wanted is not None:
+        raise ValueError(f"{field.name} is {value!r}: give {wanted}")
+    return value
+
+
+Entry = MethodEntry | LearnerEntry
+CATALOGUE: dict[str, Entry] = {}
+
+
+def register(name: str, entry: Entry) -> None:
+    """Gives an entry its name.
+
+    Raises:
+        ValueError: for a name that something else has.
+    """
+    if name in CATALOGUE and CATALOGUE[name] != entry:
+        raise ValueError(f"{name} is the name of another {CATALOGUE[name].kind}: give a new one")
+    CATALOGUE[name] = entry
+
+
+def entries(*kinds: Kind) -> dict[str, Any]:
+    """The entries of these kinds by name, in order."""
+    return {name: entry for name, entry in CATALOGUE.items() if entry.kind in kinds}
+
+
+def title(name: str) -> str:
+    """An entry's title; other names as they are."""
+    return CATALOGUE[name].title if name in CATALOGUE else name
+
+
+def _pg_kmeans(policy: str, **fields: Any) -> MethodEntry:
+    def factory(num_clusters: int, **settings: Any) -> PGKmeans:
+        return PGKmeans.default(num_clusters, policy, **settings)
+
+    return MethodEntry(algorithm=PGKmeans, policy=policy, family="pg_kmeans", factory=factory, **fields)
+
+
+def _cloning(title: str, policy: str, **defaults: Any) -> MethodEntry:
+    summary = "a ceiling, not a method: policies cloned from the TRUE labels"
+    return MethodEntry(title, summary, Cloning, {"policy": policy, **defaults}, kind="ceiling")
+
+
+def _range(num_clusters: int, counts: tuple[int, ...] = tuple(range(2, 10)), **settings: Any) -> PGKmeansRange:
+    del num_clusters
+    return PGKmeansRange.over(counts, **settings)
+
+
+# CAAE as printed: its warm-up stays off on long data too, where `suited` would turn it on.
+_PRINTED = {"alpha": 1.0, "warmup_iterations": 0, "iterations": 11}
+# IQL's authors scale the rewards of these environments alone.
+_SCALED = {name: {"reward_range": 1000.0} for name in ("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4")}
+_CORL_CQL = {
+    "conservatism": 10.0,
+    "actor_rate": 3e-5,
+    "features": (256, 256, 256),
+    "actor_features": (256, 256, 256),
+}
+
+CATALOGUE.update(
+    # clusterers
+    pg_kmeans_tabular=_pg_kmeans(
+        "tabular", title="PG-Kmeans, tabular", summary="hard EM, one probability for each (observation, action)"
+    ),
+    pg_kmeans_mlp=_pg_kmeans("mlp", title="PG-Kmeans, MLP", summary="hard EM, Markov policies (FC 128-128)"),
+    pg_kmeans_gru=_pg_kmeans("gru", title="PG-Kmeans, GRU", summary="hard EM, policies of the observations so far"),
+    pg_kmeans_planner=_pg_kmeans(
+        "planner", title="PG-Kmeans, planner", summary="hard EM, policies that plan on the observed map"
+    ),
+    caae=MethodEntry("CAAE", "an autoencoder whose latents are attracted to codes", CAAE, family="caae"),
+    caae_plain=MethodEntry(
+        "CAAE, plain",
+        "as printed: no warm-up, random codes; collapses",
+        CAAE,
+        {"warmup_iterations": 0},
+        family="caae",
+        long=_PRINTED,
+    ),
+    caae_unregularised=MethodEntry(
+        "CAAE, unregularised", "codes do not repel each other", CAAE, {"regularisation": False}, family="caae"
+    ),
+    caae_conv=MethodEntry(
+        "CAAE, convolutions", "encoder and decoder see convolved maps", CAAE, {"extractor": "conv"}, family="caae"
+    ),
+    caae_planner=MethodEntry(
+        "CAAE, planner",
+        "encoder and decoder see plans on the observed map",
+        CAAE,
+        {"extractor": "planner"},
+        family="caae",
+    ),
+    dec=MethodEntry("DEC", "an autoencoder, then soft assignments sharpened", DEC, family="dec"),
+    vae_kmeans=MethodEntry(
+        "VAE + k-means", "a variational autoencoder, k-means on its latents", VAEKmeans, family="vae"
+    ),
+    sorl=MethodEntry(
+        "SORL",
+        "soft EM; the E-step multiplies probabilities, as in SORL's paper",
+        Sorl,
+        family="sorl",
+        policy=Sorl.POLICY,
+    ),
+    sorl_sum=MethodEntry(
+        "SORL, release",
+        "soft EM; the E-step adds probabilities, as in SORL's code",
+        Sorl,
+        {"posterior": "sum"},
+        family="sorl",
+        policy=Sorl.POLICY,
+    ),
+    return_kmeans=MethodEntry("Return + k-means", "k-means on sums of rewards", SummaryKmeans, family="return"),
+    length_kmeans=MethodEntry("Length + k-means", "k-means on numbers of steps", SummaryKmeans, {"of": "length"}),
+    mean_kmeans=MethodEntry(
+        "Mean step + k-means", "k-means on mean observation and action", SummaryKmeans, {"of": "mean"}
+    ),
+    # ceilings
+    cloning_mlp=_cloning("Cloning from true labels, MLP", "mlp"),
+    cloning_conv=_cloning("Cloning from true labels, convolutions", "mlp", policy_settings=(("extractor", "conv"),)),
+    cloning_planner=_cloning("Cloning from true labels, planner", "planner"),
+    # a range of K, and policies of clusters that act
+    choose_k=MethodEntry(
+        "Choice of K",
+        "PG-Kmeans for a range of K, scored without labels",
+        PGKmeansRange,
+        kind="selection",
+        factory=_range,
+    ),
+    centres_single=_pg_kmeans(
+        "mlp",
+        title="PG-Kmeans' policies, single run",
+        summary="the policies of one run's clusters",
+        kind="centres",
+    ),
+    centres=_pg_kmeans(
+        "mlp",
+        title="PG-Kmeans' policies, best of 5",
+        summary="the policies of the best restart's clusters",
+        kind="centres",
+    ),
+    # learners
+    bc=LearnerEntry("BC", "behaviour cloning by least squares", BC),
+    bc_gaussian=LearnerEntry("BC, Gaussian", "behaviour cloning by maximum likelihood", BC, {"stochastic": True}),
+    bc_10=LearnerEntry("10% BC", "behaviour cloning of the tenth with the highest returns", BC, {"best": 0.1}),
+    td3_bc=LearnerEntry("TD3+BC", "a deterministic actor by Q, held near the data", TD3BC),
+    iql=LearnerEntry(
+        "IQL",
+        "expectiles of Q, then advantage-weighted cloning (the authors' settings)",
+        IQL,
+        {"normalise": False, "orthogonal": True},
+        in_environments=_SCALED,
+    ),
+    iql_corl=LearnerEntry(
+        "IQL, CORL", "as iql, observations normalised, rewards as they are: CORL's settings but on Hopper", IQL
+    ),
+    awac=LearnerEntry("AWAC", "advantage-weighted cloning with a critic of the policy", AWAC),
+    cql=LearnerEntry("CQL", "SAC with Q pushed down off the data (young-geng's settings)", CQL, {"normalise": False}),
+    cql_corl=LearnerEntry("CQL, CORL", "as cql, with CORL's settings for locomotion", CQL, _CORL_CQL),
+    brac_v=LearnerEntry("BRAC-v", "values with a KL penalty to a cloned behaviour", BRACv, {"normalise": False}),
+)

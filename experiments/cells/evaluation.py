@@ -1,0 +1,130 @@
+"""Returns of policies where their data is from, and what a training's record says of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+import trajclust_envs as envs
+from trajclust_envs.mujoco import TASKS, make_env
+from trajclust_jax.data import Dataset
+from trajclust_jax.evaluation import Acting, gymnax_returns, mujoco_returns
+from trajclust_jax.learners import Offline, TrainedPolicy
+from trajclust_jax.training import Evaluate, Fit
+
+_MUJOCO = {task.env_id: name for name, task in TASKS.items()}
+
+
+def environment_names() -> tuple[str, ...]:
+    """The environments that policies can be evaluated in: MuJoCo of version 4, and our own."""
+    return (*_MUJOCO, *envs.ENVIRONMENTS)
+
+
+def sizes_of(name: str) -> tuple[int, int]:
+    """Numbers of observations and of continuous actions in a known environment."""
+    observations, actions = _spaces(name)
+    return int(np.prod(observations.shape)), int(np.prod(actions.shape))
+
+
+def _spaces(name: str) -> tuple[Any, Any]:
+    """Spaces of observations and of actions in a known environment."""
+    if name in _MUJOCO:
+        env = make_env(_MUJOCO[name])
+        return env.observation_space, env.action_space
+    env = envs.make(name)
+    return env.observation_space(env.default_params), env.action_space(env.default_params)
+
+
+def action_bounds(dataset: Dataset, environment_name: str | None) -> tuple[float, ...]:
+    """The largest absolute value of each action: the environment's, else what the dataset states, else ().
+
+    Also () for actions within [-1, 1], which need no bounds.
+    """
+    trajectories, parameters = dataset.trajectories, dataset.provenance.parameters
+    if np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max() <= 1:
+        return ()
+    low, high = parameters.get("action_low"), parameters.get("action_high")
+    if environment_name in environment_names():
+        space = _spaces(environment_name)[1]
+        low, high = space.low, space.high
+    if low is None or high is None:
+        return ()
+    bounds = np.maximum(np.abs(low), np.abs(high)) * np.ones(trajectories.action_size)
+    return tuple(bounds.tolist()) if np.isfinite(bounds).all() else ()
+
+
+def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluate:
+    """Returns and, in MuJoCo, D4RL-normalised scores of policies, after every so many gradient steps.
+
+    Evaluations meet other first states each time, the policies of one evaluation the same ones.
+    """
+
+    def measure(policy: TrainedPolicy, iteration: int) -> dict[str, np.ndarray]:
+        gained, normalised = returns_of(offline.learner, name, policy, episodes, iteration), normaliser(name)
+        return {"return": gained} | ({} if normalised is None else {"score": normalised(gained).mean(-1)})
+
+    return Evaluate(measure, max(1, every // offline.block))
+
+
+def evaluations(offline: Offline, outcome: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient steps `[V]` and returns `[V, *axes, E]` of a fit's V evaluations."""
+    found = [entry for entry in outcome.history if "return" in entry]
+    steps = np.array([entry["iteration"] * offline.block for entry in found])
+    return steps, np.array([entry["return"] for entry in found], float)
+
+
+def best_cluster(assignments: np.ndarray, gained: np.ndarray) -> int:
+    """The cluster whose trajectories have the highest mean return; of several the first."""
+    return best_clusters(assignments, gained)[0]
+
+
+def best_clusters(assignments: np.ndarray, gained: np.ndarray) -> list[int]:
+    """The clusters whose trajectories have the highest mean return: more than one where returns don't tell them apart.
+
+    Means of float64 sums that differ by less than their rounding are equal.
+    """
+    means = {k: gained[assignments == k].mean() for k in np.unique(assignments).tolist()}
+    rounding = 1e-9 * np.abs(gained).max()
+    return [k for k, mean in means.items() if mean >= max(means.values()) - rounding]
+
+
+def returns_of(learner: Acting, name: str, policy: TrainedPolicy, episodes: int, number: int) -> np.ndarray:
+    """`[*axes, E]`: returns of policies in an environment; other first states for every `number`."""
+    if name in _MUJOCO:
+        return mujoco_returns(_MUJOCO[name], learner, policy, episodes, seed=10**6 + number)
+    key = jax.random.fold_in(jax.random.key(0x6576), number)
+    return gymnax_returns(envs.make(name), learner, policy, episodes, key)
+
+
+def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | None:
+    """D4RL's normalisation of returns in an environment; None without one."""
+    return TASKS[_MUJOCO[environment_name]].normalised if environment_name in _MUJOCO else None
+
+
+def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> dict[str, Any]:
+    """Last and best evaluation of every seed (and cluster), and the seconds; per-episode returns are in the history.
+
+    `diverged` has the seeds whose policies are not finite.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(outcome.result.actor)]
+    finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in leaves], 0)
+    summary: dict[str, Any] = {
+        "diverged": [seed for seed, sound in zip(outcome.seeds, finite, strict=True) if not sound],
+        "timing": {
+            "run_seconds": outcome.run_seconds,
+            "compile_seconds": outcome.compile_seconds,
+            "evaluate_seconds": outcome.evaluate_seconds,
+            "resumed": outcome.resumed,
+        },
+    }
+    steps, gained = evaluations(offline, outcome)
+    if not len(steps):
+        return summary
+    means = gained.mean(-1)  # [V, *axes]
+    best = np.fmax.reduce(means)  # passes over evaluations that are not finite
+    scores = {"last_return": means[-1], "best_return": best}
+    normalised = normaliser(environment_name)
+    if normalised is not None:
+        scores |= {"last_score": normalised(means[-1]), "best_score": normalised(best)}
+    return {**summary, "scores": {name: values.tolist() for name, values in scores.items()}}

@@ -1,0 +1,106 @@
+"""Runs cells: a finished cell is never computed again, a killed one goes on from its checkpoint, and processes on one
+results folder share the cells out by leases.
+"""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from trajclust_experiments.cells.cell import Cell, Finished, Job, record_id
+from trajclust_experiments.progress import Progress
+from trajclust_jax.records import Results, environment
+from trajclust_jax.training import Event
+
+
+class LeaseLost(RuntimeError):
+    """Another process took the cell over, for instance while this one was suspended."""
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    results: Results,
+    *,
+    preset: str,
+    track: str = "off",
+    tags: Sequence[str] = (),
+    progress: Progress | None = None,
+    poll_seconds: float = 2.0,
+) -> list[dict[str, Any]]:
+    """Computes what is missing and returns the cells' records, in their order.
+
+    A cell that another live process holds is left to it, and waited for at the end.
+    """
+    run = _Run(results, preset, track, tags, progress or Progress(quiet=True))
+    records: dict[Cell, dict[str, Any]] = {}
+    told = None
+    while len(records) < len(set(cells)):
+        waiting = []
+        for cell in cells:
+            if cell in records:
+                continue
+            record = run.record(cell)
+            if record is None:
+                waiting.append(cell)
+            else:
+                records[cell] = record
+        if waiting:
+            if waiting != told:
+                run.progress.note(f"waiting for another process: {', '.join(cell.title for cell in waiting)}")
+                told = waiting
+            time.sleep(poll_seconds)
+    return [records[cell] for cell in cells]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What all cells of a run share."""
+
+    results: Results
+    preset: str
+    track: str
+    tags: Sequence[str]
+    progress: Progress
+
+    def record(self, cell: Cell, with_arrays: bool = False) -> dict[str, Any] | None:
+        """The cell's record, computed if it is missing; None while another process computes it, or what it needs."""
+        results = self.results
+        dataset, data_seconds = cell.load()
+        described = cell.identity(dataset)
+        id = record_id(described)
+        complete = lambda record: record is not None and (not with_arrays or results.arrays(id) is not None)
+        record = results.read(id)
+        if complete(record) and not results.work(id).exists():
+            return record
+        needed = {}
+        for other in cell.needs():
+            finished = self.record(other, with_arrays=True)
+            if finished is None:
+                return None
+            needed[other] = Finished(finished, results.arrays(finished["id"]))
+        lease = results.lease(id)
+        if lease is None:
+            return record if complete(record) else None
+        with lease:
+            record = results.read(id)  # it may have been finished just before the lease was free
+            if not complete(record):
+
+                def guard(event: Event | None = None) -> None:
+                    if lease.lost:
+                        raise LeaseLost(f"{cell.title}: another process took over")
+
+                job = Job(id, described, results, self.track, self.tags, self.progress, guard, needed)
+                try:
+                    body = cell.compute(dataset, job)
+                    guard()
+                except LeaseLost:
+                    return None
+                arrays = body.pop("arrays", None)
+                body["timing"]["data_seconds"] = data_seconds
+                body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
+                whole = {"id": id, "preset": self.preset, "cell": described, **body, "environment": environment()}
+                results.write(id, whole, arrays)
+            # its checkpoints, also those of a process killed right here
+            shutil.rmtree(results.work(id), ignore_errors=True)
+        return results.read(id)

@@ -1,0 +1,75 @@
+"""`trajclust run`: a table's missing cells, then the table of all that is finished."""
+
+import os
+from pathlib import Path
+
+from trajclust_experiments.cells.runner import run_cells
+from trajclust_experiments.commands import UsageError
+from trajclust_experiments.commands.printing import print_json, print_markdown
+from trajclust_experiments.progress import Progress
+from trajclust_experiments.rendering.stored import readable, with_stored
+from trajclust_experiments.rendering.tables import write_table
+from trajclust_experiments.tables import get_table
+from trajclust_jax.records import Results
+
+
+def run_table(
+    table: str,
+    preset: str,
+    datasets: tuple[str, ...],
+    methods: tuple[str, ...],
+    seeds: int | None,
+    results: Path | None,
+    track: str,
+    json: bool,
+) -> None:
+    """Computes what is missing of a table, and writes and prints the table; arguments as the command has them.
+
+    Raises:
+        UsageError: for names that are not there, or fewer seeds than one.
+    """
+    try:
+        found = get_table(table)
+        datasets = select(datasets, found.datasets, "dataset")
+        methods = select(methods, found.methods, "method")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if preset not in found.presets:
+        raise UsageError(f"unknown preset {preset!r}: choose one of {', '.join(found.presets)}")
+    scale = found.presets[preset]
+    num_seeds = scale.seeds if seeds is None else seeds
+    if num_seeds < 1:
+        raise UsageError(f"--seeds is {num_seeds}: at least 1 is needed")
+    stored, progress = results_in(results), Progress()
+    cells = found.cells(scale, datasets, methods, tuple(range(num_seeds)))
+    records = run_cells(cells, stored, preset=preset, track=track, tags=[f"table:{table}"], progress=progress)
+    shown = with_stored(found, preset, records, readable(stored, progress.warn))
+    text, files = write_table(found, shown, stored.folder / table / preset)
+    if json:
+        scores = [{"id": r["id"], **r["cell"], "scores": r["scores"], "timing": r["timing"]} for r in records]
+        return print_json({"table": table, "files": [str(file) for file in files], "records": scores})
+    print_markdown(text)
+    print("Files: " + ", ".join(str(file) for file in files))
+    return None
+
+
+def results_in(folder: Path | None) -> Results:
+    """The results folder; by default `$TRAJCLUST_RESULTS`, else `results`."""
+    return Results(os.environ.get("TRAJCLUST_RESULTS", "results") if folder is None else folder)
+
+
+def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """The available ones of `names`; a name that none equals takes all that begin with it; no names: all of them.
+
+    `hopper` is every task of Hopper's, `caae` that method alone, `caae_` its variants.
+
+    Raises:
+        ValueError: for a name that selects nothing.
+    """
+    chosen = set()
+    for name in names:
+        found = {name} if name in available else {each for each in available if name and each.startswith(name)}
+        if not found:
+            raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(available)}")
+        chosen |= found
+    return tuple(each for each in available if not names or each in chosen)

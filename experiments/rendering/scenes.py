@@ -1,0 +1,47 @@
+"""Pictures of trajectories where they happened."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+import trajclust_envs as envs
+from trajclust_envs.pathfollowing import GOAL, PATHS
+from trajclust_envs.plotting import draw_paths, draw_trajectories
+from trajclust_experiments.cells.sample import in_the_plane, positions
+from trajclust_jax.data import REGISTRY, Trajectories
+
+
+def sample_figure(sample: dict[str, Any], dataset: str) -> Figure:
+    """A record's sample in the environment of its registered dataset, one panel a found cluster (or true policy)."""
+    paths = np.zeros((len(sample["paths"]), max(map(len, sample["paths"])), 2))
+    for row, path in zip(paths, sample["paths"], strict=True):
+        row[: len(path)] = path if sample.get("continuous") else np.stack(np.divmod(path, 10), axis=-1)
+    lengths, groups = np.array([len(path) for path in sample["paths"]]), np.array(sample["groups"])
+    names = sample["names"]
+    if names[0] == "cluster 1":  # the first records count clusters from 1, all else from 0
+        names = [f"cluster {k}" for k in range(len(names))]
+    shared = {"names": names, "counts": sample["counts"], "colors": sample.get("colors")}
+    if sample.get("continuous"):
+        return draw_paths(paths, lengths, groups, goal=GOAL, polylines=PATHS, **shared)
+    params = envs.make(REGISTRY[dataset].environment).default_params
+    places = getattr(params, "ball_places", getattr(params, "specials", None))
+    floor = {"walls": params.walls, "goal": params.goal, "places": places}
+    return draw_trajectories(paths.astype(int), lengths, groups, **floor, **shared)
+
+
+def clusters_figure(trajectories: Trajectories, assignments: ArrayLike, num_clusters: int) -> Figure | None:
+    """A user's trajectories, one panel a cluster; None where `positions` has none."""
+    places = positions(trajectories)
+    if places is None:
+        return None
+    steps, final = places
+    shared = {"names": [f"cluster {k}" for k in range(num_clusters)]}
+    lengths = np.asarray(trajectories.lengths)
+    if in_the_plane(trajectories):
+        return draw_paths(steps, lengths, assignments, final_positions=final, **shared)
+    first = np.asarray(trajectories.observations.table)[0]
+    goal = np.argwhere(first[..., 2])
+    floor = {"walls": first[..., 0].astype(bool), "goal": goal[0] if len(goal) else (-1, -1)}
+    return draw_trajectories(steps, lengths, assignments, final_cells=final, **floor, **shared)
