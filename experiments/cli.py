@@ -1,4 +1,4 @@
-"""The command line: `trajclust list | run | cluster | train | data | report`.
+"""The command line: `trajclust list | run | cluster | assign | train | data | report`.
 
 `TRAJCLUST_EXTENSIONS=my_module` imports modules that register methods, learners, datasets and tables of their own.
 
@@ -26,6 +26,7 @@ from trajclust_jax.interrupts import Ending
 _LONGEST = 500  # characters of an unexpected error that are shown
 
 Track = Literal["off", "offline", "online"]
+Split = Literal["npz", "minari", "hdf5"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +87,10 @@ class Cluster:
 
     dataset: tyro.conf.Positional[str]
     """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (takeball:size=500,seed=1)."""
-    k: int
-    """How many clusters to end with."""
+    k: int | Literal["auto"]
+    """How many clusters to end with; auto chooses by held-out trajectories, and shows the curve."""
+    k_max: int = 10
+    """The largest k that auto tries."""
     method: str = "pg_kmeans"
     """pg_kmeans, with the policy class of --policy; caae, dec, vae_kmeans, sorl, return_kmeans and what else
     `trajclust list` shows."""
@@ -104,6 +107,8 @@ class Cluster:
     """Seed of everything random."""
     labels: Path | None = None
     """True policies to score against: a .csv (column label, and trajectory if sorted), .txt, .npy or .npz (labels)."""
+    split: Split | None = None
+    """Write each cluster as a dataset of its own, too: OUT/clusters/cluster-0.npz and so on."""
     out: Path = Path("runs/cluster")
     """Folder for the results."""
     track: Track = "off"
@@ -115,6 +120,32 @@ class Cluster:
         from trajclust_experiments.commands.cluster import cluster
 
         return cluster(**vars(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Assign:
+    """Assigns new trajectories to the clusters of an earlier `trajclust cluster`; nothing is trained.
+
+    Example: trajclust assign new.npz --model runs/mine --out runs/new
+    """
+
+    dataset: tyro.conf.Positional[str]
+    """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (takeball:size=500,seed=1)."""
+    model: Path
+    """The folder of an earlier `trajclust cluster`, on data with the same observations and actions."""
+    labels: Path | None = None
+    """True policies to score against, as `trajclust cluster` takes them."""
+    split: Split | None = None
+    """Write each cluster as a dataset of its own, too: OUT/clusters/cluster-0.npz and so on."""
+    out: Path = Path("runs/assign")
+    """Folder for the results."""
+    json: bool = False
+    """Print the summary as JSON."""
+
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.assign import assign
+
+        return assign(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +304,7 @@ Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Cluster, tyro.conf.subcommand("cluster")]
+    | Annotated[Assign, tyro.conf.subcommand("assign")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Report, tyro.conf.subcommand("report")]

@@ -1,14 +1,184 @@
 """What commands leave in folders, read back in Python."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import jax
+import numpy as np
 
 from trajclust_experiments.catalogue import CATALOGUE
-from trajclust_jax.checkpoint import CheckpointError, load_tree
-from trajclust_jax.data import DataError
+from trajclust_jax.checkpoint import CheckpointError, load_tree, save_tree
+from trajclust_jax.clustering import Clusterer, Clustering
+from trajclust_jax.clustering.images import ImageInputs
+from trajclust_jax.clustering.preprocessing import Preprocessing
+from trajclust_jax.data import Codebook, DataError, Trajectories
+from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling, input_transform
 from trajclust_jax.learners import Learner, Scaling, TrainedPolicy
+
+FAR, WIDE = 5.0, 10.0  # stds of the data trained on: a mean so far away, a std so large, is another unit
+# What may be wrong with a folder that another program, or another version, wrote.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointError)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusteringModel:
+    """A trained clustering, which `assign`s trajectories that it was not trained on."""
+
+    method: Clusterer
+    model: Any  # what `method.assign` wants
+    preprocessing: Preprocessing
+    observation_shape: tuple[int, ...]
+    action_size: int
+    discrete: bool
+    action_parts: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def of(cls, method: Clusterer, clustering: Clustering, trajectories: Trajectories) -> Self:
+        """The model of one seed's clustering of these trajectories."""
+        return cls(
+            method,
+            method.model(clustering),
+            method.preprocessing(trajectories),
+            tuple(trajectories.observation_shape),
+            trajectories.action_size,
+            trajectories.discrete,
+            trajectories.action_parts,
+        )
+
+    def assign(self, trajectories: Trajectories) -> Clustering:
+        """Assignments, posterior and log-likelihoods of new trajectories, as `fit` gives them of those trained on.
+
+        Raises:
+            DataError: for trajectories with other observations or actions than it was trained on, and for a method
+                that does not assign new ones.
+        """
+        given = self._as_trained(trajectories)
+        try:
+            data = self.method.prepare(given, 1, self.preprocessing)
+            found = jax.jit(self.method.assign)(self.model, data)
+        except (NotImplementedError, ValueError) as error:
+            raise DataError(str(error)) from None
+        return jax.tree.map(np.asarray, found)
+
+    def doubts(self, trajectories: Trajectories) -> list[str]:
+        """A line for observations, and one for actions, whose columns are far from those of the data trained on."""
+        inputs, actions = self.preprocessing.inputs, self.preprocessing.actions
+        lines = []
+        if isinstance(inputs, Inputs) and np.isfinite(inputs.clip):
+            new = input_transform(trajectories)
+            place = {column: at for at, column in enumerate(new.columns.tolist())}
+            rows = [(place[column], at) for at, column in enumerate(inputs.columns.tolist()) if column in place]
+            at_new, at_old = np.array(rows, int).reshape(-1, 2).T
+            lines += _far(
+                "observations", new.shift[at_new], new.scale[at_new], inputs.shift[at_old], inputs.scale[at_old]
+            )
+        if actions is not None:
+            new = action_scaling(trajectories)
+            both = np.isin(new.columns, actions.columns)
+            columns = new.columns[both]
+            old = actions.scale[np.searchsorted(actions.columns, columns)]
+            lines += _far("actions", new.shift[columns], new.scale[both], actions.shift[columns], old)
+        return lines
+
+    def save(self, folder: Path) -> None:
+        """Writes it to the folder `folder`, with `described` as what `load` needs beside it."""
+        fitted = {field.name: getattr(self.preprocessing, field.name) for field in dataclasses.fields(Preprocessing)}
+        fitted = {name: value for name, value in fitted.items() if value is not None}
+        save_tree(folder, {"model": self.model, "preprocessing": fitted})
+
+    def described(self) -> dict[str, Any]:
+        """What data it takes, as JSON."""
+        names = ("observation_shape", "action_size", "discrete", "action_parts")
+        return {name: getattr(self, name) for name in names}
+
+    def _as_trained(self, trajectories: Trajectories) -> Trajectories:
+        shape = tuple(trajectories.observation_shape)
+        if shape != self.observation_shape:
+            raise DataError(f"observations are {list(shape)}: the model was trained on {list(self.observation_shape)}")
+        if trajectories.discrete != self.discrete:
+            kinds = ["continuous", "discrete"]
+            raise DataError(
+                f"actions are {kinds[trajectories.discrete]}: the model was trained on {kinds[self.discrete]} ones"
+            )
+        self._check_binary(trajectories)
+        if not self.discrete:
+            if trajectories.action_size != self.action_size:
+                raise DataError(
+                    f"actions have {trajectories.action_size} numbers: the model was trained on {self.action_size}"
+                )
+            return trajectories
+        actions = np.where(np.asarray(trajectories.mask), np.asarray(trajectories.actions), 0)
+        if trajectories.action_parts != self.action_parts:
+            actions = self._renumbered(actions, trajectories.action_parts)
+        if actions.max() >= self.action_size:
+            raise DataError(f"action {actions.max()} is new: the model was trained on {self.action_size} actions")
+        return trajectories.replace(actions=actions, num_actions=self.action_size, action_parts=self.action_parts)
+
+    def _renumbered(self, actions: np.ndarray, parts: tuple[tuple[int, ...], ...]) -> np.ndarray:
+        """Combinations of categories, which every dataset numbers by those that it has, as the model numbers them."""
+        numbers = {combination: number for number, combination in enumerate(self.action_parts)}
+        used = np.unique(actions).tolist()
+        unknown = [parts[action] for action in used if parts and parts[action] not in numbers]
+        if not parts or not self.action_parts or unknown:
+            what = f"the combination {list(unknown[0])}" if unknown else "a combination of categories in one data alone"
+            raise DataError(f"actions: {what} is new to the model, whose policies have no probability for it")
+        return np.array([numbers.get(each, 0) for each in parts], np.int32)[actions]
+
+    def _check_binary(self, trajectories: Trajectories) -> None:
+        inputs = self.preprocessing.inputs
+        if isinstance(inputs, Inputs) and np.isinf(inputs.clip):
+            observations, mask = trajectories.observations, np.asarray(trajectories.mask)
+            coded = isinstance(observations, Codebook)
+            shown = np.asarray(observations.table) if coded else np.asarray(observations)[mask]
+            if not np.isin(shown, (0, 1)).all():
+                raise DataError("observations have other values than 0 and 1, which alone the model was trained on")
+
+
+def _far(what: str, mean: np.ndarray, std: np.ndarray, old_mean: np.ndarray, old_std: np.ndarray) -> list[str]:
+    far = (np.abs(mean - old_mean) > FAR * old_std) | (std > WIDE * old_std)
+    if not far.any():
+        return []
+    return [
+        f"{int(far.sum())} of {len(far)} columns of {what} are far from those that the model was trained on: are they "
+        "in the same unit?"
+    ]
+
+
+def load_clustering(folder: str | os.PathLike) -> ClusteringModel:
+    """The model that `trajclust cluster` left in a folder.
+
+    Raises:
+        DataError: for a folder without one, or with that of another version of the method.
+    """
+    folder = Path(folder)
+    try:
+        summary = json.loads((folder / "summary.json").read_text("utf-8"))
+        algorithm, takes = CATALOGUE[summary["method"]].algorithm, summary["takes"]
+        method = algorithm(**{name: _tuples(value) for name, value in summary["hyperparameters"].items()})
+        version, tree = summary["version"], load_tree(folder / "model")
+        fitted = _preprocessing(tree["preprocessing"])
+        model = ClusteringModel(
+            method, tree["model"], fitted, **{name: _tuples(value) for name, value in takes.items()}
+        )
+    except _UNREADABLE as error:
+        raise DataError(f"{folder}: no model of trajclust cluster there ({type(error).__name__}: {error})") from None
+    if version != [method.VERSION, method.ACTIONS_VERSION]:
+        raise DataError(f"{folder}: a model of another version of {summary['method']}: cluster again")
+    return model
+
+
+def _preprocessing(tree: dict[str, Any]) -> Preprocessing:
+    made = dict(tree)
+    if "inputs" in made:
+        made["inputs"] = (ImageInputs if "params" in made["inputs"] else Inputs)(**made["inputs"])
+    if "actions" in made:
+        made["actions"] = ActionScaling(**made["actions"])
+    if "agent" in made:
+        made["agent"] = int(made["agent"])
+    return Preprocessing(**made)
 
 
 def load_policy(folder: str | os.PathLike) -> tuple[Learner, TrainedPolicy]:
@@ -24,10 +194,10 @@ def load_policy(folder: str | os.PathLike) -> tuple[Learner, TrainedPolicy]:
         settings = {name: _tuples(value) for name, value in summary["settings"]["learner"].items()}
         learner = CATALOGUE[summary["learner"]].algorithm(**settings)
         stored = load_tree(Path(folder) / "policy")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
     return learner, TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -13,7 +13,7 @@ from trajclust_experiments.cells.evaluation import best_cluster, evaluator, norm
 from trajclust_experiments.cells.methods import MethodCell
 from trajclust_jax.clustering import Clustering, PGKmeans
 from trajclust_jax.data import REGISTRY, Dataset, returns
-from trajclust_jax.data.transforms import ActionScaling, action_scaling
+from trajclust_jax.data.transforms import ActionScaling
 from trajclust_jax.learners import Clustered, Offline, Scaling, TrainedPolicy
 from trajclust_jax.metrics import scores
 from trajclust_jax.networks import PolicyNetwork
@@ -165,13 +165,13 @@ def of_policies(dataset: Dataset, environment: str) -> dict[str, float]:
 def centre_policies(method: PGKmeans, dataset: Dataset, clustering: Clustering) -> tuple[TrainedPolicy, Centres]:
     """The centres' networks `[S, K]` with the inputs they were trained on."""
     trajectories = dataset.trajectories
-    inputs, size = method.inputs(trajectories), int(np.prod(trajectories.observation_shape))
+    fitted, size = method.preprocessing(trajectories), int(np.prod(trajectories.observation_shape))
+    inputs, actions = fitted.inputs, fitted.actions
     mean, std = np.zeros(size, np.float32), np.ones(size, np.float32)
     mean[inputs.columns], std[inputs.columns] = inputs.shift, inputs.scale
     axes = jax.tree.leaves(clustering.params)[0].shape[:2]
     every = lambda x: jnp.broadcast_to(x, (*axes, *x.shape))
     scaling = Scaling(every(mean), every(std), every(np.ones(trajectories.action_size, np.float32)))
-    actions = action_scaling(trajectories)
     learner = Centres(
         columns=tuple(inputs.columns.tolist()),
         clip=float(inputs.clip),

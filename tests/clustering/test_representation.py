@@ -345,7 +345,7 @@ def test_a_trajectorys_latent_is_the_mean_over_its_windows():
     data = jax.device_put(method.prepare(trajectories))
     state, _ = method.fresh(KEY, data, None)
     found = method.encode_all(state.params, data)
-    inputs = method.inputs(trajectories)
+    inputs = method.preprocessing(trajectories).inputs
     for n, length in enumerate(trajectories.lengths):
         latents = []
         for share in (1 / 6, 3 / 6, 5 / 6):

@@ -156,7 +156,7 @@ def test_centres_act_as_their_networks():
     policies, learner = centre_policies(method, dataset, clustering)
     observations = 3 * np.random.default_rng(0).normal(size=(2, 2, 5, 11)).astype(np.float32)
     found = act(learner, policies, observations)
-    inputs = method.inputs(dataset.trajectories)
+    inputs = method.preprocessing(dataset.trajectories).inputs
     for s in range(2):
         for k in range(2):
             params = jax.tree.map(lambda x, s=s, k=k: x[s, k], clustering.params)

@@ -7,11 +7,10 @@ defaults, or have the same members by itself.
 import abc
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
 from trajclust_jax.clustering.policies import MarkovMapPolicy, PlanningPolicy, TransitionPolicy
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
-from trajclust_jax.data.transforms import Inputs
 from trajclust_jax.training import Method, Phase
 
 SupportPolicies = TransitionPolicy | MarkovMapPolicy | PlanningPolicy
@@ -41,9 +40,9 @@ class Clusterer(Algorithm, Method, Protocol):
         """The settings that work, with those given in their place."""
         return cls(num_clusters, **settings)
 
-    def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
-        """How an observation becomes a network's input; a saved model needs it beside its parameters."""
-        return fitted_inputs(trajectories)
+    def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
+        """How it sees trajectories, fitted to these; a saved model needs it beside its parameters."""
+        return Preprocessing.of(trajectories)
 
     def support_policies(self) -> SupportPolicies | None:
         """The Markov policies that tell whether held-out actions speak for its clusters (see `support`).
@@ -53,8 +52,13 @@ class Clusterer(Algorithm, Method, Protocol):
         return TransitionPolicy()
 
     @abc.abstractmethod
-    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Any:
-        """The data as `phases` want it, for so many seeds at once (host-side, once)."""
+    def prepare(
+        self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None
+    ) -> Any:
+        """The data as `phases` want it, for so many seeds at once (host-side, once).
+
+        Seen by a given `preprocessing`, or by one that is fitted to these trajectories. `training.fit` gives none.
+        """
 
     @abc.abstractmethod
     def phases(self) -> tuple[Phase, ...]:
@@ -63,3 +67,15 @@ class Clusterer(Algorithm, Method, Protocol):
     @abc.abstractmethod
     def result(self, state: Any, data: Any) -> Clustering:
         """What the last phase's state says of the trajectories, in the dataset's order."""
+
+    def model(self, clustering: Clustering) -> Any:
+        """What `assign` wants of one seed's clustering."""
+        return clustering.params
+
+    def assign(self, model: Any, data: Any) -> Clustering:
+        """What a trained model says of other trajectories, which `prepare` made `data` of by its preprocessing.
+
+        Raises:
+            NotImplementedError: for an algorithm that does not say it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} clusters, and does not assign trajectories that are new")

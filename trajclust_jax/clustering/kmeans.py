@@ -46,7 +46,15 @@ def squared_distances(points: jax.Array, centres: jax.Array) -> jax.Array:
 
 def posterior(points: jax.Array, centres: jax.Array, assignments: jax.Array) -> jax.Array:
     """`[N, K]`: responsibilities of equally likely spherical Gaussians that share the clusters' inner variance."""
-    distances = squared_distances(points, centres)
-    own = jnp.take_along_axis(distances, assignments[:, None], axis=1)
-    variance = jnp.maximum(own.mean() / points.shape[1], jnp.finfo(jnp.float32).tiny)
-    return jax.nn.softmax(-distances / (2 * variance))
+    return responsibilities(points, centres, inner_variance(points, centres, assignments))
+
+
+def inner_variance(points: jax.Array, centres: jax.Array, assignments: jax.Array) -> jax.Array:
+    """`[]`: the mean squared distance of points to their own centres, a dimension; above 0."""
+    own = jnp.take_along_axis(squared_distances(points, centres), assignments[:, None], axis=1)
+    return jnp.maximum(own.mean() / points.shape[1], jnp.finfo(jnp.float32).tiny)
+
+
+def responsibilities(points: jax.Array, centres: jax.Array, variance: jax.Array) -> jax.Array:
+    """`[N, K]`: of equally likely spherical Gaussians with this variance."""
+    return jax.nn.softmax(-squared_distances(points, centres) / (2 * variance))

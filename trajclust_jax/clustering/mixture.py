@@ -11,6 +11,7 @@ over S seeds.
 """
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -31,6 +32,7 @@ from trajclust_jax.clustering.policies import (
     is_hard,
     policy_for,
 )
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.data.transforms import ACTIONS_VERSION
@@ -101,11 +103,17 @@ class PolicyMixture(Clusterer):
         extractor = dict(self.policy_settings).get("extractor")
         return TransitionPolicy() if extractor is None else MarkovMapPolicy(extractor=extractor)
 
-    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
+    def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
+        """See `Clusterer`."""
+        return policy_for(self.policy, trajectories, **dict(self.policy_settings)).preprocessing(trajectories)
+
+    def prepare(
+        self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None
+    ) -> Prepared:
         """The policy class for this data, and the data as the EM loop wants it (host-side, once)."""
         policies = policy_for(self.policy, trajectories, **dict(self.policy_settings))
         num_members = num_seeds * self.restarts * self.initial_clusters
-        return Prepared(policies.prepare(trajectories, num_members), policies)
+        return Prepared(policies.prepare(trajectories, num_members, preprocessing), policies)
 
     def result(self, state: State, prepared: Prepared) -> Clustering:
         """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
@@ -131,6 +139,14 @@ class PolicyMixture(Clusterer):
             restart_objectives=objectives,
             params=members.params,
         )
+
+    def assign(self, model: Any, data: Prepared) -> Clustering:
+        """An E-step of trained policies `[K, ...]` on other trajectories."""
+        one = dataclasses.replace(self, restarts=1)
+        members = Member(jax.tree.map(lambda x: x[None], data.policies.known(model, data.data)), None)
+        objective, assignments = one._e_step(members, data)
+        state = State(members, assignments, objective, jnp.ones(1, bool), jnp.bool_(True), jax.random.key(0))
+        return one.result(state, data)
 
     def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
         """Random assignments and fresh policies."""

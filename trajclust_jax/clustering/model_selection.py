@@ -34,6 +34,7 @@ from scipy.special import gammaln
 from trajclust_jax.clustering.mixture import Prepared, State
 from trajclust_jax.clustering.pg_kmeans import PGKmeans
 from trajclust_jax.clustering.policies import PolicyKind
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.networks import member_keys
@@ -84,11 +85,13 @@ class PGKmeansRange(PGKmeans):
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}: it must be between 0 and 1")
 
-    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
+    def prepare(
+        self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None
+    ) -> Prepared:
         """PG-Kmeans' data; its chunks are cut for all members of the range."""
         if self.num_held_out(trajectories.num_trajectories) == trajectories.num_trajectories:
             raise ValueError("one trajectory cannot be split in two: give at least 2")
-        return super().prepare(trajectories, num_seeds * len(self.counts))
+        return super().prepare(trajectories, num_seeds * len(self.counts), preprocessing)
 
     def num_held_out(self, num_trajectories: int) -> int:
         """How many trajectories are held out, at least one."""

@@ -13,12 +13,11 @@ import numpy as np
 from flax import struct
 
 from trajclust_jax.clustering.clusterer import Clusterer
-from trajclust_jax.clustering.images import ImageInputs, fitted_inputs
-from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
+from trajclust_jax.clustering.kmeans import kmeans, posterior, responsibilities, squared_distances
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.settings import check_at_least, check_one_of
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Codebook, Trajectories, returns
-from trajclust_jax.data.transforms import Inputs, action_scaling, input_transform
 from trajclust_jax.training import Info, Phase
 
 
@@ -57,18 +56,24 @@ class SummaryKmeans(Clusterer):
         if self.of != "mean" and np.ptp(self._summaries(trajectories)) == 0:
             raise ValueError(f"every {self.of} is equal")
 
-    def inputs(self, trajectories: Trajectories) -> Inputs | ImageInputs:
-        """As other methods have it; summaries other than `mean` read no observation."""
-        return fitted_inputs(trajectories) if self.of == "mean" else input_transform(trajectories)
+    def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
+        """Summaries other than `mean` read no observation and no action."""
+        if self.of != "mean":
+            return Preprocessing()
+        fitted = Preprocessing.of(trajectories)
+        return fitted.replace(summaries=_moments(mean_steps(trajectories, fitted)))
 
     def support_policies(self) -> None:
         """None: it looks at no policy."""
 
-    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> jax.Array:
+    def prepare(
+        self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None
+    ) -> jax.Array:
         """Summaries `[N, D]` float32."""
         del num_seeds
-        self.check(trajectories)
-        return self._summaries(trajectories).astype(np.float32)
+        if preprocessing is None:
+            self.check(trajectories)
+        return self._summaries(trajectories, preprocessing).astype(np.float32)
 
     def phases(self) -> tuple[Phase, ...]:
         """k-means, at once."""
@@ -80,10 +85,25 @@ class SummaryKmeans(Clusterer):
         assignments = distances.argmin(-1).astype(jnp.int32)
         return lone(assignments, posterior(data, state.centres, assignments), -distances.min(-1).sum(), state.centres)
 
-    def _summaries(self, trajectories: Trajectories) -> np.ndarray:
+    def model(self, clustering: Clustering) -> dict[str, jax.Array]:
+        """Centres `[K, D]`, and the clusters' inner variance."""
+        centres = clustering.params
+        distances = -clustering.objective / (clustering.assignments.size * centres.shape[-1])
+        return {"centres": centres, "variance": jnp.maximum(distances, jnp.finfo(jnp.float32).tiny)}
+
+    def assign(self, model: dict[str, jax.Array], data: jax.Array) -> Clustering:
+        """The nearest centre of other trajectories' summaries."""
+        found = self.result(State(model["centres"], jnp.bool_(True), jax.random.key(0)), data)
+        return found.replace(posterior=responsibilities(data, model["centres"], model["variance"]))
+
+    def _summaries(self, trajectories: Trajectories, preprocessing: Preprocessing | None = None) -> np.ndarray:
         if self.of == "return":
             return returns(trajectories)[:, None]
-        return np.asarray(trajectories.lengths, float)[:, None] if self.of == "length" else means(trajectories)
+        if self.of == "length":
+            return np.asarray(trajectories.lengths, float)[:, None]
+        summaries = mean_steps(trajectories, preprocessing or Preprocessing.of(trajectories))
+        mean, std = _moments(summaries) if preprocessing is None else preprocessing.summaries
+        return (summaries - mean) / std
 
     def _cluster(self, key: jax.Array, data: jax.Array, previous: None) -> tuple[State, Info]:
         del previous
@@ -97,9 +117,14 @@ class SummaryKmeans(Clusterer):
         return State(centres, jnp.bool_(True), key), info
 
 
-def means(trajectories: Trajectories) -> np.ndarray:
-    """`[N, D + A]` float32: each trajectory's mean observation and action, standardised (host-side)."""
-    transform, scaling = fitted_inputs(trajectories), action_scaling(trajectories)
+def _moments(summaries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and std over trajectories, a column."""
+    return summaries.mean(0), np.maximum(summaries.std(0), 1e-6)
+
+
+def mean_steps(trajectories: Trajectories, preprocessing: Preprocessing) -> np.ndarray:
+    """`[N, D + A]` float32: each trajectory's mean observation and action, as networks would see them (host-side)."""
+    transform, scaling = preprocessing.inputs, preprocessing.actions
     mask = np.asarray(trajectories.mask)
     blocks = []
     for start in range(0, len(mask), 256):  # blocks bound the memory of dense maps
@@ -114,5 +139,4 @@ def means(trajectories: Trajectories) -> np.ndarray:
         acted = np.eye(trajectories.num_actions, dtype=np.float32)[acted] if trajectories.discrete else acted
         steps = np.concatenate([observed, acted], axis=-1)
         blocks.append(np.where(real[..., None], steps, 0).sum(1) / real.sum(1, keepdims=True))
-    summaries = np.concatenate(blocks)
-    return (summaries - summaries.mean(0)) / np.maximum(summaries.std(0), 1e-6)
+    return np.concatenate(blocks)

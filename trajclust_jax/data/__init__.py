@@ -1,8 +1,8 @@
 """Trajectory data: types, readers, writers and registered datasets."""
 
 from trajclust_jax.data.codebook import compress
-from trajclust_jax.data.d4rl import load_hdf5
-from trajclust_jax.data.dataset import build_dataset, fingerprint, returns, transitions
+from trajclust_jax.data.d4rl import load_hdf5, save_hdf5
+from trajclust_jax.data.dataset import build_dataset, fingerprint, returns, subset, transitions
 from trajclust_jax.data.episodes import from_episodes, split_episodes
 from trajclust_jax.data.inspection import suspicious
 from trajclust_jax.data.loading import load
@@ -49,9 +49,11 @@ __all__ = [
     "load_npz",
     "make",
     "returns",
+    "save_hdf5",
     "save_minari",
     "save_npz",
     "split_episodes",
+    "subset",
     "suspicious",
     "transitions",
     "validate",

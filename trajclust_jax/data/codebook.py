@@ -47,6 +47,27 @@ def encode(trajectories: Trajectories, max_share: float = 1.0) -> Trajectories |
     return trajectories.replace(observations=Codebook(table, ids), final_observations=Codebook(table, final_ids))
 
 
+def recoded(trajectories: Trajectories, table: np.ndarray) -> Trajectories:
+    """The codebook form with `table [U, ...]`'s rows first, in their order, and after them the rows that it has not.
+
+    Equal rows are found whatever the dtype of these trajectories: as `table`'s, where no number changes by it.
+    """
+    coded = encode(trajectories) if not isinstance(trajectories.observations, Codebook) else trajectories
+    rows = np.asarray(coded.observations.table)
+    with np.errstate(invalid="ignore", over="ignore"):
+        same = rows.astype(table.dtype)
+    if not np.array_equal(same, rows):
+        raise ValueError(f"observations are {rows.dtype} with values that {table.dtype} has not: not those trained on")
+    known: dict[bytes, int] = {}
+    _number(table, known)
+    numbers = np.array(_number(same, known), np.int32)
+    whole = np.frombuffer(bytearray().join(known), table.dtype).reshape(-1, *table.shape[1:])
+    placed = lambda ids: Codebook(whole, numbers[np.asarray(ids)])
+    return coded.replace(
+        observations=placed(coded.observations.ids), final_observations=placed(coded.final_observations.ids)
+    )
+
+
 def _number(rows: np.ndarray, known: dict[bytes, int]) -> list[int]:
     """The number of each row by its bytes; new rows enter `known` in order. A dict is exact: nothing can collide."""
     data, width = rows.tobytes(), rows.nbytes // len(rows)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from trajclust_envs.mujoco import TASKS, GaussianPolicy
-from trajclust_jax.data.dataset import build_dataset
+from trajclust_jax.data.dataset import build_dataset, transitions
 from trajclust_jax.data.fields import episode_ends
 from trajclust_jax.data.hdf5 import fields_of, opened, read_file, stored
-from trajclust_jax.data.types import DataError, Dataset, Trajectories
+from trajclust_jax.data.types import DataError, Dataset, Trajectories, dense
 from trajclust_jax.data.validation import located
 
 _PAIR = re.compile(r"medium([-_])expert")
@@ -79,6 +79,45 @@ def load_hdf5(path: str | os.PathLike, medium: str | os.PathLike | int | None = 
             parameters=parameters,
             true_log_likelihoods=likelihoods,
         )
+
+
+def save_hdf5(dataset: Dataset, path: str | os.PathLike) -> None:
+    """Writes the dataset in D4RL's layout, whole or not at all; its folder is made if need be.
+
+    Flat arrays of steps: observations and their successors, actions, rewards, terminals, timeouts; of discrete actions
+    `num_actions` (and `action_parts`), of labels, where there are any, the policies' names or numbers, a trajectory.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    import h5py
+
+    trajectories, path = dataset.trajectories, Path(path)
+    steps = transitions(trajectories)
+    arrays = {
+        "observations": dense(steps.observations),
+        "next_observations": dense(steps.next_observations),
+        "actions": steps.actions,
+        "rewards": steps.rewards,
+        "terminals": steps.terminated,
+        "timeouts": steps.truncated,
+    }
+    if trajectories.discrete:
+        arrays["num_actions"] = np.int64(trajectories.num_actions)
+    if trajectories.action_parts:
+        arrays["action_parts"] = np.asarray(trajectories.action_parts, np.int64)
+    if dataset.labels is not None:
+        names = np.array([name.encode() for name in dataset.spec.policy_names])
+        arrays["labels"] = names[dataset.labels] if len(names) else dataset.labels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            for name, array in arrays.items():
+                file[name] = np.asarray(array)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _with_goals(file: Any) -> dict[str, np.ndarray]:

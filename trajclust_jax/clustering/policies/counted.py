@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.images import fitted_inputs
 from trajclust_jax.clustering.policies.data import Arrangement, Chunks, MixtureData
 from trajclust_jax.clustering.policies.member import Member, membership
 from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, Trajectories
+from trajclust_jax.data.codebook import recoded
 from trajclust_jax.networks import ensemblize
 
 
@@ -56,13 +57,18 @@ class _Counted:
         if not is_countable(trajectories):
             raise ValueError("a tabular policy needs discrete actions and repeated observations: use 'mlp' or 'gru'")
 
-    def prepare(self, trajectories: Trajectories, num_members: int) -> CountedData:
-        """The cells of every step.
+    def prepare(
+        self, trajectories: Trajectories, num_members: int, preprocessing: Preprocessing | None = None
+    ) -> CountedData:
+        """The cells of every step; the codebook begins with the rows that `preprocessing` has.
 
         Raises:
             ValueError: a cell occurs too often to be counted in float32.
         """
-        arranged = Arrangement.of(trajectories, 8 * num_members, self.memory_budget)
+        fitted = Preprocessing.of(trajectories) if preprocessing is None else preprocessing
+        if fitted.observations is not None:
+            trajectories = recoded(trajectories, fitted.observations)
+        arranged = Arrangement.of(trajectories, None, 8 * num_members, self.memory_budget)
         observations, chunk, shared = trajectories.observations, arranged.chunk_fields, arranged.data_fields
         num_cells = len(observations.table) * shared["action_size"]
         cells = arranged.steps(observations.ids) * shared["action_size"] + arranged.actions  # [C, n, T]
@@ -72,7 +78,7 @@ class _Counted:
             raise ValueError(
                 "an (observation, action) pair occurs 2^24 times or more: float32 counts would not be exact"
             )
-        table = fitted_inputs(trajectories)(np.asarray(observations.table))
+        table = fitted.inputs(np.asarray(observations.table))
         chunks = CountedChunks(**chunk, cells=np.moveaxis(cells, 1, 2))
         return CountedData(chunks=chunks, table=table, **shared)
 
@@ -123,6 +129,15 @@ class TabularPolicy(_Counted):
 
     smoothing: float = 1e-2  # pseudo-counts added to every cell
     memory_budget: int = 128 * 2**20
+
+    def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
+        """How the class sees trajectories, fitted to these: its parameters are of their codebook's rows."""
+        return Preprocessing.of(trajectories).replace(observations=np.asarray(trajectories.observations.table))
+
+    def known(self, params: jax.Array, data: CountedData) -> jax.Array:
+        """Trained log-probabilities `[K, U, A]`; uniform for observations that were not among those trained on."""
+        new = data.table.shape[0] - params.shape[1]
+        return jnp.pad(params, ((0, 0), (0, new), (0, 0)), constant_values=-jnp.log(data.action_size))
 
     def init(self, key: jax.Array, data: CountedData) -> Member:
         """The uniform policy; the key is not needed."""

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.images import fitted_inputs
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, Observations, Trajectories
-from trajclust_jax.data.transforms import ActionScaling, action_scaling
+from trajclust_jax.data.transforms import ActionScaling
 from trajclust_jax.networks import Placed
 
 
@@ -232,14 +232,20 @@ class Arrangement:
     scaling: ActionScaling | None
 
     @classmethod
-    def of(cls, trajectories: Trajectories, bytes_per_trajectory: int, memory_budget: int) -> "Arrangement":
+    def of(
+        cls,
+        trajectories: Trajectories,
+        scaling: ActionScaling | None,
+        bytes_per_trajectory: int,
+        memory_budget: int,
+    ) -> "Arrangement":
         """Chunks of at most `memory_budget` bytes of E-step work."""
         lengths = np.asarray(trajectories.lengths)
         num_chunks = max(1, -(-len(lengths) * bytes_per_trajectory // memory_budget))
         size = -(-len(lengths) // num_chunks)
         num_chunks = -(-len(lengths) // size)
         order = np.argsort(lengths, kind="stable").astype(np.int32)
-        return cls(trajectories, order, num_chunks, size, action_scaling(trajectories))
+        return cls(trajectories, order, num_chunks, size, scaling)
 
     def chunked(self, values: np.ndarray) -> np.ndarray:
         """Values `[N, ...]` in the dataset's order as `[C, n, ...]`, 0 for fillers."""
@@ -285,14 +291,23 @@ class Arrangement:
         }
 
 
-def prepare(trajectories: Trajectories, bytes_per_trajectory: int, memory_budget: int) -> CodedData | DenseData:
-    """All steps in chunks of at most `memory_budget` bytes of E-step work, observations as network inputs."""
-    arranged, transform = Arrangement.of(trajectories, bytes_per_trajectory, memory_budget), fitted_inputs(trajectories)
+def prepare(
+    trajectories: Trajectories,
+    bytes_per_trajectory: int,
+    memory_budget: int,
+    preprocessing: Preprocessing | None = None,
+) -> CodedData | DenseData:
+    """All steps in chunks of at most `memory_budget` bytes of E-step work, observations as network inputs.
+
+    By a given `preprocessing`, or one that is fitted to these trajectories.
+    """
+    fitted = Preprocessing.of(trajectories) if preprocessing is None else preprocessing
+    arranged = Arrangement.of(trajectories, fitted.actions, bytes_per_trajectory, memory_budget)
     observations, shared = trajectories.observations, {"horizon": arranged.horizon, **arranged.data_fields}
     chunk = {**arranged.chunk_fields, "actions": arranged.actions, "scale": None}
     if isinstance(observations, Codebook):
         chunks = CodedChunks(**chunk, ids=arranged.steps(observations.ids))
-        return CodedData(chunks=chunks, table=transform(np.asarray(observations.table)), **shared)
+        return CodedData(chunks=chunks, table=fitted.inputs(np.asarray(observations.table)), **shared)
     cropped = np.asarray(observations)[:, : arranged.horizon]
-    inputs = transform(cropped.reshape(-1, *cropped.shape[2:])).reshape(*cropped.shape[:2], -1)
+    inputs = fitted.inputs(cropped.reshape(-1, *cropped.shape[2:])).reshape(*cropped.shape[:2], -1)
     return DenseData(chunks=DenseChunks(**chunk, inputs=arranged.steps(inputs)), **shared)

@@ -12,6 +12,7 @@ import numpy as np
 from trajclust_jax.clustering.policies.data import CodedData, DenseData, StepChunks, StepData, prepare
 from trajclust_jax.clustering.policies.member import Member, is_hard
 from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue, draw, embedded, sorted_by_cluster
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.networks import ensemblize, gru_step, member_keys
 
@@ -88,12 +89,14 @@ class HistoryPolicy(TrajectoryPolicy):
 
     recurrent = True
 
-    def prepare(self, trajectories: Trajectories, num_members: int) -> CodedData | DenseData:
+    def prepare(
+        self, trajectories: Trajectories, num_members: int, preprocessing: Preprocessing | None = None
+    ) -> CodedData | DenseData:
         """All steps, observations as network inputs, and the horizon of gradient steps."""
         floats = 700  # hidden state, gates and the read-out's layers of one trajectory at one step
         if not isinstance(trajectories.observations, Codebook):
             floats += 450 * int(np.asarray(trajectories.lengths).max())  # embeddings of every step
-        data = prepare(trajectories, 4 * floats * num_members, self.memory_budget)
+        data = prepare(trajectories, 4 * floats * num_members, self.memory_budget, preprocessing)
         horizon = training_horizon(trajectories, self.horizon_quantile)
         return data.replace(horizon=min(horizon, self.window) if self.window else horizon)
 

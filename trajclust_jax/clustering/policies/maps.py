@@ -20,6 +20,7 @@ from trajclust_jax.clustering.policies.history import HistoryPolicy, TrajectoryP
 from trajclust_jax.clustering.policies.markov import MarkovScorer
 from trajclust_jax.clustering.policies.member import Member
 from trajclust_jax.clustering.policies.network import StepValue, embedded
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.networks import EXTRACTORS, MOVES, Placed, Planner, ensemblize
 
@@ -93,13 +94,17 @@ def _observed(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
     return flat, np.arange(len(flat))
 
 
-def split_maps(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def split_maps(
+    trajectories: Trajectories, agent: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Takes grid observations apart: maps `[U, P, H, W]`, slots' rows `[N, J]`, slot and cell `[N, T]` of each step.
+
+    `agent` is the plane that marks the agent's cell, where it is known.
 
     Raises:
         ValueError: see `agent_plane`.
     """
-    agent, mask = agent_plane(trajectories), np.asarray(trajectories.mask)
+    agent, mask = agent_plane(trajectories) if agent is None else agent, np.asarray(trajectories.mask)
     flat, rows = _observed(trajectories)
     cell_of_row = flat[..., agent].reshape(len(flat), -1).argmax(1)
     rest = np.ascontiguousarray(np.delete(flat, agent, axis=-1).transpose(0, 3, 1, 2).astype(np.uint8))
@@ -141,14 +146,27 @@ def check_maps(trajectories: Trajectories, extractor: str | None) -> None:
     agent_plane(trajectories)
 
 
-def prepare_maps(trajectories: Trajectories, cell_floats: int, memory_budget: int, floats: int = 0) -> MapData:
+def map_preprocessing(trajectories: Trajectories) -> Preprocessing:
+    """What policies and encoders of maps have use for, fitted to these trajectories."""
+    maps, _, _, cells = split_maps(trajectories)
+    moves = move_frequencies(trajectories, cells, maps.shape[-1])
+    return Preprocessing(agent=agent_plane(trajectories), moves=moves)
+
+
+def prepare_maps(
+    trajectories: Trajectories,
+    cell_floats: int,
+    memory_budget: int,
+    preprocessing: Preprocessing | None = None,
+    floats: int = 0,
+) -> MapData:
     """Maps, slots and places of all steps, in chunks of at most `memory_budget` bytes of E-step work.
 
     That work is `cell_floats` for each cell of a trajectory's maps, and `floats` for the trajectory.
     """
-    maps, rows, slots, cells = split_maps(trajectories)
+    maps, rows, slots, cells = split_maps(trajectories, preprocessing and preprocessing.agent)
     size = maps[0, 0].size
-    arranged = Arrangement.of(trajectories, 4 * (rows.shape[1] * size * cell_floats + floats), memory_budget)
+    arranged = Arrangement.of(trajectories, None, 4 * (rows.shape[1] * size * cell_floats + floats), memory_budget)
     chunks = PlacedChunks(
         **arranged.chunk_fields,
         actions=arranged.actions,
@@ -156,7 +174,7 @@ def prepare_maps(trajectories: Trajectories, cell_floats: int, memory_budget: in
         places=arranged.steps((slots * size + cells).astype(np.int32)),
         map_rows=arranged.chunked(rows),
     )
-    kernel = move_frequencies(trajectories, cells, maps.shape[-1])
+    kernel = move_frequencies(trajectories, cells, maps.shape[-1]) if preprocessing is None else preprocessing.moves
     return MapData(chunks=chunks, horizon=arranged.horizon, maps=maps, kernel=kernel, **arranged.data_fields)
 
 
@@ -166,6 +184,10 @@ class _OfMaps:
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError for observations that `split_maps` can't take apart, and for an unknown extractor."""
         check_maps(trajectories, self.extractor)
+
+    def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
+        """How the class sees trajectories, fitted to these."""
+        return map_preprocessing(trajectories)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,10 +203,15 @@ class PlanningPolicy(_OfMaps, TrajectoryPolicy):
     def planner(self) -> Planner:
         return Planner(self.layers, self.sweeps, self.hidden)
 
-    def prepare(self, trajectories: Trajectories, num_members: int) -> MapData:
+    def prepare(
+        self, trajectories: Trajectories, num_members: int, preprocessing: Preprocessing | None = None
+    ) -> MapData:
         """Maps, slots and places; see `MapData`."""
         return prepare_maps(
-            trajectories, num_members * (self.hidden + 4 * trajectories.num_actions), self.memory_budget
+            trajectories,
+            num_members * (self.hidden + 4 * trajectories.num_actions),
+            self.memory_budget,
+            preprocessing,
         )
 
     def init(self, key: jax.Array, data: MapData) -> Member:
@@ -226,9 +253,11 @@ class MarkovMapPolicy(_OfMaps, MarkovScorer, TrajectoryPolicy):
 
     extractor: str = "conv"  # a name in `networks.EXTRACTORS`
 
-    def prepare(self, trajectories: Trajectories, num_members: int) -> MapData:
+    def prepare(
+        self, trajectories: Trajectories, num_members: int, preprocessing: Preprocessing | None = None
+    ) -> MapData:
         """Maps, slots and places; see `MapData`."""
-        return prepare_maps(trajectories, num_members * FEATURE_FLOATS, self.memory_budget)
+        return prepare_maps(trajectories, num_members * FEATURE_FLOATS, self.memory_budget, preprocessing)
 
     def log_probs(self, params: Any, positions: jax.Array, data: MapData, start: None = None) -> jax.Array:
         """See `TrajectoryPolicy`."""
@@ -245,7 +274,9 @@ class HistoryMapPolicy(_OfMaps, HistoryPolicy):
 
     extractor: str = "conv"  # a name in `networks.EXTRACTORS`
 
-    def prepare(self, trajectories: Trajectories, num_members: int) -> MapData:
+    def prepare(
+        self, trajectories: Trajectories, num_members: int, preprocessing: Preprocessing | None = None
+    ) -> MapData:
         """Maps, slots and places; see `MapData`."""
-        data = prepare_maps(trajectories, num_members * FEATURE_FLOATS, self.memory_budget)
+        data = prepare_maps(trajectories, num_members * FEATURE_FLOATS, self.memory_budget, preprocessing)
         return data.replace(horizon=training_horizon(trajectories, self.horizon_quantile))

@@ -11,6 +11,7 @@ import numpy as np
 from trajclust_jax.clustering.policies.data import CodedData, DenseData, StepChunks, StepData, prepare
 from trajclust_jax.clustering.policies.member import Member, is_hard
 from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue, draw, embedded, sorted_by_cluster
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Trajectories
 from trajclust_jax.networks import ensemblize, member_keys
 
@@ -45,10 +46,12 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
     batch_size: int = 256  # transitions a cluster and gradient step
     scored_steps: int = 0  # random steps of a trajectory, fresh ones in every E-step; 0: all
 
-    def prepare(self, trajectories: Trajectories, num_members: int) -> CodedData | DenseData:
+    def prepare(
+        self, trajectories: Trajectories, num_members: int, preprocessing: Preprocessing | None = None
+    ) -> CodedData | DenseData:
         """All steps, observations as network inputs."""
         horizon = int(np.asarray(trajectories.lengths).max())
-        return prepare(trajectories, 4 * 300 * horizon * num_members, self.memory_budget)
+        return prepare(trajectories, 4 * 300 * horizon * num_members, self.memory_budget, preprocessing)
 
     def fit(
         self,

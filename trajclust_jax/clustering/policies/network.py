@@ -11,6 +11,7 @@ import optax
 
 from trajclust_jax.clustering.policies.data import MixtureData
 from trajclust_jax.clustering.policies.member import Member, is_hard
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Observations, Trajectories, apply
 from trajclust_jax.networks import Placed, PolicyNetwork
 
@@ -35,6 +36,15 @@ class NetworkPolicy:
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError for data that the class can't model: none here."""
         del trajectories
+
+    def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
+        """How the class sees trajectories, fitted to these."""
+        return Preprocessing.of(trajectories)
+
+    def known(self, params: Any, data: MixtureData) -> Any:
+        """Trained parameters `[K, ...]`, for data with other observations than they were trained on."""
+        del data
+        return params
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:

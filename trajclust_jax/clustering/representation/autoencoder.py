@@ -15,8 +15,10 @@ from trajclust_jax.clustering.clusterer import Clusterer, SupportPolicies
 from trajclust_jax.clustering.kmeans import kmeans, squared_distances
 from trajclust_jax.clustering.policies import MarkovMapPolicy, PlanningPolicy, TransitionPolicy
 from trajclust_jax.clustering.policies.data import prepare
-from trajclust_jax.clustering.policies.maps import FEATURE_FLOATS, check_maps, prepare_maps
+from trajclust_jax.clustering.policies.maps import FEATURE_FLOATS, check_maps, map_preprocessing, prepare_maps
+from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.representation.data import Batch, Bucket, EncoderData
+from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.data.transforms import ACTIONS_VERSION
 from trajclust_jax.networks import TrajectoryAutoencoder
@@ -101,15 +103,23 @@ class Autoencoder(Clusterer):
             return TransitionPolicy()
         return PlanningPolicy() if self.extractor == "planner" else MarkovMapPolicy(extractor=self.extractor)
 
-    def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> EncoderData:
+    def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
+        """See `Clusterer`."""
+        return Preprocessing.of(trajectories) if self.extractor is None else map_preprocessing(trajectories)
+
+    def prepare(
+        self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None
+    ) -> EncoderData:
         """Trajectories in order of length, and their buckets (host-side, once)."""
-        self._check_size(trajectories)
+        if preprocessing is None:
+            self._check_size(trajectories)
         lengths = np.sort(np.asarray(trajectories.lengths))
         floats = 700 * int(lengths[-1]) * num_seeds  # gates, states and layers of one trajectory
         if self.extractor is None:
-            data = prepare(trajectories, 4 * floats, self.memory_budget)
+            data = prepare(trajectories, 4 * floats, self.memory_budget, preprocessing)
         else:
-            data = prepare_maps(trajectories, FEATURE_FLOATS * num_seeds, self.memory_budget, floats)
+            cells = FEATURE_FLOATS * num_seeds
+            data = prepare_maps(trajectories, cells, self.memory_budget, preprocessing, floats)
         quantiles = QUANTILES[-1:] if self.window else QUANTILES
         horizons = np.unique(np.quantile(lengths, quantiles, method="higher"))
         ends = np.searchsorted(lengths, horizons, side="right")
@@ -146,6 +156,11 @@ class Autoencoder(Clusterer):
         latents = self.encode_all(previous.params, data)
         centres, _ = kmeans(key_centres, latents, self.num_clusters)
         return self.begin(key, {**previous.params, "centres": centres}, latents)
+
+    def assign(self, model: dict[str, Any], data: EncoderData) -> Clustering:
+        """The nearest centre of other trajectories' latents; `model` is `State.params`."""
+        latents = self.encode_all(model, data)
+        return self.result(State(model, None, latents, jnp.bool_(True), jax.random.key(0)), data)
 
     # --- pieces ------------------------------------------------------------------------------------
 
@@ -242,13 +257,13 @@ class Autoencoder(Clusterer):
         }
         return state.replace(params=params, optimizer=optimizer), info
 
-    def assign(self, params: dict[str, Any], latents: jax.Array) -> jax.Array:
+    def nearest(self, params: dict[str, Any], latents: jax.Array) -> jax.Array:
         """`[N]` int32: the nearest centre of each latent."""
         return squared_distances(latents, params["centres"]).argmin(-1).astype(jnp.int32)
 
     def found(self, params: dict[str, Any], latents: jax.Array, before: jax.Array | None) -> Info:
         """What the training loop shows of an assignment, `[1]` each (one restart); `before [N]`: the one until now."""
-        assignments = self.assign(params, latents)
+        assignments = self.nearest(params, latents)
         changed = jnp.int32(0) if before is None else (assignments != before).sum()
         return {
             "changed": changed[None],
@@ -261,7 +276,7 @@ class Autoencoder(Clusterer):
         self, state: State, data: EncoderData, iteration: jax.Array, loss: Callable[[Any, Batch, jax.Array], Loss]
     ) -> tuple[State, Info]:
         """`train` where there are centres: all trajectories are encoded and assigned again after it."""
-        before = self.assign(state.params, state.latents)
+        before = self.nearest(state.params, state.latents)
         state, info = self.train(state, data, iteration, loss)
         state = state.replace(latents=self.encode_all(state.params, data))
         return state, info | self.found(state.params, state.latents, before)

@@ -62,7 +62,7 @@ class CAAE(Autoencoder):
 
         losses, log_likelihoods = data.map_all(read)
         return lone(
-            self.assign(params, state.latents),
+            self.nearest(params, state.latents),
             jax.nn.softmax(-squared_distances(state.latents, codes) / 2),
             -losses.sum(),
             params,

@@ -42,7 +42,7 @@ class DEC(Autoencoder):
         """The nearest centroid of each trajectory; objective minus KL(P || Q), posterior Q."""
         soft = self._soft(state.params, state.latents)
         return lone(
-            self.assign(state.params, state.latents),
+            self.nearest(state.params, state.latents),
             soft,
             -_kl(_sharpened(soft), soft).sum(),
             state.params,

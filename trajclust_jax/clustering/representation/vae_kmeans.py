@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.clustering.kmeans import posterior
+from trajclust_jax.clustering.kmeans import inner_variance, posterior, responsibilities
 from trajclust_jax.clustering.representation.autoencoder import Autoencoder, Loss, State, may_be_zero
 from trajclust_jax.clustering.representation.data import Batch, EncoderData
 from trajclust_jax.clustering.types import Clustering, lone
@@ -39,9 +39,19 @@ class VAEKmeans(Autoencoder):
             return self._losses(state.params, self.read(state.params, batch, data), batch, key, data).total
 
         losses = data.map_all(loss)
-        assignments = self.assign(state.params, state.latents)
-        responsibilities = posterior(state.latents, state.params["centres"], assignments)
-        return lone(assignments, responsibilities, -losses.sum(), state.params, latents=state.latents)
+        assignments = self.nearest(state.params, state.latents)
+        soft = posterior(state.latents, state.params["centres"], assignments)
+        return lone(assignments, soft, -losses.sum(), state.params, latents=state.latents)
+
+    def model(self, clustering: Clustering) -> dict[str, Any]:
+        """Parameters, and the clusters' inner variance."""
+        variance = inner_variance(clustering.latents, clustering.params["centres"], clustering.assignments)
+        return {"params": clustering.params, "variance": variance}
+
+    def assign(self, model: dict[str, Any], data: EncoderData) -> Clustering:
+        """See `Autoencoder`; the posterior is by the variance of the trajectories that it was trained on."""
+        found, centres = super().assign(model["params"], data), model["params"]["centres"]
+        return found.replace(posterior=responsibilities(found.latents, centres, model["variance"]))
 
     def _train(self, state: State, data: EncoderData, iteration: jax.Array) -> tuple[State, Info]:
         return self.train(state, data, iteration, partial(self._loss, data=data))

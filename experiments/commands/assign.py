@@ -1,0 +1,66 @@
+"""`trajclust assign`: new trajectories by the model of an earlier clustering."""
+
+import json as json_
+from pathlib import Path
+from typing import Any
+
+from trajclust_experiments.commands.clusters import (
+    OUTPUTS,
+    Split,
+    describe_clusters,
+    listed,
+    print_clusters,
+    print_end,
+    write_clusters,
+)
+from trajclust_experiments.commands.data import labelled
+from trajclust_experiments.commands.output import check_out, resolve_out, staged
+from trajclust_experiments.commands.printing import print_json
+from trajclust_experiments.models import load_clustering
+from trajclust_experiments.progress import Progress
+from trajclust_jax.data import Dataset, suspicious
+from trajclust_jax.records import environment, plain
+
+
+def assign(dataset: str, model: Path, labels: Path | None, split: Split | None, out: Path, json: bool) -> None:
+    """Assigns a dataset and prints what was found; arguments as the command has them."""
+    check_out(out, OUTPUTS)
+    summary = assign_dataset(labelled(dataset, labels), model, out, Progress(), split)
+    if json:
+        return print_json(summary)
+    print_clusters(summary)
+    print_end(summary)
+    return None
+
+
+def assign_dataset(
+    dataset: Dataset, folder: Path, out: Path, progress: Progress, split: Split | None = None
+) -> dict[str, Any]:
+    """Assigns trajectories to the clusters of the model in `folder` and writes `out`; returns its summary.
+
+    `out` receives what `cluster_dataset` writes, but for the model.
+
+    Raises:
+        DataError: no model there, data that it does not take, an `out` that holds other files.
+    """
+    model, trajectories = load_clustering(folder), dataset.trajectories
+    trained = json_.loads((folder / "summary.json").read_text("utf-8"))
+    out = resolve_out(out)
+    with staged(out, OUTPUTS) as work:
+        with progress.waiting(f"{dataset.spec.name}: assigning"):
+            clustering = model.assign(trajectories)
+        summary = plain(
+            {
+                "model": str(folder.resolve()),
+                "model_id": trained["id"],
+                "method": trained["method"],
+                "dataset": dataset.spec.name,
+                "fingerprint": dataset.provenance.fingerprint,
+                **describe_clusters(dataset, clustering),
+                "warnings": [*suspicious(trajectories), *model.doubts(trajectories)],
+                "environment": environment(),
+            }
+        )
+        (work / "new").mkdir()
+        write_clusters(work / "new", dataset, clustering, [], split, summary)
+    return listed(summary, clustering, out)
