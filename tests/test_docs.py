@@ -3,6 +3,8 @@
 import os
 import re
 import shlex
+import subprocess
+import sys
 import urllib.parse
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from trajclust_experiments.tables import get_table
 ROOT = update_docs.ROOT
 PAGES = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in update_docs.pages()}
 README = PAGES["README.md"]
-NAMES = {"trajclust", "list", "run", "cluster", "train", "data", "make", "info", "convert", "report"}
+NAMES = {"trajclust", "list", "run", "cluster", "assign", "train", "data", "make", "info", "convert", "report"}
 
 
 def python_blocks(page):
@@ -80,6 +82,28 @@ def test_command_lines_parse(page, line):
         assert command.preset in table.presets
         for chosen, available in ((command.datasets, table.datasets), (command.methods, table.methods)):
             assert all(any(name.startswith(each) for name in available) for each in chosen), line
+
+
+SMALLER = {  # a command's numbers, and what shows that it runs
+    r"--preset \S+": "--preset smoke",
+    r"--size \d+": "--size 10",
+    r"hopper-medium-expert (--noise \S+ )?--out": r"hopper-medium-expert \1--size 4 --out",
+    r"updates=\d+": "updates=100",
+    "FILE": "takeball.npz",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/reproduce.md"])
+def test_commands_run(page, tmp_path):
+    """Every command of a page in turn, smaller; what a page makes is there for its next commands."""
+    for line in dict.fromkeys(line for of, line in commands() if of == page):
+        for numbers, smaller in SMALLER.items():
+            line = re.sub(numbers, smaller, line)
+        arguments = shlex.split(line, comments=True)[1:]
+        ran = [sys.executable, "-m", "trajclust_experiments.cli", *arguments]
+        done = subprocess.run(ran, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, (line, done.stderr[-2000:])
 
 
 def test_every_method_and_learner_is_in_readmes_table():

@@ -74,18 +74,11 @@ def clustered(dataset, method, out, k=2, **settings):
     return cluster_dataset(dataset, method, k, 0, out, "off", QUIET, **{**SHORT.get(method, {}), **settings})
 
 
-FAST = (
-    "pg_kmeans_tabular grid",
-    "mean_kmeans grid",
-    "pg_kmeans_mlp walks",
-    "sorl walks",
-    "caae walks",
-    "return_kmeans walks",
-)
+FAST = {"grid": ("pg_kmeans_tabular", "mean_kmeans"), "walks": ("pg_kmeans_mlp", "sorl", "caae", "return_kmeans")}
 
 
 def _marked(name, data):
-    return pytest.param(name, data, marks=[] if f"{name} {data}" in FAST else [pytest.mark.slow])
+    return pytest.param(name, data, marks=[] if name in FAST[data] else [pytest.mark.slow])
 
 
 @pytest.mark.parametrize(
