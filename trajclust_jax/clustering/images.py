@@ -14,6 +14,7 @@ import functools
 import weakref
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -173,8 +174,10 @@ def _train(
         of_network, embeddings = params
         pixels = _pixels(frames[rows[drawn]], mean, std)
         predicted = network.apply(of_network, pixels, EMBEDDING_SCALE * embeddings[owner[drawn]])
+        chex.assert_rank(predicted, 2)
         if jnp.issubdtype(actions.dtype, jnp.integer):
             return optax.softmax_cross_entropy_with_integer_labels(predicted, actions[drawn]).mean()
+        chex.assert_equal_shape([predicted, actions[drawn]])
         return optax.squared_error(predicted, actions[drawn]).sum(-1).mean()
 
     def step(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:

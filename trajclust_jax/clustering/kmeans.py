@@ -3,6 +3,7 @@
 import functools
 import warnings
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +42,7 @@ def _solve(num_clusters: int, seed: np.ndarray, points: np.ndarray) -> tuple[np.
 
 def squared_distances(points: jax.Array, centres: jax.Array) -> jax.Array:
     """`[..., K]` float32: squared distances of points `[..., D]` to centres `[K, D]`."""
+    chex.assert_equal(points.shape[-1], centres.shape[-1])  # broadcasting would take a single dimension for all
     return ((points[..., None, :] - centres) ** 2).sum(-1)
 
 

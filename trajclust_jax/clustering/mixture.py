@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -236,11 +237,15 @@ class PolicyMixture(Clusterer):
 
     def _scorer(self, members: Member, prepared: Prepared) -> Callable[[Chunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk; -inf for clusters out of use."""
-        score = prepared.policies.scorer(members.params, prepared.data)
-        if prepared.unused is None:
-            return score
-        used = clusters_in_use(members, prepared)
-        return lambda chunk: jnp.where(used[:, None], score(chunk), -jnp.inf)
+        score, shape = prepared.policies.scorer(members.params, prepared.data), jax.tree.leaves(members)[0].shape[:2]
+        used = None if prepared.unused is None else clusters_in_use(members, prepared)
+
+        def checked(chunk: Chunks) -> jax.Array:
+            scores = score(chunk)
+            chex.assert_shape(scores, (*shape, *chunk.lengths.shape))
+            return scores if used is None else jnp.where(used[:, None], scores, -jnp.inf)
+
+        return checked
 
 
 def clusters_in_use(members: Member, prepared: Prepared) -> jax.Array:

@@ -13,6 +13,7 @@ has it for a baseline (appendix B.3).
 import dataclasses
 from typing import Any, ClassVar, Literal, get_args
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -81,7 +82,7 @@ class Sorl(PolicyMixture):
     def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
         """The mixture's log-likelihood `[R]` (tabular: plus the log prior), and posteriors `[R, N', K]`."""
         data, policies = prepared.data, prepared.policies
-        log_likelihood = policies.scorer(members.params, data)
+        log_likelihood = self._scorer(members, prepared)
         if self.posterior == "sum":  # the mean over steps: the number of steps cancels in the posterior
             probability = policies.scorer(members.params, data, of=jnp.exp)
 
@@ -92,6 +93,7 @@ class Sorl(PolicyMixture):
             if self.posterior == "product":
                 return marginal, jax.nn.softmax(scores, axis=1)
             likely = probability(chunk)
+            chex.assert_equal_shape([likely, scores])
             total = likely.sum(1, keepdims=True)
             return marginal, jnp.where(total > 0, likely / jnp.where(total > 0, total, 1), 1 / self.num_clusters)
 

@@ -10,6 +10,7 @@ for each gradient step:
 import dataclasses
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -67,6 +68,7 @@ class AWAC(ActorCritic):
         )
         weight = jnp.minimum(jnp.exp((of_data - of_policy) / self.temperature), MAX_WEIGHT)
         log_prob = self.actor.apply(actor, batch.observations).log_prob(batch.actions)
+        chex.assert_equal_shape([weight, log_prob, batch.rewards])
         loss = -(jax.lax.stop_gradient(weight) * log_prob).mean()
         return loss, {"actor/loss": loss, "actor/weight": weight.mean()}
 

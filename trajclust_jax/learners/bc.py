@@ -8,6 +8,7 @@ for each gradient step:
 import dataclasses
 from typing import Any
 
+import chex
 import jax
 
 from trajclust_jax.learners.learner import Learner, LearnerState, Part, gradient
@@ -34,7 +35,10 @@ class BC(Learner):
 
     def actor_loss(self, actor: Any, batch: Batch) -> tuple[jax.Array, Info]:
         """Squared error (mean over action dimensions), or negative log-likelihood."""
+        chex.assert_rank([batch.observations, batch.actions], 2)
         policy = self.actor.apply(actor, batch.observations)
+        if not self.stochastic:
+            chex.assert_equal_shape([policy, batch.actions])
         loss = -policy.log_prob(batch.actions) if self.stochastic else (policy - batch.actions) ** 2
         return loss.mean(), {"actor/loss": loss.mean()}
 

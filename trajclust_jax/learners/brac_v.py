@@ -11,6 +11,7 @@ then, with pi <- b, for each gradient step:
 import dataclasses
 from typing import Any
 
+import chex
 import distrax
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,9 @@ class BRACv(ActorCritic):
         """Negative log-likelihood of the data's actions."""
         actions = jnp.clip(batch.actions, -1 + MARGIN, 1 - MARGIN)
         of_gaussian = self.actor.apply(behaviour, batch.observations).log_prob(jnp.arctanh(actions))
-        loss = -(of_gaussian - jnp.log1p(-(actions**2)).sum(-1)).mean()
+        change = jnp.log1p(-(actions**2)).sum(-1)
+        chex.assert_equal_shape([of_gaussian, change])
+        loss = -(of_gaussian - change).mean()
         return loss, {"behaviour/loss": loss}
 
     def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array) -> Backup:
@@ -91,8 +94,10 @@ class BRACv(ActorCritic):
         """Eq. 8; the key is consumed."""
         policy = self.actor.apply(actor, batch.observations)
         actions, _ = sample_squashed(key, policy)
-        divergence = self.divergence(policy, params["behaviour"], batch.observations).mean()
+        divergence = self.divergence(policy, params["behaviour"], batch.observations)
         values = self.values(params["critics"], batch.observations, actions).min(0)
+        chex.assert_equal_shape([divergence, values, batch.rewards])
+        divergence = divergence.mean()
         loss = self.penalty * divergence - values.mean()
         return loss, {"actor/loss": loss, "actor/divergence": divergence}
 

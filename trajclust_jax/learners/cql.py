@@ -10,6 +10,7 @@ for each gradient step, as in `sac.py`, with
 import dataclasses
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -102,7 +103,9 @@ class CQL(SAC):
     ) -> tuple[jax.Array, Info]:
         """Both critics' log-sum-exp over Q of the data (Eq. 4), weighted; the key is consumed."""
         of_data = self.values(critics, batch.observations, batch.actions)
-        differences = (self.log_sum_exp(critics, params["actor"], batch, key) - of_data).mean(1)
+        of_all = self.log_sum_exp(critics, params["actor"], batch, key)
+        chex.assert_equal_shape([of_all, of_data])  # [2, B]
+        differences = (of_all - of_data).mean(1)
         loss, info = self.conservatism * differences.sum(), {"critic/difference": differences.mean()}
         if self.gap is not None:
             multiplier = jnp.clip(jnp.exp(params["log_multiplier"]), 0, MAX_MULTIPLIER)
@@ -111,6 +114,7 @@ class CQL(SAC):
 
     def multiplier_loss(self, log_multiplier: jax.Array, difference: jax.Array) -> tuple[jax.Array, Info]:
         """Dual ascent (Eq. 30): the multiplier grows while the mean difference is above the gap."""
+        chex.assert_rank([log_multiplier, difference], 0)
         multiplier = jnp.clip(jnp.exp(log_multiplier), 0, MAX_MULTIPLIER)
         return -multiplier * self.conservatism * (difference - self.gap), {"critic/multiplier": multiplier}
 

@@ -10,6 +10,7 @@ for each gradient step:
 import dataclasses
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,7 @@ class IQL(ActorCritic):
     def value_loss(self, value: Any, targets: dict[str, Any], batch: Batch) -> tuple[jax.Array, Info]:
         """Expectile regression (Eq. 5)."""
         advantage = self.advantage(value, targets, batch)
+        chex.assert_equal_shape([advantage, batch.rewards])
         loss = (jnp.where(advantage > 0, self.expectile, 1 - self.expectile) * advantage**2).mean()
         return loss, {"value/loss": loss}
 
@@ -95,7 +97,9 @@ class IQL(ActorCritic):
         advantage = jax.lax.stop_gradient(self.advantage(params["value"], targets, batch))
         weight = jnp.minimum(jnp.exp(self.temperature * advantage), MAX_WEIGHT)
         policy = self.actor.apply(actor, batch.observations, rngs={"dropout": key} if self.dropout else None)
-        loss = -(weight * policy.log_prob(batch.actions)).mean()
+        log_prob = policy.log_prob(batch.actions)
+        chex.assert_equal_shape([weight, log_prob, batch.rewards])
+        loss = -(weight * log_prob).mean()
         return loss, {"actor/loss": loss, "actor/weight": weight.mean()}
 
     def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:

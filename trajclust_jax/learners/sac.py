@@ -10,6 +10,7 @@ for each gradient step:
 import dataclasses
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -51,11 +52,13 @@ class SAC(ActorCritic):
         """Eq. 9; the key is consumed."""
         actions, log_prob = sample_squashed(key, self.actor.apply(actor, batch.observations))
         values = self.values(params["critics"], batch.observations, actions).min(0)
+        chex.assert_equal_shape([log_prob, values, batch.rewards])
         loss = (jnp.exp(params["log_alpha"]) * log_prob - values).mean()
         return loss, {"actor/loss": loss, "actor/entropy": -log_prob.mean()}
 
     def alpha_loss(self, log_alpha: jax.Array, entropy: jax.Array) -> tuple[jax.Array, Info]:
         """Eq. 18, with log alpha in place of alpha as in the authors' code: the same sign, a steadier size."""
+        chex.assert_rank([log_alpha, entropy], 0)
         target = -float(self.action_size) if self.target_entropy is None else self.target_entropy
         return log_alpha * (entropy - target), {"actor/alpha": jnp.exp(log_alpha)}
 

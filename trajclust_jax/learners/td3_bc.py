@@ -10,6 +10,7 @@ for each gradient step:
 import dataclasses
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -62,6 +63,8 @@ class TD3BC(ActorCritic):
         actions = self.actor.apply(actor, batch.observations)
         first = jax.tree.map(lambda x: x[0], params["critics"])
         values = self.critic.apply(first, batch.observations, actions)
+        chex.assert_equal_shape([actions, batch.actions])
+        chex.assert_rank(values, 1)
         weight = self.alpha / jax.lax.stop_gradient(jnp.abs(values).mean())
         cloning = ((actions - batch.actions) ** 2).mean()
         loss = cloning - weight * values.mean()

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,6 +109,7 @@ class _Counted:
         The table is `[U * A + 1, R * K]`: one row lookup serves all members, and nothing of size N x U exists.
         """
         log_pi = of(ensemblize(self.log_pi, 2, (0, None))(params, data))  # [R, K, U, A]
+        chex.assert_shape(log_pi, (None, None, data.table.shape[0], data.action_size))
         num_restarts, num_clusters = log_pi.shape[:2]
         table = log_pi.reshape(num_restarts * num_clusters, -1).T
         table = jnp.concatenate([table, jnp.zeros((1, table.shape[1]))])
@@ -197,7 +199,11 @@ class CountedPolicy(_Counted, NetworkPolicy):
 
         def step(i, members):
             def one(member, weight, trains):
-                loss = lambda params: -(weight * self.log_pi(params, data)).sum()
+                def loss(params):
+                    log_pi = self.log_pi(params, data)
+                    chex.assert_equal_shape([weight, log_pi])  # [U, A]
+                    return -(weight * log_pi).sum()
+
                 return self.update(loss, member, trains, 1 - decay * i / num_steps)
 
             return ensemblize(one, 1)(members, weights, total > 0)

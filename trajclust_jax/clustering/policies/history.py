@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +62,7 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
 
                 def loss(params):
                     log_probs = self.log_probs(params, n, data, start)
+                    chex.assert_equal_shape([mask, log_probs])
                     log_probs = log_probs if weight is None else weight[n][:, None] * log_probs
                     return -jnp.where(mask, log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)
 
@@ -136,6 +138,7 @@ class HistoryPolicy(TrajectoryPolicy):
                     gate = jax.lax.optimization_barrier(gate)
                     hidden = gru_step(kernel, bias, hidden, gate)
                     log_prob = network.apply(params, hidden, method="read_out").log_prob(chunk.actions[:, t])
+                    chex.assert_equal_shape([log_prob, chunk.lengths])
                     return hidden, total + jnp.where(t < chunk.lengths, of(log_prob), 0)
 
                 num = chunk.lengths.shape[0]

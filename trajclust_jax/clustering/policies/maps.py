@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -240,6 +241,7 @@ class PlanningPolicy(_OfMaps, TrajectoryPolicy):
 
             def member(params):
                 log_probs = self.placed_log_probs(params, data.observed_in(chunk), chunk.actions)
+                chex.assert_equal_shape([mask, log_probs])
                 return jnp.where(mask, of(log_probs), 0).sum(1)
 
             return ensemblize(member, 2)(params)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +32,9 @@ class MarkovScorer:
 
             def member(params):
                 distribution = network.apply(params, embedded(network, params, observed), method="read_out")
-                total = jnp.where(mask, of(distribution.log_prob(chunk.actions)), 0).sum(1)
+                log_probs = distribution.log_prob(chunk.actions)
+                chex.assert_equal_shape([mask, log_probs])
+                total = jnp.where(mask, of(log_probs), 0).sum(1)
                 return total if chunk.scale is None else chunk.scale * total
 
             return ensemblize(member, 2)(params)
@@ -82,6 +85,7 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
 
                 def loss(params):
                     log_probs = network.apply(params, inputs).log_prob(actions[n, t])
+                    chex.assert_shape(log_probs, n.shape)
                     return -(log_probs if weight is None else weight[n] * log_probs).mean()
 
                 return self.update(loss, member, count > 0, 1 - decay * i / num_steps)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -209,7 +210,9 @@ class Autoencoder(Clusterer):
         shown = batch if batch.decoded is None else batch.decoded
         distribution = self.network(data).apply(params["network"], latents, shown.observations, method="decode")
         real = jnp.arange(shown.actions.shape[1]) < shown.lengths[:, None]
-        total = -jnp.where(real, distribution.log_prob(shown.actions), 0).sum(1)
+        log_probs = distribution.log_prob(shown.actions)
+        chex.assert_equal_shape([real, log_probs])
+        total = -jnp.where(real, log_probs, 0).sum(1)
         return total / jnp.maximum(shown.lengths, 1) if data.window else total
 
     def begin(self, key: jax.Array, params: dict[str, Any], latents: jax.Array) -> tuple[State, Info]:

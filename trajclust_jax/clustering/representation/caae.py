@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -89,7 +90,9 @@ class CAAE(Autoencoder):
     def _losses(self, params: dict[str, Any], latents: jax.Array, batch: Batch, data: EncoderData) -> Loss:
         codes = params["centres"]
         reconstruction = self.reconstruction(params, latents, batch, data)
-        total = reconstruction + self.alpha * squared_distances(latents, codes).min(-1)
+        attraction = squared_distances(latents, codes).min(-1)
+        chex.assert_equal_shape([reconstruction, attraction, batch.lengths])
+        total = reconstruction + self.alpha * attraction
         if self.regularisation:
             total -= jnp.minimum(squared_distances(codes, codes), 1).mean()  # 1 / m^2 sum over i, j
         return Loss(total, reconstruction)

@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -76,4 +77,5 @@ def _sharpened(soft: jax.Array) -> jax.Array:
 
 def _kl(target: jax.Array, soft: jax.Array) -> jax.Array:
     """KL(P || Q) `[n]` of rows `[n, K]` (Xie et al., Eq. 2). Q is never 0; P may be by underflow."""
+    chex.assert_equal_shape([target, soft])
     return (jax.scipy.special.xlogy(target, target) - target * jnp.log(soft)).sum(-1)

@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -65,4 +66,5 @@ class VAEKmeans(Autoencoder):
         latents = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
         reconstruction = self.reconstruction(params, latents, batch, data)
         divergence = (jnp.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1) / 2
+        chex.assert_equal_shape([reconstruction, divergence, batch.lengths])
         return Loss(reconstruction + self.kl_weight * divergence, reconstruction)
