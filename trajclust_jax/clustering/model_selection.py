@@ -39,6 +39,7 @@ from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.networks import member_keys
 from trajclust_jax.training import Info, Phase, fit
+from trajclust_jax.validation import check_inner_share
 
 Criterion = Literal["held_out", "integrated"]
 PRIOR = 0.5  # Jeffreys: pseudo-counts of every action and of every cluster
@@ -82,8 +83,7 @@ class PGKmeansRange(PGKmeans):
             raise ValueError(f"counts is {self.counts}: give increasing numbers from 1")
         if self.counts[-1] != self.num_clusters:
             raise ValueError(f"num_clusters is {self.num_clusters}: it must be the last of counts {self.counts}")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}: it must be between 0 and 1")
+        check_inner_share(self, "held_out")
 
     def prepare(
         self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None

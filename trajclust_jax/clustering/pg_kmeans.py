@@ -31,9 +31,9 @@ from trajclust_jax.clustering.mixture import (
     trained_assignments,
 )
 from trajclust_jax.clustering.policies import Chunks, Member, PolicyKind
-from trajclust_jax.clustering.settings import check_at_least, check_one_of
 from trajclust_jax.networks import ensemblize
 from trajclust_jax.training import Info, Phase
+from trajclust_jax.validation import check_at_least, check_one_of
 
 _POOLED = 0x706F6F6C  # the pooled policy's keys are folded from it
 

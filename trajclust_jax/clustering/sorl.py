@@ -19,9 +19,9 @@ import jax.numpy as jnp
 
 from trajclust_jax.clustering.mixture import PolicyMixture, Prepared, State
 from trajclust_jax.clustering.policies import Member, PolicyKind, membership
-from trajclust_jax.clustering.settings import check_at_least, check_one_of
 from trajclust_jax.networks import ensemblize
 from trajclust_jax.training import Info, Phase
+from trajclust_jax.validation import check_at_least, check_one_of
 
 Posterior = Literal["product", "sum"]
 

@@ -15,10 +15,10 @@ from flax import struct
 from trajclust_jax.clustering.clusterer import Clusterer
 from trajclust_jax.clustering.kmeans import kmeans, posterior, responsibilities, squared_distances
 from trajclust_jax.clustering.preprocessing import Preprocessing
-from trajclust_jax.clustering.settings import check_at_least, check_one_of
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Codebook, Trajectories, returns
 from trajclust_jax.training import Info, Phase
+from trajclust_jax.validation import check_at_least, check_one_of
 
 
 @struct.dataclass

@@ -18,6 +18,7 @@ from trajclust_jax.learners.learner import ActorCritic, Backup, Part
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import GaussianActor
 from trajclust_jax.training import Info
+from trajclust_jax.validation import check_above
 
 MAX_WEIGHT = 100.0
 
@@ -39,7 +40,7 @@ class AWAC(ActorCritic):
 
     def check(self) -> None:
         super().check()
-        self.positive("temperature")
+        check_above(self, 0, "temperature")
 
     @property
     def actor(self) -> GaussianActor:

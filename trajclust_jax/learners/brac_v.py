@@ -20,6 +20,7 @@ from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Pa
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import TanhGaussianActor, sample_squashed
 from trajclust_jax.training import Info
+from trajclust_jax.validation import check_above
 
 MARGIN = 1e-3  # the data's actions are taken as inside their bounds by so much: the tanh must be undone
 
@@ -50,7 +51,7 @@ class BRACv(ActorCritic):
 
     def check(self) -> None:
         super().check()
-        self.positive("actor_rate")
+        check_above(self, 0, "actor_rate")
 
     @property
     def actor(self) -> TanhGaussianActor:

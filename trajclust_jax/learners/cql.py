@@ -19,6 +19,7 @@ from trajclust_jax.learners.sac import SAC
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import TanhGaussianActor, sample_squashed
 from trajclust_jax.training import Info
+from trajclust_jax.validation import check_above
 
 MAX_MULTIPLIER = 1e6
 LOG_STD_BOUNDS = (-20.0, 2.0)
@@ -45,7 +46,7 @@ class CQL(SAC):
 
     def check(self) -> None:
         super().check()
-        self.positive("num_actions", "actor_rate")
+        check_above(self, 0, "num_actions", "actor_rate")
 
     @property
     def actor(self) -> TanhGaussianActor:

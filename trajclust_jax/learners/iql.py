@@ -19,6 +19,7 @@ from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Pa
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import ORTHOGONAL, STANDARD, Critic, GaussianActor
 from trajclust_jax.training import Info
+from trajclust_jax.validation import check_inner_share
 
 MAX_WEIGHT = 100.0
 
@@ -45,8 +46,7 @@ class IQL(ActorCritic):
 
     def check(self) -> None:
         super().check()
-        if not 0 < self.expectile < 1:
-            raise ValueError(f"expectile is {self.expectile}: it must be between 0 and 1")
+        check_inner_share(self, "expectile")
 
     @property
     def kernel_init(self) -> nn.initializers.Initializer:

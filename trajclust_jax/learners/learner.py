@@ -28,6 +28,7 @@ from flax import struct
 from trajclust_jax.learners.sampling import Batch, Sampler, Uniform
 from trajclust_jax.networks import Critic, ensemblize
 from trajclust_jax.training import Info
+from trajclust_jax.validation import check_above, check_share
 
 CRITICS = 2
 _ADAM = optax.scale_by_adam()
@@ -77,13 +78,7 @@ class Learner(abc.ABC):
         for stage in self.stages():
             if stage.updates < 1:
                 raise ValueError(f"{stage.name}: {stage.updates} updates, at least 1 is needed")
-        self.positive("batch_size", "learning_rate")
-
-    def positive(self, *names: str) -> None:
-        """Raises ValueError if one of these settings is not above 0."""
-        for name in names:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+        check_above(self, 0, "batch_size", "learning_rate")
 
     @property
     def sampler(self) -> Sampler:
@@ -160,9 +155,7 @@ class ActorCritic(Learner):
 
     def check(self) -> None:
         super().check()
-        for name in ("discount", "target_rate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be between 0 and 1")
+        check_share(self, "discount", "target_rate")
 
     @property
     def critic(self) -> Critic:

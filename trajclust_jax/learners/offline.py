@@ -34,6 +34,7 @@ from trajclust_jax.learners.learner import ActorCritic, Learner, LearnerState, S
 from trajclust_jax.learners.sampling import Batch, OfflineData, View
 from trajclust_jax.networks import member_keys
 from trajclust_jax.training import Info, Phase
+from trajclust_jax.validation import check_above
 
 BATCHES = 0x62617463  # keeps the keys of minibatches apart from those of gradient steps, which are never so many
 
@@ -98,8 +99,8 @@ class Offline:
         for stage in self.learner.stages():
             if self.block < 1 or stage.updates % self.block:
                 raise ValueError(f"block is {self.block}: it must divide {stage.updates} updates")
-        if self.reward_range is not None and not self.reward_range > 0:
-            raise ValueError(f"reward_range is {self.reward_range}: it must be above 0")
+        if self.reward_range is not None:
+            check_above(self, 0, "reward_range")
         if not 0 < self.best <= 1:
             raise ValueError(f"best is {self.best}: give a share above 0, at most 1")
         if len({len(values) for _, values in self.sweep}) > 1:

@@ -18,6 +18,7 @@ from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Pa
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import DeterministicActor
 from trajclust_jax.training import Info
+from trajclust_jax.validation import check_above
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class TD3BC(ActorCritic):
 
     def check(self) -> None:
         super().check()
-        self.positive("actor_every")
+        check_above(self, 0, "actor_every")
 
     @property
     def actor(self) -> DeterministicActor:

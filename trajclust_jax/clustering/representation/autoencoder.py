@@ -24,6 +24,7 @@ from trajclust_jax.data import Trajectories
 from trajclust_jax.data.transforms import ACTIONS_VERSION
 from trajclust_jax.networks import TrajectoryAutoencoder
 from trajclust_jax.training import Info
+from trajclust_jax.validation import check_above, check_at_least
 
 QUANTILES = (0.5, 0.9, 1.0)  # of the lengths: the horizons of the buckets
 _WINDOWS = 0x77696E64  # what the keys of windows are folded from
@@ -80,9 +81,9 @@ class Autoencoder(Clusterer):
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, may_be_zero = getattr(self, field.name), field.metadata.get("may_be_zero", False)
-            if isinstance(value, (int, float)) and (value < 0 or (value == 0 and not may_be_zero)):
-                raise ValueError(f"{field.name} is {value}: it must be {'at least' if may_be_zero else 'above'} 0")
+            if isinstance(getattr(self, field.name), (int, float)):
+                check = check_at_least if field.metadata.get("may_be_zero", False) else check_above
+                check(self, 0, field.name)
 
     # --- prepare, phases, result: what is the same for all ----------------------------------------
 
