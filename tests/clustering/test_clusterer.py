@@ -21,7 +21,7 @@ def _members(protocol):
 
 def test_the_protocol_names_what_callers_use():
     assert _members(Algorithm) == {"num_clusters", "VERSION", "ACTIONS_VERSION", "check"}
-    further = {"POLICY", "default", "inputs", "support_policies", "prepare", "phases", "result"}
+    further = {"POLICY", "default", "support_policies", "preprocessing", "prepare", "phases", "result", "model", "assign"}
     assert _members(Clusterer) == _members(Algorithm) | further
 
 
@@ -33,7 +33,7 @@ def test_a_clusterer_follows_the_protocol(name):
     phases = method.phases()
     assert phases
     assert all(isinstance(phase, Phase) for phase in phases)
-    for function in ("check", "prepare", "phases", "result", "inputs", "support_policies"):
+    for function in ("check", "prepare", "phases", "result", "preprocessing", "support_policies", "model", "assign"):
         given, asked = (inspect.signature(getattr(each, function)).parameters for each in (type(method), Clusterer))
         assert len(given) == len(asked), function
     assert (method.support_policies() is None) == (CLUSTERERS[name].algorithm.__name__ == "SummaryKmeans")
