@@ -211,7 +211,7 @@ def test_mapped_over_seeds_a_gradient_step_runs_one_bucket(two_lengths):
     assert jax.jit(autoencode).lower(states, jnp.int32(0)).as_text().count("stablehlo.case") == 1
 
 
-@pytest.mark.parametrize("kind", [CAAE, pytest.param(VAEKmeans, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [pytest.param(CAAE, marks=pytest.mark.slow), VAEKmeans])
 def test_vmapped_equals_lone_and_padding_changes_nothing(two_lengths, kind):
     """Seed 3 of five equals seed 3 alone, on data padded by seven steps that lie."""
     method = QUICK[kind]
@@ -252,7 +252,7 @@ def test_a_stopped_fit_resumes_bit_for_bit(tmp_path, told_apart):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("kind", [CAAE, DEC])
+@pytest.mark.parametrize("kind", [CAAE, pytest.param(DEC, marks=pytest.mark.slow)])
 def test_one_trajectory_of_one_step(random_data, kind):
     trajectories = random_data(n=1, t=1)
     method = dataclasses.replace(QUICK[kind], num_clusters=1, steps=1, batch_size=2)
@@ -275,6 +275,7 @@ def test_unused_codes_are_reported(random_data):
     assert outcome.history[-1]["spread"][0][0] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_continuous_actions_of_dense_observations(opposed):
     trajectories, labels = opposed()
     outcome = fit(CAAE(2, steps=50, warmup_iterations=6, iterations=3), trajectories, 1)
