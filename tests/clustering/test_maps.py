@@ -53,19 +53,17 @@ def test_scores_are_sums_over_real_steps(extra):
     data = policy.prepare(trajectories, 2)
     assert data.chunks.lengths.shape[0] > 1
     params = jax.vmap(lambda key: policy.init(key, data).params)(jax.random.split(jax.random.key(0), 2))
-    score = policy.scorer(jax.tree.map(lambda x: x[None], params), data)
-    scores = jnp.concatenate(
-        [score(jax.tree.map(lambda x, c=c: x[c], data.chunks))[0] for c in range(len(data.chunks.places))], 1
-    )
-    scores = np.asarray(scores)[:, data.rank]
+    score = jax.jit(policy.scorer(jax.tree.map(lambda x: x[None], params), data))
+    chunks = [jax.tree.map(lambda x, c=c: x[c], data.chunks) for c in range(len(data.chunks.places))]
+    scores = np.concatenate([score(chunk)[0] for chunk in chunks], 1)[:, data.rank]
 
-    observations = np.asarray(dense(trajectories.observations))
+    observations, plan = np.asarray(dense(trajectories.observations)), jax.jit(policy.planner.apply)
     for n in (0, 17, 40, 89):
         length = int(trajectories.lengths[n])
-        maps = np.delete(observations[n, :length], AGENT, axis=-1).transpose(0, 3, 1, 2)
+        maps = np.delete(observations[n], AGENT, axis=-1).transpose(0, 3, 1, 2)  # with those in padding
         cells = observations[n, :length, ..., AGENT].reshape(length, -1).argmax(1)
         for member in range(2):
-            logits = policy.planner.apply(jax.tree.map(lambda x, m=member: x[m], params), maps, data.kernel)
+            logits = plan(jax.tree.map(lambda x, m=member: x[m], params), maps, data.kernel)
             expected = sum(float(logits[a, cells[t], t]) for t, a in enumerate(trajectories.actions[n, :length]))
             np.testing.assert_allclose(scores[member, n], expected, rtol=1e-4)
 
@@ -106,8 +104,8 @@ def test_an_autoencoder_sees_features_of_maps(extra):
         method = CAAE(1, extractor="conv", memory_budget=2**21)
         data = jax.device_put(method.prepare(trajectories))
         data = data.replace(data=data.data.replace(kernel=jnp.zeros((5, 4))))  # counted from the data: not the same
-        params = {"network": method.new_network(jax.random.key(0), data)}
-        latents.append((np.asarray(method.encode_all(params, data)), data.data.chunks.lengths.shape[0]))
+        params = {"network": jax.jit(method.new_network)(jax.random.key(0), data)}
+        latents.append((np.asarray(jax.jit(method.encode_all)(params, data)), data.data.chunks.lengths.shape[0]))
     (together, num_chunks), (alone, _) = latents
     assert num_chunks > 1
     np.testing.assert_allclose(together[40], alone[0], rtol=1e-4, atol=1e-5)

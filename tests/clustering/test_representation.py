@@ -1,6 +1,7 @@
 """CAAE, DEC and VAE + k-means: known answers, the papers' formulas, independence of what must not matter."""
 
 import dataclasses
+import functools
 
 import distrax
 import jax
@@ -344,19 +345,19 @@ def test_a_trajectorys_latent_is_the_mean_over_its_windows():
     trajectories = _numbered()
     method = CAAE(2, window=8, windows=3)
     data = jax.device_put(method.prepare(trajectories))
-    state, _ = method.fresh(KEY, data, None)
-    found = method.encode_all(state.params, data)
-    inputs = method.preprocessing(trajectories).inputs
+    state, _ = jax.jit(method.fresh, static_argnums=2)(KEY, data, None)
+    found = jax.jit(method.encode_all)(state.params, data)
+    inputs, network = method.preprocessing(trajectories).inputs, method.network(data)
+    encode = jax.jit(functools.partial(network.apply, method="encode"))
     for n, length in enumerate(trajectories.lengths):
         latents = []
         for share in (1 / 6, 3 / 6, 5 / 6):
             start = int(np.round(share * max(length - 8, 0)))
             rows = slice(start, start + min(length, 8))
             observed = inputs(trajectories.observations[n, rows])[None]
-            network = method.network(data)
             actions = data.data.scaling(trajectories.actions[n, rows])[None]
             given = observed, actions, np.array([min(length, 8)])
-            latents.append(network.apply(state.params["network"], *given, method="encode")[0])
+            latents.append(encode(state.params["network"], *given)[0])
         np.testing.assert_allclose(found[n], np.mean(latents, 0), atol=1e-4)
 
 
