@@ -8,7 +8,6 @@ from sklearn.cluster import KMeans
 
 from trajclust_jax.clustering import SummaryKmeans
 from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
-from trajclust_jax.clustering.summary_kmeans import means
 from trajclust_jax.metrics import adjusted_rand
 from trajclust_jax.training import fit
 
@@ -109,8 +108,8 @@ def test_lengths_and_mean_steps(random_data, dense):
     ]
     rows = np.array(rows)
     expected = (rows - rows.mean(0)) / rows.std(0)
-    np.testing.assert_allclose(means(trajectories), expected, atol=1e-4)
-    np.testing.assert_allclose(means(dense(trajectories)), expected, atol=1e-4)
+    np.testing.assert_allclose(SummaryKmeans(2, "mean").prepare(trajectories), expected, atol=1e-4)
+    np.testing.assert_allclose(SummaryKmeans(2, "mean").prepare(dense(trajectories)), expected, atol=1e-4)
     with pytest.raises(ValueError, match="every length is equal"):
         SummaryKmeans(2, "length").check(trajectories.replace(lengths=np.full(40, 3, np.int32)))
     with pytest.raises(ValueError, match="unknown summary 'median'"):

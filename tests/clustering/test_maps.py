@@ -68,8 +68,14 @@ def test_scores_are_sums_over_real_steps(extra):
             np.testing.assert_allclose(scores[member, n], expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "gru"])
-@pytest.mark.parametrize("extractor", ["conv", "planner"])
+@pytest.mark.parametrize(
+    ("extractor", "kind"),
+    [
+        ("conv", "mlp"),
+        ("planner", "gru"),
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in (("conv", "gru"), ("planner", "mlp"))),
+    ],
+)
 def test_networks_on_features_score_every_trajectory_alike(extra, kind, extractor):
     """Chunked, for several members at once, against the log-probabilities of one member that training uses."""
     policy = policy_for(kind, extra.trajectories, extractor=extractor, memory_budget=2**22)

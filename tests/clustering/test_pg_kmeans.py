@@ -51,7 +51,7 @@ def test_theorem_5_1_the_objective_never_falls_and_em_ends(random_data, seed, sm
     assert (changed[-1] == 0).all()
 
 
-@pytest.mark.parametrize("policy", ["tabular", "mlp", "gru"])
+@pytest.mark.parametrize("policy", ["tabular", "mlp", pytest.param("gru", marks=pytest.mark.slow)])
 def test_policies_that_disagree_are_told_apart(conflict, policy):
     trajectories, labels = conflict(k=3, n=60)
     settings = {"iterations": 15, "restarts": 4, "steps": 15, "polish_first_steps": 60}

@@ -364,7 +364,7 @@ def test_a_trajectorys_latent_is_the_mean_over_its_windows():
 @pytest.mark.parametrize(
     "method",
     [
-        CAAE(2, window=8, steps=40, warmup_iterations=5, iterations=2),
+        pytest.param(CAAE(2, window=8, steps=40, warmup_iterations=5, iterations=2), marks=pytest.mark.slow),
         pytest.param(DEC(2, window=8, steps=40, pretrain_iterations=5, iterations=2), marks=pytest.mark.slow),
         pytest.param(VAEKmeans(2, window=8, steps=40, iterations=2), marks=pytest.mark.slow),
     ],

@@ -110,11 +110,12 @@ def test_cluster_a_users_npz(trajclust, discrete_npz, tmp_path, policy):
     assert summary["assignments"] == frame["cluster"].tolist()
     np.testing.assert_allclose(summary["posterior"], posterior["posterior"])
     model = load_tree(folder / "model")
-    assert model["inputs"]["columns"].shape == (3,)
+    fitted, params = model["preprocessing"], np.asarray(jax.tree.leaves(model["model"])[0])
+    assert fitted["inputs"]["columns"].shape == (3,)
     if policy == "tabular":  # the stored model explains the stored likelihoods
         given = np.load(path)
-        rows = (given["observations"][..., None, :] == model["observations"]).all(-1).argmax(-1)
-        log_pi = np.asarray(model["params"])[:, rows, given["actions"]]  # [K, N, T]
+        rows = (given["observations"][..., None, :] == fitted["observations"]).all(-1).argmax(-1)
+        log_pi = params[:, rows, given["actions"]]  # [K, N, T]
         np.testing.assert_allclose(log_pi.sum(-1).T, posterior["log_likelihoods"], rtol=1e-4)
     assert summary["scores"] is None
     assert {file.name for file in (tmp_path / "runs").iterdir()} == {"mine"}, "nothing else is left"
@@ -171,7 +172,7 @@ def test_cluster_by_representation_keeps_latents_and_tells_of_a_collapse(discret
     names = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png", "latents.png"}
     assert {file.name for file in (tmp_path / "c").iterdir()} == names
     assert np.load(tmp_path / "c" / "posterior.npz")["latents"].shape == (40, 8)
-    assert load_tree(tmp_path / "c" / "model")["params"]["centres"].shape == (3, 8)
+    assert load_tree(tmp_path / "c" / "model")["model"]["centres"].shape == (3, 8)
     assert set(summary["health"]) == {"used_clusters", "spread", "silhouette"}
     if summary["health"]["used_clusters"] < 3:
         assert any("clusters are used" in warning for warning in summary["warnings"])

@@ -75,7 +75,12 @@ def assert_close(a, b, **tolerance):
 ALGORITHMS = {entry.algorithm: name for name, entry in reversed(LEARNERS.items())}  # a name of each
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS.values()))
+def _slow(values, *slow):
+    """Parameters, of which the slow ones are run on demand."""
+    return [pytest.param(each, marks=[pytest.mark.slow] if each in slow else []) for each in values]
+
+
+@pytest.mark.parametrize("name", _slow(sorted(ALGORITHMS.values()), "awac", "brac_v"))
 def test_learns_alone_as_among_others(name):
     method, data = tiny(name), some_data()
     together, alone = fit(method, data, [3, 5]), fit(method, data, [5])

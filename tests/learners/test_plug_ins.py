@@ -48,7 +48,9 @@ class Smooth:
         return loss + self.smoothness * penalty, info | {"critic/penalty": penalty}
 
 
-@pytest.mark.parametrize("algorithm", [TD3BC, IQL, CQL, SAC, AWAC, BRACv])
+@pytest.mark.parametrize(
+    "algorithm", [TD3BC, IQL, CQL, SAC, *(pytest.param(x, marks=pytest.mark.slow) for x in (AWAC, BRACv))]
+)
 def test_a_penalty_on_gradients_wraps_every_critic(algorithm):
     """Nothing changes at weight 0; with a weight, critics come out smoother and the rest as it was."""
     lone, smooth = algorithm(A, **SMALL), plugged(Smooth, algorithm)

@@ -14,6 +14,7 @@ from trajclust_envs import ENVIRONMENTS
 from trajclust_envs.ppo import load_weights
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_equals(capsys):
     tiny = ("--size", "4", "--restarts", "1", "--clusters", "2", "--num-envs", "8", "--env-steps", "5")
     benchmark.main([*tiny, "--learners", "IQL", "--updates", "2", "--repeats", "1", "--json"])
