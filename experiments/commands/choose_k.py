@@ -73,8 +73,8 @@ def choose_k(
         warnings.append(f"k {chosen} is the largest that was tried: give a larger --k-max")
     if kind != "tabular":
         warnings.append(
-            f"k {chosen} rests on {kind} policies: networks may explain held-out trajectories better with more clusters "
-            "than there were policies; look at the curve"
+            f"k {chosen} rests on {kind} policies: networks may explain held-out trajectories better with more "
+            "clusters than there were policies; look at the curve"
         )
     if trajectories.num_trajectories < FEW * chosen:
         warnings.append(
