@@ -41,8 +41,8 @@ def mujoco_returns(task: str, learner: Acting, policy: TrainedPolicy, num_episod
             act(learner, flat, observations.reshape(members, -1, observations.shape[-1]))
         ).reshape(normal.shape)
         episodes = run_episodes(task, acting, numbers * members, seed, copies=len(numbers) * members)
-        gained = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
-        columns.append(np.reshape(gained, (members, len(numbers))))
+        episode_returns = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
+        columns.append(np.reshape(episode_returns, (members, len(numbers))))
     return np.concatenate(columns, axis=1).reshape(*axes, num_episodes)
 
 
@@ -56,8 +56,8 @@ def gymnax_returns(
     params = env.default_params if params is None else params
     axes = policy.scaling.mean.shape[:-1]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(axes) :]), policy)
-    gained = _run(env, learner, int(params.max_steps_in_episode), num_episodes, flat, key, params)
-    return np.asarray(gained).reshape(*axes, num_episodes)
+    episode_returns = _run(env, learner, int(params.max_steps_in_episode), num_episodes, flat, key, params)
+    return np.asarray(episode_returns).reshape(*axes, num_episodes)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -87,9 +87,9 @@ def _run(env, learner, max_steps, num_episodes, policy, key, params):
         actions = act(learner, policy, flat)
         keys = every(jax.random.split(key, num_episodes))
         observations, states, rewards, ends, _ = _each(env.step_env, (0, 0, 0, None))(keys, states, actions, params)
-        gained = jnp.where(running, rewards, 0)
+        rewards = jnp.where(running, rewards, 0)
         ends |= _each(env.is_truncated, (0, None))(states, params)
-        return (observations, states, running & ~ends), gained
+        return (observations, states, running & ~ends), rewards
 
     running = jnp.ones((members, num_episodes), bool)
     keys = jax.random.split(key_steps, max_steps)

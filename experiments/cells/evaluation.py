@@ -61,8 +61,10 @@ def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluat
     """
 
     def measure(policy: TrainedPolicy, iteration: int) -> dict[str, np.ndarray]:
-        gained, normalised = returns_of(offline.learner, name, policy, episodes, iteration), normaliser(name)
-        return {"return": gained} | ({} if normalised is None else {"score": normalised(gained).mean(-1)})
+        episode_returns, normalised = returns_of(offline.learner, name, policy, episodes, iteration), normaliser(name)
+        return {"return": episode_returns} | (
+            {} if normalised is None else {"score": normalised(episode_returns).mean(-1)}
+        )
 
     return Evaluate(measure, max(1, every // offline.block))
 
@@ -74,18 +76,18 @@ def evaluations(offline: Offline, outcome: Fit) -> tuple[np.ndarray, np.ndarray]
     return steps, np.array([entry["return"] for entry in found], float)
 
 
-def best_cluster(assignments: np.ndarray, gained: np.ndarray) -> int:
+def best_cluster(assignments: np.ndarray, episode_returns: np.ndarray) -> int:
     """The cluster whose trajectories have the highest mean return; of several the first."""
-    return best_clusters(assignments, gained)[0]
+    return best_clusters(assignments, episode_returns)[0]
 
 
-def best_clusters(assignments: np.ndarray, gained: np.ndarray) -> list[int]:
+def best_clusters(assignments: np.ndarray, episode_returns: np.ndarray) -> list[int]:
     """The clusters whose trajectories have the highest mean return: more than one where returns don't tell them apart.
 
     Means of float64 sums that differ by less than their rounding are equal.
     """
-    means = {k: gained[assignments == k].mean() for k in np.unique(assignments).tolist()}
-    rounding = 1e-9 * np.abs(gained).max()
+    means = {k: episode_returns[assignments == k].mean() for k in np.unique(assignments).tolist()}
+    rounding = 1e-9 * np.abs(episode_returns).max()
     return [k for k, mean in means.items() if mean >= max(means.values()) - rounding]
 
 
@@ -118,10 +120,10 @@ def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> d
             "resumed": outcome.resumed,
         },
     }
-    steps, gained = evaluations(offline, outcome)
+    steps, episode_returns = evaluations(offline, outcome)
     if not len(steps):
         return summary
-    means = gained.mean(-1)  # [V, *axes]
+    means = episode_returns.mean(-1)  # [V, *axes]
     best = np.fmax.reduce(means)  # passes over evaluations that are not finite
     scores = {"last_return": means[-1], "best_return": best}
     normalised = normaliser(environment_name)

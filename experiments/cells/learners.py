@@ -124,7 +124,7 @@ class CentreCell(MethodCell):
 
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         trajectories, environment = dataset.trajectories, REGISTRY[self.dataset].environment
-        gained = returns(trajectories)
+        episode_returns = returns(trajectories)
         with job.fitted(self, self.build(), trajectories) as (outcome, tracker):
             clustering = jax.device_get(outcome.result)
             policies, learner = centre_policies(self.build(), dataset, clustering)
@@ -132,7 +132,7 @@ class CentreCell(MethodCell):
             means = episodes.mean(-1)  # [S, K]
             found = [np.asarray(each) for each in clustering.assignments]
             filled = np.stack([[(each == k).any() for k in range(means.shape[1])] for each in found])
-            chosen = np.array([best_cluster(each, gained) for each in found])
+            chosen = np.array([best_cluster(each, episode_returns) for each in found])
             results = {
                 "best_return": np.where(filled, means, -np.inf).max(1),
                 "chosen_return": means[np.arange(len(means)), chosen],
@@ -147,7 +147,9 @@ class CentreCell(MethodCell):
             "policies": of_policies(dataset, environment),
             "centre_scores": normaliser(environment)(means).tolist(),
             "centre_returns": episodes.tolist(),  # [S, K, E]
-            "cluster_returns": [gained[found[0] == k].tolist() for k in range(means.shape[1])],  # of the first seed
+            "cluster_returns": [
+                episode_returns[found[0] == k].tolist() for k in range(means.shape[1])
+            ],  # of the first seed
             "timing": {
                 "run_seconds": outcome.run_seconds,
                 "compile_seconds": outcome.compile_seconds,
@@ -158,8 +160,10 @@ class CentreCell(MethodCell):
 
 def of_policies(dataset: Dataset, environment: str) -> dict[str, float]:
     """The normalised score of each true policy's trajectories: what a learner is measured by."""
-    gained = normaliser(environment)(returns(dataset.trajectories))
-    return {name: float(gained[dataset.labels == label].mean()) for label, name in enumerate(dataset.spec.policy_names)}
+    normalised = normaliser(environment)(returns(dataset.trajectories))
+    return {
+        name: float(normalised[dataset.labels == label].mean()) for label, name in enumerate(dataset.spec.policy_names)
+    }
 
 
 def centre_policies(method: PGKmeans, dataset: Dataset, clustering: Clustering) -> tuple[TrainedPolicy, Centres]:

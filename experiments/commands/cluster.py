@@ -85,15 +85,16 @@ def _named(method: str, policy: str | None) -> tuple[str, str | None]:
         if entry.family and name == f"{entry.family}_{entry.policy}":
             families.setdefault(entry.family, {})[entry.policy] = name
     if method in families:
-        return families[method].get(policy or "mlp") or _unknown(method, policy), None
+        chosen = families[method].get(policy or "mlp")
+        if chosen is None:
+            raise UsageError(f"--policy {policy} is none of {method}: choose one of {', '.join(families[method])}")
+        return chosen, None
     if method not in known:
         choices = [*families, *(name for name, entry in known.items() if entry.family not in families)]
         raise UsageError(f"unknown method {method!r}: choose one of {', '.join(choices)}")
+    if policy and known[method].family in families:
+        raise UsageError(f"--policy {policy}: {method} has its own; give --method {known[method].family}")
     return method, policy
-
-
-def _unknown(method: str, policy: str | None) -> str:
-    raise UsageError(f"--policy {policy} is none of {method}'s")
 
 
 def _print(summary: dict[str, Any]) -> None:

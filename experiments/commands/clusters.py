@@ -46,7 +46,7 @@ History = list[dict[str, Any]]
 def describe_clusters(dataset: Dataset, clustering: Clustering) -> dict[str, Any]:
     """What a person wants to know first, for summary.json."""
     trajectories, assignments = dataset.trajectories, clustering.assignments
-    lengths, gained = np.asarray(trajectories.lengths), returns(trajectories)
+    lengths, episode_returns = np.asarray(trajectories.lengths), returns(trajectories)
     members = [assignments == k for k in range(clustering.posterior.shape[1])]
     labels, truth = dataset.labels, dataset.true_log_likelihoods
     return {
@@ -59,7 +59,7 @@ def describe_clusters(dataset: Dataset, clustering: Clustering) -> dict[str, Any
             {
                 "cluster": k,
                 "trajectories": int(member.sum()),
-                "mean_return": float(gained[member].mean()) if member.any() else None,
+                "mean_return": float(episode_returns[member].mean()) if member.any() else None,
                 "mean_length": float(lengths[member].mean()) if member.any() else None,
             }
             for k, member in enumerate(members)
@@ -174,8 +174,8 @@ def overview(trajectories: Trajectories, clustering: Clustering, history: Histor
     )
     confidence.set(title="posterior of the assigned cluster", yscale="log" if finite.any() else "linear")
 
-    lengths, gained = np.asarray(trajectories.lengths), returns(trajectories)
-    values, name = (gained, "return") if np.ptp(gained) > 0 else (lengths, "length")
+    lengths, episode_returns = np.asarray(trajectories.lengths), returns(trajectories)
+    values, name = (episode_returns, "return") if np.ptp(episode_returns) > 0 else (lengths, "length")
     spread.hist([values[m] for m in members], bins=30, stacked=True, color=colors)
     spread.set(title=f"{name} by cluster", xlabel=name)
     for ax in figure.axes:

@@ -143,12 +143,12 @@ def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndar
     if dataset.provenance.fingerprint not in of and fingerprint(trajectories) not in of:
         raise DataError(f"--clusters {folder}: a clustering of other trajectories than {dataset.spec.name}")
     assignments = read_assignments(folder / "assignments.csv", trajectories.num_trajectories, count)
-    gained = returns(trajectories)
+    episode_returns = returns(trajectories)
     filled = [k for k in range(count) if (assignments == k).any()]
     if which == "all":
         chosen = filled
     elif which == "best":
-        chosen = best_clusters(assignments, gained)
+        chosen = best_clusters(assignments, episode_returns)
         if len(chosen) > 1:
             equal = ", ".join(map(str, chosen))
             raise DataError(f"--cluster best: the mean returns of clusters {equal} are equal; give all or a number")
@@ -262,9 +262,9 @@ def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any]
     folder.mkdir()
     save_tree(folder / "policy", {"actor": outcome.result.actor, "scaling": dataclasses.asdict(outcome.result.scaling)})
     _losses(offline, outcome, summary["clusters"]).to_csv(folder / "losses.csv", index=False)
-    steps, gained = evaluations(offline, outcome)
+    steps, episode_returns = evaluations(offline, outcome)
     if len(steps):
-        _rows(steps, gained, outcome.seeds, summary).to_csv(folder / "evaluations.csv", index=False)
+        _rows(steps, episode_returns, outcome.seeds, summary).to_csv(folder / "evaluations.csv", index=False)
     save_figure(learning_curve(offline, outcome, summary), folder / "learning-curve.png")
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
@@ -285,13 +285,15 @@ def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def _rows(steps: np.ndarray, gained: np.ndarray, seeds: Sequence[int], summary: dict[str, Any]) -> pd.DataFrame:
+def _rows(
+    steps: np.ndarray, episode_returns: np.ndarray, seeds: Sequence[int], summary: dict[str, Any]
+) -> pd.DataFrame:
     """A row an episode."""
     clusters = summary["clusters"]
     names = ["updates", "seed", "episode"] if clusters is None else ["updates", "seed", "cluster", "episode"]
-    labels = [steps, seeds, *([] if clusters is None else [clusters]), range(gained.shape[-1])]
+    labels = [steps, seeds, *([] if clusters is None else [clusters]), range(episode_returns.shape[-1])]
     index = pd.MultiIndex.from_product(labels, names=names)
-    frame = pd.DataFrame({"return": gained.ravel()}, index=index).reset_index()
+    frame = pd.DataFrame({"return": episode_returns.ravel()}, index=index).reset_index()
     normalised = normaliser(summary["environment"])
     if normalised is not None:
         frame["score"] = normalised(frame["return"])
@@ -305,7 +307,7 @@ def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> F
     """
     stages = offline.learner.stages()
     begins = dict(zip([each.name for each in stages], np.cumsum([0, *(each.updates for each in stages)]), strict=False))
-    steps, gained = evaluations(offline, outcome)
+    steps, episode_returns = evaluations(offline, outcome)
     steps = steps + begins[stages[-1].name]
     clusters = summary["clusters"] or [None]
     figure = new_figure(8.4 if len(steps) else 4.2, 3.0)
@@ -314,7 +316,7 @@ def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> F
         ax = axes.pop(0)
         normalised = normaliser(summary["environment"])
         scale = (lambda x: x) if normalised is None else normalised
-        means = scale(gained.mean(-1)).reshape(len(steps), len(outcome.seeds), -1)  # [V, S, K]
+        means = scale(episode_returns.mean(-1)).reshape(len(steps), len(outcome.seeds), -1)  # [V, S, K]
         for k, cluster in enumerate(clusters):
             color = PALETTE[k % len(PALETTE)]
             ax.plot(steps, means[:, :, k], color=color, linewidth=0.6, alpha=0.6)

@@ -71,9 +71,9 @@ def test_train_in_mujoco_gives_scores(trajclust, tmp_path):
     expected = 100 * (scores["last_return"][0] + 20.272305) / (3234.3 + 20.272305)
     assert scores["last_score"][0] == pytest.approx(expected)
     learner, policy = load_policy(tmp_path / "runs/train")
-    gained = evaluation.returns_of(learner, "Hopper-v4", policy, 3, 4)  # as after the fourth block
-    assert gained.tolist() == _returns(tmp_path / "runs/train/evaluations.csv", (2, 3))
-    assert len(np.unique(gained)) == 6
+    episode_returns = evaluation.returns_of(learner, "Hopper-v4", policy, 3, 4)  # as after the fourth block
+    assert episode_returns.tolist() == _returns(tmp_path / "runs/train/evaluations.csv", (2, 3))
+    assert len(np.unique(episode_returns)) == 6
 
 
 def _returns(path, shape):

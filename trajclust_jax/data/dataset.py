@@ -80,20 +80,20 @@ def transitions(trajectories: Trajectories) -> Transitions:
 
     def successors(steps, final):
         steps, final = np.asarray(steps), np.asarray(final)
-        following = steps[n, np.minimum(t + 1, mask.shape[1] - 1)]
-        return np.where(last.reshape(-1, *[1] * (following.ndim - 1)), final[n], following)
+        next_observations = steps[n, np.minimum(t + 1, mask.shape[1] - 1)]
+        return np.where(last.reshape(-1, *[1] * (next_observations.ndim - 1)), final[n], next_observations)
 
     observations, final = trajectories.observations, trajectories.final_observations
     if isinstance(observations, Codebook):
         flat = Codebook(observations.table, np.asarray(observations.ids)[n, t])
-        following = Codebook(observations.table, successors(observations.ids, final.ids))
+        next_observations = Codebook(observations.table, successors(observations.ids, final.ids))
     else:
-        flat, following = np.asarray(observations)[n, t], successors(observations, final)
+        flat, next_observations = np.asarray(observations)[n, t], successors(observations, final)
     return Transitions(
         observations=flat,
         actions=np.asarray(trajectories.actions)[n, t],
         rewards=np.asarray(trajectories.rewards)[n, t],
-        next_observations=following,
+        next_observations=next_observations,
         terminated=terminated,
         truncated=last & ~terminated,
         trajectory=n.astype(np.int32),

@@ -116,7 +116,7 @@ class _Stored(NamedTuple):
     """An episode in a file: arrays `[t, ...]`."""
 
     observations: dict[str, StoredArray]  # the parts of an observation, [t, ...] or [t + 1, ...]
-    following: dict[str, StoredArray]  # the parts of the next one; may be empty
+    next_observations: dict[str, StoredArray]  # the parts of the next one; may be empty
     actions: StoredArray
     rewards: StoredArray | None
     terminated: np.ndarray  # [t] or a scalar: its last says whether the MDP ended the episode
@@ -209,11 +209,13 @@ def _read_episodes(stored_episodes: list[_Stored], how: str, fields: Mapping[str
         for episode, actions in zip(stored_episodes, columns, strict=True):
             observations = _observed(episode.observations)
             if len(observations) == len(actions):
-                following = _observed(episode.following)[-1:] if episode.following else observations[-1:]
-                if following.shape[1:] != observations.shape[1:]:
+                next_observations = (
+                    _observed(episode.next_observations)[-1:] if episode.next_observations else observations[-1:]
+                )
+                if next_observations.shape[1:] != observations.shape[1:]:
                     where = episode.actions.name.rpartition("/")[0]
                     raise DataError(f"{where}/next_obs has other parts than obs: make them equal")
-                observations = np.concatenate([observations, following])
+                observations = np.concatenate([observations, next_observations])
             rewards = np.zeros(len(actions), np.float32) if episode.rewards is None else np.asarray(episode.rewards)
             if rewards.dtype.kind not in "biuf" or rewards.size != len(actions):
                 raise DataError(f"{episode.rewards.name} is {rewards.dtype}{list(rewards.shape)}: give [t] numbers")
