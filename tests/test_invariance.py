@@ -80,7 +80,7 @@ RESHAPING = ("a constant observation",)  # another program to compile
 
 def always(name, change):
     """Whether a case is not a slow one."""
-    return name in ("pg_kmeans", "mean") or (name in ("sorl", "caae") and change == "actions in units of their own")
+    return name in ("pg_kmeans", "mean") or (name == "sorl" and change == "actions in units of their own")
 
 
 def found(method, trajectories):

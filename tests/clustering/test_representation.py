@@ -186,7 +186,7 @@ def test_dec_refinement_approaches_its_target_and_leaves_the_decoder(two_lengths
 # --- as algorithms ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [CAAE, DEC])
+@pytest.mark.parametrize("kind", [CAAE, pytest.param(DEC, marks=pytest.mark.slow)])
 def test_policies_that_disagree_are_told_apart(told_apart, kind):
     trajectories, labels = told_apart
     settings = {"warmup_iterations": 6} if kind is CAAE else {"pretrain_iterations": 6}
@@ -234,6 +234,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_stopped_fit_resumes_bit_for_bit(tmp_path, told_apart):
     trajectories, _ = told_apart
 

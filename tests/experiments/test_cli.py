@@ -232,7 +232,7 @@ def test_labels_of_a_file_score_and_guesses_are_called_so(trajclust, tmp_path, m
     assert json.loads((tmp_path / "guess" / "summary.json").read_text())["labels"] == "guessed: split by returns"
 
 
-@pytest.mark.parametrize("method", ["vae_kmeans", "pg_kmeans_mlp"])
+@pytest.mark.parametrize("method", [pytest.param("vae_kmeans", marks=pytest.mark.slow), "pg_kmeans_mlp"])
 def test_a_clustering_that_diverges_is_a_result(trajclust, tmp_path, monkeypatch, method):
     """A line, exit code 1, and all files; a warning would be an error here."""
     rng = np.random.default_rng(0)
