@@ -34,6 +34,8 @@ class ClusteringModel:
     action_size: int
     discrete: bool
     action_parts: tuple[tuple[int, ...], ...] = ()
+    id: str = ""  # of the clustering that it was saved with
+    name: str = ""  # of the method
 
     @classmethod
     def of(cls, method: Clusterer, clustering: Clustering, trajectories: Trajectories) -> Self:
@@ -55,36 +57,35 @@ class ClusteringModel:
             DataError: for trajectories with other observations or actions than it was trained on, and for a method
                 that does not assign new ones.
         """
+        if type(self.method).assign is Clusterer.assign:
+            raise DataError(f"{self.name or type(self.method).__name__} does not assign trajectories that are new")
         given = self._as_trained(trajectories)
         try:
             data = self.method.prepare(given, 1, self.preprocessing)
-            found = jax.jit(self.method.assign)(self.model, data)
-        except (NotImplementedError, ValueError) as error:
+        except ValueError as error:
             raise DataError(str(error)) from None
-        return jax.tree.map(np.asarray, found)
+        return jax.tree.map(np.asarray, jax.jit(self.method.assign)(self.model, data))
 
     def doubts(self, trajectories: Trajectories) -> list[str]:
-        """A line for observations, and one for actions, whose columns are far from those of the data trained on."""
+        """Lines for columns of observations and actions that are far from those trained on, or were constant there."""
         inputs, actions = self.preprocessing.inputs, self.preprocessing.actions
         lines = []
-        if isinstance(inputs, Inputs) and np.isfinite(inputs.clip):
+        if isinstance(inputs, Inputs):
             new = input_transform(trajectories)
-            place = {column: at for at, column in enumerate(new.columns.tolist())}
-            rows = [(place[column], at) for at, column in enumerate(inputs.columns.tolist()) if column in place]
-            at_new, at_old = np.array(rows, int).reshape(-1, 2).T
-            lines += _far(
-                "observations", new.shift[at_new], new.scale[at_new], inputs.shift[at_old], inputs.scale[at_old]
-            )
+            _, there, here = np.intersect1d(new.columns, inputs.columns, return_indices=True)
+            lines += _unseen("observations", "zero", len(new.columns) - len(there))
+            if np.isfinite(inputs.clip):
+                old = inputs.shift[here], inputs.scale[here]
+                lines += _far("observations", new.shift[there], new.scale[there], *old)
         if actions is not None:
             new = action_scaling(trajectories)
-            both = np.isin(new.columns, actions.columns)
-            columns = new.columns[both]
-            old = actions.scale[np.searchsorted(actions.columns, columns)]
-            lines += _far("actions", new.shift[columns], new.scale[both], actions.shift[columns], old)
+            columns, there, here = np.intersect1d(new.columns, actions.columns, return_indices=True)
+            lines += _unseen("actions", "constant", len(new.columns) - len(there))
+            lines += _far("actions", new.shift[columns], new.scale[there], actions.shift[columns], actions.scale[here])
         return lines
 
     def save(self, folder: Path) -> None:
-        """Writes it to the folder `folder`, with `described` as what `load` needs beside it."""
+        """Writes parameters and preprocessing to a folder; `load_clustering` reads the rest from summary.json."""
         fitted = {field.name: getattr(self.preprocessing, field.name) for field in dataclasses.fields(Preprocessing)}
         fitted = {name: value for name, value in fitted.items() if value is not None}
         save_tree(folder, {"model": self.model, "preprocessing": fitted})
@@ -137,6 +138,12 @@ class ClusteringModel:
                 raise DataError("observations have other values than 0 and 1, which alone the model was trained on")
 
 
+def _unseen(what: str, value: str, count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} columns of {what} were {value} in the data trained on: the model does not look at them"]
+
+
 def _far(what: str, mean: np.ndarray, std: np.ndarray, old_mean: np.ndarray, old_std: np.ndarray) -> list[str]:
     far = (np.abs(mean - old_mean) > FAR * old_std) | (std > WIDE * old_std)
     if not far.any():
@@ -160,9 +167,9 @@ def load_clustering(folder: str | os.PathLike) -> ClusteringModel:
         method = algorithm(**{name: _tuples(value) for name, value in summary["hyperparameters"].items()})
         version, tree = summary["version"], load_tree(folder / "model")
         fitted = _preprocessing(tree["preprocessing"])
-        model = ClusteringModel(
-            method, tree["model"], fitted, **{name: _tuples(value) for name, value in takes.items()}
-        )
+        described = {name: _tuples(value) for name, value in takes.items()}
+        saved = {"id": summary["id"], "name": summary["method"]}
+        model = ClusteringModel(method, tree["model"], fitted, **described, **saved)
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no model of trajclust cluster there ({type(error).__name__}: {error})") from None
     if version != [method.VERSION, method.ACTIONS_VERSION]:

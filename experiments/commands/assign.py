@@ -1,6 +1,5 @@
 """`trajclust assign`: new trajectories by the model of an earlier clustering."""
 
-import json as json_
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.models import load_clustering
 from trajclust_experiments.progress import Progress
 from trajclust_jax.data import Dataset, suspicious
-from trajclust_jax.records import environment, plain
+from trajclust_jax.records import environment
 
 
 def assign(dataset: str, model: Path, labels: Path | None, split: Split | None, out: Path, json: bool) -> None:
@@ -44,23 +43,20 @@ def assign_dataset(
         DataError: no model there, data that it does not take, an `out` that holds other files.
     """
     model, trajectories = load_clustering(folder), dataset.trajectories
-    trained = json_.loads((folder / "summary.json").read_text("utf-8"))
     out = resolve_out(out)
     with staged(out, OUTPUTS) as work:
         with progress.waiting(f"{dataset.spec.name}: assigning"):
             clustering = model.assign(trajectories)
-        summary = plain(
-            {
-                "model": str(folder.resolve()),
-                "model_id": trained["id"],
-                "method": trained["method"],
-                "dataset": dataset.spec.name,
-                "fingerprint": dataset.provenance.fingerprint,
-                **describe_clusters(dataset, clustering),
-                "warnings": [*suspicious(trajectories), *model.doubts(trajectories)],
-                "environment": environment(),
-            }
-        )
+        summary = {
+            "model": str(folder.resolve()),
+            "model_id": model.id,
+            "method": model.name,
+            "dataset": dataset.spec.name,
+            "fingerprint": dataset.provenance.fingerprint,
+            **describe_clusters(dataset, clustering),
+            "warnings": [*suspicious(trajectories), *model.doubts(trajectories)],
+            "environment": environment(),
+        }
         (work / "new").mkdir()
         write_clusters(work / "new", dataset, clustering, [], split, summary)
     return listed(summary, clustering, out)

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from trajclust_envs.plotting import PALETTE
@@ -34,12 +33,9 @@ class ChoiceOfK:
     @property
     def message(self) -> str:
         """One line for people."""
-        held_out = ", ".join(f"{k}: {value:.3f}" for k, value in zip(*self._curve, strict=True))
+        curve = zip(self.selection.counts, self.selection.held_out[0], strict=True)
+        held_out = ", ".join(f"{k}: {value:.3f}" for k, value in curve)
         return f"k {self.num_clusters}, by held-out trajectories under {self.policy} policies (nats a step, {held_out})"
-
-    @property
-    def _curve(self) -> tuple[tuple[int, ...], np.ndarray]:
-        return self.selection.counts, self.selection.held_out[0]
 
     def to_dict(self) -> dict[str, Any]:
         """For summary.json."""

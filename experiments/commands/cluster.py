@@ -34,7 +34,7 @@ from trajclust_jax.clustering.images import describe_inputs
 from trajclust_jax.clustering.support import support_of
 from trajclust_jax.data import DataError, Dataset, Trajectories, suspicious
 from trajclust_jax.metrics import batch_scores
-from trajclust_jax.records import cell_id, environment, plain
+from trajclust_jax.records import cell_id, environment
 from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import fit
 
@@ -141,6 +141,8 @@ def cluster_dataset(
     """
     trajectories = dataset.trajectories
     most = trajectories.num_trajectories
+    if num_clusters is None and most < 2:
+        raise DataError("--k auto: one trajectory cannot be held out from another; give --k 1")
     for option, value in {"--k": num_clusters, "--k-max": k_max if num_clusters is None else None}.items():
         if value is not None and not 1 <= value <= most:
             raise DataError(f"{option} is {value}: give 1 to {most}, the number of trajectories")
@@ -215,7 +217,7 @@ def cluster_dataset(
         if choice is not None:
             save_figure(choice_figure(choice), folder / "choice-of-k.png")
         write_clusters(folder, dataset, clustering, outcome.history, split, summary)
-    return listed(plain(summary), clustering, out)
+    return listed(summary, clustering, out)
 
 
 def _built(

@@ -162,6 +162,32 @@ def test_another_unit_is_told(trajclust, tmp_path):
     assert "warning: 2 of 2 columns of actions are far from those that the model was trained on" in out
 
 
+def test_columns_that_were_constant_are_told(tmp_path):
+    old = walks()
+    given = old.trajectories
+    flat = lambda observations: observations * np.float32([1, 1, 0])
+    still = given.replace(
+        observations=flat(given.observations),
+        final_observations=flat(given.final_observations),
+        actions=given.actions * np.float32([1, 0]),
+    )
+    clustered(build_dataset(still, None, name="still", source="still"), "mean_kmeans", tmp_path / "c")
+    model = load_clustering(tmp_path / "c")
+    assert model.doubts(still) == []
+    assert model.doubts(given) == [
+        "1 columns of observations were zero in the data trained on: the model does not look at them",
+        "1 columns of actions were constant in the data trained on: the model does not look at them",
+    ]
+
+
+def test_pooled_restarts_are_of_the_training_alone(tmp_path):
+    """One restart's policies are kept, however many there were."""
+    dataset = walks()
+    found = clustered(dataset, "pg_kmeans_mlp", tmp_path / "c", pooled_restarts=2, pooled_steps=2)
+    again = load_clustering(tmp_path / "c").assign(dataset.trajectories)
+    assert again.assignments.tolist() == found["assignments"]
+
+
 def test_what_a_model_does_not_take(tmp_path, trajclust):
     grid, continuous = make("takeball", 3), walks()
     clustered(grid, "mean_kmeans", tmp_path / "grid")

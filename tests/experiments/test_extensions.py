@@ -47,6 +47,8 @@ def test_commands_know_what_a_module_adds(lab, trajclust, tmp_path):
     code, out, err = trajclust("cluster", "takeball:size=5", "--method", "action_kmeans", "--k", 4, "--json")
     assert code == 0, err
     assert len(json.loads(out)["assignments"]) == 20
+    code, _, err = trajclust("assign", "takeball:size=5", "--model", "runs/cluster")
+    assert (code, err) == (2, "trajclust: action_kmeans does not assign trajectories that are new\n")
 
     steering = make("pathfollowing", 4)
     rewards = -np.linalg.norm(steering.trajectories.observations, axis=-1)

@@ -11,7 +11,6 @@ over S seeds.
 """
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -118,17 +117,21 @@ class PolicyMixture(Clusterer):
 
     def result(self, state: State, prepared: Prepared) -> Clustering:
         """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
-        data = prepared.data
+        objective, assignments = state.objective, state.assignments
         if prepared.policies.scored_steps:  # until here by some of the steps: now by all
             objective, assignments = self._e_step(state.members, prepared)
-            state = state.replace(objective=objective, assignments=assignments)
-        best = jnp.argmax(jnp.where(jnp.isnan(state.objective), -jnp.inf, state.objective))  # a diverged one never wins
-        members = jax.tree.map(lambda x: x[best], state.members)
+        return self._scored(state.members, objective, assignments, prepared)
+
+    def _scored(self, members: Member, objective: jax.Array, soft: jax.Array, prepared: Prepared) -> Clustering:
+        """The best restart's log-likelihoods and posterior; `objective` and `soft` as the E-step gives them."""
+        data = prepared.data
+        best = jnp.argmax(jnp.where(jnp.isnan(objective), -jnp.inf, objective))  # a diverged one never wins
+        members = jax.tree.map(lambda x: x[best], members)
         score = self._scorer(jax.tree.map(lambda x: x[None], members), prepared)
         scores = jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks)  # [C, n, K]
         log_likelihoods = data.in_data_unit(scores.reshape(-1, scores.shape[-1]), data.lengths[:, None])[data.rank]
-        objectives = data.in_data_unit(state.objective, data.num_steps)
-        soft = state.assignments[:, data.rank]
+        objectives = data.in_data_unit(objective, data.num_steps)
+        soft = soft[:, data.rank]
         assignments = harden(soft)
         return Clustering(
             assignments=assignments[best],
@@ -143,11 +146,8 @@ class PolicyMixture(Clusterer):
 
     def assign(self, model: Any, data: Prepared) -> Clustering:
         """An E-step of trained policies `[K, ...]` on other trajectories."""
-        one = dataclasses.replace(self, restarts=1)
         members = Member(jax.tree.map(lambda x: x[None], data.policies.known(model, data.data)), None)
-        objective, assignments = one._e_step(members, data)
-        state = State(members, assignments, objective, jnp.ones(1, bool), jnp.bool_(True), jax.random.key(0))
-        return one.result(state, data)
+        return self._scored(members, *self._e_step(members, data), data)
 
     def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
         """Random assignments and fresh policies."""

@@ -239,14 +239,14 @@ class PGKmeans(PolicyMixture):
         if prepared.trained is not None:
             best = jnp.where(prepared.trained.reshape(-1, 1, best.shape[-1]), best, 0)
         prior = ensemblize(prepared.policies.log_prior, 2)(members.params).sum(1)
-        assigned = assigned.swapaxes(0, 1).reshape(self.restarts, -1)
+        assigned = assigned.swapaxes(0, 1).reshape(assigned.shape[1], -1)
         return best.sum((0, 2)) + prior, assigned
 
     def _explained(self, members, assignments, prepared, shift=None) -> tuple[jax.Array, jax.Array]:
         """Assignments as in `_objective`, and each trajectory's log-likelihood under its policy; both `[C, R, n]`."""
         data = prepared.data
         score = self._scorer(members, prepared)
-        shape = (self.restarts, *data.chunks.lengths.shape)
+        shape = (jax.tree.leaves(members)[0].shape[0], *data.chunks.lengths.shape)
         given = None if assignments is None else assignments.reshape(shape).swapaxes(0, 1)
 
         def one_chunk(inputs: tuple[Chunks, Any]):

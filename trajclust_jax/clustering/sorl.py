@@ -100,5 +100,5 @@ class Sorl(PolicyMixture):
         marginal, posterior = jax.lax.map(one_chunk, data.chunks)  # [C, R, n], [C, R, K, n]
         prior = ensemblize(policies.log_prior, 2)(members.params).sum(1)
         posterior = jnp.moveaxis(posterior, 0, 2)  # [R, K, C, n]
-        posterior = posterior.reshape(self.restarts, self.num_clusters, -1).swapaxes(1, 2)
+        posterior = posterior.reshape(*posterior.shape[:2], -1).swapaxes(1, 2)
         return marginal.sum((0, 2)) + prior, posterior

@@ -51,6 +51,9 @@ def recoded(trajectories: Trajectories, table: np.ndarray) -> Trajectories:
     """The codebook form with `table [U, ...]`'s rows first, in their order, and after them the rows that it has not.
 
     Equal rows are found whatever the dtype of these trajectories: as `table`'s, where no number changes by it.
+
+    Raises:
+        ValueError: a table with equal rows, or observations that its dtype does not hold.
     """
     coded = encode(trajectories) if not isinstance(trajectories.observations, Codebook) else trajectories
     rows = np.asarray(coded.observations.table)
@@ -59,7 +62,8 @@ def recoded(trajectories: Trajectories, table: np.ndarray) -> Trajectories:
     if not np.array_equal(same, rows):
         raise ValueError(f"observations are {rows.dtype} with values that {table.dtype} has not: not those trained on")
     known: dict[bytes, int] = {}
-    _number(table, known)
+    if _number(table, known) != list(range(len(table))):
+        raise ValueError("the codebook trained on has equal rows: compress the trajectories before training")
     numbers = np.array(_number(same, known), np.int32)
     whole = np.frombuffer(bytearray().join(known), table.dtype).reshape(-1, *table.shape[1:])
     placed = lambda ids: Codebook(whole, numbers[np.asarray(ids)])

@@ -17,6 +17,7 @@ import numpy as np
 from trajclust_envs.mujoco import TASKS, GaussianPolicy
 from trajclust_jax.data.dataset import build_dataset, transitions
 from trajclust_jax.data.fields import episode_ends
+from trajclust_jax.data.files import written_whole
 from trajclust_jax.data.hdf5 import fields_of, opened, read_file, stored
 from trajclust_jax.data.types import DataError, Dataset, Trajectories, dense
 from trajclust_jax.data.validation import located
@@ -92,7 +93,7 @@ def save_hdf5(dataset: Dataset, path: str | os.PathLike) -> None:
     """
     import h5py
 
-    trajectories, path = dataset.trajectories, Path(path)
+    trajectories = dataset.trajectories
     steps = transitions(trajectories)
     arrays = {
         "observations": dense(steps.observations),
@@ -109,15 +110,9 @@ def save_hdf5(dataset: Dataset, path: str | os.PathLike) -> None:
     if dataset.labels is not None:
         names = np.array([name.encode() for name in dataset.spec.policy_names])
         arrays["labels"] = names[dataset.labels] if len(names) else dataset.labels
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            for name, array in arrays.items():
-                file[name] = np.asarray(array)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, array in arrays.items():
+            file[name] = np.asarray(array)
 
 
 def _with_goals(file: Any) -> dict[str, np.ndarray]:

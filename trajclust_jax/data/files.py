@@ -1,8 +1,10 @@
-"""What can be told of a file before its content is read."""
+"""Files: what can be told of one before its content is read; one written whole or not at all."""
 
+import contextlib
 import math
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from trajclust_jax.data.types import DataError
@@ -82,3 +84,23 @@ def _bytes(number: int) -> str:
     """For people."""
     power = min(4, max(0, (number.bit_length() - 1) // 10))
     return f"{number / 2 ** (10 * power):.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place at the end; after an error it is gone.
+
+    The folder is made if need be. An OSError names `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(path)  # a full disk does not say whose
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -1,6 +1,5 @@
 """Datasets as .npz files, without pickle."""
 
-import contextlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ import numpy as np
 from trajclust_jax.data import metadata
 from trajclust_jax.data.dataset import build_dataset
 from trajclust_jax.data.fields import CODEBOOK, FIELDS, Lazy, assemble, read_fields
-from trajclust_jax.data.files import check_file, check_size
+from trajclust_jax.data.files import check_file, check_size, written_whole
 from trajclust_jax.data.types import Codebook, DataError, Dataset
 from trajclust_jax.data.validation import located, told
 
@@ -55,24 +54,14 @@ def save_npz(dataset: Dataset, path: str | os.PathLike) -> None:
     optional = {"labels": dataset.labels, "true_log_likelihoods": dataset.true_log_likelihoods}
     arrays |= {name: array for name, array in optional.items() if array is not None}
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, array in arrays.items():
-                    member = zipfile.ZipInfo(f"{name}.npy")  # without today's date: equal data, equal bytes
-                    with archive.open(member, "w", force_zip64=True) as stream:
-                        np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            error.filename = str(path)  # a full disk does not say whose
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                member = zipfile.ZipInfo(f"{name}.npy")  # without today's date: equal data, equal bytes
+                with archive.open(member, "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_npz(path: str | os.PathLike) -> Dataset:

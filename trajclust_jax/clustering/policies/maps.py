@@ -149,9 +149,9 @@ def check_maps(trajectories: Trajectories, extractor: str | None) -> None:
 
 def map_preprocessing(trajectories: Trajectories) -> Preprocessing:
     """What policies and encoders of maps have use for, fitted to these trajectories."""
-    maps, _, _, cells = split_maps(trajectories)
-    moves = move_frequencies(trajectories, cells, maps.shape[-1])
-    return Preprocessing(agent=agent_plane(trajectories), moves=moves)
+    agent = agent_plane(trajectories)
+    maps, _, _, cells = split_maps(trajectories, agent)
+    return Preprocessing(agent=agent, moves=move_frequencies(trajectories, cells, maps.shape[-1]))
 
 
 def prepare_maps(
