@@ -1,6 +1,8 @@
 """The command line: `trajclust list | run | cluster | assign | train | data | report`.
 
 `TRAJCLUST_EXTENSIONS=my_module` imports modules that register methods, learners, datasets and tables of their own.
+Compiled programs are kept in ~/.cache/trajclust/compiled, or in the folder TRAJCLUST_COMPILE_CACHE names; off keeps
+none.
 
 Exit codes: 0 done, 1 failed work (a training that diverged too), 2 bad usage or input, 128 + its number for a signal
 that ended the command: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. Errors are one line; with TRAJCLUST_DEBUG=1
@@ -16,7 +18,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -55,6 +57,8 @@ class Run:
     Example: trajclust run pgkmeans/table1 --preset cpu --methods pg_kmeans_mlp
     """
 
+    COMPILES: ClassVar[bool] = True
+
     table: tyro.conf.Positional[str]
     """A table's name; `trajclust list` shows them."""
     preset: str = "cpu"
@@ -84,6 +88,8 @@ class Cluster:
 
     Example: trajclust cluster mine.npz --method pg_kmeans --k 5 --out runs/mine
     """
+
+    COMPILES: ClassVar[bool] = True
 
     dataset: tyro.conf.Positional[str]
     """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (takeball:size=500,seed=1)."""
@@ -129,6 +135,8 @@ class Assign:
     Example: trajclust assign new.npz --model runs/mine --out runs/new
     """
 
+    COMPILES: ClassVar[bool] = True
+
     dataset: tyro.conf.Positional[str]
     """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (takeball:size=500,seed=1)."""
     model: Path
@@ -156,6 +164,8 @@ class Train:
 
     Example: trajclust train hopper.npz --learner iql --clusters runs/mine --cluster best --set updates=100000
     """
+
+    COMPILES: ClassVar[bool] = True
 
     dataset: tyro.conf.Positional[str]
     """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (hopper-medium-expert:size=200)."""
@@ -195,6 +205,8 @@ class Make:
 
     Example: trajclust data make halfcheetah-medium-expert --size 50 --noise 0.1 --out cheetah.npz
     """
+
+    COMPILES: ClassVar[bool] = True
 
     name: tyro.conf.Positional[str]
     """A registered dataset; `trajclust list` shows them."""
@@ -341,12 +353,14 @@ def _carry_out(command: Any) -> int:
     """Runs a command and turns what goes wrong into one line and an exit code."""
     if os.environ.get("TRAJCLUST_DEBUG") == "1":
         _load_extensions()
+        _keep_programs(command)
         return command.run() or 0
     ending = Ending()
     try:
         with ending:
             _check_devices()
             _load_extensions()
+            _keep_programs(command)
             return command.run() or 0
     except BrokenPipeError:  # e.g. `trajclust list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -357,6 +371,14 @@ def _carry_out(command: Any) -> int:
         if number is not None:
             return _fail("interrupted: give the same command again to go on", 128 + number)
         return _fail(*_told(error))
+
+
+def _keep_programs(command: Any) -> None:
+    """What a command compiles is kept for the next one (see `compile_cache`); the others compile little."""
+    if getattr(getattr(command, "command", command), "COMPILES", False):
+        from trajclust_jax.compile_cache import enable
+
+        enable()
 
 
 def _check_devices() -> None:

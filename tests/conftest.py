@@ -5,10 +5,9 @@ import tempfile
 
 # Before jax starts. Compiling takes nearly all of the tests' time; what is compiled runs for milliseconds.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
+# Workers share it, and the commands that tests start.
+os.environ.setdefault("TRAJCLUST_COMPILE_CACHE", tempfile.mkdtemp(prefix="trajclust-xla-"))
 
-import jax
+from trajclust_jax.compile_cache import enable
 
-_session = os.environ.setdefault("TRAJCLUST_TEST_CACHE", tempfile.mkdtemp(prefix="trajclust-xla-"))  # workers share it
-jax.config.update("jax_compilation_cache_dir", _session)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+enable()

@@ -6,14 +6,15 @@ A method is a frozen dataclass with three functions, written for ONE run:
     phases() -> tuple[Phase, ...]                each with start and step; shapes may change between phases
     result(state, data) -> Clustering | Policy
 
-`fit` maps start, step and result over seeds, donates the state, loops on the host until every run has
-converged or the phase's budget is spent, and freezes a run that has converged while the others go on. Several
-devices share the seeds out. Random numbers depend on (seed, phase, iteration) alone, so that a resumed fit ends bit for
-bit like an undisturbed one.
+`fit` runs start, step and result for all seeds in one program (see `parallel`), donates the state, loops on the host
+until every run has converged or the phase's budget is spent, and freezes a run that has converged while the others go
+on. Random numbers depend on (seed, phase, iteration) alone, so that a resumed fit ends bit for bit like an undisturbed
+one.
 """
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -145,7 +146,7 @@ def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals) 
             if frozen.all():
                 break
             if step is None:
-                step = run.compile(_step_all(phase.step, mesh), state, data, np.int32(0), donate=True)
+                step = run.compiled_step(phase.step, mesh, state, data)
             state, info = step(state, data, np.int32(iteration))
             iteration += 1
             due = evaluate is not None and (iteration % evaluate.every == 0 or iteration == phase.budget)
@@ -176,11 +177,17 @@ def _key(seed: int, phase: int) -> jax.Array:
 
 
 def _step_all(step: Callable, mesh: Mesh) -> Callable:
-    """`step` over seeds; a converged run's state stays as it is."""
+    """`step` over seeds; a converged run's state stays as it is, and where seeds run in turn it costs nothing."""
 
     def one(state, data, iteration):
-        new, info = step(state, data, iteration)
-        return jax.tree.map(lambda a, b: jnp.where(state.converged, b, a), new, state), info
+        @functools.partial(jax.jit, inline=True)  # traced once, for its shapes and for the program
+        def go(state):
+            return step(state, data, iteration)
+
+        def stay(state):
+            return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(go, state)[1])
+
+        return jax.lax.cond(state.converged, stay, go, state)
 
     return over_seeds(one, mesh, (True, False, False))
 
@@ -195,6 +202,7 @@ class _Run:
         self.not_running = 0.0  # of this attempt: compilation and evaluation
         self.resumed = False
         self.last: dict[str, np.ndarray] = {}  # metrics of the latest report
+        self.steps: dict[Any, Callable] = {}  # compiled, by function and shapes
         self.begun = self.saved_at = time.perf_counter()
         self.checkpointer = None
         if checkpoint_dir is not None:
@@ -207,13 +215,21 @@ class _Run:
     def compile(self, fn: Callable, *args: Any, donate: bool = False, light: bool = False) -> Callable:
         """Compiles `fn` for `args`, the time counted apart."""
         began = time.perf_counter()
-        # Drawing initial parameters is a second of work and, fully optimised, five of compilation.
-        light = light and jax.default_backend() == "cpu"
-        options = {"xla_backend_optimization_level": 0} if light else None
+        options = None
+        if jax.default_backend() == "cpu":  # more than level 1 compiles half as long again for programs as fast
+            options = {"xla_backend_optimization_level": 0 if light else 1}
         compiled = jax.jit(fn, donate_argnums=(0,) if donate else ()).lower(*args).compile(compiler_options=options)
         self.not_running += time.perf_counter() - began
         self.compile_seconds += time.perf_counter() - began
         return compiled
+
+    def compiled_step(self, step: Callable, mesh: Mesh, state: Any, data: Any) -> Callable:
+        """A phase's step for all seeds; phases that share step and shapes share the program."""
+        leaves, structure = jax.tree.flatten(state)
+        key = step, structure, tuple(map(jax.typeof, leaves))
+        if key not in self.steps:
+            self.steps[key] = self.compile(_step_all(step, mesh), state, data, np.int32(0), donate=True)
+        return self.steps[key]
 
     def evaluate(self, evaluate: Evaluate, result: Any, iteration: int) -> dict[str, Any]:
         """Measures a result, the time counted apart."""

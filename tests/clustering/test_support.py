@@ -57,13 +57,19 @@ def test_halves_are_quarters_in_turn_and_folds_have_half_of_each_cluster():
     trajectories = trajectories.replace(lengths=np.where(np.arange(40) < 39, 20, 1).astype(np.int32))
     prepared = Comparison(labels.astype(np.int32), 2, TransitionPolicy()).prepare(trajectories)
     data = prepared.data
-    steps = lambda half: np.asarray(half.scaling.undo(half.chunks.actions)).reshape(data.num_slots, -1, 2)[data.rank]
-    first, second = map(steps, prepared.halves)
+    chunks, slots = prepared.held_out.chunks, prepared.held_out.slots  # [F, 2, C, n, ...], [F, M]
+
+    def by_trajectory(values):  # [F, C, n, ...] -> [N, ...]
+        flat = np.asarray(values).reshape(slots.size, *values.shape[3:])
+        return flat[np.argsort(slots.reshape(-1))[data.rank]]
+
     actions = np.asarray(trajectories.actions)
+    first, second = (by_trajectory(data.scaling.undo(chunks.actions[:, half])) for half in range(2))
     np.testing.assert_allclose(first[0, :10], actions[0, [*range(5), *range(10, 15)]], atol=1e-5)
     np.testing.assert_allclose(second[0, :10], actions[0, [*range(5, 10), *range(15, 20)]], atol=1e-5)
-    lengths = [np.asarray(half.chunks.lengths).reshape(-1)[data.rank] for half in prepared.halves]
+    lengths = [by_trajectory(chunks.lengths[:, half]) for half in range(2)]
     np.testing.assert_array_equal(lengths[0] + lengths[1], trajectories.lengths)
+    np.testing.assert_array_equal(chunks.max_length, chunks.lengths.max(-1))
     fold = np.asarray(prepared.fold)[data.rank]
     assert np.bincount(2 * labels + fold).tolist() == [10, 10, 10, 10]
 

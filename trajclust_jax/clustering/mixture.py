@@ -161,15 +161,15 @@ class PolicyMixture(Clusterer):
             return data.slots(jax.random.randint(key, (data.num_trajectories,), 0, num_used))
 
         assignments = jax.vmap(assign)(member_keys(key_assign, self.restarts))
-        return self._fresh(key, key_members, assignments, num_clusters, prepared)
+        return self._begin(key, self._new_members(key_members, num_clusters, prepared), assignments, data)
 
-    def _fresh(self, key, key_members, assignments, num_clusters, prepared, paired=False) -> tuple[State, Info]:
-        members = self._new_members(key_members, num_clusters, prepared, paired)
+    def _begin(self, key: jax.Array, members: Member, assignments: jax.Array, data: MixtureData) -> tuple[State, Info]:
+        """The state before a phase's first iteration."""
         objective = jnp.full(self.restarts, -jnp.inf)
         state = State(members, assignments, objective, jnp.zeros(self.restarts, bool), jnp.bool_(False), key)
-        return state, self._info(state, jnp.zeros_like(assignments, bool), prepared.data)
+        return state, self._info(state, jnp.zeros_like(assignments, bool), data)
 
-    def _new_members(self, key: jax.Array, num_clusters: int, prepared: Prepared, paired: bool) -> Member:
+    def _new_members(self, key: jax.Array, num_clusters: int, prepared: Prepared, paired: bool = False) -> Member:
         """`[R, K, ...]`; the key is consumed."""
         keys = restart_keys(key, paired, self.restarts, num_clusters)
         return ensemblize(lambda key: prepared.policies.init(key, prepared.data), 2)(keys)

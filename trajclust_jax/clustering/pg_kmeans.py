@@ -16,6 +16,7 @@ Data, start, the EM iteration and the result are `mixture`'s.
 
 import dataclasses
 import math
+import operator
 from typing import Any, ClassVar, get_args
 
 import jax
@@ -143,7 +144,9 @@ class PGKmeans(PolicyMixture):
         target, kept = jax.vmap(lambda s: merge_clusters(s, self.num_clusters, self.merging, used))(totals)
         members = jax.tree.map(lambda x: jax.vmap(lambda x, i: x[i])(x, kept), previous.members)
         assignments = jax.vmap(lambda t, a: t[a])(target, previous.assignments)
-        objective, _ = self._objective(members, assignments, prepared)
+        policy = jnp.take_along_axis(kept, target, axis=1)  # [R, K], that each old cluster has now
+        objective = jnp.take_along_axis(totals, policy[..., None], axis=2).sum((1, 2))
+        objective += ensemblize(policies.log_prior, 2)(members.params).sum(1)
         settled = jnp.zeros(self.restarts, bool)
         state = State(members, assignments, objective, settled, jnp.bool_(False), previous.key)
         return state, self._info(state, jnp.zeros_like(assignments, bool), data)
@@ -152,7 +155,8 @@ class PGKmeans(PolicyMixture):
         """Fresh policies for the clusters found so far."""
         key, key_members = jax.random.split(key)
         assignments = self._numbered_alike(previous.assignments)
-        return self._fresh(key, key_members, assignments, self.num_clusters, prepared, self.paired_polish)
+        members = self._new_members(key_members, self.num_clusters, prepared, self.paired_polish)
+        return self._begin(key, members, assignments, prepared.data)
 
     def _numbered_alike(self, assignments: jax.Array) -> jax.Array:
         """`[R, N']`: where polishes are paired, restarts that agree have equal numbers, too."""
@@ -170,10 +174,14 @@ class PGKmeans(PolicyMixture):
         contested = jax.vmap(lambda n: jnp.zeros(data.num_slots, bool).at[n].set(True))(worst)  # [R, N']
 
         key, key_rivals, key_fit = jax.random.split(key, 3)
+        key, key_members = jax.random.split(key)
+        # Initial parameters are long to compile and quick to draw: one program for both.
+        new = lambda key: self._new_members(key, self.num_clusters, prepared, paired)
+        both = jax.vmap(new)(jnp.stack([key_rivals, key_members]))
+        rivals, fresh = (jax.tree.map(operator.itemgetter(i), both) for i in (0, 1))
         before = self._numbered_alike(previous.assignments)
         weights = jax.nn.one_hot(trained_assignments(previous.replace(assignments=before), prepared), self.num_clusters)
         weights = jnp.where(contested[..., None], weights.max(-1, keepdims=True), weights)  # none of what is held out
-        rivals = self._new_members(key_rivals, self.num_clusters, prepared, paired)
         # With weights, a batch is drawn from all trajectories and not from the cluster's: K times the steps.
         steps = self.num_clusters * self.polish_first_steps
         m_step = lambda members, weights, key: policies.fit(members, weights, data, key, steps, 1.0)
@@ -181,7 +189,7 @@ class PGKmeans(PolicyMixture):
         claimed = by_restart(self._explained(rivals, None, prepared)[0])
 
         after = jnp.where(contested, claimed, before)
-        state, _ = self._restart(key, prepared, previous.replace(assignments=after))
+        state, _ = self._begin(key, fresh, self._numbered_alike(after), data)
         return state, self._info(state, (after != before) & (data.lengths > 0), data)
 
     def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:

@@ -26,6 +26,7 @@ from flax import struct
 
 from trajclust_jax.clustering.clusterer import Clusterer, SupportPolicies
 from trajclust_jax.clustering.policies import Member, StepData, TransitionPolicy
+from trajclust_jax.clustering.policies.data import StepChunks
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
@@ -74,12 +75,20 @@ class Support:
 
 
 @struct.dataclass
+class HeldOut:
+    """Each fold's trajectories, every one as its two halves: F = 2 folds of M slots, in C chunks of n."""
+
+    chunks: StepChunks  # [F, 2, C, n, ...]
+    slots: jax.Array  # [F, M] int32: where they stand in `MixtureData`'s order; N' for fillers
+
+
+@struct.dataclass
 class Prepared:
-    """The data, its halves, and who belongs where."""
+    """The data, what is held out, and who belongs where."""
 
     data: StepData
-    halves: tuple[StepData, StepData]
-    fold: jax.Array  # [N'] int32: 0 or 1
+    held_out: HeldOut
+    fold: jax.Array  # [N'] int32: 0 or 1; 2 for fillers
     groups: jax.Array  # [3, N'] int32: clusters found; one for all; random ones of the sizes of those found
     policies: Any = struct.field(pytree_node=False)
 
@@ -117,8 +126,8 @@ class Comparison:
         fold[drawn[1::2]] = 1
         groups = [self.assignments, np.zeros(count), rng.permutation(self.assignments)]
         in_order = lambda values: np.asarray(data.slots(jnp.asarray(values, jnp.int32)))
-        halves = tuple(_half(data, which) for which in range(2))
-        return Prepared(data, halves, in_order(fold), np.stack(list(map(in_order, groups))), self.policies)
+        fold = np.where(np.asarray(data.lengths) > 0, in_order(fold), 2)
+        return Prepared(data, _held_out(data, fold), fold, np.stack(list(map(in_order, groups))), self.policies)
 
     def phases(self) -> tuple[Phase, ...]:
         """One policy for each fold; then clusters' policies, which begin as that one."""
@@ -169,12 +178,20 @@ class Comparison:
         """By policies trained on the other fold: each trajectory's halves, predicted from its other half `[G, N']`; the
         policy that explains both best `[G, N']`."""
 
-        def of_half(half):
-            scores = jax.lax.map(prepared.policies.scorer(members.params, half), half.chunks)  # [C, F * G, K, n]
-            scores = jnp.moveaxis(scores, 0, 2).reshape(2, num_groups, scores.shape[2], -1)  # [F, G, K, N']
-            return jnp.where(prepared.fold == 0, scores[0], scores[1])
+        num_clusters = jax.tree.leaves(members)[0].shape[1]
+        params = jax.tree.map(lambda x: x.reshape(2, num_groups, *x.shape[1:]), members.params)
 
-        halves = jnp.stack(list(map(of_half, prepared.halves)))  # [2, G, K, N']
+        def of_fold(inputs):
+            params, held_out = inputs
+            score = prepared.policies.scorer(params, prepared.data)
+            chunks = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), held_out.chunks)  # [2 * C, ...]
+            scores = jnp.moveaxis(jax.lax.map(score, chunks), 0, 2)  # [G, K, 2 * C, n]
+            return scores.reshape(num_groups, num_clusters, 2, -1)
+
+        scores = jax.lax.map(of_fold, (params, prepared.held_out))  # [F, G, K, 2, M]
+        halves = jnp.zeros((2, num_groups, num_clusters, prepared.data.num_slots))
+        for slots, values in zip(prepared.held_out.slots, scores, strict=True):
+            halves = halves.at[..., slots].set(jnp.moveaxis(values, 2, 0), mode="drop")
         one = jnp.arange(num_groups) == min(ONE, num_groups - 1)  # has one policy that is trained, the first
         untrained = one[:, None] & (jnp.arange(halves.shape[2]) > 0)
         halves = jnp.where(untrained[..., None], -jnp.inf, halves)
@@ -222,11 +239,29 @@ def support_of(
     return support(trajectories, clustering.assignments, policies=policies, callbacks=callbacks)
 
 
-def _half(data: StepData, which: int) -> StepData:
-    """The steps of every second quarter of each trajectory."""
+def _held_out(data: StepData, fold: np.ndarray) -> HeldOut:
+    """Each fold's trajectories in their order; of their steps every second quarter is a half."""
     lengths = np.asarray(data.chunks.lengths)[..., None]
     t = np.arange(np.asarray(data.chunks.actions).shape[2])
-    mine = (_PARTS * t // np.maximum(lengths, 1) % 2 == which) & (t < lengths)
-    count = mine.sum(-1).astype(np.int32)
-    order = np.argsort(~mine, axis=-1, kind="stable")[..., : max(1, count.max())]
-    return data.selected(order, count)
+    mine = [(_PARTS * t // np.maximum(lengths, 1) % 2 == which) & (t < lengths) for which in range(2)]
+    counts = [steps.sum(-1).astype(np.int32) for steps in mine]
+    longest = max(1, *(count.max() for count in counts))
+    slots = [np.flatnonzero(fold == f) for f in range(2)]
+    num_chunks = -(-len(lengths) // 2)
+    size = -(-max(map(len, slots)) // num_chunks)
+    slots = np.stack([np.pad(s, (0, num_chunks * size - len(s)), constant_values=len(fold)) for s in slots])
+
+    def cut(half: StepData) -> StepChunks:
+        def fields(x):
+            flat = np.asarray(x).reshape(len(fold), *np.shape(x)[2:])
+            flat = np.concatenate([flat, np.zeros_like(flat[:1])])  # a filler
+            return flat[slots].reshape(2, num_chunks, size, *flat.shape[1:])
+
+        cut = jax.tree.map(fields, half.chunks.replace(max_length=None))
+        return cut.replace(max_length=cut.lengths.max(-1))
+
+    halves = []
+    for steps, count in zip(mine, counts, strict=True):
+        first = np.argsort(~steps, axis=-1, kind="stable")[..., :longest]
+        halves.append(cut(data.selected(first, count)))
+    return HeldOut(jax.tree.map(lambda *x: np.stack(x, 1), *halves), slots.astype(np.int32))

@@ -22,11 +22,16 @@ def user_path(path: str | os.PathLike) -> Path | None:
     return None if str(expanded).startswith("~") else Path(expanded)
 
 
+def cache_folder() -> Path | None:
+    """`$TRAJCLUST_CACHE`, by default ~/.cache/trajclust; None where nothing is to be kept, or nowhere."""
+    given = os.environ.get("TRAJCLUST_CACHE", "~/.cache/trajclust")
+    return user_path(given) if given else None
+
+
 def cached(source: str, files: list[Path], read: Callable[[], Dataset]) -> Dataset:
     """What `read` reads from `files`: from the cache, if it was read before and the files have not changed since."""
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    given = os.environ.get("TRAJCLUST_CACHE", "~/.cache/trajclust")
-    folder = user_path(given) if given else None
+    folder = cache_folder()
     if folder is None or sum(size for _, size, _ in stats) < CACHE_BYTES:
         return read()
     key = hashlib.sha256(json.dumps([FORMAT, _READING, source, stats]).encode()).hexdigest()
