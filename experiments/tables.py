@@ -5,12 +5,13 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from trajclust_experiments import papers
 from trajclust_experiments.cells.cell import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Records = Sequence[dict[str, Any]]
 
@@ -36,7 +37,7 @@ class Table:
     methods: tuple[str, ...]
     presets: Mapping[str, Preset]
     cells: Callable[[Preset, tuple[str, ...], tuple[str, ...], tuple[int, ...]], list[Cell]]
-    render: Callable[[Records], tuple[str, dict[str, Figure]]]  # records -> Markdown, figures by file stem
+    render: "Callable[[Records], tuple[str, dict[str, Figure]]]"  # records -> Markdown, figures by file stem
 
 
 _REGISTERED: dict[str, Table] = {}

@@ -3,10 +3,13 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from trajclust_jax.data import bandit_dataset, save_npz
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("envs", "trajclust_jax", "experiments", "scripts")
@@ -54,6 +57,8 @@ def _imports(path: Path) -> set[str]:
 def _imported(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Import):
         return {alias.name for alias in node.names}
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "lazy":
+        return {node.args[0].value}
     if isinstance(node, ast.ImportFrom):
         return {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return set()
@@ -131,3 +136,22 @@ def test_no_pickle_float64_or_callbacks_in_jax_code(package):
         ):
             if (path.name, word) != ("kmeans.py", "pure_callback"):  # scikit-learn, once a phase: no hot loop
                 assert word not in text, f"{path}: {word}"
+
+
+HEAVY = ("distrax", "gymnasium", "gymnax", "matplotlib", "minari", "orbax", "pandas", "scipy", "seaborn", "wandb")
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["data", "info"]])
+def test_what_a_command_does_without_is_not_imported(arguments, tmp_path):
+    """Each of these takes longer to import than the command does to run."""
+    if arguments[-1] == "info":
+        bandit = bandit_dataset(2)
+        save_npz(bandit, tmp_path / "bandit.npz")
+        arguments = [*arguments, "bandit.npz"]
+    code = (
+        "import sys\nfrom trajclust_experiments import cli\n"
+        f"try:\n    cli.main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert shown.stdout.splitlines()[-1] == "[]"

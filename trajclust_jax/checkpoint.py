@@ -8,6 +8,7 @@ background threads) over truncated files; with the seal it only ever reads files
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -38,12 +39,18 @@ def _root_logging_kept() -> Iterator[None]:
                 logging.root.removeHandler(handler)
 
 
-with _root_logging_kept():
-    import orbax.checkpoint as ocp
+@functools.cache
+def _orbax() -> Any:
+    """Orbax, which is imported when the first checkpoint is written or looked for.
 
-# Orbax logs dozens of lines a save, warns that read-only is read-only, and prints the tracebacks of its threads; what
-# matters, it raises. Only its own lines are dropped, not what others log through absl.
-logging.getLogger("absl").addFilter(lambda r: "orbax" not in r.pathname)
+    It logs dozens of lines a save, warns that read-only is read-only, and prints the tracebacks of its threads; what
+    matters, it raises. Only its own lines are dropped, not what others log through absl.
+    """
+    with _root_logging_kept():
+        import orbax.checkpoint
+    logging.getLogger("absl").addFilter(lambda r: "orbax" not in r.pathname)
+    return orbax.checkpoint
+
 
 _log = logging.getLogger(__name__)
 _SEAL = "sha256"
@@ -67,7 +74,7 @@ class Checkpointer:
         self.directory = Path(os.path.abspath(directory))
         self.keep = keep
         self.read_only = read_only
-        self._open_manager: ocp.CheckpointManager | None = None
+        self._open_manager: Any = None
         self._damaged: set[int] = set()
 
     @_root_logging_kept()
@@ -85,7 +92,8 @@ class Checkpointer:
         # folders count saves, and the newest wins.
         number = max(self._manager.all_steps(), default=-1) + 1
         content = {"step": int(step), "leaves": _describe(state), "meta": json.loads(json.dumps(meta))}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(_storable(state)), meta=ocp.args.JsonSave(content))
+        args = _orbax().args
+        args = args.Composite(state=args.StandardSave(_storable(state)), meta=args.JsonSave(content))
         if not self._manager.save(number, args=args):
             raise CheckpointError(f"{self.directory}: Orbax did not save checkpoint {number} (step {step})")
         _seal(self.directory / str(number))
@@ -126,12 +134,12 @@ class Checkpointer:
         self.close()
 
     @property
-    def _manager(self) -> ocp.CheckpointManager:
+    def _manager(self) -> Any:
         if self._open_manager is None:
-            self._open_manager = ocp.CheckpointManager(
+            self._open_manager = _orbax().CheckpointManager(
                 self.directory,
-                item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
-                options=ocp.CheckpointManagerOptions(
+                item_handlers={"state": _orbax().StandardCheckpointHandler(), "meta": _orbax().JsonCheckpointHandler()},
+                options=_orbax().CheckpointManagerOptions(
                     max_to_keep=None,  # Orbax would delete old ones before the new one is sealed
                     create=not self.read_only,
                     enable_async_checkpointing=False,
@@ -150,15 +158,15 @@ class Checkpointer:
                 _log.warning("skipping checkpoint %s: damaged, or its writing was interrupted", folder)
                 self._damaged.add(number)
                 continue
-            content = self._restore_item(number, "meta", ocp.args.JsonRestore())
+            content = self._restore_item(number, "meta", _orbax().args.JsonRestore())
             target = _placed(make_target(number, content))
             _check_fits(target, content["leaves"], folder)
-            stored = self._restore_item(number, "state", ocp.args.StandardRestore(_storable(target)))
+            stored = self._restore_item(number, "state", _orbax().args.StandardRestore(_storable(target)))
             return _with_empty_leaves(stored, target), content["meta"]
         return None
 
-    def _restore_item(self, number: int, name: str, args: ocp.args.CheckpointArgs) -> Any:
-        return self._manager.restore(number, args=ocp.args.Composite(**{name: args}))[name]
+    def _restore_item(self, number: int, name: str, args: Any) -> Any:
+        return self._manager.restore(number, args=_orbax().args.Composite(**{name: args}))[name]
 
     def _stored_target(self, number: int, content: dict[str, Any]) -> Any:
         """A target like the stored tree, as far as Orbax remembers it: tuples are lists, named fields dicts."""

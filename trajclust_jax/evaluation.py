@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_envs.mujoco import run_episodes
+from trajclust_jax.lazy import lazy
 from trajclust_jax.learners.offline import TrainedPolicy
+
+mujoco = lazy("trajclust_envs.mujoco")
 
 COPIES = 128  # of an environment that step side by side, at most
 
@@ -40,7 +42,7 @@ def mujoco_returns(task: str, learner: Acting, policy: TrainedPolicy, num_episod
         acting = lambda observations, normal: np.asarray(
             act(learner, flat, observations.reshape(members, -1, observations.shape[-1]))
         ).reshape(normal.shape)
-        episodes = run_episodes(task, acting, numbers * members, seed, copies=len(numbers) * members)
+        episodes = mujoco.run_episodes(task, acting, numbers * members, seed, copies=len(numbers) * members)
         episode_returns = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
         columns.append(np.reshape(episode_returns, (members, len(numbers))))
     return np.concatenate(columns, axis=1).reshape(*axes, num_episodes)

@@ -1,24 +1,31 @@
 """Returns of policies where their data is from, and what a training's record says of them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-import trajclust_envs as envs
-from trajclust_envs.mujoco import TASKS, make_env
 from trajclust_jax.data import Dataset
 from trajclust_jax.evaluation import Acting, gymnax_returns, mujoco_returns
+from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Offline, TrainedPolicy
 from trajclust_jax.training import Evaluate, Fit
 
-_MUJOCO = {task.env_id: name for name, task in TASKS.items()}
+envs = lazy("trajclust_envs")
+mujoco = lazy("trajclust_envs.mujoco")
+
+
+@functools.cache
+def _tasks() -> dict[str, str]:
+    """MuJoCo's tasks by their environments' Gymnasium ids."""
+    return {task.env_id: name for name, task in mujoco.TASKS.items()}
 
 
 def environment_names() -> tuple[str, ...]:
     """The environments that policies can be evaluated in: MuJoCo of version 4, and our own."""
-    return (*_MUJOCO, *envs.ENVIRONMENTS)
+    return (*_tasks(), *envs.ENVIRONMENTS)
 
 
 def sizes_of(name: str) -> tuple[int, int]:
@@ -29,8 +36,8 @@ def sizes_of(name: str) -> tuple[int, int]:
 
 def _spaces(name: str) -> tuple[Any, Any]:
     """Spaces of observations and of actions in a known environment."""
-    if name in _MUJOCO:
-        env = make_env(_MUJOCO[name])
+    if name in _tasks():
+        env = mujoco.make_env(_tasks()[name])
         return env.observation_space, env.action_space
     env = envs.make(name)
     return env.observation_space(env.default_params), env.action_space(env.default_params)
@@ -93,15 +100,15 @@ def best_clusters(assignments: np.ndarray, episode_returns: np.ndarray) -> list[
 
 def returns_of(learner: Acting, name: str, policy: TrainedPolicy, episodes: int, number: int) -> np.ndarray:
     """`[*axes, E]`: returns of policies in an environment; other first states for every `number`."""
-    if name in _MUJOCO:
-        return mujoco_returns(_MUJOCO[name], learner, policy, episodes, seed=10**6 + number)
+    if name in _tasks():
+        return mujoco_returns(_tasks()[name], learner, policy, episodes, seed=10**6 + number)
     key = jax.random.fold_in(jax.random.key(0x6576), number)
     return gymnax_returns(envs.make(name), learner, policy, episodes, key)
 
 
 def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | None:
     """D4RL's normalisation of returns in an environment; None without one."""
-    return TASKS[_MUJOCO[environment_name]].normalised if environment_name in _MUJOCO else None
+    return mujoco.TASKS[_tasks()[environment_name]].normalised if environment_name in _tasks() else None
 
 
 def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> dict[str, Any]:

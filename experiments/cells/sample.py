@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from trajclust_envs.plotting import cells_from_observations
 from trajclust_jax.data import Codebook, Dataset, Trajectories
+from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import match_clusters
+
+plotting = lazy("trajclust_envs.plotting")
 
 SAMPLE = 40  # trajectories of each group that a record keeps
 
@@ -22,7 +24,7 @@ def positions(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray] | Non
     if isinstance(observations, Codebook):
         if not _are_maps(np.asarray(observations.table)):
             return None
-        cells = cells_from_observations(observations.table)
+        cells = plotting.cells_from_observations(observations.table)
         return cells[np.asarray(observations.ids)], cells[np.asarray(final.ids)]
     return (np.asarray(observations), np.asarray(final)) if in_the_plane(trajectories) else None
 

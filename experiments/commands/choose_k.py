@@ -2,11 +2,8 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.cells.cell import checkpoint_seconds
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure
@@ -15,6 +12,12 @@ from trajclust_jax.clustering.model_selection import PGKmeansRange, Selection, s
 from trajclust_jax.clustering.pg_kmeans import PGKmeans
 from trajclust_jax.clustering.policies import is_countable
 from trajclust_jax.data import Trajectories
+from trajclust_jax.lazy import lazy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+plotting = lazy("trajclust_envs.plotting")
 
 FEW = 50  # trajectories a cluster: with 20 a policy the choice is wrong as often as not (table pgkmeans/choosing-k)
 # Of every K: two restarts, and nothing reconsidered, which a comparison of K has no use for.
@@ -85,16 +88,16 @@ def choose_k(
     return ChoiceOfK(chosen, selection, kind, warnings)
 
 
-def choice_figure(choice: ChoiceOfK) -> Figure:
+def choice_figure(choice: ChoiceOfK) -> "Figure":
     """The criteria against K, and the K chosen."""
     figure = new_figure(4.6, 3.0)
     ax = figure.subplots()
     selection = choice.selection
     error = selection.held_out_error[0]
     style = {"marker": "o", "markersize": 3}
-    ax.errorbar(selection.counts, selection.held_out[0], error, color=PALETTE[0], label="held-out", **style)
+    ax.errorbar(selection.counts, selection.held_out[0], error, color=plotting.PALETTE[0], label="held-out", **style)
     if selection.integrated is not None:
-        ax.plot(selection.counts, selection.integrated[0], color=PALETTE[1], label="integrated", **style)
+        ax.plot(selection.counts, selection.integrated[0], color=plotting.PALETTE[1], label="integrated", **style)
     ax.axvline(choice.num_clusters, color="black", linewidth=1, linestyle=":", label=f"chosen: {choice.num_clusters}")
     ax.set(xlabel="k", ylabel="nats a step", title="choice of k", xticks=selection.counts)
     ax.legend(fontsize=7)

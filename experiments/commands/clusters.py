@@ -2,13 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.commands.printing import number
 from trajclust_experiments.commands.rows import GUESSED, label_source
 from trajclust_experiments.rendering.figures import new_figure, save_figure
@@ -25,8 +22,15 @@ from trajclust_jax.data import (
     save_npz,
     subset,
 )
+from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import scores
 from trajclust_jax.records import plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+plotting = lazy("trajclust_envs.plotting")
+pd = lazy("pandas")
 
 OUTPUTS = {
     "assignments.csv",
@@ -146,12 +150,12 @@ def _confidence(clustering: Clustering) -> np.ndarray:
     return clustering.posterior[np.arange(len(clustering.assignments)), clustering.assignments]
 
 
-def overview(trajectories: Trajectories, clustering: Clustering, history: History) -> Figure:
+def overview(trajectories: Trajectories, clustering: Clustering, history: History) -> "Figure":
     """Sizes, confidence, returns (lengths if all are equal); with a history J against iterations for every restart."""
     figure = new_figure(10.0 if history else 7.6, 2.8)
     sizes, *curve, confidence, spread = figure.subplots(1, 4 if history else 3)
     num_clusters = clustering.posterior.shape[1]
-    colors = [PALETTE[k % len(PALETTE)] for k in range(num_clusters)]
+    colors = [plotting.PALETTE[k % len(plotting.PALETTE)] for k in range(num_clusters)]
     members = [clustering.assignments == k for k in range(num_clusters)]
     sizes.bar(range(num_clusters), [m.sum() for m in members], color=colors)
     sizes.set(title="trajectories a cluster", xlabel="cluster", xticks=range(num_clusters))
@@ -184,7 +188,7 @@ def overview(trajectories: Trajectories, clustering: Clustering, history: Histor
     return figure
 
 
-def latents_figure(clustering: Clustering) -> Figure:
+def latents_figure(clustering: Clustering) -> "Figure":
     """Latents on their two principal axes, coloured by cluster."""
     latents = np.asarray(clustering.latents, np.float64)
     latents = latents - latents.mean(0)
@@ -194,7 +198,7 @@ def latents_figure(clustering: Clustering) -> Figure:
     ax = figure.subplots()
     for k in range(clustering.posterior.shape[1]):
         member = clustering.assignments == k
-        color = PALETTE[k % len(PALETTE)]
+        color = plotting.PALETTE[k % len(plotting.PALETTE)]
         ax.scatter(*shown[member].T, s=4, alpha=0.5, linewidths=0, color=color, label=f"cluster {k}")
     ax.set(title="latents", xlabel=f"first axis ({share[0]:.0%})", ylabel=f"second axis ({share[1]:.0%})")
     ax.legend(fontsize=7, markerscale=3)

@@ -4,13 +4,10 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.cell import checkpoint_seconds, tracked
 from trajclust_experiments.cells.evaluation import (
@@ -31,10 +28,17 @@ from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.data import DataError, Dataset, fingerprint, load, returns, suspicious
+from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Clustered, Offline
 from trajclust_jax.records import cell_id, environment, plain
 from trajclust_jax.tracking import make_tracker, run_id
 from trajclust_jax.training import Fit, fit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+plotting = lazy("trajclust_envs.plotting")
+pd = lazy("pandas")
 
 OUTPUTS = {"summary.json", "policy", "losses.csv", "evaluations.csv", "learning-curve.png"}
 
@@ -269,7 +273,7 @@ def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any]
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
-def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> pd.DataFrame:
+def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> "pd.DataFrame":
     """A row a step of `fit`, seed and cluster: the means of what the learner reports."""
     rows = []
     for entry in outcome.history:
@@ -287,7 +291,7 @@ def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> pd.Da
 
 def _rows(
     steps: np.ndarray, episode_returns: np.ndarray, seeds: Sequence[int], summary: dict[str, Any]
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """A row an episode."""
     clusters = summary["clusters"]
     names = ["updates", "seed", "episode"] if clusters is None else ["updates", "seed", "cluster", "episode"]
@@ -300,7 +304,7 @@ def _rows(
     return frame
 
 
-def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> Figure:
+def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> "Figure":
     """Returns (scores, where normalised) against gradient steps, a line a seed, and the losses of the first seed.
 
     A stage's steps are drawn after those of the stages before it.
@@ -318,7 +322,7 @@ def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> F
         scale = (lambda x: x) if normalised is None else normalised
         means = scale(episode_returns.mean(-1)).reshape(len(steps), len(outcome.seeds), -1)  # [V, S, K]
         for k, cluster in enumerate(clusters):
-            color = PALETTE[k % len(PALETTE)]
+            color = plotting.PALETTE[k % len(plotting.PALETTE)]
             ax.plot(steps, means[:, :, k], color=color, linewidth=0.6, alpha=0.6)
             label = "mean of seeds" if cluster is None else f"cluster {cluster}"
             ax.plot(steps, means[:, :, k].mean(1), color=color, linewidth=2, label=label)
@@ -331,7 +335,7 @@ def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> F
     if "cluster" in losses:
         losses = losses[losses["cluster"] == clusters[0]]
     ax = axes[0]
-    for color, name in zip(PALETTE, [name for name in losses if name.endswith("/loss")], strict=False):
+    for color, name in zip(plotting.PALETTE, [name for name in losses if name.endswith("/loss")], strict=False):
         ax.plot(losses["updates"] + losses["phase"].map(begins), losses[name], color=color, label=name)
     ax.set(xlabel="gradient steps", title=f"losses, seed {outcome.seeds[0]}", yscale="symlog")
     ax.legend(fontsize=6)

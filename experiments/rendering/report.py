@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pandas as pd
-
 from trajclust_experiments import catalogue
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.methods import ORACLE
@@ -21,7 +19,10 @@ from trajclust_experiments.rendering.stored import cell_key, num_seeds, readable
 from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.tables import Table, get_table, table_names
 from trajclust_jax.data import REGISTRY
+from trajclust_jax.lazy import lazy
 from trajclust_jax.records import RecordError, Results, plain
+
+pd = lazy("pandas")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +279,7 @@ def _plain_text(text: str) -> str:
     return re.sub(r"([\\`*<>\[\]|&\"])", r"\\\1", text)
 
 
-def scores_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def scores_frame(records: Sequence[dict[str, Any]]) -> "pd.DataFrame":
     """One row a record and seed: the raw scores."""
     rows = []
     for record in records:

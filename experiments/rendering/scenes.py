@@ -1,19 +1,23 @@
 """Pictures of trajectories where they happened."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-import trajclust_envs as envs
-from trajclust_envs.pathfollowing import GOAL, PATHS
-from trajclust_envs.plotting import draw_paths, draw_trajectories
 from trajclust_experiments.cells.sample import in_the_plane, positions
 from trajclust_jax.data import REGISTRY, Trajectories
+from trajclust_jax.lazy import lazy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+plotting = lazy("trajclust_envs.plotting")
+pathfollowing = lazy("trajclust_envs.pathfollowing")
+envs = lazy("trajclust_envs")
 
 
-def sample_figure(sample: dict[str, Any], dataset: str) -> Figure:
+def sample_figure(sample: dict[str, Any], dataset: str) -> "Figure":
     """A record's sample in the environment of its registered dataset, one panel a found cluster (or true policy)."""
     paths = np.zeros((len(sample["paths"]), max(map(len, sample["paths"])), 2))
     for row, path in zip(paths, sample["paths"], strict=True):
@@ -24,14 +28,16 @@ def sample_figure(sample: dict[str, Any], dataset: str) -> Figure:
         names = [f"cluster {k}" for k in range(len(names))]
     shared = {"names": names, "counts": sample["counts"], "colors": sample.get("colors")}
     if sample.get("continuous"):
-        return draw_paths(paths, lengths, groups, goal=GOAL, polylines=PATHS, **shared)
+        return plotting.draw_paths(
+            paths, lengths, groups, goal=pathfollowing.GOAL, polylines=pathfollowing.PATHS, **shared
+        )
     params = envs.make(REGISTRY[dataset].environment).default_params
     places = getattr(params, "ball_places", getattr(params, "specials", None))
     floor = {"walls": params.walls, "goal": params.goal, "places": places}
-    return draw_trajectories(paths.astype(int), lengths, groups, **floor, **shared)
+    return plotting.draw_trajectories(paths.astype(int), lengths, groups, **floor, **shared)
 
 
-def clusters_figure(trajectories: Trajectories, assignments: ArrayLike, num_clusters: int) -> Figure | None:
+def clusters_figure(trajectories: Trajectories, assignments: ArrayLike, num_clusters: int) -> "Figure | None":
     """A user's trajectories, one panel a cluster; None where `positions` has none."""
     places = positions(trajectories)
     if places is None:
@@ -40,8 +46,8 @@ def clusters_figure(trajectories: Trajectories, assignments: ArrayLike, num_clus
     shared = {"names": [f"cluster {k}" for k in range(num_clusters)]}
     lengths = np.asarray(trajectories.lengths)
     if in_the_plane(trajectories):
-        return draw_paths(steps, lengths, assignments, final_positions=final, **shared)
+        return plotting.draw_paths(steps, lengths, assignments, final_positions=final, **shared)
     first = np.asarray(trajectories.observations.table)[0]
     goal = np.argwhere(first[..., 2])
     floor = {"walls": first[..., 0].astype(bool), "goal": goal[0] if len(goal) else (-1, -1)}
-    return draw_trajectories(steps, lengths, assignments, final_cells=final, **floor, **shared)
+    return plotting.draw_trajectories(steps, lengths, assignments, final_cells=final, **floor, **shared)

@@ -1,17 +1,21 @@
 """Normalised returns of trained policies: columns, a figure, and what is published of them."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import panels
 from trajclust_experiments.rendering.markdown import spread
+from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import bootstrap_interval, interquartile_mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+plotting = lazy("trajclust_envs.plotting")
 
 # CORL's last scores on D4RL's medium-expert data, by learner and dataset.
 CORL = {
@@ -75,7 +79,7 @@ def _middle(values: np.ndarray) -> str:
     return f"{interquartile_mean(values):.1f}" if len(values) > 3 else "-"
 
 
-def score_figure(entries: Sequence[Scored]) -> Figure:
+def score_figure(entries: Sequence[Scored]) -> "Figure":
     """A panel a dataset: bars with intervals, published scores as circles, those of the data as lines."""
     by_dataset: dict[str, list[Scored]] = {}
     for entry in entries:
@@ -85,7 +89,7 @@ def score_figure(entries: Sequence[Scored]) -> Figure:
         for position, entry in enumerate(shown):
             values = shown_score(entry.record)
             low, high = _interval(values)
-            color = PALETTE[0 if entry.from_clusters else 1]
+            color = plotting.PALETTE[0 if entry.from_clusters else 1]
             ax.barh(position, values.mean(), height=0.6, color=color, zorder=2)
             error = [[values.mean() - low], [high - values.mean()]]
             ax.errorbar(values.mean(), position, xerr=error, color="black", capsize=3, lw=1, zorder=3)

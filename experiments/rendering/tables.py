@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from trajclust_experiments.rendering.figures import save_figure
 from trajclust_experiments.rendering.markdown import write_text
 from trajclust_experiments.tables import Table
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _SCORES = ("scores", "centre_scores", "centre_returns")  # what of a record a training that diverges makes null
 
 
-def rendered(table: Table, records: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Figure]]:
+def rendered(table: Table, records: Sequence[dict[str, Any]]) -> "tuple[str, dict[str, Figure]]":
     """A table's Markdown and its figures by file stem; scores that are null, of what diverged, are NaN there."""
     return table.render([_with_nan(record) for record in records])
 

@@ -6,8 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
-from trajclust_envs.mujoco import GaussianPolicy
+import trajclust_envs.mujoco
+from trajclust_envs.mujoco import TASKS, GaussianPolicy, shipped_tasks
 from trajclust_jax.data import REGISTRY, Codebook, load, make, mujoco, registry, transitions
+from trajclust_jax.data.d4rl import ENVIRONMENTS
 from trajclust_jax.data.types import DataError
 
 SIZE = 3
@@ -25,6 +27,7 @@ def test_entries_build(built, name):
     dataset, entry = built(name), REGISTRY[name]
     trajectories = dataset.trajectories
     assert trajectories.num_trajectories == SIZE * entry.num_policies
+    assert entry.continuous == (not trajectories.discrete)
     np.testing.assert_array_equal(dataset.labels, np.repeat(np.arange(entry.num_policies), SIZE))
     assert len(set(dataset.spec.policy_names)) == entry.num_policies == dataset.num_policies
     assert dataset.provenance.parameters["environment"] == entry.environment
@@ -118,7 +121,7 @@ def shipped(monkeypatch):
 
     names = ("medium", "expert", "late", "replay-1", "replay-2", "replay-3", "replay-4")
     policies = {name: policy(seed) for seed, name in enumerate(names)}
-    monkeypatch.setattr(mujoco, "shipped_policies", lambda task: policies)
+    monkeypatch.setattr(trajclust_envs.mujoco, "shipped_policies", lambda task: policies)
     return policies
 
 
@@ -192,3 +195,7 @@ def test_d4rls_own_file_goes_first(shipped, tmp_path, monkeypatch):
             and some.labels[n] == m // 5
             for m in range(10)
         )
+
+
+def test_the_tasks_are_those_that_policies_come_with():
+    assert {task: TASKS[task].env_id for task in shipped_tasks()} == ENVIRONMENTS

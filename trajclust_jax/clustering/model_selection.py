@@ -29,7 +29,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from scipy.special import gammaln
 
 from trajclust_jax.clustering.mixture import Prepared, State
 from trajclust_jax.clustering.pg_kmeans import PGKmeans
@@ -37,9 +36,12 @@ from trajclust_jax.clustering.policies import PolicyKind
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Codebook, Trajectories
+from trajclust_jax.lazy import lazy
 from trajclust_jax.networks import member_keys
 from trajclust_jax.training import Info, Phase, fit
 from trajclust_jax.validation import check_inner_share
+
+special = lazy("scipy.special")
 
 Criterion = Literal["held_out", "integrated"]
 PRIOR = 0.5  # Jeffreys: pseudo-counts of every action and of every cluster
@@ -247,5 +249,5 @@ def _tabular_score(trajectories: Trajectories) -> Callable[[np.ndarray, int], fl
 def _dirichlet_multinomial(counts: np.ndarray) -> float:
     """Log-probability of sequences with these counts `[rows, categories]`, each row's probabilities integrated out."""
     total, categories = counts.sum(1), counts.shape[1]
-    rows = gammaln(categories * PRIOR) - gammaln(total + categories * PRIOR)
-    return float(rows.sum() + (gammaln(counts + PRIOR) - gammaln(PRIOR)).sum())
+    rows = special.gammaln(categories * PRIOR) - special.gammaln(total + categories * PRIOR)
+    return float(rows.sum() + (special.gammaln(counts + PRIOR) - special.gammaln(PRIOR)).sum())

@@ -14,13 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from trajclust_envs.mujoco import TASKS, GaussianPolicy
 from trajclust_jax.data.dataset import build_dataset, transitions
 from trajclust_jax.data.fields import episode_ends
 from trajclust_jax.data.files import written_whole
 from trajclust_jax.data.hdf5 import fields_of, opened, read_file, stored
 from trajclust_jax.data.types import DataError, Dataset, Trajectories, dense
 from trajclust_jax.data.validation import located
+from trajclust_jax.lazy import lazy
+
+mujoco = lazy("trajclust_envs.mujoco")
+
+# Of the beginnings of files' names; `trajclust_envs.mujoco` has these tasks.
+ENVIRONMENTS = {"halfcheetah": "HalfCheetah-v4", "hopper": "Hopper-v4", "walker2d": "Walker2d-v4", "ant": "Ant-v4"}
 
 _PAIR = re.compile(r"medium([-_])expert")
 _ANTMAZE = re.compile(r"ant[-_]?maze", re.IGNORECASE)
@@ -63,8 +68,9 @@ def load_hdf5(path: str | os.PathLike, medium: str | os.PathLike | int | None = 
             names = ("medium", "expert") if labels is not None else ()
         if maze:
             parameters["environment"] = "AntMaze"
-        for task in (task for name, task in TASKS.items() if re.match(rf"{name}(?![A-Za-z0-9])", path.name)):
-            parameters.setdefault("environment", task.env_id)
+        for task, environment in ENVIRONMENTS.items():
+            if re.match(rf"{task}(?![A-Za-z0-9])", path.name):
+                parameters.setdefault("environment", environment)
         likelihoods = None
         if names == ("medium", "expert"):
             sizes = int(np.prod(trajectories.observation_shape)), trajectories.action_size
@@ -217,7 +223,7 @@ def _finished_steps(medium: str | os.PathLike) -> int:
         return int(ends[-1]) + 1
 
 
-def _policy(path: Path, observation_size: int, action_size: int) -> GaussianPolicy | None:
+def _policy(path: Path, observation_size: int, action_size: int) -> "mujoco.GaussianPolicy | None":
     """The behaviour policy in a D4RL file, or None where it holds no weights.
 
     Raises:
@@ -248,6 +254,6 @@ def _policy(path: Path, observation_size: int, action_size: int) -> GaussianPoli
             bias.append(b.astype(np.float32))
             inputs = inputs if name == "last_fc" else outputs
         weights = *weight[:2], np.concatenate(weight[2:], 1)
-        return GaussianPolicy(
+        return mujoco.GaussianPolicy(
             weights, (*bias[:2], np.concatenate(bias[2:])), np.ones(action_size, np.float32), _LOG_STD_BOUNDS
         )

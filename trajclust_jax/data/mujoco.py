@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trajclust_envs.mujoco import TASKS, GaussianPolicy, noisy_log_prob, run_episodes, shipped_policies
-from trajclust_jax.data.d4rl import policy_log_likelihoods
+from trajclust_jax.data.d4rl import ENVIRONMENTS, policy_log_likelihoods
 from trajclust_jax.data.dataset import build_dataset
 from trajclust_jax.data.episodes import from_episodes
 from trajclust_jax.data.types import DataError, Dataset
+from trajclust_jax.lazy import lazy
+
+mujoco = lazy("trajclust_envs.mujoco")
 
 # By the end of a dataset's name: the policies of each label. Replay is what was left behind on the way to medium.
 MIXTURES = {
@@ -30,7 +32,7 @@ def rolled_out(task: str, mixture: str, name: str, size: int, seed: int, noise: 
     """
     if noise is not None and not 0 <= noise < np.inf:
         raise DataError(f"noise is {noise}: at least 0 is needed")
-    shipped = shipped_policies(task)
+    shipped = mujoco.shipped_policies(task)
     labels = MIXTURES[mixture]
     episodes = []
     for label, names in enumerate(labels.values()):
@@ -39,7 +41,7 @@ def rolled_out(task: str, mixture: str, name: str, size: int, seed: int, noise: 
             act = _behaviour(shipped[policy], noise)
             key = int(np.random.SeedSequence((seed, label, number)).generate_state(1)[0])
             episodes += [
-                (e.observations, e.actions, e.rewards, e.terminated) for e in run_episodes(task, act, count, key)
+                (e.observations, e.actions, e.rewards, e.terminated) for e in mujoco.run_episodes(task, act, count, key)
             ]
     trajectories = from_episodes(episodes)
     columns = []
@@ -53,13 +55,13 @@ def rolled_out(task: str, mixture: str, name: str, size: int, seed: int, noise: 
         name=name,
         source=name,
         policy_names=tuple(labels),
-        parameters={"environment": TASKS[task].env_id, "task": task, "size": size, "noise": noise},
+        parameters={"environment": ENVIRONMENTS[task], "task": task, "size": size, "noise": noise},
         seed=seed,
         true_log_likelihoods=np.stack(columns, axis=1).astype(np.float32),
     )
 
 
-def _behaviour(policy: GaussianPolicy, noise: float | None) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def _behaviour(policy: "mujoco.GaussianPolicy", noise: float | None) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     if noise is None:
         return policy.sample
     return lambda observations, normal: np.clip(
@@ -70,7 +72,9 @@ def _behaviour(policy: GaussianPolicy, noise: float | None) -> Callable[[np.ndar
 class _Scorer:
     """A behaviour's log-density; without any noise, that of a little."""
 
-    def __init__(self, policy: GaussianPolicy, noise: float | None):
+    def __init__(self, policy: "mujoco.GaussianPolicy", noise: float | None):
         self.log_prob = (
-            policy.log_prob if noise is None else functools.partial(noisy_log_prob, policy, noise=max(noise, 1e-3))
+            policy.log_prob
+            if noise is None
+            else functools.partial(mujoco.noisy_log_prob, policy, noise=max(noise, 1e-3))
         )

@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-import trajclust_envs as envs
-from trajclust_envs.mujoco import TASKS, shipped_tasks
 from trajclust_jax.data.cache import cached
-from trajclust_jax.data.d4rl import files_of, load_hdf5
+from trajclust_jax.data.d4rl import ENVIRONMENTS, files_of, load_hdf5
 from trajclust_jax.data.dataset import build_dataset, subset
 from trajclust_jax.data.mujoco import MIXTURES, rolled_out
 from trajclust_jax.data.types import Codebook, DataError, Dataset, Observations, Trajectories
+from trajclust_jax.lazy import lazy
+
+envs = lazy("trajclust_envs")
 
 _MOST = 10**7  # trajectories a policy: more do not fit in memory
 
@@ -71,7 +72,7 @@ def _expert_episodes(env_id: str, name: str, size: int, seed: int, **options: An
     )
 
 
-def _observations(env: Any, parts: list[envs.Rollout]) -> tuple[Observations, Observations]:
+def _observations(env: Any, parts: "list[envs.Rollout]") -> tuple[Observations, Observations]:
     """Observations and final ones of all parts: a codebook where they have tables, else dense."""
     observed, final = ([getattr(part, name) for part in parts] for name in ("observations", "final_observations"))
     if parts[0].table is not None:
@@ -87,52 +88,67 @@ def _observations(env: Any, parts: list[envs.Rollout]) -> tuple[Observations, Ob
     return observed, final
 
 
-def expert_entry(env_id: str, summary: str, title: str | None = None, **options: Any) -> Entry:
-    """The experts of an environment; `options` are its constructor's."""
-    env = envs.make(env_id, **options)
-    continuous = not hasattr(env.action_space(env.default_params), "n")
+def expert_entry(
+    env_id: str,
+    num_policies: int,
+    summary: str,
+    title: str | None = None,
+    *,
+    continuous: bool = False,
+    **options: Any,
+) -> Entry:
+    """The experts of an environment, `num_policies` of them; `options` are its constructor's."""
     build = partial(_expert_episodes, env_id, **options)
-    title = title or env_id.rpartition("-")[0]
-    return Entry(title, summary, env_id, len(env.expert_names), build, continuous=continuous)
+    return Entry(title or env_id.rpartition("-")[0], summary, env_id, num_policies, build, continuous=continuous)
 
 
 REGISTRY: dict[str, Entry] = {
-    "diagonal": expert_entry("Diagonal-v0", "5 ways to walk from the top left to the bottom right"),
-    "takeball": expert_entry("Takeball-v0", "4 experts that each take one ball first"),
+    "diagonal": expert_entry("Diagonal-v0", 5, "5 ways to walk from the top left to the bottom right"),
+    "takeball": expert_entry("Takeball-v0", 4, "4 experts that each take one ball first"),
     "takeball-permuted": expert_entry(
         "TakeballPermuted-v0",
+        4,
         "balls permuted each episode: two equally good clusterings (paper, A.3)",
         "Takeball, permuted",
     ),
     "extra": expert_entry(
         "Extra-v0",
+        3,
         "3 experts that visit, ignore or avoid two cells, on a fresh map each episode",
         "Extra, fresh maps, PPO",
         experts="ppo",
     ),
     "extra-vi": expert_entry(
-        "Extra-v0", "as extra, experts by value iteration (softmax)", "Extra, fresh maps", experts="softmax"
+        "Extra-v0", 3, "as extra, experts by value iteration (softmax)", "Extra, fresh maps", experts="softmax"
     ),
     "extra-vi-ways": expert_entry(
         "Extra-v0",
+        3,
         "as extra-vi, observed as lengths of ways, made by hand: a reference",
         "Extra, hand-made ways",
         experts="softmax",
         observes="ways",
     ),
     "extra-greedy": expert_entry(
-        "Extra-v0", "as extra, experts by value iteration (best action)", "Extra, fresh maps, greedy", experts="greedy"
+        "Extra-v0",
+        3,
+        "as extra, experts by value iteration (best action)",
+        "Extra, fresh maps, greedy",
+        experts="greedy",
     ),
     "extrafixed": expert_entry(
-        "ExtraFixed-v0", "the three kinds of expert of extra, on one map", "Extra, one map, PPO", experts="ppo"
+        "ExtraFixed-v0", 3, "the three kinds of expert of extra, on one map", "Extra, one map, PPO", experts="ppo"
     ),
     "extrafixed-vi": expert_entry(
         "ExtraFixed-v0",
+        3,
         "as extrafixed, experts by value iteration (softmax)",
         "Extra, one map",
         experts="softmax",
     ),
-    "pathfollowing": expert_entry("Pathfollowing-v0", "3 ways of steering a ball to the goal, continuous"),
+    "pathfollowing": expert_entry(
+        "Pathfollowing-v0", 3, "3 ways of steering a ball to the goal, continuous", continuous=True
+    ),
 }
 
 
@@ -168,12 +184,12 @@ def _build(task: str, mixture: str) -> Callable[..., Dataset]:
     return partial(rolled_out, task, mixture, **({"noise": 0.1} if mixture == "late-expert" else {}))
 
 
-for _task in shipped_tasks():
+for _task, _environment in ENVIRONMENTS.items():
     for _mixture, (_more, _summary) in _PAIRS.items():
         REGISTRY[f"{_task}-{_mixture}"] = Entry(
-            TASKS[_task].env_id.rpartition("-")[0] + _more,
-            f"{TASKS[_task].env_id}: {_summary}",
-            TASKS[_task].env_id,
+            _environment.rpartition("-")[0] + _more,
+            f"{_environment}: {_summary}",
+            _environment,
             len(MIXTURES[_mixture]),
             _build(_task, _mixture),
             options=("noise",),

@@ -12,15 +12,17 @@ import dataclasses
 from typing import Any
 
 import chex
-import distrax
 import jax
 import jax.numpy as jnp
 
+from trajclust_jax.lazy import lazy
 from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Part, Stage, gradient
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import TanhGaussianActor, sample_squashed
 from trajclust_jax.training import Info
 from trajclust_jax.validation import check_above
+
+distrax = lazy("distrax")
 
 MARGIN = 1e-3  # the data's actions are taken as inside their bounds by so much: the tanh must be undone
 
@@ -70,7 +72,7 @@ class BRACv(ActorCritic):
     def rate(self, part: str, step: jax.Array) -> float:
         return self.learning_rate if part == "critics" else self.actor_rate
 
-    def divergence(self, policy: distrax.Independent, behaviour: Any, observations: jax.Array) -> jax.Array:
+    def divergence(self, policy: "distrax.Independent", behaviour: Any, observations: jax.Array) -> jax.Array:
         """`[B]`: KL(pi || b) (Eq. 9 of LBRAC-v), nats."""
         return policy.kl_divergence(self.actor.apply(behaviour, observations))
 

@@ -6,7 +6,10 @@ Everything comes from one contingency table in NumPy float64: 100,000 trajectori
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import linear_sum_assignment
+
+from trajclust_jax.lazy import lazy
+
+optimize = lazy("scipy.optimize")
 
 
 def contingency(labels: ArrayLike, assignments: ArrayLike) -> np.ndarray:
@@ -50,7 +53,7 @@ def match_clusters(table: np.ndarray) -> np.ndarray:
     With fewer clusters than labels, the labels left over have -1.
     """
     matched = np.full(len(table), -1)
-    label, cluster = linear_sum_assignment(table, maximize=True)
+    label, cluster = optimize.linear_sum_assignment(table, maximize=True)
     matched[label] = cluster
     return matched
 
@@ -129,7 +132,7 @@ def _adjusted_rand(table: np.ndarray) -> float:
 
 
 def _matched_accuracy(table: np.ndarray) -> float:
-    return float(table[linear_sum_assignment(table, maximize=True)].sum() / table.sum())
+    return float(table[optimize.linear_sum_assignment(table, maximize=True)].sum() / table.sum())
 
 
 def _used_clusters(table: np.ndarray) -> int:

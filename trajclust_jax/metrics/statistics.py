@@ -4,7 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import trim_mean
+
+from trajclust_jax.lazy import lazy
+
+stats = lazy("scipy.stats")
 
 
 def mean_std(values: ArrayLike) -> tuple[float, float]:
@@ -30,7 +33,7 @@ def interquartile_mean(values: ArrayLike) -> float:
 
     Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021), section 4.3.
     """
-    return float(trim_mean(np.asarray(values, np.float64), 0.25, axis=None))
+    return float(stats.trim_mean(np.asarray(values, np.float64), 0.25, axis=None))
 
 
 def stratified_bootstrap(

@@ -2,13 +2,15 @@
 
 from typing import Any
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from trajclust_jax.lazy import lazy
 from trajclust_jax.networks.dense import Dense
 from trajclust_jax.networks.policies import MLP
+
+distrax = lazy("distrax")
 
 ORTHOGONAL = nn.initializers.orthogonal(2**0.5)
 STANDARD = nn.initializers.lecun_normal()  # flax's
@@ -28,7 +30,7 @@ class TanhGaussianActor(nn.Module):
     affine_log_std: bool = False
 
     @nn.compact
-    def __call__(self, observations: jax.Array) -> distrax.Independent:
+    def __call__(self, observations: jax.Array) -> "distrax.Independent":
         mean, log_std = jnp.split(Dense(2 * self.action_size)(MLP(self.features)(observations)), 2, axis=-1)
         if self.affine_log_std:
             multiplier = self.param("log_std_multiplier", nn.initializers.ones, ())
@@ -42,7 +44,7 @@ class TanhGaussianActor(nn.Module):
         return [(layer["kernel"], layer["bias"]) for layer in layers]
 
 
-def sample_squashed(key: jax.Array, policy: distrax.Independent) -> tuple[jax.Array, jax.Array]:
+def sample_squashed(key: jax.Array, policy: "distrax.Independent") -> tuple[jax.Array, jax.Array]:
     """Actions `[..., A]` and their log-density `[...]` under tanh of the policy; the key is consumed.
 
     Computed from what came before the tanh, so that it is finite at the bounds (Haarnoja et al. 2018, appendix C).
@@ -64,7 +66,7 @@ class GaussianActor(nn.Module):
     kernel_init: nn.initializers.Initializer = STANDARD
 
     @nn.compact
-    def __call__(self, observations: jax.Array) -> distrax.Independent:
+    def __call__(self, observations: jax.Array) -> "distrax.Independent":
         x, deterministic = observations, not self.has_rng("dropout")
         for size in self.features:
             x = nn.relu(Dense(size, kernel_init=self.kernel_init)(x))

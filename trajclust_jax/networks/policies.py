@@ -12,14 +12,16 @@ For a Markov policy `embed` gives the head's inputs, and the T axis is only a ba
 
 from typing import Any
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trajclust_jax.lazy import lazy
 from trajclust_jax.networks.dense import Dense
 from trajclust_jax.networks.planner import EXTRACTORS, Placed
+
+distrax = lazy("distrax")
 
 MIN_STD = 0.1  # soft floor of the Gaussian head: deterministic behaviour must not send likelihoods to infinity
 
@@ -81,7 +83,7 @@ class CategoricalHead(nn.Module):
     action_parts: tuple[tuple[int, ...], ...] = ()
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> distrax.Categorical:
+    def __call__(self, x: jax.Array) -> "distrax.Categorical":
         if not self.action_parts:
             return distrax.Categorical(logits=nn.log_softmax(nn.Dense(self.action_size)(x)))
         # [V, A] of 0 and 1: the values of the parts, one part after another, that each action has.
@@ -96,7 +98,7 @@ class GaussianHead(nn.Module):
     action_size: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> distrax.Independent:
+    def __call__(self, x: jax.Array) -> "distrax.Independent":
         mean = nn.Dense(self.action_size, name="mean")(x)
         std = MIN_STD + nn.softplus(nn.Dense(self.action_size, name="std")(x))
         # Independent, not MultivariateNormalDiag: the latter must not be returned from jit or vmap.

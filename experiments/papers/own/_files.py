@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import h5py
-import minari
 import numpy as np
-from minari.data_collector import EpisodeBuffer
+
+from trajclust_jax.lazy import lazy
+
+gym = lazy("gymnasium")
+minari = lazy("minari")
+collector = lazy("minari.data_collector")
+h5py = lazy("h5py")
 
 MINARI = "MINARI_DATASETS_PATH"
 Policy = Callable[[np.ndarray], Any]  # of an observation
@@ -173,7 +176,7 @@ def _rotated(vectors: np.ndarray, angle: float) -> np.ndarray:
     return vectors @ np.array([[cos, sin], [-sin, cos]])
 
 
-def _episode(env: gym.Env, policy: Policy, seed: int) -> dict[str, np.ndarray]:
+def _episode(env: "gym.Env", policy: Policy, seed: int) -> dict[str, np.ndarray]:
     """One episode; observations have one more row than the rest."""
     observation, _ = env.reset(seed=seed)
     observations, rows, over = [observation], [], False
@@ -188,9 +191,9 @@ def _episode(env: gym.Env, policy: Policy, seed: int) -> dict[str, np.ndarray]:
     return {"observations": np.array(observations, np.float32), **steps}
 
 
-def _minari(id: str, episodes: Sequence[dict], observation_space: gym.Space, action_space: gym.Space) -> str:
+def _minari(id: str, episodes: Sequence[dict], observation_space: "gym.Space", action_space: "gym.Space") -> str:
     buffers = [
-        EpisodeBuffer(
+        collector.EpisodeBuffer(
             observations=episode["observations"],
             actions=episode["actions"],
             rewards=list(episode["rewards"]),

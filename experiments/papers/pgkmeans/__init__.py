@@ -4,12 +4,10 @@ Hu, Wang and Du, "Policy-Based Trajectory Clustering in Offline RL".
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments import catalogue
 from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.cells.cell import Cell
@@ -18,7 +16,13 @@ from trajclust_experiments.rendering.figures import panels
 from trajclust_experiments.rendering.stored import Grouped, of_methods, oracle_nmi
 from trajclust_experiments.tables import Preset
 from trajclust_jax.data import REGISTRY
+from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import bootstrap_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+plotting = lazy("trajclust_envs.plotting")
 
 GRID_DATASETS = ("diagonal", "takeball", "pathfollowing", "extra-vi", "extrafixed-vi")
 _LONG = ("halfcheetah", "ant", "walker2d", "hopper")
@@ -162,7 +166,7 @@ def published(dataset: str, method: str) -> tuple[float, float] | None:
     return PUBLISHED.get(CATALOGUE[method].family, {}).get(TASKS.get(dataset))
 
 
-def nmi_bars(found: Grouped) -> Figure:
+def nmi_bars(found: Grouped) -> "Figure":
     """Mean NMI over seeds with 95% bootstrap intervals, the oracle's ceiling as a line, published values as rings."""
     tallest = max(len(of_methods(methods)) for methods in found.values())
     figure, axes = panels(found, 2.6, height=1.3 + 0.34 * tallest)
@@ -192,4 +196,4 @@ def nmi_bars(found: Grouped) -> Figure:
 def _color(entry: catalogue.MethodEntry) -> str:
     if entry.kind == "ceiling":
         return "#9A9A9A"
-    return PALETTE[0 if entry.family == "pg_kmeans" else 1]
+    return plotting.PALETTE[0 if entry.family == "pg_kmeans" else 1]

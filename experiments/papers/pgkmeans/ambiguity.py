@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
@@ -18,6 +17,9 @@ from trajclust_experiments.rendering.figures import panels
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.rendering.stored import grouped, of_methods, oracle_nmi
 from trajclust_experiments.tables import Records, Table
+from trajclust_jax.lazy import lazy
+
+plotting = lazy("trajclust_envs.plotting")
 
 _SAID = {True: "unique", False: "not unique", None: "unknown"}
 
@@ -66,7 +68,7 @@ def render(records: Records):
     figure, axes = panels(found, 2.8)
     for ax, methods in zip(axes, found.values(), strict=True):
         ceiling = oracle_nmi(methods)
-        for color, (name, record) in zip(PALETTE, of_methods(methods), strict=False):
+        for color, (name, record) in zip(plotting.PALETTE, of_methods(methods), strict=False):
             if "ambiguity" not in record:
                 continue
             line = _Line(record, ceiling)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
@@ -20,6 +19,9 @@ from trajclust_experiments.rendering.figures import panels
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
+from trajclust_jax.lazy import lazy
+
+plotting = lazy("trajclust_envs.plotting")
 
 CRITERIA = {"held_out": "held-out", "integrated": "integrated"}
 SMALL = 20  # trajectories a policy of the rows with little data
@@ -83,7 +85,7 @@ def render(records: Records):
     figure, axes = panels(largest, 3.0)
     for ax, (dataset, record) in zip(axes, largest.items(), strict=True):
         selection = record["selection"]
-        for color, (name, title) in zip(PALETTE, CRITERIA.items(), strict=False):
+        for color, (name, title) in zip(plotting.PALETTE, CRITERIA.items(), strict=False):
             values = np.array(selection[name])
             ax.errorbar(selection["counts"], values.mean(0), values.std(0), color=color, marker="o", ms=3, label=title)
         ax.axvline(REGISTRY[dataset].num_policies, color="black", lw=1, ls=":", label="true k*")

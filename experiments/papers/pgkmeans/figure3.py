@@ -9,9 +9,7 @@ Each point is a seed after an iteration of the main phase; the last ones are fil
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
@@ -19,6 +17,10 @@ from trajclust_experiments.rendering.figures import panels
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.stored import grouped
 from trajclust_experiments.tables import Records, Table
+from trajclust_jax.lazy import lazy
+
+plotting = lazy("trajclust_envs.plotting")
+stats = lazy("scipy.stats")
 
 
 class _Line(NamedTuple):
@@ -28,14 +30,14 @@ class _Line(NamedTuple):
 
 
 def _final(line: _Line) -> str:
-    final = spearmanr(line.loss[-1], line.nmi[-1]).statistic if line.loss.shape[1] > 2 else np.nan
+    final = stats.spearmanr(line.loss[-1], line.nmi[-1]).statistic if line.loss.shape[1] > 2 else np.nan
     return f"{final:+.2f}" if np.isfinite(final) else "-"
 
 
 COLUMNS = [
     columns.task(),
     Column("rank correlation of final loss and NMI", _final),
-    Column("of all points", lambda line: f"{spearmanr(line.loss.ravel(), line.nmi.ravel()).statistic:+.2f}"),
+    Column("of all points", lambda line: f"{stats.spearmanr(line.loss.ravel(), line.nmi.ravel()).statistic:+.2f}"),
     columns.num_seeds(),
     Column("points", lambda line: str(line.loss.size)),
 ]
@@ -52,7 +54,7 @@ def render(records: Records):
         nmi = np.array([entry["nmi"] for entry in main], float)[..., 0]
         lines.append(_Line(record, loss, nmi))
         for seed in range(loss.shape[1]):
-            color = PALETTE[seed % len(PALETTE)]
+            color = plotting.PALETTE[seed % len(plotting.PALETTE)]
             ax.plot(loss[:, seed], nmi[:, seed], "-o", mfc="none", ms=3, lw=0.4, color=color)
             ax.plot(loss[-1, seed], nmi[-1, seed], "o", ms=6, color=color)
         ax.set(xlabel="loss, nats a step")

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.methods import ORACLE
 from trajclust_experiments.papers import pgkmeans
@@ -23,6 +22,9 @@ from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.rendering.stored import answered, grouped, last_of_phase, oracle_nmi
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
+from trajclust_jax.lazy import lazy
+
+plotting = lazy("trajclust_envs.plotting")
 
 PRESETS = {**pgkmeans.PRESETS, "cpu": dataclasses.replace(pgkmeans.PRESETS["cpu"], seeds=3)}
 
@@ -82,7 +84,7 @@ def render(records: Records):
     for ax, methods in zip(axes, found.values(), strict=True):
         ceiling = oracle_nmi(methods)
         methods.pop(ORACLE, None)
-        for color, (name, of_method) in zip(PALETTE, methods.items(), strict=False):
+        for color, (name, of_method) in zip(plotting.PALETTE, methods.items(), strict=False):
             points = sorted(map(_line, of_method), key=lambda line: line.k)
             lines += points
             for label, style in LINES.items():

@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.papers.pgkmeans import table4
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import panels
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Records, Table
+from trajclust_jax.lazy import lazy
+
+plotting = lazy("trajclust_envs.plotting")
 
 
 class _Line(NamedTuple):
@@ -43,7 +45,9 @@ def render(records: Records):
         lines += [line for line in clusters if len(line.returns)]
         bins = np.histogram_bin_edges(np.concatenate([line.returns for line in clusters]), 30)
         for k, line in enumerate(clusters):
-            ax.hist(line.returns, bins, color=PALETTE[k % len(PALETTE)], alpha=0.7, label=f"cluster {k}")
+            ax.hist(
+                line.returns, bins, color=plotting.PALETTE[k % len(plotting.PALETTE)], alpha=0.7, label=f"cluster {k}"
+            )
         ax.set(xlabel="return", yscale="log")
         ax.legend(fontsize=6)
     axes[0].set_ylabel("trajectories")

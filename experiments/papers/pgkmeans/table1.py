@@ -11,9 +11,7 @@ not outgrow them. The paper does not say whether Extra's random map is drawn onc
 Run times stand in the table, from the records.
 """
 
-from typing import Any, NamedTuple
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.methods import ORACLE
@@ -24,6 +22,9 @@ from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.scenes import sample_figure
 from trajclust_experiments.rendering.stored import grouped
 from trajclust_experiments.tables import Records, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class _Line(NamedTuple):
@@ -91,7 +92,7 @@ def render(records: Records):
     return columns.table("PG-Kmeans paper, Table 1", COLUMNS, lines, notes), figures
 
 
-def _sample(dataset: str, name: str, record: dict[str, Any]) -> dict[str, Figure]:
+def _sample(dataset: str, name: str, record: dict[str, Any]) -> "dict[str, Figure]":
     """A picture of the record's trajectories, by file stem; none on maps that are fresh in every episode."""
     return {f"{dataset}-{name}": sample_figure(record["sample"], dataset)} if record.get("sample") else {}
 

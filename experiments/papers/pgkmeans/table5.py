@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
@@ -17,6 +16,9 @@ from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.stored import grouped, of_methods, oracle_nmi
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
+from trajclust_jax.lazy import lazy
+
+plotting = lazy("trajclust_envs.plotting")
 
 CODES = (4, 5, 6, 7, 8)
 PUBLISHED = {  # NMI over 10 seeds, k = 4 to 8
@@ -74,7 +76,7 @@ def render(records: Records):
         lines += map(Entry, shown)
         values = [record["scores"]["nmi"] for record in shown]
         mean, std = list(map(np.mean, values)), list(map(np.std, values))
-        ax.errorbar(list(map(_codes, shown)), mean, std, color=PALETTE[0], marker="o", label="ours")
+        ax.errorbar(list(map(_codes, shown)), mean, std, color=plotting.PALETTE[0], marker="o", label="ours")
         paper = zip(CODES, PUBLISHED[pgkmeans.TASKS[dataset]], strict=True)
         published = [(codes, value) for codes, value in paper if value is not None]
         ax.plot(*zip(*published, strict=True), "s--", color="gray", mfc="none", label="published")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.learners import CentreCell
@@ -22,6 +21,9 @@ from trajclust_experiments.rendering.figures import panels
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.scores import updates
 from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_jax.lazy import lazy
+
+plotting = lazy("trajclust_envs.plotting")
 
 COUNTS = (3, 4, 5, 6, 7, 8, 10, 12, 15)
 PUBLISHED = {  # by k as above
@@ -89,7 +91,7 @@ def render(records: Records):
     for ax, (dataset, found) in zip(axes, by_dataset.items(), strict=True):
         best = [np.array(record["scores"]["best_score"]) for record in found]
         mean, std = [values.mean() for values in best], [values.std() for values in best]
-        ax.errorbar(list(map(_count, found)), mean, std, color=PALETTE[0], marker="o", label="ours")
+        ax.errorbar(list(map(_count, found)), mean, std, color=plotting.PALETTE[0], marker="o", label="ours")
         ax.plot(COUNTS, PUBLISHED[pgkmeans.TASKS[dataset]], "s--", color="gray", mfc="none", label="published")
         for policy, value in found[0]["policies"].items():
             ax.axhline(value, color="black", linewidth=1, linestyle=":")
