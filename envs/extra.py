@@ -5,6 +5,7 @@ whether the random map is drawn once or for each episode: Extra draws one an epi
 Its three experts are paid +10, 0 or -10 for a special cell, and so visit, ignore or avoid both.
 """
 
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from trajclust_envs.gridworld import GRID_SIZE, OFFSETS, GridWorld, cell_map, di
 from trajclust_envs.value_iteration import Rewards, value_iteration
 
 NUM_SPECIALS = 2
+POOL_SIZE = 4096  # maps for automatic resets, by default
 MAX_ATTEMPTS = 100  # random maps drawn for an episode at most; each is accepted with probability .9
 TEMPERATURE = 0.1  # of the value-iteration experts' softmax, in units of reward
 SPECIAL_REWARDS = np.array([10.0, 0.0, -10.0], np.float32)  # an expert each
@@ -256,6 +258,14 @@ class EnvState(FixedState):
 
 
 @struct.dataclass
+class Pool:
+    """P maps drawn beforehand, and what they were drawn for."""
+
+    layouts: Layout  # [P, ...]
+    drawn_for: tuple[Any, ...]
+
+
+@struct.dataclass
 class EnvParams(gridworld.EnvParams):
     """Extra's parameters; `walls` are those of every map."""
 
@@ -263,10 +273,41 @@ class EnvParams(gridworld.EnvParams):
     start_high: jax.Array = struct.field(default_factory=lambda: jnp.array([1, 1], jnp.int32))
     wall_share: float = 0.2  # probability of a random wall
     min_free: int = 28  # free cells of a map at least
+    pool: Pool | None = None  # where automatic resets take their maps from; None: they draw them, which is slow
+
+    @property
+    def drawn_for(self) -> tuple[Any, ...]:
+        """What a map's distribution depends on."""
+        return self.start_low, self.start_high, self.goal, self.walls, self.wall_share, self.min_free
+
+
+def draw_pool(key: jax.Array, params: EnvParams, size: int) -> Pool:
+    """`size` random maps for parameters with one start cell; the key is consumed.
+
+    Raises:
+        ValueError: for a block of start cells: a map depends on where its episode begins.
+    """
+    if (np.asarray(params.start_low) != np.asarray(params.start_high)).any():
+        raise ValueError("a pool of maps needs one start cell: start_low and start_high differ")
+    draw = lambda key: random_layout(
+        key, params.walls, params.start_low, params.goal, params.wall_share, params.min_free
+    )
+    return Pool(jax.jit(jax.vmap(draw))(jax.random.split(key, size)), params.drawn_for)
+
+
+@functools.cache
+def _default_params() -> EnvParams:
+    with jax.ensure_compile_time_eval():  # also where a program that is being traced asks first
+        params = EnvParams()
+        return params.replace(pool=draw_pool(jax.random.key(0), params, POOL_SIZE))
 
 
 class Extra(ExtraFixed):
     """A fresh random map each episode, kept in the state; else as ExtraFixed.
+
+    The automatic reset of `step` takes one of the maps of `params.pool`, POOL_SIZE of them by default: drawing maps at
+    every step, until the slowest of a batch has one, would take 50 times as long as the step itself. `reset` and
+    rollouts draw their own. A pool that was drawn for other parameters is not used.
 
     `observes` is what an observation shows: the five maps, or `planning_inputs`, made by hand from the map ("ways"): a
     reference for what features that are learned from the maps could give.
@@ -293,7 +334,21 @@ class Extra(ExtraFixed):
 
     @property
     def default_params(self) -> EnvParams:
-        return EnvParams()
+        return _default_params()
+
+    def next_episode(self, key: jax.Array, params: EnvParams) -> EnvState:
+        if params.pool is None:
+            return super().next_episode(key, params)
+        now, then = jax.tree.leaves(params.drawn_for), jax.tree.leaves(params.pool.drawn_for)
+        fits = jnp.all(jnp.array([jnp.all(jnp.equal(a, b)) for a, b in zip(now, then, strict=True)]))
+
+        def pooled(key):
+            number = jax.random.randint(key, (), 0, len(params.pool.layouts.walls))
+            layout = jax.tree.map(lambda maps: maps[number], params.pool.layouts)
+            return self._first(params.start_low, layout)
+
+        # The parameters alone decide: of a batch of states only one of the two is computed.
+        return jax.lax.cond(fits, pooled, lambda key: super(Extra, self).next_episode(key, params), key)
 
     def walls(self, state: EnvState, params: EnvParams) -> jax.Array:
         del params
@@ -305,6 +360,9 @@ class Extra(ExtraFixed):
 
     def initial_state(self, key: jax.Array, position: jax.Array, params: EnvParams) -> EnvState:
         layout = random_layout(key, params.walls, position, params.goal, params.wall_share, params.min_free)
+        return self._first(position, layout)
+
+    def _first(self, position: jax.Array, layout: Layout) -> EnvState:
         return EnvState(jnp.int32(0), position, jnp.zeros((NUM_SPECIALS,), bool), layout)
 
     def scene(self, state: EnvState) -> Layout:

@@ -60,7 +60,7 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
     """Base of the grid worlds. Subclasses add walls, objects and experts by overriding the hooks below.
 
     Hooks: `initial_state`, `visit` (what entering a cell does), `walls`, `places` and `present` (objects, a plane
-    each), `state_id` / `state_from_id` and the experts'. All methods are unbatched.
+    each), `state_id` / `state_from_id`, `next_episode` and the experts'. All methods are unbatched.
     """
 
     experts: ClassVar[tuple[Expert, ...]] = ()
@@ -135,6 +135,10 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
         choices = jnp.stack([expert.act(state, params) for expert in self.experts])
         return jnp.where(choices == action, 0.0, -jnp.inf)
 
+    def next_episode(self, key: jax.Array, params: EnvParams) -> EnvState:
+        """What an automatic reset starts, drawn at every `step` in case it ends the episode; the key is consumed."""
+        return self.reset_env(key, params)[1]
+
     # --- gymnax's API --------------------------------------------------------------------------
 
     @partial(jax.jit, static_argnames=("self",))
@@ -147,7 +151,7 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
         key_step, key_reset = jax.random.split(key)
         final_observation, after, reward, terminated, info = self.step_env(key_step, state, action, params)
         truncated = self.is_truncated(after, params)
-        _, fresh = self.reset_env(key_reset, params)
+        fresh = self.next_episode(key_reset, params)
         state = jax.tree.map(lambda new, old: jnp.where(terminated | truncated, new, old), fresh, after)
         info |= {"terminated": terminated, "truncated": truncated, "final_observation": final_observation}
         return self.observe(None, state, action, params), state, reward, terminated, truncated, info

@@ -56,6 +56,11 @@ _walks = jax.jit(jax.vmap(walk, (None, 0, 0)), static_argnums=0)
 _observe = jax.jit(lambda env, state, params: env.observe(None, state, None, params), static_argnums=0)
 
 
+def turned(maps):
+    """In the opposite order."""
+    return jax.tree.map(lambda x: x[::-1], maps)
+
+
 def variations(params):
     """The parameters with one leaf changed, by name."""
     changed = {
@@ -78,9 +83,16 @@ def variations(params):
             changed |= {"start_low": params.start_low, "start_high": jnp.array([2, 2], jnp.int32)}
     else:
         changed |= {"start_low": -2.0, "start_high": 0.0}
+    if hasattr(params, "pool"):
+        changed["pool"] = params.pool.replace(layouts=turned(params.pool.layouts))
     assert set(vars(params)) <= set(changed)
     variants = {name: params.replace(**{name: changed[name]}) for name in vars(params)}
-    same = [name for name, variant in variants.items() if np.array_equal(vars(variant)[name], vars(params)[name])]
+    leaves = lambda name, params: jax.tree.leaves(vars(params)[name])
+    same = [
+        name
+        for name, variant in variants.items()
+        if all(map(np.array_equal, leaves(name, variant), leaves(name, params)))
+    ]
     assert same in ([], ["start_low"])
     return {name: variant for name, variant in variants.items() if name not in same}
 

@@ -286,3 +286,59 @@ def test_experts_do_what_their_rewards_ask(name, kind):
 def test_unknown_experts_are_refused():
     with pytest.raises(ValueError, match="choose one of ppo, softmax, greedy"):
         Extra("best")
+
+
+# --- automatic resets ---------------------------------------------------------------------------
+
+
+def last_steps(params, keys):
+    """States after an automatic reset, one for each key."""
+    _, state = ENV.reset_env(KEY, params)
+    last = state.replace(time=jnp.int32(params.max_steps_in_episode - 1))
+    step = lambda key, params: ENV.step(key, last, jnp.int32(STAY), params)
+    _, after, _, _, truncated, _ = jax.jit(jax.vmap(step, (0, None)))(keys, params)
+    assert truncated.all()
+    return after
+
+
+def test_automatic_resets_take_maps_of_a_pool_that_is_like_those_drawn():
+    params, keys = ENV.default_params, jax.random.split(jax.random.key(3), 2000)
+    after = last_steps(params, keys)
+    assert (np.asarray(after.position) == START).all()
+    assert not after.visited.any()
+    assert (np.asarray(after.time) == 0).all()
+    code = lambda layout: {(w.tobytes(), s.tobytes()) for w, s in zip(*map(np.asarray, layout), strict=True)}
+    assert code(after.layout) <= code(params.pool.layouts)
+    assert len(code(after.layout)) > 1500  # of 4,096, by chance 1,590
+    drawn = last_steps(params.replace(pool=None), keys).layout
+    for pooled in (after.layout, params.pool.layouts):  # shares of walls and of special cells, within 5 standard errors
+        for of in (lambda layout: np.asarray(layout.walls, float), special_shares):
+            one, other = of(pooled), of(drawn)
+            error = np.sqrt(one.var(0) / len(one) + other.var(0) / len(other))
+            assert (np.abs(one.mean(0) - other.mean(0)) <= 5 * error + 1e-12).all()
+        free = [np.bincount((~np.asarray(layout.walls)).sum((1, 2)), minlength=50) for layout in (pooled, drawn)]
+        assert np.abs(np.cumsum(free[0]) / free[0].sum() - np.cumsum(free[1]) / free[1].sum()).max() < 0.05
+
+
+def special_shares(layout):
+    """`[n, 81]`: whether a cell is special."""
+    cells = np.asarray(layout.specials) @ np.array([GRID_SIZE, 1])
+    return (cells[:, :, None] == np.arange(GRID_SIZE**2)).any(1).astype(float)
+
+
+@pytest.mark.parametrize("change", [{"wall_share": 0.0}, {"min_free": 40}, {"goal": jnp.array([1, 7])}])
+def test_a_pool_that_was_drawn_for_other_parameters_is_not_used(change):
+    params = ENV.default_params.replace(**change)
+    keys = jax.random.split(KEY, 20)
+    after, drawn = last_steps(params, keys), last_steps(params.replace(pool=None), keys)
+    jax.tree.map(np.testing.assert_array_equal, after, drawn)
+
+
+def test_a_pool_for_other_parameters_can_be_drawn():
+    params = ENV.default_params.replace(wall_share=0.0)
+    params = params.replace(pool=extra.draw_pool(KEY, params, 3))
+    assert (np.asarray(last_steps(params, jax.random.split(KEY, 20)).layout.walls) == BORDER).all()
+    block = params.replace(start_high=jnp.array([2, 2]))
+    with pytest.raises(ValueError, match="one start cell"):
+        extra.draw_pool(KEY, block, 3)
+    assert len({tuple(cell) for cell in np.asarray(last_steps(block, jax.random.split(KEY, 40)).position)}) == 4
