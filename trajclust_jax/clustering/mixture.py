@@ -36,7 +36,7 @@ from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.data.transforms import ACTIONS_VERSION
-from trajclust_jax.networks import ensemblize, member_keys
+from trajclust_jax.networks import ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.training import Info
 
 _SCORED = 0x73636F72  # the E-step's keys are folded from it, the M-step's from the iteration
@@ -185,12 +185,18 @@ class PolicyMixture(Clusterer):
         paired: bool = False,
         decay: jax.Array | float = 0.0,
     ) -> Member:
-        """All restarts' policies after `num_steps` gradient steps on their clusters; `paired` as in `restart_keys`."""
+        """The policies after `num_steps` gradient steps on their clusters; those of settled restarts stay.
+
+        `paired` as in `restart_keys`.
+        """
         keys = restart_keys(jax.random.fold_in(state.key, iteration), paired, self.restarts)
-        fit = lambda members, assignments, key: prepared.policies.fit(
-            members, assignments, prepared.data, key, num_steps, decay
-        )
-        return ensemblize(fit, 1)(state.members, trained_assignments(state, prepared), keys)
+
+        def fit(settled, members, assignments, key):
+            train = lambda members: prepared.policies.fit(members, assignments, prepared.data, key, num_steps, decay)
+            return jax.lax.cond(settled, lambda members: members, train, members)
+
+        given = trained_assignments(state, prepared)
+        return ensemblize_wide(fit, 1)(state.settled, state.members, given, keys)
 
     def _iterate(
         self, state: State, prepared: Prepared, iteration: jax.Array, members: Member, **e_step: Any

@@ -32,7 +32,7 @@ from trajclust_jax.clustering.mixture import (
     trained_assignments,
 )
 from trajclust_jax.clustering.policies import Chunks, Member, PolicyKind
-from trajclust_jax.networks import ensemblize
+from trajclust_jax.networks import ensemblize, ensemblize_wide
 from trajclust_jax.training import Info, Phase
 from trajclust_jax.validation import check_at_least, check_one_of
 
@@ -185,7 +185,7 @@ class PGKmeans(PolicyMixture):
         # With weights, a batch is drawn from all trajectories and not from the cluster's: K times the steps.
         steps = self.num_clusters * self.polish_first_steps
         m_step = lambda members, weights, key: policies.fit(members, weights, data, key, steps, 1.0)
-        rivals = ensemblize(m_step, 1)(rivals, weights, restart_keys(key_fit, paired, self.restarts))
+        rivals = ensemblize_wide(m_step, 1)(rivals, weights, restart_keys(key_fit, paired, self.restarts))
         claimed = by_restart(self._explained(rivals, None, prepared)[0])
 
         after = jnp.where(contested, claimed, before)

@@ -30,7 +30,7 @@ from trajclust_jax.clustering.policies.data import StepChunks
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
-from trajclust_jax.networks import ensemblize, member_keys
+from trajclust_jax.networks import ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.training import Callback, Info, Phase, fit
 
 SUPPORT_VERSION = 2  # raise it when what is warned of changes
@@ -161,7 +161,7 @@ class Comparison:
         given = given.reshape(2 * num_groups, data.num_slots)
         keys = jnp.broadcast_to(jax.random.fold_in(state.key, iteration), len(given))
         m_step = lambda members, given, key: policies.fit(members, given, data, key, self.steps)
-        members = ensemblize(m_step, 1)(state.members, given, keys)
+        members = ensemblize_wide(m_step, 1)(state.members, given, keys)
 
         explained, told = self._explained(members, num_groups, prepared)
         better = explained.sum(1) > state.explained.sum(1)  # [G]

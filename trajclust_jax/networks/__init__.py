@@ -10,7 +10,7 @@ from trajclust_jax.networks.actor_critic import (
     TanhGaussianActor,
     sample_squashed,
 )
-from trajclust_jax.networks.ensemble import ensemblize, member_keys
+from trajclust_jax.networks.ensemble import ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.networks.planner import EXTRACTORS, MOVES, Placed, Planner
 from trajclust_jax.networks.policies import (
     GRU,
@@ -43,6 +43,7 @@ __all__ = [
     "TanhGaussianActor",
     "TrajectoryAutoencoder",
     "ensemblize",
+    "ensemblize_wide",
     "gru_step",
     "member_keys",
     "sample_squashed",

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from trajclust_jax.lazy import lazy
-from trajclust_jax.networks.dense import Dense
+from trajclust_jax.networks.dense import Dense, product
 from trajclust_jax.networks.planner import EXTRACTORS, Placed
 
 distrax = lazy("distrax")
@@ -92,17 +92,32 @@ class CategoricalHead(nn.Module):
         return distrax.Categorical(logits=nn.log_softmax(logits))
 
 
+class _Layer(nn.Module):
+    """Kernel and bias of a dense layer, for a product that several layers share."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, num_inputs: int) -> tuple[jax.Array, jax.Array]:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (num_inputs, self.features))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
 class GaussianHead(nn.Module):
-    """`[..., F] -> ` diagonal Gaussian, mean and std by a dense layer each (B.6), std above `MIN_STD`."""
+    """`[..., F] -> ` diagonal Gaussian, mean and std by a dense layer each (B.6), std above `MIN_STD`.
+
+    One product serves both layers: alone, each is too narrow to keep a processor busy.
+    """
 
     action_size: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> "distrax.Independent":
-        mean = nn.Dense(self.action_size, name="mean")(x)
-        std = MIN_STD + nn.softplus(nn.Dense(self.action_size, name="std")(x))
+        layers = [_Layer(self.action_size, name=name)(x.shape[-1]) for name in ("mean", "std")]
+        kernel, bias = (jnp.concatenate(parts, axis=-1) for parts in zip(*layers, strict=True))
+        mean, std = jnp.split(product(x, kernel) + bias, 2, axis=-1)
         # Independent, not MultivariateNormalDiag: the latter must not be returned from jit or vmap.
-        return distrax.Independent(distrax.Normal(mean, std), 1)
+        return distrax.Independent(distrax.Normal(mean, MIN_STD + nn.softplus(std)), 1)
 
 
 def policy_head(discrete: bool, action_size: int, action_parts: tuple[tuple[int, ...], ...] = ()) -> nn.Module:

@@ -15,7 +15,7 @@ from trajclust_jax.clustering.policies.member import Member, is_hard
 from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue, draw, embedded, sorted_by_cluster
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, Trajectories
-from trajclust_jax.networks import ensemblize, gru_step, member_keys
+from trajclust_jax.networks import ensemblize, ensemblize_wide, gru_step, member_keys
 
 _START = 0x73746172  # the key of a window's start is folded from it
 
@@ -145,6 +145,6 @@ class HistoryPolicy(TrajectoryPolicy):
                 start = (jnp.zeros((num, network.hidden_size)), jnp.zeros(num))
                 return jax.lax.fori_loop(0, chunk.max_length, step, start)[1]
 
-            return ensemblize(member, 2)(params, of_rows)
+            return ensemblize_wide(member, 2)(params, of_rows)
 
         return score

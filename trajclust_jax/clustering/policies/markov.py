@@ -14,7 +14,7 @@ from trajclust_jax.clustering.policies.member import Member, is_hard
 from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue, draw, embedded, sorted_by_cluster
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Trajectories
-from trajclust_jax.networks import ensemblize, member_keys
+from trajclust_jax.networks import ensemblize, ensemblize_wide, member_keys
 
 
 class MarkovScorer:
@@ -37,7 +37,7 @@ class MarkovScorer:
                 total = jnp.where(mask, of(log_probs), 0).sum(1)
                 return total if chunk.scale is None else chunk.scale * total
 
-            return ensemblize(member, 2)(params)
+            return ensemblize_wide(member, 2)(params)
 
         return score
 
