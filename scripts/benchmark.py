@@ -9,10 +9,14 @@ Compile time is reported apart. Every time is the best of `--repeats` runs: the 
 import dataclasses
 import itertools
 import json
+import os
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnax
@@ -33,7 +37,11 @@ from trajclust_jax.clustering.representation.data import EncoderData
 from trajclust_jax.data import Trajectories, dense, make
 from trajclust_jax.learners import CQL, IQL, TD3BC, Offline
 from trajclust_jax.networks import MIN_STD, ensemblize, member_keys
+from trajclust_jax.parallel import over_seeds, seed_mesh
 from trajclust_jax.records import environment
+from trajclust_jax.training import compile_options
+
+CLUSTERED = {"hopper-medium-expert:size=50": 2, "takeball:size=200": 4}  # by `trajclust cluster`, and K
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +103,7 @@ def timed_in_turn(fns: dict[str, Callable], *args: Any, repeats: int) -> dict[st
     compiled, timings = {}, {}
     for name, fn in fns.items():
         began = time.perf_counter()
-        compiled[name] = jax.jit(fn).lower(*args).compile()
+        compiled[name] = jax.jit(fn).lower(*args).compile(compiler_options=compile_options())
         compile_seconds = time.perf_counter() - began
         memory = compiled[name].memory_analysis()
         parts = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
@@ -251,10 +259,10 @@ def autoencoder_rows(trajectories: Trajectories, config: Benchmark, matmul: str,
     flops = autoencoder_flops(data, method.batch_size, method.latent_size, range(method.steps))
     rows = [rate_row("CAAE, a seed's gradient steps, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
 
-    single = jax.jit(one).lower(lone[0]).compile()
-    ours = timed(jax.vmap(one), states, repeats=config.repeats)
+    single = jax.jit(one).lower(lone[0]).compile(compiler_options=compile_options())
+    ours = timed(over_seeds(one, seed_mesh(1), (True,)), states, repeats=config.repeats)
     seconds, _ = best_of(lambda: [single(state) for state in lone], config.repeats)
-    name = f"CAAE, a gradient step of {num_seeds} seeds vmapped"
+    name = f"CAAE, a gradient step of {num_seeds} seeds"
     return [*rows, row(name, ours, "Python loop over seeds", seconds / method.steps, per=method.steps)]
 
 
@@ -360,7 +368,7 @@ def learner_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
         data, phase = jax.device_put(prepared), method.phases()[-1]
         begin = jax.jit(jax.vmap(lambda key: phase.start(key, data, None)[0]))  # noqa: B023
         states = {count: begin(jax.vmap(jax.random.key)(jnp.arange(count))) for count in (1, 10)}
-        step = jax.vmap(lambda state: phase.step(state, data, jnp.int32(0)))  # noqa: B023
+        step = over_seeds(lambda state: phase.step(state, data, jnp.int32(0)), seed_mesh(1), (True,))  # noqa: B023
         one, ten = (timed(step, state, repeats=config.repeats) for state in states.values())
         amount, products = block / one.seconds, learner_flops(name, learner.batch_size, d, a)
         a_seed = f"{name}, updates of a seed"
@@ -369,8 +377,37 @@ def learner_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
             reference = torch.LEARNERS[name]([*prepared.batch[:4], prepared.batch.terminated.astype(np.float32)])
             seconds, _ = best_of(lambda: [reference.update() for _ in range(block)], config.repeats)  # noqa: B023
             rows.append(rate_row(a_seed, one, block, "PyTorch, eager", block / seconds, "updates/s"))
-        rows.append(rate_row(f"{name}, updates of ten seeds vmapped", ten, 10 * block, "one seed", amount, "updates/s"))
+        rows.append(rate_row(f"{name}, updates of ten seeds", ten, 10 * block, "one seed", amount, "updates/s"))
     return rows
+
+
+def command_rows(config: Benchmark) -> list[Row]:
+    """CPU seconds of whole commands: of those that only start, and of clusterings whose programs were kept."""
+    bare, rows = cpu_seconds([sys.executable, "-c", "import jax"]), []
+    command = [sys.executable, "-m", "trajclust_experiments.cli"]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TRAJCLUST_COMPILE_CACHE"] = str(Path(folder, "compiled"))
+        npz = str(Path(folder, "takeball.npz"))
+        cpu_seconds([*command, "data", "make", "takeball", "--size", "200", "--out", npz])
+        for name, arguments in (("list", ["list"]), ("data info", ["data", "info", npz])):
+            ours = min(cpu_seconds([*command, *arguments]) for _ in range(config.repeats))
+            rows.append(Row(f"{name}, CPU seconds", ours, "import jax", bare, bare / ours, "s", 0, 0))
+        for dataset, k in CLUSTERED.items():
+            os.environ["TRAJCLUST_COMPILE_CACHE"] = str(Path(folder, dataset.partition(":")[0]))
+            arguments = ["cluster", dataset, "--k", str(k), "--out", str(Path(folder, "out"))]
+            first, again = (cpu_seconds([*command, *arguments]) for _ in range(2))
+            compiling = json.loads(Path(folder, "out", "summary.json").read_text())["timing"]["compile_seconds"]
+            name = f"cluster {dataset} --k {k}, CPU seconds"
+            rows.append(Row(name, again, "the first time", first, first / again, "s", compiling, 0))
+    return rows
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """Of a command and all its threads."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
@@ -393,6 +430,7 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
     facts["matmul_flops"] = peak
 
     def stages():
+        yield command_rows(config)
         yield environment_rows(config)
 
         counted, transition, history = CountedPolicy(), TransitionPolicy(), HistoryPolicy()
@@ -455,7 +493,7 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
         yield learner_rows(config, matmul, peak)
 
     console = Console(stderr=True)
-    for stage in track(stages(), description="timing", total=11, console=console, disable=not console.is_terminal):
+    for stage in track(stages(), description="timing", total=12, console=console, disable=not console.is_terminal):
         rows += stage
     facts["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024

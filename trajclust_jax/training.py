@@ -171,6 +171,13 @@ def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals) 
     return Fit(result, seeds, run.history, run.compile_seconds, run.run_seconds, run.evaluate_seconds, run.resumed)
 
 
+def compile_options(light: bool = False) -> dict[str, Any] | None:
+    """XLA's, for the programs of a fit; `light` for one that computes little."""
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_backend_optimization_level": 0 if light else 1}  # 2 and 3 take half as long again, for no speed
+
+
 def _key(seed: int, phase: int) -> jax.Array:
     """The key of a run's phase. The constant keeps it apart from keys that others derive from the same seed."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x666974), phase)
@@ -215,10 +222,8 @@ class _Run:
     def compile(self, fn: Callable, *args: Any, donate: bool = False, light: bool = False) -> Callable:
         """Compiles `fn` for `args`, the time counted apart."""
         began = time.perf_counter()
-        options = None
-        if jax.default_backend() == "cpu":  # more than level 1 compiles half as long again for programs as fast
-            options = {"xla_backend_optimization_level": 0 if light else 1}
-        compiled = jax.jit(fn, donate_argnums=(0,) if donate else ()).lower(*args).compile(compiler_options=options)
+        lowered = jax.jit(fn, donate_argnums=(0,) if donate else ()).lower(*args)
+        compiled = lowered.compile(compiler_options=compile_options(light))
         self.not_running += time.perf_counter() - began
         self.compile_seconds += time.perf_counter() - began
         return compiled
