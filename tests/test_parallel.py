@@ -15,9 +15,11 @@ FIT = """
 import json, sys
 import jax, numpy as np
 from trajclust_jax.clustering import CAAE, PGKmeans
+from trajclust_jax.compile_cache import enable
 from trajclust_jax.data import make
 from trajclust_jax.training import fit
 
+enable()
 folder = sys.argv[1] or None
 def interrupt(event):
     if folder and event.phase == "polish" and event.iteration == 2:
@@ -45,10 +47,9 @@ print(json.dumps({
 def _fit(devices, folder="", what="pg_kmeans"):
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     flags += " --xla_cpu_multi_thread_eigen=false"
-    cache = {"JAX_COMPILATION_CACHE_DIR": os.environ["TRAJCLUST_TEST_CACHE"]}  # as conftest.py has it
     return subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", FIT, str(folder), what],
-        env={**os.environ, **cache, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
     )
