@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -57,8 +57,6 @@ class Run:
     Example: trajclust run pgkmeans/table1 --preset cpu --methods pg_kmeans_mlp
     """
 
-    COMPILES: ClassVar[bool] = True
-
     table: tyro.conf.Positional[str]
     """A table's name; `trajclust list` shows them."""
     preset: str = "cpu"
@@ -88,8 +86,6 @@ class Cluster:
 
     Example: trajclust cluster mine.npz --method pg_kmeans --k 5 --out runs/mine
     """
-
-    COMPILES: ClassVar[bool] = True
 
     dataset: tyro.conf.Positional[str]
     """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (takeball:size=500,seed=1)."""
@@ -135,8 +131,6 @@ class Assign:
     Example: trajclust assign new.npz --model runs/mine --out runs/new
     """
 
-    COMPILES: ClassVar[bool] = True
-
     dataset: tyro.conf.Positional[str]
     """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (takeball:size=500,seed=1)."""
     model: Path
@@ -164,8 +158,6 @@ class Train:
 
     Example: trajclust train hopper.npz --learner iql --clusters runs/mine --cluster best --set updates=100000
     """
-
-    COMPILES: ClassVar[bool] = True
 
     dataset: tyro.conf.Positional[str]
     """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (hopper-medium-expert:size=200)."""
@@ -205,8 +197,6 @@ class Make:
 
     Example: trajclust data make halfcheetah-medium-expert --size 50 --noise 0.1 --out cheetah.npz
     """
-
-    COMPILES: ClassVar[bool] = True
 
     name: tyro.conf.Positional[str]
     """A registered dataset; `trajclust list` shows them."""
@@ -352,16 +342,12 @@ def _at_home(command: Any) -> Any:
 def _carry_out(command: Any) -> int:
     """Runs a command and turns what goes wrong into one line and an exit code."""
     if os.environ.get("TRAJCLUST_DEBUG") == "1":
-        _load_extensions()
-        _keep_programs(command)
-        return command.run() or 0
+        return _work(command)
     ending = Ending()
     try:
         with ending:
             _check_devices()
-            _load_extensions()
-            _keep_programs(command)
-            return command.run() or 0
+            return _work(command)
     except BrokenPipeError:  # e.g. `trajclust list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -373,12 +359,14 @@ def _carry_out(command: Any) -> int:
         return _fail(*_told(error))
 
 
-def _keep_programs(command: Any) -> None:
-    """What a command compiles is kept for the next one (see `compile_cache`); the others compile little."""
-    if getattr(getattr(command, "command", command), "COMPILES", False):
+def _work(command: Any) -> int:
+    """Runs a command; what it compiles is kept for the next one (see `compile_cache`)."""
+    _load_extensions()
+    if not isinstance(command, List | Report):
         from trajclust_jax.compile_cache import enable
 
         enable()
+    return command.run() or 0
 
 
 def _check_devices() -> None:

@@ -78,9 +78,10 @@ def enable(folder: Path | None = None) -> Path | None:
     if chosen == "off" or jax.config.jax_compilation_cache_dir is not None:
         return None
     if folder is None:
-        folder = user_path(chosen) if chosen else cache_folder() and cache_folder() / "compiled"
-    if folder is None:
-        return None
+        folder = user_path(chosen) if chosen else cache_folder()
+        if folder is None:
+            return None
+        folder = folder if chosen else folder / "compiled"
     folder = folder / hashlib.sha256("\n".join(_machine()).encode()).hexdigest()[:16]
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from trajclust_jax.networks import ensemblize_wide
+
 _SEED = PartitionSpec("seed")
 
 
@@ -22,10 +24,9 @@ def over_seeds(fn: Callable, mesh: Mesh, mapped: tuple[bool, ...]) -> Callable:
     """`fn`, written for one seed, for all of them. Arguments that are `mapped` have a leading seed axis, and so have
     all outputs; the others are common to the seeds.
 
-    An accelerator runs its seeds side by side. A CPU runs them in turn, as fast as each alone and with results equal to
-    a lone run's bit for bit: it is busy with one, whose arrays fit its caches. One seed alone has no seed axis inside.
+    An accelerator runs its seeds side by side, a CPU in turn: it is busy with one, whose arrays fit its caches. One seed
+    alone has no seed axis inside. Results are a lone run's up to rounding.
     """
-    in_turn = mesh.devices.flat[0].platform == "cpu"
 
     @functools.wraps(fn)
     def every(*args):
@@ -37,7 +38,7 @@ def over_seeds(fn: Callable, mesh: Mesh, mapped: tuple[bool, ...]) -> Callable:
 
         if jax.tree.leaves(given)[0].shape[0] == 1:
             return jax.tree.map(lambda x: x[None], one(jax.tree.map(lambda x: x[0], given)))
-        return jax.lax.map(one, given) if in_turn else jax.vmap(one)(given)
+        return ensemblize_wide(one, 1)(given)
 
     if mesh.size == 1:
         return every

@@ -1,6 +1,5 @@
 """Returns of policies where their data is from, and what a training's record says of them."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 
 from trajclust_jax.data import Dataset
+from trajclust_jax.data.d4rl import ENVIRONMENTS
 from trajclust_jax.evaluation import Acting, gymnax_returns, mujoco_returns
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Offline, TrainedPolicy
@@ -16,16 +16,12 @@ from trajclust_jax.training import Evaluate, Fit
 envs = lazy("trajclust_envs")
 mujoco = lazy("trajclust_envs.mujoco")
 
-
-@functools.cache
-def _tasks() -> dict[str, str]:
-    """MuJoCo's tasks by their environments' Gymnasium ids."""
-    return {task.env_id: name for name, task in mujoco.TASKS.items()}
+_MUJOCO = {environment: task for task, environment in ENVIRONMENTS.items()}
 
 
 def environment_names() -> tuple[str, ...]:
     """The environments that policies can be evaluated in: MuJoCo of version 4, and our own."""
-    return (*_tasks(), *envs.ENVIRONMENTS)
+    return (*_MUJOCO, *envs.ENVIRONMENTS)
 
 
 def sizes_of(name: str) -> tuple[int, int]:
@@ -36,8 +32,8 @@ def sizes_of(name: str) -> tuple[int, int]:
 
 def _spaces(name: str) -> tuple[Any, Any]:
     """Spaces of observations and of actions in a known environment."""
-    if name in _tasks():
-        env = mujoco.make_env(_tasks()[name])
+    if name in _MUJOCO:
+        env = mujoco.make_env(_MUJOCO[name])
         return env.observation_space, env.action_space
     env = envs.make(name)
     return env.observation_space(env.default_params), env.action_space(env.default_params)
@@ -100,15 +96,15 @@ def best_clusters(assignments: np.ndarray, episode_returns: np.ndarray) -> list[
 
 def returns_of(learner: Acting, name: str, policy: TrainedPolicy, episodes: int, number: int) -> np.ndarray:
     """`[*axes, E]`: returns of policies in an environment; other first states for every `number`."""
-    if name in _tasks():
-        return mujoco_returns(_tasks()[name], learner, policy, episodes, seed=10**6 + number)
+    if name in _MUJOCO:
+        return mujoco_returns(_MUJOCO[name], learner, policy, episodes, seed=10**6 + number)
     key = jax.random.fold_in(jax.random.key(0x6576), number)
     return gymnax_returns(envs.make(name), learner, policy, episodes, key)
 
 
 def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | None:
     """D4RL's normalisation of returns in an environment; None without one."""
-    return mujoco.TASKS[_tasks()[environment_name]].normalised if environment_name in _tasks() else None
+    return mujoco.TASKS[_MUJOCO[environment_name]].normalised if environment_name in _MUJOCO else None
 
 
 def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> dict[str, Any]:

@@ -257,8 +257,8 @@ def _held_out(data: StepData, fold: np.ndarray) -> HeldOut:
             flat = np.concatenate([flat, np.zeros_like(flat[:1])])  # a filler
             return flat[slots].reshape(2, num_chunks, size, *flat.shape[1:])
 
-        cut = jax.tree.map(fields, half.chunks.replace(max_length=None))
-        return cut.replace(max_length=cut.lengths.max(-1))
+        chunks = jax.tree.map(fields, half.chunks.replace(max_length=None))
+        return chunks.replace(max_length=chunks.lengths.max(-1))
 
     halves = []
     for steps, count in zip(mine, counts, strict=True):

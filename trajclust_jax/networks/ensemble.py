@@ -18,10 +18,10 @@ def ensemblize(fn: Callable[..., Any], sizes: int, in_axes: int | Sequence[Any] 
 
 
 def ensemblize_wide(fn: Callable[..., Any], sizes: int) -> Callable[..., Any]:
-    """`ensemblize` where one member's work is enough for a processor: an E-step, a restart's M-step.
+    """`ensemblize` where one member's work is enough for a processor: a seed, a restart's M-step, an E-step.
 
-    On a CPU members run in turn, each in the caches: an E-step of a network takes .6 of the time and a twentieth of the
-    memory, with equal results. `lax.cond` in `fn` then leaves out what it does not choose.
+    On a CPU members run in turn, each in the caches: of 20 members' E-step over chunks of 6,000 steps that takes .7 of
+    the time, and one member's memory. `lax.cond` in `fn` then leaves out what it does not choose.
     """
     if jax.default_backend() != "cpu":
         return ensemblize(fn, sizes)
