@@ -24,8 +24,8 @@ def over_seeds(fn: Callable, mesh: Mesh, mapped: tuple[bool, ...]) -> Callable:
     """`fn`, written for one seed, for all of them. Arguments that are `mapped` have a leading seed axis, and so have
     all outputs; the others are common to the seeds.
 
-    An accelerator runs its seeds side by side, a CPU in turn: it is busy with one, whose arrays fit its caches. One seed
-    alone has no seed axis inside. Results are a lone run's up to rounding.
+    An accelerator runs its seeds side by side, a CPU in turn: it is busy with one, whose arrays fit its caches. One
+    seed alone has no seed axis inside. Results are a lone run's up to rounding.
     """
 
     @functools.wraps(fn)
