@@ -23,6 +23,7 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy_references
 import tyro
 from gymnax.environments.misc.rooms import FourRooms
 from rich.console import Console
@@ -30,6 +31,7 @@ from rich.progress import track
 from rich.table import Table
 
 import trajclust_envs as envs
+from trajclust_experiments.papers.own import _files as own_files
 from trajclust_experiments.rendering.markdown import device_name
 from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
@@ -41,7 +43,8 @@ from trajclust_jax.parallel import over_seeds, seed_mesh
 from trajclust_jax.records import environment
 from trajclust_jax.training import compile_options
 
-CLUSTERED = {"hopper-medium-expert:size=50": 2, "takeball:size=200": 4}  # by `trajclust cluster`, and K
+CARTPOLE = 50  # episodes of each of two policies, in a file in D4RL's layout
+CLUSTERED = {"hopper-medium-expert:size=50": 2, "takeball:size=200": 4, "cartpole": 2}  # by `trajclust cluster`, and K
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +145,8 @@ def rate_row(name: str, ours: Timing, amount: float, reference_name: str, refere
 
 
 def environment_rows(config: Benchmark) -> list[Row]:
-    """Steps a second, auto-reset and observations included, beside gymnax's FourRooms with visual observations."""
+    """Steps a second, auto-reset and observations included, beside gymnax's FourRooms with visual observations and,
+    where it is installed, a grid of navix."""
 
     def episodes(env) -> Callable:
         params = env.default_params
@@ -164,13 +168,39 @@ def environment_rows(config: Benchmark) -> list[Row]:
 
     keys = jax.random.split(jax.random.key(0), config.num_envs)
     names = {"reference": FourRooms(use_visual_obs=True), **{name: gymnax.make(name)[0] for name in envs.ENVIRONMENTS}}
-    timings = timed_in_turn({name: episodes(env) for name, env in names.items()}, keys, repeats=config.repeats)
+    rollouts = {name: episodes(env) for name, env in names.items()}
+    try:
+        import navix
+    except ImportError:
+        pass
+    else:
+        rollouts["navix"] = navix_episodes(navix.make("Navix-Empty-16x16-v0"), config.env_steps)
+    timings = timed_in_turn(rollouts, keys, repeats=config.repeats)
     steps = config.num_envs * config.env_steps
-    reference = steps / timings.pop("reference").seconds
-    return [
+    reference, other = steps / timings.pop("reference").seconds, timings.pop("navix", None)
+    rows = [
         rate_row(f"{name} steps", timing, steps, "gymnax FourRooms, visual", reference, "steps/s")
         for name, timing in timings.items()
     ]
+    if other is not None:
+        name, other = "Diagonal-v0", steps / other.seconds
+        rows.append(rate_row(f"{name} steps", timings[name], steps, "navix Empty-16x16", other, "steps/s"))
+    return rows
+
+
+def navix_episodes(env: Any, num_steps: int) -> Callable:
+    """Random episodes of an environment of navix, whose time step carries all: `[E]` keys -> last step, rewards."""
+
+    def episode(key):
+        key, key_reset = jax.random.split(key)
+
+        def step(timestep, key):
+            timestep = env.step(timestep, env.action_space.sample(key))
+            return timestep, timestep.reward
+
+        return jax.lax.scan(step, env.reset(key_reset), jax.random.split(key, num_steps))
+
+    return jax.vmap(episode)
 
 
 def setting(policies: NetworkPolicy, trajectories: Trajectories, config: Benchmark):
@@ -284,7 +314,7 @@ def random_walks() -> Trajectories:
 
 
 def continuous_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
-    """Both steps of EM on continuous data, beside a matmul's rate and, where it is installed, a loop in PyTorch."""
+    """Both steps of EM on continuous data, beside a matmul's rate and loops in NumPy and, if installed, in PyTorch."""
     policies, trajectories = TransitionPolicy(scored_steps=100), random_walks()
     sizes = dataclasses.replace(config, clusters=CONTINUOUS["clusters"], restarts=CONTINUOUS["restarts"])
     num_members = sizes.clusters * sizes.restarts
@@ -300,10 +330,11 @@ def continuous_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
     seen = data.num_trajectories * policies.scored_steps
     flops = num_members * mlp_flops(seen, data.chunks.inputs.shape[-1], heads, backward=False)
     rows.append(rate_row(f"continuous E-step, {seen:,} steps, FLOP/s", score, flops, matmul, peak, "FLOP/s"))
-    reference = torch_em(data, policies, num_members, steps, config.repeats)
-    if reference is not None:
-        rows.append(row(f"{name}, a gradient step", improve, "PyTorch, a loop", reference[0], per=steps))
-        rows.append(row(f"continuous E-step, {seen:,} steps", score, "PyTorch, a loop", reference[1]))
+    for library, references in (("NumPy", numpy_references), ("PyTorch", torch_references())):
+        if references is not None:
+            step, scoring = lone_em(references, data, policies, num_members, steps, config.repeats)
+            rows.append(row(f"{name}, a gradient step", improve, f"{library}, a loop", step, per=steps))
+            rows.append(row(f"continuous E-step, {seen:,} steps", score, f"{library}, a loop", scoring))
     return rows
 
 
@@ -316,18 +347,11 @@ def torch_references() -> Any:
     return torch_references
 
 
-def torch_em(data: MixtureData, policies: TransitionPolicy, num_members: int, steps: int, repeats: int):
-    """Seconds of a gradient step of all members, and of an E-step, in eager PyTorch, one member after another.
-
-    None where PyTorch is not installed.
-    """
-    torch = torch_references()
-    if torch is None:
-        return None
+def lone_em(references: Any, data: MixtureData, policies: TransitionPolicy, num_members: int, steps: int, repeats: int):
+    """Seconds of a gradient step of all members, and of an E-step, one member after another in another library."""
     flat = [np.array(x).reshape(-1, x.shape[-1]) for x in (data.chunks.inputs, data.chunks.actions)]
-    mixture = torch.Mixture(
-        *flat, num_members, CONTINUOUS["clusters"], policies.batch_size, policies.learning_rate, MIN_STD
-    )
+    clusters, rate = CONTINUOUS["clusters"], policies.learning_rate
+    mixture = references.Mixture(*flat, num_members, clusters, policies.batch_size, rate, MIN_STD)
     many = lambda: [mixture.improve() for _ in range(steps)]
     score = lambda: mixture.score(data.num_trajectories, policies.scored_steps)
     return best_of(many, repeats)[0] / steps, best_of(score, repeats)[0]
@@ -393,7 +417,8 @@ def command_rows(config: Benchmark) -> list[Row]:
             rows.append(Row(f"{name}, CPU seconds", ours, "import jax", bare, bare / ours, "s", 0, 0))
         for dataset, k in CLUSTERED.items():
             kept = str(Path(folder, dataset.partition(":")[0]))
-            arguments = ["cluster", dataset, "--k", str(k), "--out", str(Path(folder, "out"))]
+            source = own_files.cartpole(Path(folder), CARTPOLE, 0) if dataset == "cartpole" else dataset
+            arguments = ["cluster", source, "--k", str(k), "--out", str(Path(folder, "out"))]
             first, again = (cpu_seconds([*command, *arguments], kept) for _ in range(2))
             compiling = json.loads(Path(folder, "out", "summary.json").read_text())["timing"]["compile_seconds"]
             name = f"cluster {dataset} --k {k}, CPU seconds"

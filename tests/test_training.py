@@ -135,6 +135,34 @@ def test_ctrl_c_keeps_the_state_wherever_it_comes(tmp_path, total):
     np.testing.assert_array_equal(resumed.result["position"], expected.result["position"])
 
 
+def test_later_phases_compile_while_earlier_ones_run():
+    traced = threading.Event()
+
+    class Watched(RandomWalk):
+        def _begin(self, key, size, at=0.0):
+            if size == 2:
+                traced.set()
+            return super()._begin(key, size, at)
+
+    def wait(event):
+        if event.total == 1:  # phase one is running and does not go on before
+            assert traced.wait(60)
+
+    watched = fit(Watched(barrier=1e9), 1.0, 2, callbacks=[wait])
+    assert watched.history == fit(RandomWalk(barrier=1e9), 1.0, 2).history
+
+
+def test_what_fails_to_compile_is_raised_where_it_is_needed():
+    class Failing(RandomWalk):
+        def result(self, state, data):
+            raise ValueError("no result")
+
+    seen = []
+    with pytest.raises(ValueError, match="no result"):
+        fit(Failing(), 1.0, 1, callbacks=[lambda event: seen.append(event.phase)])
+    assert seen[-1] == "two"
+
+
 def test_fit_runs_in_a_thread():
     results = []
     thread = threading.Thread(target=lambda: results.append(fit(RandomWalk(), 1.0, 1)))

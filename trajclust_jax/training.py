@@ -18,6 +18,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -72,7 +73,7 @@ class Fit:
     result: Any
     seeds: tuple[int, ...]
     history: list[dict[str, Any]]  # one entry an iteration: phase, iteration, metrics as lists (null: not finite)
-    compile_seconds: float
+    compile_seconds: float  # spent waiting for programs; those of later phases are compiled while earlier ones run
     run_seconds: float  # preparation included, compilation and evaluation not; over all attempts of a resumed fit
     evaluate_seconds: float
     resumed: bool
@@ -130,30 +131,25 @@ def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals) 
     state, first, iteration = run.restore(phases, data)
     if state is not None:
         state = place(state, mesh, mapped=True)
-    finish = None
+    keys = [place(jnp.stack([_key(seed, index) for seed in seeds]), mesh, mapped=True) for index in range(len(phases))]
+    programs = run.compiling = _Programs(
+        method, phases[first:], mesh, keys[0], data, state, begun=iteration is not None
+    )
     for index in range(first, len(phases)):
-        phase = phases[index]
+        phase, (start, step) = phases[index], programs.phases[index - first]
         if iteration is None:
-            keys = place(jnp.stack([_key(seed, index) for seed in seeds]), mesh, mapped=True)
-            start = over_seeds(phase.start, mesh, (True, False, state is not None))
-            start = run.compile(start, keys, data, state, light=phase.light_start)
-            state, info = start(keys, data, state)
+            state, info = run.wait(start)(keys[index], data, state)
             iteration = 0
             run.report(phase, iteration, state, info, None, score, callbacks)
-        step = None
         while phase.step is not None and iteration < phase.budget:
             frozen = np.asarray(state.converged)
             if frozen.all():
                 break
-            if step is None:
-                step = run.compiled_step(phase.step, mesh, state, data)
-            state, info = step(state, data, np.int32(iteration))
+            state, info = run.wait(step)(state, data, np.int32(iteration))
             iteration += 1
             due = evaluate is not None and (iteration % evaluate.every == 0 or iteration == phase.budget)
             if due and index == len(phases) - 1:
-                if finish is None:
-                    finish = run.compile(over_seeds(method.result, mesh, (True, False)), state, data)
-                info |= run.evaluate(evaluate, finish(state, data), iteration)
+                info |= run.evaluate(evaluate, run.wait(programs.result)(state, data), iteration)
             run.report(phase, iteration, state, info, frozen, score, callbacks)
             stop = signals.number is not None
             run.checkpoint(state, index, iteration, now=stop)
@@ -163,9 +159,7 @@ def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals) 
         if signals.number is not None:
             raise KeyboardInterrupt
         iteration = None
-    if finish is None:
-        finish = run.compile(over_seeds(method.result, mesh, (True, False)), state, data)
-    result = jax.block_until_ready(finish(state, data))
+    result = jax.block_until_ready(run.wait(programs.result)(state, data))
     if signals.number is not None:
         raise KeyboardInterrupt
     return Fit(result, seeds, run.history, run.compile_seconds, run.run_seconds, run.evaluate_seconds, run.resumed)
@@ -199,6 +193,63 @@ def _step_all(step: Callable, mesh: Mesh) -> Callable:
     return over_seeds(one, mesh, (True, False, False))
 
 
+class _Programs:
+    """The compiled programs of a fit. One thread compiles them in the order of their use, so that those of later phases
+    are ready when the earlier ones have run; what a program returns tells the next one its shapes.
+
+    Args:
+        method: whose `result` is the last program.
+        phases: that are still to run.
+        mesh: the devices.
+        key: `[S]` keys, for their shape and place.
+        data: the prepared data.
+        state: from which the first phase goes on, or what the phase before it left; None: there is none.
+        begun: the first phase has been started.
+    """
+
+    def __init__(self, method: Method, phases: Sequence[Phase], mesh: Mesh, key, data, state, begun: bool):
+        self.mesh, self.key, self.data = mesh, key, data
+        self.state = jax.tree.map(lambda x: _described(x, x.sharding), state)
+        self.steps: dict[Any, Callable] = {}  # by function and shapes
+        self.thread = ThreadPoolExecutor(1, "compile")
+        self.phases: list[tuple[Future | None, Future | None]] = []  # start and step of each, where it has one
+        for index, phase in enumerate(phases):
+            start = None if begun and index == 0 else self.thread.submit(self._start, phase)
+            step = self.thread.submit(self._step, phase.step) if phase.step is not None and phase.budget else None
+            self.phases.append((start, step))
+        self.result = self.thread.submit(self._result, method.result)
+
+    def _start(self, phase: Phase) -> Callable:
+        start = over_seeds(phase.start, self.mesh, (True, False, self.state is not None))
+        lowered = jax.jit(start).lower(self.key, self.data, self.state)
+        compiled = lowered.compile(compiler_options=compile_options(phase.light_start))
+        self.state = jax.tree.map(_described, lowered.out_info[0], compiled.output_shardings[0])
+        return compiled
+
+    def _step(self, step: Callable) -> Callable:
+        """Phases that share step and shapes share the program."""
+        leaves, structure = jax.tree.flatten(self.state)
+        key = step, structure, tuple((x.shape, x.dtype) for x in leaves)
+        if key not in self.steps:
+            step_all = jax.jit(_step_all(step, self.mesh), donate_argnums=0)
+            lowered = step_all.lower(self.state, self.data, np.int32(0))
+            self.steps[key] = lowered.compile(compiler_options=compile_options())
+        return self.steps[key]
+
+    def _result(self, result: Callable) -> Callable:
+        lowered = jax.jit(over_seeds(result, self.mesh, (True, False))).lower(self.state, self.data)
+        return lowered.compile(compiler_options=compile_options())
+
+    def close(self) -> None:
+        """What has not been compiled is not."""
+        self.thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _described(value: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    """Shape, dtype and place of an array."""
+    return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
+
+
 class _Run:
     """The host's side of a fit: clock, history, checkpoints."""
 
@@ -209,7 +260,7 @@ class _Run:
         self.not_running = 0.0  # of this attempt: compilation and evaluation
         self.resumed = False
         self.last: dict[str, np.ndarray] = {}  # metrics of the latest report
-        self.steps: dict[Any, Callable] = {}  # compiled, by function and shapes
+        self.compiling: _Programs | None = None
         self.begun = self.saved_at = time.perf_counter()
         self.checkpointer = None
         if checkpoint_dir is not None:
@@ -219,22 +270,13 @@ class _Run:
     def run_seconds(self) -> float:
         return self.earlier_seconds + time.perf_counter() - self.begun - self.not_running
 
-    def compile(self, fn: Callable, *args: Any, donate: bool = False, light: bool = False) -> Callable:
-        """Compiles `fn` for `args`, the time counted apart."""
+    def wait(self, program: Future) -> Callable:
+        """A program once it is compiled, the time until then counted apart."""
         began = time.perf_counter()
-        lowered = jax.jit(fn, donate_argnums=(0,) if donate else ()).lower(*args)
-        compiled = lowered.compile(compiler_options=compile_options(light))
+        compiled = program.result()
         self.not_running += time.perf_counter() - began
         self.compile_seconds += time.perf_counter() - began
         return compiled
-
-    def compiled_step(self, step: Callable, mesh: Mesh, state: Any, data: Any) -> Callable:
-        """A phase's step for all seeds; phases that share step and shapes share the program."""
-        leaves, structure = jax.tree.flatten(state)
-        key = step, structure, tuple(map(jax.typeof, leaves))
-        if key not in self.steps:
-            self.steps[key] = self.compile(_step_all(step, mesh), state, data, np.int32(0), donate=True)
-        return self.steps[key]
 
     def evaluate(self, evaluate: Evaluate, result: Any, iteration: int) -> dict[str, Any]:
         """Measures a result, the time counted apart."""
@@ -298,6 +340,8 @@ class _Run:
         return state, meta["phase"], meta["iteration"]
 
     def close(self) -> None:
+        if self.compiling is not None:
+            self.compiling.close()
         if self.checkpointer is not None:
             self.checkpointer.close()
 

@@ -30,20 +30,20 @@ def _data(t, discrete, coded=False):
 
 def test_long_data_are_looked_at_in_part_but_counts_are_not():
     sampled = {"policy_settings": (("scored_steps", 100),)}
-    assert rule.suited(PGKmeans, _data(201, True)) == sampled
-    assert rule.suited(PGKmeans, _data(201, True, coded=True)) == {}
-    assert rule.suited(PGKmeans, _data(201, False)).items() >= sampled.items()
+    assert rule.suited(PGKmeans, _data(200, True)) == sampled
+    assert rule.suited(PGKmeans, _data(200, True, coded=True)) == {}
+    assert rule.suited(PGKmeans, _data(200, False)).items() >= sampled.items()
     for discrete in (True, False):
-        assert rule.suited(CAAE, _data(201, discrete))["window"] == 32
-        assert rule.suited(PGKmeans, _data(201, discrete), "gru")["policy_settings"] == (("window", 32),)
+        assert rule.suited(CAAE, _data(200, discrete))["window"] == 32
+        assert rule.suited(PGKmeans, _data(200, discrete), "gru")["policy_settings"] == (("window", 32),)
 
 
 def test_short_data_have_defaults_and_longer_m_steps_where_actions_are_continuous():
-    assert rule.suited(PGKmeans, _data(200, True)) == {}
+    assert rule.suited(PGKmeans, _data(199, True)) == {}
     assert rule.suited(CAAE, _data(100, False)) == {}
     assert rule.suited(CAAE, _data(101, False))["window"] == 32
-    assert rule.suited(PGKmeans, _data(200, False))["steps"] > PGKmeans(2).steps
-    assert rule.suited(Sorl, _data(200, False))["steps"] > Sorl(2).steps
+    assert rule.suited(PGKmeans, _data(199, False))["steps"] > PGKmeans(2).steps
+    assert rule.suited(Sorl, _data(199, False))["steps"] > Sorl(2).steps
 
 
 @pytest.mark.parametrize("discrete", [True, False])

@@ -22,8 +22,8 @@ from trajclust_jax.clustering.representation import CAAE, DEC, VAEKmeans
 from trajclust_jax.clustering.sorl import Sorl
 from trajclust_jax.data import Trajectories
 
-LONG_STEPS = 200  # data are long where a trajectory has more
-LONG_STEPS_ENCODED = 100  # for encoders, which read a trajectory step by step
+LONG_STEPS = 200  # data are long where a trajectory has as many
+LONG_STEPS_ENCODED = 101  # for encoders, which read a trajectory step by step
 
 _SAMPLED = {"policy_settings": (("scored_steps", 100),)}
 _WINDOWED_GRU = {"first_steps": 30, "steps": 30, "policy_settings": (("window", 32),)}
@@ -78,7 +78,7 @@ def suited(algorithm: type[Clusterer], trajectories: Trajectories, policy: str |
         policy: the policy class, for mixtures of policies; `mlp` by default.
     """
     policy = policy or algorithm.POLICY
-    if int(np.max(np.asarray(trajectories.lengths))) > (LONG_STEPS if policy else LONG_STEPS_ENCODED):
+    if int(np.max(np.asarray(trajectories.lengths))) >= (LONG_STEPS if policy else LONG_STEPS_ENCODED):
         table = LONG_CONTINUOUS
         if trajectories.discrete:
             table = LONG_COUNTED if is_countable(trajectories) else LONG_DISCRETE
