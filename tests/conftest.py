@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-# Before jax starts. Compiling takes nearly all of the tests' time; what is compiled runs for milliseconds. XLA's emitters
+# Before jax starts. Compiling takes nearly all of the tests' time; what is compiled runs for milliseconds. The emitters
 # of fused operations make faster programs, and take a third of that time.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
 os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
