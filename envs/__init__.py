@@ -8,8 +8,9 @@ import gymnax
 from trajclust_envs.diagonal import Diagonal
 from trajclust_envs.extra import Extra, ExtraFixed
 from trajclust_envs.gridworld import Expert, GridWorld
+from trajclust_envs.navigation import Navigation
 from trajclust_envs.pathfollowing import Pathfollowing
-from trajclust_envs.rollout import Rollout, draw_observations, expert_policy, expert_rollout, rollout
+from trajclust_envs.rollout import Rollout, draw_observations, expert_policy, expert_rollout, first_steps, rollout
 from trajclust_envs.takeball import Takeball, TakeballPermuted
 
 ENVIRONMENTS = {
@@ -19,6 +20,7 @@ ENVIRONMENTS = {
     "Extra-v0": Extra,
     "ExtraFixed-v0": ExtraFixed,
     "Pathfollowing-v0": Pathfollowing,
+    "Navigation-v0": Navigation,
 }
 
 for _name, _class in ENVIRONMENTS.items():
@@ -39,6 +41,7 @@ __all__ = [
     "Extra",
     "ExtraFixed",
     "GridWorld",
+    "Navigation",
     "Pathfollowing",
     "Rollout",
     "Takeball",
@@ -46,6 +49,7 @@ __all__ = [
     "draw_observations",
     "expert_policy",
     "expert_rollout",
+    "first_steps",
     "make",
     "rollout",
 ]

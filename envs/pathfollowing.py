@@ -13,6 +13,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from trajclust_envs import ppo
+from trajclust_envs.plane import Plane
 
 BOUND = 10.0  # of the observation space: ten standard deviations beyond what 50 steps reach
 OFF_PATH = 5.0  # weight of the distance to an expert's path
@@ -119,6 +120,11 @@ class Pathfollowing(environment.Environment[EnvState, EnvParams]):
     def name(self) -> str:
         return "Pathfollowing-v0"
 
+    @property
+    def plane(self) -> Plane:
+        """What is drawn."""
+        return Plane(-1.7, 1.5, np.arange(-1.5, 1.5), GOAL, tuple(PATHS))
+
     def action_space(self, params: EnvParams | None = None) -> spaces.Box:
         del params
         return spaces.Box(-1.0, 1.0, (2,), jnp.float32)
@@ -135,7 +141,7 @@ class Pathfollowing(environment.Environment[EnvState, EnvParams]):
         from trajclust_envs.plotting import draw_position
 
         del params
-        return draw_position(state.position, GOAL, PATHS)
+        return draw_position(state.position, self.plane)
 
 
 def distance_to_path(point: jax.Array, path: jax.Array) -> jax.Array:

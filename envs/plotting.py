@@ -13,7 +13,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
+
+from trajclust_envs.plane import Plane
 
 # Okabe and Ito's palette, told apart under all common forms of colour blindness; yellow is too pale for lines.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -32,11 +35,11 @@ def draw_state(env: Any, state: Any, params: Any) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def draw_position(position: ArrayLike, goal: ArrayLike, polylines: ArrayLike) -> tuple[Figure, Axes]:
-    """A ball in the plane at `position [2]`, with the goal and the paths `[P, C, 2]` to follow."""
+def draw_position(position: ArrayLike, plane: Plane) -> tuple[Figure, Axes]:
+    """A ball in the plane at `position [2]`."""
     figure = _figure(3.0, 3.0)
     ax = figure.add_axes((0.02, 0.02, 0.96, 0.96))
-    _draw_plane(ax, np.asarray(goal), np.asarray(polylines), size=21)
+    _draw_plane(ax, plane, size=21)
     ax.plot(*np.asarray(position), "o", color=PALETTE[0], markersize=11, markeredgecolor="white", zorder=7)
     return figure, ax
 
@@ -96,8 +99,7 @@ def draw_paths(
     groups: ArrayLike,
     *,
     names: Sequence[str],
-    goal: ArrayLike | None = None,
-    polylines: ArrayLike = (),
+    plane: Plane | None = None,
     final_positions: ArrayLike | None = None,
     max_per_group: int = 40,
     columns: int = 5,
@@ -112,17 +114,15 @@ def draw_paths(
     Args:
         positions: `[N, T, 2]`, (x, y) at each step.
         lengths, groups, names, max_per_group, columns, counts, colors, ax: as for `draw_trajectories`.
-        goal: `[2]`, (x, y); without one the plane is shown as far as the trajectories go.
-        polylines: `[P, C, 2]`, paths to mark, such as those that the experts are to follow.
+        plane: where they happened; without it the plane is shown as far as the trajectories go.
         final_positions: `[N, 2]`, after the last step.
     """
     paths = _paths(positions, lengths, final_positions)
-    if goal is None:
+    if plane is None:
         points = np.concatenate(paths)
         background = lambda ax, size: ax.set(xlim=_span(points[:, 0]), ylim=_span(points[:, 1]))
     else:
-        goal, polylines = np.asarray(goal), np.asarray(polylines)
-        background = lambda ax, size: _draw_plane(ax, goal, polylines, size)
+        background = lambda ax, size: _draw_plane(ax, plane, size)
     return _draw_groups(paths, groups, names, max_per_group, columns, counts, colors, ax, background, _draw_curves)
 
 
@@ -208,18 +208,21 @@ def _span(values: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _draw_plane(ax: Axes, goal: np.ndarray, polylines: np.ndarray, size: float) -> None:
-    """The square around start, goal and paths."""
-    for line in polylines:
+def _draw_plane(ax: Axes, plane: Plane, size: float) -> None:
+    """The square, its shaded box, the paths to follow and the goal."""
+    for line in plane.paths:
         ax.plot(*line.T, color=_WALL, linewidth=0.3 * size, alpha=0.5, solid_capstyle="round", zorder=1)
-    ax.set(xlim=(-1.7, 1.5), ylim=(-1.7, 1.5), aspect="equal")
-    ax.set_xticks(np.arange(-1.5, 1.5))
-    ax.set_yticks(np.arange(-1.5, 1.5))
+    if plane.box is not None:
+        (left, bottom), (right, top) = plane.box
+        ax.add_patch(Rectangle((left, bottom), right - left, top - bottom, color=_WALL, alpha=0.3, zorder=1))
+    ax.set(xlim=(plane.low, plane.high), ylim=(plane.low, plane.high), aspect="equal")
+    ax.set_xticks(plane.ticks)
+    ax.set_yticks(plane.ticks)
     ax.grid(color=_GRID, linewidth=0.5)
     ax.set_axisbelow(True)
     ax.tick_params(length=0, labelbottom=False, labelleft=False)
     ax.spines[:].set_visible(False)
-    _draw_goal(ax, *goal, size)
+    _draw_goal(ax, *plane.goal, size)
 
 
 def _draw_goal(ax: Axes, x: float, y: float, size: float) -> None:

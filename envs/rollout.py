@@ -1,6 +1,6 @@
 """Collecting episodes: one jitted call for all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,6 +32,20 @@ class Rollout(NamedTuple):
     final_observations: np.ndarray  # [N] int32 rows of table, or [N, ...]
     log_likelihoods: np.ndarray  # [N, K] float32: of the actions under each policy that `score` knows (K = 0 without)
     scenes: Any = ()  # pytree of [N, ...]
+
+
+def first_steps(rollouts: Sequence[Rollout], count: int) -> list[Rollout]:
+    """Of each rollout the first episodes that have `count` steps together; all padded to the longest of them."""
+    numbers = [1 + int(np.searchsorted(np.cumsum(each.lengths), count)) for each in rollouts]
+    horizon = max(each.lengths[:n].max() for each, n in zip(rollouts, numbers, strict=True))
+
+    def first(each: Rollout, n: int) -> Rollout:
+        steps = {name: getattr(each, name)[:n, :horizon] for name in ("observations", "actions", "rewards")}
+        ends = ("lengths", "terminated", "final_observations", "log_likelihoods")
+        scenes = jax.tree.map(lambda x: x[:n], each.scenes)
+        return each._replace(**steps, **{name: getattr(each, name)[:n] for name in ends}, scenes=scenes)
+
+    return [first(each, n) for each, n in zip(rollouts, numbers, strict=True)]
 
 
 def expert_policy(env: Environment, index: int) -> Policy:

@@ -12,6 +12,7 @@ from trajclust_jax.metrics import match_clusters
 plotting = lazy("trajclust_envs.plotting")
 
 SAMPLE = 40  # trajectories of each group that a record keeps
+POINTS = 128  # of each at most so many places, as far apart in time as each other
 
 
 def positions(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray] | None:
@@ -56,7 +57,8 @@ def sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, 
     lengths, paths, members = np.asarray(trajectories.lengths), [], []
     for group in range(len(names)):
         for n in np.flatnonzero(groups == group)[:SAMPLE]:
-            path = np.concatenate([steps[n, : lengths[n]], final[n][None]])
+            every = -(-int(lengths[n]) // POINTS)
+            path = np.concatenate([steps[n, : lengths[n] : every], final[n][None]])
             paths.append(path.astype(float).round(2).tolist() if continuous else path.tolist())
             members.append(group)
     counts = np.bincount(groups, minlength=len(names))

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 plotting = lazy("trajclust_envs.plotting")
-pathfollowing = lazy("trajclust_envs.pathfollowing")
 envs = lazy("trajclust_envs")
 
 
@@ -27,11 +26,10 @@ def sample_figure(sample: dict[str, Any], dataset: str) -> "Figure":
     if names[0] == "cluster 1":  # the first records count clusters from 1, all else from 0
         names = [f"cluster {k}" for k in range(len(names))]
     shared = {"names": names, "counts": sample["counts"], "colors": sample.get("colors")}
+    env = envs.make(REGISTRY[dataset].environment)
     if sample.get("continuous"):
-        return plotting.draw_paths(
-            paths, lengths, groups, goal=pathfollowing.GOAL, polylines=pathfollowing.PATHS, **shared
-        )
-    params = envs.make(REGISTRY[dataset].environment).default_params
+        return plotting.draw_paths(paths, lengths, groups, plane=env.plane, **shared)
+    params = env.default_params
     places = getattr(params, "ball_places", getattr(params, "specials", None))
     floor = {"walls": params.walls, "goal": params.goal, "places": places}
     return plotting.draw_trajectories(paths.astype(int), lengths, groups, **floor, **shared)

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from trajclust_envs import ENVIRONMENTS, Takeball
+from trajclust_envs.plane import Plane
 from trajclust_envs.plotting import PALETTE, cells_from_observations, draw_paths, draw_state, draw_trajectories
 
 ENV = Takeball()
@@ -122,7 +123,8 @@ def flights():
 
 def test_paths_in_the_plane(flights):
     positions, lengths, groups = flights
-    options = {"goal": (1, 1), "names": ["right", "up"]}
+    plane = Plane(-1.7, 1.5, np.arange(-1.5, 1.5), np.array([1, 1]))
+    options = {"plane": plane, "names": ["right", "up"]}
     figure = draw_paths(positions, lengths, groups, **options)
     assert [ax.get_title() for ax in figure.axes] == ["right (n = 3)", "up (n = 2)"]
     image = pixels(figure)
@@ -131,9 +133,12 @@ def test_paths_in_the_plane(flights):
     assert (has_color(right, PALETTE[0]), has_color(right, PALETTE[1])) == (False, True)
     padded = np.where((np.arange(9) < lengths[:, None])[..., None], positions, np.nan)
     np.testing.assert_array_equal(pixels(draw_paths(padded, lengths, groups, **options)), image)
-    with_paths = draw_paths(positions, lengths, groups, polylines=[[[0, 0], [0, 1], [1, 1]]], **options)
+    marked = plane._replace(paths=(np.array([[0, 0], [0, 1], [1, 1]]),))
+    with_paths = draw_paths(positions, lengths, groups, **{**options, "plane": marked})
     assert (pixels(with_paths) != image).any()
     assert len(with_paths.axes[0].lines) == 1 + 1 + 3  # path, goal, starts
+    shaded = draw_paths(positions, lengths, groups, **{**options, "plane": plane._replace(box=((0, 0), (1, 1)))})
+    assert (pixels(shaded) != image).any()
     longer = draw_paths(positions, lengths, groups, final_positions=np.full((5, 2), -1.5), **options)
     assert (pixels(longer) != image).any()
     ax = Figure().add_subplot()

@@ -34,18 +34,27 @@ class Entry:
     options: tuple[str, ...] = ()  # that build takes
     long: bool = False  # a thousand steps and not a few dozen
     continuous: bool = False  # actions
+    unit: str = "trajectories"  # of the size: trajectories or steps a policy
 
     @property
     def default_size(self) -> int:
-        """Trajectories a policy, where nobody says."""
+        """Of each policy, where nobody says; in `unit`."""
+        if self.unit == "steps":
+            return 100_000
         return 50 if self.long else 1000
 
 
-def _expert_episodes(env_id: str, name: str, size: int, seed: int, **options: Any) -> Dataset:
-    """`size` episodes of each of the environment's experts, expert by expert; `options` choose the experts."""
+def _expert_episodes(env_id: str, name: str, size: int, seed: int, unit: str, **options: Any) -> Dataset:
+    """`size` episodes of each of the environment's experts, expert by expert; `options` choose the experts.
+
+    Where the `unit` is steps, whole episodes of each until they have so many.
+    """
     env = envs.make(env_id, **options)
     keys = jax.random.split(jax.random.key(seed), len(env.expert_names))
-    parts = [envs.expert_rollout(env, index, key, size) for index, key in enumerate(keys)]
+    count = size if unit == "trajectories" else -(-size // env.fewest_steps)
+    parts = [envs.expert_rollout(env, index, key, count) for index, key in enumerate(keys)]
+    if unit == "steps":
+        parts = envs.first_steps(parts, size)
     observations, final_observations = _observations(env, parts)
 
     def concatenate(field):
@@ -62,7 +71,7 @@ def _expert_episodes(env_id: str, name: str, size: int, seed: int, **options: An
     )
     return build_dataset(
         trajectories,
-        np.repeat(np.arange(len(parts), dtype=np.int32), size),
+        np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.lengths) for part in parts]),
         name=name,
         source=name,
         policy_names=env.expert_names,
@@ -94,12 +103,14 @@ def expert_entry(
     summary: str,
     title: str | None = None,
     *,
+    long: bool = False,
     continuous: bool = False,
+    unit: str = "trajectories",
     **options: Any,
 ) -> Entry:
     """The experts of an environment, `num_policies` of them; `options` are its constructor's."""
-    build = partial(_expert_episodes, env_id, **options)
-    return Entry(title or env_id.rpartition("-")[0], summary, env_id, num_policies, build, continuous=continuous)
+    build = partial(_expert_episodes, env_id, unit=unit, **options)
+    return Entry(title or env_id.rpartition("-")[0], summary, env_id, num_policies, build, (), long, continuous, unit)
 
 
 REGISTRY: dict[str, Entry] = {
@@ -148,6 +159,14 @@ REGISTRY: dict[str, Entry] = {
     ),
     "pathfollowing": expert_entry(
         "Pathfollowing-v0", 3, "3 ways of steering a ball to the goal, continuous", continuous=True
+    ),
+    "navigation": expert_entry(
+        "Navigation-v0",
+        2,
+        "2 ways to a far goal that are best joined to one, continuous; its size is in steps",
+        long=True,
+        continuous=True,
+        unit="steps",
     ),
 }
 
@@ -203,7 +222,8 @@ def make(name: str, size: int | None = None, seed: int = 0, **options: Any) -> D
 
     Args:
         name: a key of REGISTRY.
-        size: trajectories a policy; by default 1,000, and 50 on MuJoCo.
+        size: trajectories a policy; by default 1,000, and 50 on MuJoCo. Of navigation, steps (whole trajectories until
+            there are so many); by default 100,000.
         seed: seed of the rollouts.
         options: what this dataset has beside; `noise` for MuJoCo (see `mujoco.rolled_out`).
 

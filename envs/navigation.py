@@ -1,0 +1,211 @@
+"""Navigation-v0: walk over a square to the goal, round a penalty area or through it, by way of subgoals.
+
+Park, Cho and Sung, "EMPO: A Clustering-Based On-Policy Algorithm for Offline Reinforcement Learning", appendix A.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+from jax.scipy.stats import norm
+
+from trajclust_envs.plane import Plane
+
+SIZE = 30.0  # of the square
+SPEED = 0.2  # the largest move of a step in each coordinate
+NOISE = 0.1  # standard deviation, of a behaviour's actions before they are clipped
+REACHED = 0.1  # a goal or a subgoal is reached at less than this distance
+GOAL = (SIZE, SIZE)
+PENALTY = ((15.0, 0.0), (30.0, 10.0))  # lower left and upper right corner of the penalty area
+
+Subgoals = tuple[tuple[float, float], ...]
+SUBGOALS: tuple[Subgoals, ...] = (
+    ((0, 30), (10, 30), (10, 0), (20, 0), (20, 30)),
+    ((10, 0), (10, 15), (20, 15), (20, 0), (30, 0)),
+)
+
+# The shortest way that the data hold, on the first subgoals of behaviour 1 and the last of behaviour 0; a route takes
+# it where it passes these points in order. Returns do not tell: along the left and the upper edge is as long.
+WAYPOINTS = ((5.0, 0.0), (10.0, 7.0), (15.0, 15.0), (20.0, 22.0))
+PASSED = 1.0  # a waypoint is passed at less than this distance
+
+
+@struct.dataclass
+class EnvState(environment.EnvState):
+    """Navigation's state."""
+
+    position: jax.Array  # [2] float32
+    progress: jax.Array  # [B] int32: how many of its subgoals, in order, each behaviour would have reached
+
+
+@struct.dataclass
+class EnvParams(environment.EnvParams):
+    """Navigation's parameters."""
+
+    max_steps_in_episode: int = 1000
+    start: float = 0.1  # both coordinates start uniform in [0, start]
+
+
+class Navigation(environment.Environment[EnvState, EnvParams]):
+    """The square with its behaviours; experts of other environments are behaviours here, with subgoals of their own.
+
+    A step costs 1, in the penalty area 2, and none that ends at the goal, where the episode terminates.
+
+    Args:
+        subgoals: a list for each behaviour, which then goes on to the goal.
+    """
+
+    def __init__(self, subgoals: tuple[Subgoals, ...] = SUBGOALS):
+        super().__init__()
+        self.subgoals = subgoals
+        longest = max(map(len, subgoals))
+        self.targets = np.array([[*points, *[GOAL] * (1 + longest - len(points))] for points in subgoals], np.float32)
+        self.last = np.array([len(points) for points in subgoals], np.int32)
+
+    @property
+    def default_params(self) -> EnvParams:
+        return EnvParams()
+
+    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
+        """Starts an episode in the lower left corner; the key is consumed."""
+        position = jax.random.uniform(key, (2,), maxval=params.start)
+        return position, EnvState(time=jnp.int32(0), position=position, progress=jnp.zeros_like(self.last))
+
+    def step_env(
+        self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
+    ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[str, Any]]:
+        """One move, the action clipped to its bounds. Returns observation, state, reward, terminated and info."""
+        del key
+        position = jnp.clip(state.position + jnp.clip(action, -SPEED, SPEED), 0, SIZE)
+        reached = jnp.linalg.norm(position - self._target(state), axis=-1) < REACHED
+        progress = jnp.minimum(state.progress + reached, self.last)
+        state = EnvState(time=state.time + 1, position=position, progress=progress)
+        observation, state = self._apply_transition_gradient_policy(position, state)
+        terminated = self.is_terminated(state, params)
+        reward = jnp.where(terminated, 0.0, jnp.where(in_penalty_area(position), -2.0, -1.0))
+        return observation, state, reward, terminated, {"discount": self.discount(state, params)}
+
+    def observe(self, key: jax.Array, state: EnvState, action: Any, params: EnvParams) -> jax.Array:
+        """`[2]` float32: the position."""
+        del key, action, params
+        return state.position
+
+    def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Whether the goal is reached."""
+        del params
+        return jnp.linalg.norm(state.position - jnp.array(GOAL)) < REACHED
+
+    # --- behaviours ----------------------------------------------------------------------------
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        return tuple(f"behaviour {index}" for index in range(len(self.subgoals)))
+
+    @property
+    def fewest_steps(self) -> int:
+        """A behaviour cannot reach the goal by way of its subgoals in fewer."""
+        corners = np.concatenate([np.zeros((len(self.last), 1, 2)), self.targets], axis=1)
+        # The first corner may be missed by `start`, and every one by REACHED, before and after.
+        spared = EnvParams().start + 2 * REACHED * (1 + self.last)
+        return int(((np.abs(np.diff(corners, axis=1)).max(-1).sum(1) - spared) / SPEED).min())
+
+    def _target(self, state: EnvState) -> jax.Array:
+        """`[B, 2]`: where each behaviour goes now."""
+        return jnp.take_along_axis(jnp.asarray(self.targets), state.progress[:, None, None], axis=1)[:, 0]
+
+    def _means(self, state: EnvState) -> jax.Array:
+        """`[B, 2]`: the behaviours' actions without noise."""
+        return jnp.clip(self._target(state) - state.position, -SPEED, SPEED)
+
+    def expert_plan(self, state: EnvState, params: EnvParams) -> None:
+        """Nothing is worked out ahead."""
+        del state, params
+
+    def expert_action(
+        self, index: jax.Array, key: jax.Array, observation: Any, state: EnvState, params: EnvParams, plan: Any = None
+    ) -> jax.Array:
+        """The action `[2]` of behaviour `index` (Eq. 15); the key is consumed."""
+        del observation, params, plan
+        return jnp.clip(self._means(state)[index] + NOISE * jax.random.normal(key, (2,)), -SPEED, SPEED)
+
+    def expert_log_probs(
+        self, observation: Any, state: EnvState, action: jax.Array, params: EnvParams, plan: Any = None
+    ) -> jax.Array:
+        """`[B]` float32: log-likelihood of the action under each behaviour.
+
+        A clipped Gaussian has mass at the bounds: there it is a probability, between them a density.
+        """
+        del observation, params, plan
+        mean = self._means(state)
+        inside = norm.logpdf(action, mean, NOISE)
+        above, below = norm.logsf(SPEED, mean, NOISE), norm.logcdf(-SPEED, mean, NOISE)
+        return jnp.where(action >= SPEED, above, jnp.where(action <= -SPEED, below, inside)).sum(-1)
+
+    # --- descriptions --------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return "Navigation-v0"
+
+    @property
+    def plane(self) -> Plane:
+        """What is drawn."""
+        return Plane(-1.0, SIZE + 1, np.arange(0, SIZE + 1, 5), np.array(GOAL), box=PENALTY)
+
+    def action_space(self, params: EnvParams | None = None) -> spaces.Box:
+        del params
+        return spaces.Box(-SPEED, SPEED, (2,), jnp.float32)
+
+    def observation_space(self, params: EnvParams | None = None) -> spaces.Box:
+        del params
+        return spaces.Box(0.0, SIZE, (2,), jnp.float32)
+
+    def state_space(self, params: EnvParams | None = None) -> spaces.Dict:
+        count = spaces.Discrete(2**31 - 1)
+        progress = spaces.Box(0, int(self.last.max()), self.last.shape, jnp.int32)
+        return spaces.Dict({"time": count, "position": self.observation_space(params), "progress": progress})
+
+    def render(self, state: EnvState, params: EnvParams | None = None):
+        """Draws a state with matplotlib; returns `(figure, axes)` as gymnax's own environments do."""
+        from trajclust_envs.plotting import draw_position
+
+        del params
+        return draw_position(state.position, self.plane)
+
+
+def in_penalty_area(positions: jax.Array) -> jax.Array:
+    """`[..., 2] -> [...]` bool; the border is part of it."""
+    low, high = jnp.array(PENALTY)
+    return ((positions >= low) & (positions <= high)).all(-1)
+
+
+def routes(positions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """How each episode went: "short", "penalty", "detour", or "lost" where it did not arrive.
+
+    Args:
+        positions: `[N, T, 2]`, the last one of an episode included.
+        lengths: `[N]`, positions of each episode.
+    """
+    names = []
+    for path, length in zip(np.asarray(positions), np.asarray(lengths), strict=True):
+        path = path[:length]
+        if np.linalg.norm(path[-1] - GOAL) >= REACHED:
+            names.append("lost")
+        elif _passes(path):
+            names.append("short")
+        else:
+            names.append("penalty" if np.asarray(in_penalty_area(path)).any() else "detour")
+    return np.array(names)
+
+
+def _passes(path: np.ndarray) -> bool:
+    """Whether a path passes all waypoints, in order."""
+    for point in WAYPOINTS:
+        near = np.flatnonzero(np.linalg.norm(path - point, axis=-1) < PASSED)
+        if not len(near):
+            return False
+        path = path[near[0] :]
+    return True

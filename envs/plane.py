@@ -1,0 +1,16 @@
+"""What is drawn of an environment in the plane beside its trajectories."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Plane(NamedTuple):
+    """A square with a goal, paths to follow and a shaded box."""
+
+    low: float  # of both coordinates, as `high`
+    high: float
+    ticks: np.ndarray  # where lines are drawn
+    goal: np.ndarray  # [2], (x, y)
+    paths: tuple[np.ndarray, ...] = ()  # [C, 2] each: corners
+    box: tuple[tuple[float, float], tuple[float, float]] | None = None  # its lower left and upper right corner
