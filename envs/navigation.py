@@ -46,7 +46,7 @@ class EnvParams(environment.EnvParams):
     """Navigation's parameters."""
 
     max_steps_in_episode: int = 1000
-    start: float = 0.1  # both coordinates start uniform in [0, start]
+    start_high: float = 0.1  # both coordinates start uniform in [0, start_high]
 
 
 class Navigation(environment.Environment[EnvState, EnvParams]):
@@ -71,7 +71,7 @@ class Navigation(environment.Environment[EnvState, EnvParams]):
 
     def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
         """Starts an episode in the lower left corner; the key is consumed."""
-        position = jax.random.uniform(key, (2,), maxval=params.start)
+        position = jax.random.uniform(key, (2,), maxval=params.start_high)
         return position, EnvState(time=jnp.int32(0), position=position, progress=jnp.zeros_like(self.last))
 
     def step_env(
@@ -108,8 +108,8 @@ class Navigation(environment.Environment[EnvState, EnvParams]):
     def fewest_steps(self) -> int:
         """A behaviour cannot reach the goal by way of its subgoals in fewer."""
         corners = np.concatenate([np.zeros((len(self.last), 1, 2)), self.targets], axis=1)
-        # The first corner may be missed by `start`, and every one by REACHED, before and after.
-        spared = EnvParams().start + 2 * REACHED * (1 + self.last)
+        # The first corner may be missed by `start_high`, and every one by REACHED, before and after.
+        spared = EnvParams().start_high + 2 * REACHED * (1 + self.last)
         return int(((np.abs(np.diff(corners, axis=1)).max(-1).sum(1) - spared) / SPEED).min())
 
     def _target(self, state: EnvState) -> jax.Array:
