@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
-from trajclust_jax.clustering import CAAE, DEC, Cloning, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
+from trajclust_jax.clustering import CAAE, DEC, Cloning, Empo, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
 from trajclust_jax.clustering import suited as rule
 from trajclust_jax.clustering.model_selection import PGKmeansRange
 from trajclust_jax.data import Trajectories
@@ -237,6 +237,13 @@ CATALOGUE.update(
         {"posterior": "sum"},
         family="sorl",
         policy=Sorl.POLICY,
+    ),
+    empo=MethodEntry(
+        "EMPO's EM",
+        "soft EM on policies, its posteriors with momentum",
+        Empo,
+        family="empo",
+        policy=Empo.POLICY,
     ),
     return_kmeans=MethodEntry("Return + k-means", "k-means on sums of rewards", SummaryKmeans, family="return"),
     length_kmeans=MethodEntry("Length + k-means", "k-means on numbers of steps", SummaryKmeans, {"of": "length"}),

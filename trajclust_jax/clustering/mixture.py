@@ -6,8 +6,8 @@
         E-step: see how well each policy explains each trajectory, and assign accordingly
     of the R restarts take the one with the highest objective
 
-`pg_kmeans` and `sorl` are its methods: hard and soft EM. Everything is written for one seed; `training.fit` maps it
-over S seeds.
+`pg_kmeans`, `sorl` and `empo` are its methods: hard EM, soft EM, and soft EM with momentum. Everything is written for
+one seed; `training.fit` maps it over S seeds.
 """
 
 import abc
@@ -205,18 +205,17 @@ class PolicyMixture(Clusterer):
 
         `e_step` is what the method's own E-step takes beside the policies.
         """
-        data, policies = prepared.data, prepared.policies
-        scored = prepared
-        if policies.scored_steps:
-            key = jax.random.fold_in(jax.random.fold_in(state.key, _SCORED), iteration)
-            scored = prepared.replace(data=data.sampled(key, policies.scored_steps))
+        data = prepared.data
+        scored = self._seen(prepared, state.key, iteration)
         objective, assignments = self._e_step(members, scored, **e_step)
 
         moved = _moved(assignments, state.assignments) & (data.lengths > 0)
         gain = (objective - state.objective) / data.num_steps
         flat = ~moved.any(1) | (jnp.abs(gain) < self.tolerance)
         settled = state.settled | (flat & (iteration + 1 >= self.patience))
-        new = State(members, assignments, objective, settled, settled.all(), state.key)
+        new = state.replace(
+            members=members, assignments=assignments, objective=objective, settled=settled, converged=settled.all()
+        )
 
         def keep(new, old):  # a settled restart stays as it was, whatever the others do
             return jnp.where(state.settled.reshape(-1, *[1] * (new.ndim - 1)), old, new)
@@ -227,6 +226,52 @@ class PolicyMixture(Clusterer):
             objective=keep(objective, state.objective),
         )
         return new, self._info(new, moved & ~state.settled[:, None], data)
+
+    def _seen(self, prepared: Prepared, key: jax.Array, iteration: jax.Array) -> Prepared:
+        """What the E-step of an iteration looks at: fresh random steps of long trajectories, else all."""
+        steps = prepared.policies.scored_steps
+        if not steps:
+            return prepared
+        key = jax.random.fold_in(jax.random.fold_in(key, _SCORED), iteration)
+        return prepared.replace(data=prepared.data.sampled(key, steps))
+
+    def _soft_e_step(
+        self,
+        members: Member,
+        prepared: Prepared,
+        posterior: Callable[[Chunks, jax.Array], jax.Array] | None = None,
+        shift: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The mixture's log-likelihood `[R]` under a uniform prior (tabular: plus the log prior), and posteriors
+        `[R, N', K]`: of a chunk `posterior(chunk, scores [R, K, n])`, by default the scores' softmax, after
+        `shift [R, K]` was taken off for each step."""
+        data, policies = prepared.data, prepared.policies
+        score = self._scorer(members, prepared)
+
+        def one_chunk(chunk):
+            scores = score(chunk)  # [R, K, n]
+            marginal = jax.nn.logsumexp(scores, axis=1) - jnp.log(scores.shape[1])
+            marginal = jnp.where(chunk.lengths > 0, marginal, 0)
+            if posterior is not None:
+                return marginal, posterior(chunk, scores)
+            compared = scores if shift is None else scores - shift[..., None] * chunk.stand_for
+            return marginal, jax.nn.softmax(compared, axis=1)
+
+        marginal, soft = jax.lax.map(one_chunk, data.chunks)  # [C, R, n], [C, R, K, n]
+        prior = ensemblize(policies.log_prior, 2)(members.params).sum(1)
+        soft = jnp.moveaxis(soft, 0, 2)  # [R, K, C, n]
+        soft = soft.reshape(*soft.shape[:2], -1).swapaxes(1, 2)
+        return marginal.sum((0, 2)) + prior, soft
+
+    def _mean_step(self, members: Member, prepared: Prepared) -> jax.Array:
+        """`[R, K]`: how likely each policy finds a step of the data on average; 0 where that is not finite.
+
+        Policies that start alike differ, after short M-steps on a random partition, by how good each is in general more
+        than by whose actions it knows: E-steps may compare without this (`shift`).
+        """
+        score = self._scorer(members, prepared)
+        totals = jax.lax.map(lambda chunk: score(chunk).sum(-1), prepared.data.chunks).sum(0)
+        return jnp.where(jnp.isfinite(totals), totals / prepared.data.num_steps, 0)
 
     def _info(self, state: State, moved: jax.Array, data: MixtureData) -> Info:
         """What the training loop shows and records; `[R]` each, assignments in the dataset's order."""

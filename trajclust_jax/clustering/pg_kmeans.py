@@ -223,19 +223,10 @@ class PGKmeans(PolicyMixture):
     def _e_step(
         self, members: Member, prepared: Prepared, centred: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """J, and each trajectory's likeliest policy.
-
-        Policies that start alike differ, after short M-steps on a random partition, by how good each is in general more
-        than by whose actions it knows. Where `centred [R]`, each policy's mean log-likelihood of a step is taken off.
-        """
+        """J, and each trajectory's likeliest policy; where `centred [R]`, by more than its mean over all steps."""
         if centred is None:
             return self._objective(members, None, prepared)
-        score = self._scorer(members, prepared)
-
-        def mean():  # [R, K], of a step
-            totals = jax.lax.map(lambda chunk: score(chunk).sum(-1), prepared.data.chunks).sum(0)
-            return jnp.where(centred[:, None] & jnp.isfinite(totals), totals / prepared.data.num_steps, 0)
-
+        mean = lambda: jnp.where(centred[:, None], self._mean_step(members, prepared), 0)
         num_clusters = jax.tree.leaves(members)[0].shape[1]
         zero = lambda: jnp.zeros((self.restarts, num_clusters))
         return self._objective(members, None, prepared, jax.lax.cond(centred.any(), mean, zero))

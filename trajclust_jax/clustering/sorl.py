@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from trajclust_jax.clustering.mixture import PolicyMixture, Prepared, State
-from trajclust_jax.clustering.policies import Member, PolicyKind, membership
-from trajclust_jax.networks import ensemblize
+from trajclust_jax.clustering.policies import Chunks, Member, PolicyKind, membership
 from trajclust_jax.training import Info, Phase
 from trajclust_jax.validation import check_at_least, check_one_of
 
@@ -81,24 +80,15 @@ class Sorl(PolicyMixture):
 
     def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
         """The mixture's log-likelihood `[R]` (tabular: plus the log prior), and posteriors `[R, N', K]`."""
-        data, policies = prepared.data, prepared.policies
-        log_likelihood = self._scorer(members, prepared)
-        if self.posterior == "sum":  # the mean over steps: the number of steps cancels in the posterior
-            probability = policies.scorer(members.params, data, of=jnp.exp)
+        if self.posterior == "product":
+            return self._soft_e_step(members, prepared)
+        # The mean over steps: the number of steps cancels in the posterior.
+        probability = prepared.policies.scorer(members.params, prepared.data, of=jnp.exp)
 
-        def one_chunk(chunk):
-            scores = log_likelihood(chunk)  # [R, K, n]
-            marginal = jax.nn.logsumexp(scores, axis=1) - jnp.log(self.num_clusters)
-            marginal = jnp.where(chunk.lengths > 0, marginal, 0)
-            if self.posterior == "product":
-                return marginal, jax.nn.softmax(scores, axis=1)
+        def by_sums(chunk: Chunks, scores: jax.Array) -> jax.Array:
             likely = probability(chunk)
             chex.assert_equal_shape([likely, scores])
             total = likely.sum(1, keepdims=True)
-            return marginal, jnp.where(total > 0, likely / jnp.where(total > 0, total, 1), 1 / self.num_clusters)
+            return jnp.where(total > 0, likely / jnp.where(total > 0, total, 1), 1 / self.num_clusters)
 
-        marginal, posterior = jax.lax.map(one_chunk, data.chunks)  # [C, R, n], [C, R, K, n]
-        prior = ensemblize(policies.log_prior, 2)(members.params).sum(1)
-        posterior = jnp.moveaxis(posterior, 0, 2)  # [R, K, C, n]
-        posterior = posterior.reshape(*posterior.shape[:2], -1).swapaxes(1, 2)
-        return marginal.sum((0, 2)) + prior, posterior
+        return self._soft_e_step(members, prepared, by_sums)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from trajclust_jax.clustering.clusterer import Clusterer
+from trajclust_jax.clustering.empo import Empo
 from trajclust_jax.clustering.pg_kmeans import PGKmeans
 from trajclust_jax.clustering.policies import is_countable
 from trajclust_jax.clustering.representation import CAAE, DEC, VAEKmeans
@@ -31,6 +32,9 @@ _WINDOWS = {"window": 32}
 _LIGHT = {"alpha": 0.01}  # latents of two policies of one training begin .02 apart: 1, and .1, pull them to one code
 # What a discrete action tells of its policy is little beside what a latent costs, where likelihoods are a step's.
 _FAINT = {"warmup_iterations": 16, "shrinkage": 0.003, "noise": 0.1}
+
+# Gradient steps count, not epochs: with so many, a third of the paper's epochs do.
+_EPOCHS = {"pretrain_epochs": 5, "iterations": 25, "least_steps": 500}
 
 _Settings = dict[tuple[type, str | None], dict[str, Any]]  # by algorithm and policy class (None: it has none)
 
@@ -49,6 +53,8 @@ LONG_CONTINUOUS: _Settings = {
     # Soft EM from random clusters begins with policies that are nearly trained: with 50 steps it often found nothing.
     (Sorl, "mlp"): {"first_steps": 400, "steps": 50, **_SAMPLED},
     (Sorl, "gru"): {"first_steps": 50, "steps": 50, "policy_settings": (("window", 32),)},
+    (Empo, "mlp"): {**_EPOCHS, **_SAMPLED},
+    (Empo, "gru"): {**_EPOCHS, "policy_settings": (("window", 32),)},
     (CAAE, None): {**_WINDOWS, **_LIGHT, "warmup_iterations": 8, "iterations": 3},
     (DEC, None): {**_WINDOWS, "pretrain_iterations": 8},
     (VAEKmeans, None): {**_WINDOWS, "iterations": 11, "kl_weight": 0.03},  # the likelihood is a step's, not their sum
@@ -58,15 +64,22 @@ LONG_DISCRETE: _Settings = {
     (PGKmeans, "gru"): _WINDOWED_GRU,
     (Sorl, "mlp"): _SAMPLED,
     (Sorl, "gru"): {"policy_settings": (("window", 32),)},
+    (Empo, "mlp"): LONG_CONTINUOUS[Empo, "mlp"],
+    (Empo, "gru"): LONG_CONTINUOUS[Empo, "gru"],
     (CAAE, None): {**LONG_CONTINUOUS[CAAE, None], **_FAINT},
     (DEC, None): LONG_CONTINUOUS[DEC, None],
     (VAEKmeans, None): {**LONG_CONTINUOUS[VAEKmeans, None], "kl_weight": 0.003},
 }
-LONG_COUNTED: _Settings = {key: value for key, value in LONG_DISCRETE.items() if key[1] != "mlp"}
+_COUNTED = {(Empo, "mlp"): {**_EPOCHS, "least_steps": 25}}  # each gradient step sees everything
+LONG_COUNTED: _Settings = {**{key: value for key, value in LONG_DISCRETE.items() if key[1] != "mlp"}, **_COUNTED}
 SHORT_CONTINUOUS: _Settings = {
     (PGKmeans, "mlp"): {"first_steps": 20, "steps": 100},
     (Sorl, "mlp"): {"first_steps": 20, "steps": 100},
+    (Empo, "mlp"): _EPOCHS,
+    (Empo, "gru"): _EPOCHS,
 }
+SHORT_DISCRETE: _Settings = {(Empo, "mlp"): _EPOCHS, (Empo, "gru"): _EPOCHS}
+SHORT_COUNTED: _Settings = {**SHORT_DISCRETE, **_COUNTED}
 
 
 def suited(algorithm: type[Clusterer], trajectories: Trajectories, policy: str | None = None) -> dict[str, Any]:
@@ -78,12 +91,13 @@ def suited(algorithm: type[Clusterer], trajectories: Trajectories, policy: str |
         policy: the policy class, for mixtures of policies; `mlp` by default.
     """
     policy = policy or algorithm.POLICY
-    if int(np.max(np.asarray(trajectories.lengths))) >= (LONG_STEPS if policy else LONG_STEPS_ENCODED):
-        table = LONG_CONTINUOUS
-        if trajectories.discrete:
-            table = LONG_COUNTED if is_countable(trajectories) else LONG_DISCRETE
+    long = int(np.max(np.asarray(trajectories.lengths))) >= (LONG_STEPS if policy else LONG_STEPS_ENCODED)
+    if not trajectories.discrete:
+        table = LONG_CONTINUOUS if long else SHORT_CONTINUOUS
+    elif is_countable(trajectories):
+        table = LONG_COUNTED if long else SHORT_COUNTED
     else:
-        table = {} if trajectories.discrete else SHORT_CONTINUOUS
+        table = LONG_DISCRETE if long else SHORT_DISCRETE
     return dict(table.get((algorithm, policy), {}))
 
 

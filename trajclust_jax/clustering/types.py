@@ -35,6 +35,7 @@ class Clustering(Grouping):
     restart: jax.Array  # [] int32, the chosen restart
     restart_assignments: jax.Array  # [R, N] int32
     restart_objectives: jax.Array  # [R] float32
+    classifier: Any = None  # parameters of q(cluster | observation), where the method trains one (EMPO)
 
     @property
     def chosen_restart(self) -> jax.Array:

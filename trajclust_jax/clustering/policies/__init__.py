@@ -24,12 +24,12 @@ Trajectories are held in order of length, in C chunks of n, so that the memory o
 from typing import Any, Literal
 
 from trajclust_jax.clustering.policies.counted import CountedPolicy, TabularPolicy, is_countable
-from trajclust_jax.clustering.policies.data import Chunks, MixtureData, StepData
+from trajclust_jax.clustering.policies.data import Chunks, CodedData, DenseData, MixtureData, StepData
 from trajclust_jax.clustering.policies.history import HistoryPolicy
 from trajclust_jax.clustering.policies.maps import HistoryMapPolicy, MarkovMapPolicy, PlanningPolicy
-from trajclust_jax.clustering.policies.markov import TransitionPolicy
+from trajclust_jax.clustering.policies.markov import TransitionPolicy, at_position
 from trajclust_jax.clustering.policies.member import Member, harden, is_hard, membership
-from trajclust_jax.clustering.policies.network import NetworkPolicy
+from trajclust_jax.clustering.policies.network import NetworkPolicy, draw
 from trajclust_jax.data import Trajectories
 
 PolicyKind = Literal["tabular", "mlp", "gru", "planner"]
@@ -56,7 +56,9 @@ def policy_for(kind: PolicyKind, trajectories: Trajectories, **settings: Any) ->
 
 __all__ = [
     "Chunks",
+    "CodedData",
     "CountedPolicy",
+    "DenseData",
     "HistoryMapPolicy",
     "HistoryPolicy",
     "MarkovMapPolicy",
@@ -68,6 +70,8 @@ __all__ = [
     "StepData",
     "TabularPolicy",
     "TransitionPolicy",
+    "at_position",
+    "draw",
     "harden",
     "is_countable",
     "is_hard",

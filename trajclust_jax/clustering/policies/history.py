@@ -35,6 +35,10 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
         """Where a gradient step's H steps of trajectories begin, `[n]`; None: with the first. The key is consumed."""
         del key, lengths
 
+    def epoch(self, data: StepData) -> jax.Array:
+        """`[]` int32: the gradient steps that see as many trajectories as the data holds."""
+        return jnp.int32(-(-data.num_trajectories // self.batch_size))
+
     def fit(
         self,
         members: Member,

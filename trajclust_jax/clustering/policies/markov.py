@@ -59,6 +59,10 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
         horizon = int(np.asarray(trajectories.lengths).max())
         return prepare(trajectories, 4 * 300 * horizon * num_members, self.memory_budget, preprocessing)
 
+    def epoch(self, data: CodedData | DenseData) -> jax.Array:
+        """`[]` int32: the gradient steps that see as many transitions as the data holds."""
+        return jnp.ceil(data.num_steps / self.batch_size).astype(jnp.int32)
+
     def fit(
         self,
         members: Member,
@@ -80,10 +84,7 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
 
         def step(i, members):
             def one(member, key, begin, count, weight):
-                position = draw(key, (self.batch_size,), begin, count)
-                place = jnp.searchsorted(ends, position, side="right")
-                n = order[jnp.minimum(place, data.num_slots - 1)]
-                t = jnp.clip(position - (ends - lengths[order])[place], 0, actions.shape[1] - 1)
+                n, t = at_position(draw(key, (self.batch_size,), begin, count), order, ends, data)
                 inputs = data.inputs_at(n, t)
 
                 def loss(params):
@@ -97,3 +98,14 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
             return ensemblize(one, 1)(members, keys, begin, num_transitions, weights)
 
         return jax.lax.fori_loop(0, num_steps, step, members)
+
+
+def at_position(
+    position: jax.Array, order: jax.Array, ends: jax.Array, data: CodedData | DenseData
+) -> tuple[jax.Array, jax.Array]:
+    """Slot and step `[B]` of the transitions at `position [B]`, where the slots stand in `order` and `ends` counts
+    transitions up to and with each."""
+    lengths = data.lengths[order]
+    place = jnp.searchsorted(ends, position, side="right")
+    n = order[jnp.minimum(place, data.num_slots - 1)]
+    return n, jnp.clip(position - (ends - lengths)[place], 0, data.chunks.actions.shape[2] - 1)

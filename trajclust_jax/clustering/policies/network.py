@@ -24,6 +24,7 @@ class NetworkPolicy:
 
     learning_rate: float = 1e-3  # Adam (B.6)
     memory_budget: int = 128 * 2**20  # bytes of working memory of one E-step chunk
+    features: tuple[int, ...] = (128, 128)  # the hidden layers that see an observation
 
     recurrent = False
     extractor = None
@@ -31,7 +32,8 @@ class NetworkPolicy:
 
     def network(self, data: MixtureData) -> PolicyNetwork:
         sizes = data.action_size, data.discrete, self.recurrent
-        return PolicyNetwork(*sizes, extractor=self.extractor, action_parts=data.action_parts)
+        more = {"extractor": self.extractor, "action_parts": data.action_parts}
+        return PolicyNetwork(*sizes, features=tuple(self.features), **more)
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError for data that the class can't model: none here."""
