@@ -5,15 +5,16 @@ its defaults. `register` adds one from outside.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
-from trajclust_jax.clustering import CAAE, DEC, Cloning, Empo, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
+from trajclust_jax.clustering import CAAE, DEC, Cloning, EmpoEM, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
 from trajclust_jax.clustering import suited as rule
 from trajclust_jax.clustering.model_selection import PGKmeansRange
 from trajclust_jax.data import Trajectories
-from trajclust_jax.learners import AWAC, BC, CQL, IQL, TD3BC, BRACv, Learner, Offline
+from trajclust_jax.learners import AWAC, BC, CQL, EMPO, IQL, TD3BC, BRACv, Learner, Offline
 
 # clusterer: finds clusters; ceiling: with the labels, what a policy class could tell, which no command offers;
 # selection: clusterings for several K; centres: a clusterer whose clusters' policies act; learner: of offline RL.
@@ -100,7 +101,7 @@ class LearnerEntry:
         offline = {name: settings.pop(name) for name in list(settings) if name in _OFFLINE}
         learner = self.algorithm(action_size, **settings)
         if "block" not in offline:
-            updates = [stage.updates for stage in learner.stages()]
+            updates = [stage.updates for stage in learner.stages() if not stage.whole]
             offline["block"] = math.gcd(*updates) if max(updates) <= BLOCK else math.gcd(BLOCK, *updates)
             if offline["block"] < min(100, *updates):  # each block comes back to the host
                 odd = next((each for each in updates if each % 100), updates[0])
@@ -159,11 +160,15 @@ def title(name: str) -> str:
     return CATALOGUE[name].title if name in CATALOGUE else name
 
 
-def _pg_kmeans(policy: str, **fields: Any) -> MethodEntry:
-    def factory(num_clusters: int, **settings: Any) -> PGKmeans:
-        return PGKmeans.default(num_clusters, policy, **settings)
+def _mixture(algorithm: type, family: str, policy: str, **fields: Any) -> MethodEntry:
+    def factory(num_clusters: int, **settings: Any) -> Any:
+        return algorithm.default(num_clusters, policy, **settings)
 
-    return MethodEntry(algorithm=PGKmeans, policy=policy, family="pg_kmeans", factory=factory, **fields)
+    return MethodEntry(algorithm=algorithm, policy=policy, family=family, factory=factory, **fields)
+
+
+_pg_kmeans = functools.partial(_mixture, PGKmeans, "pg_kmeans")
+_empo = functools.partial(_mixture, EmpoEM, "empo")
 
 
 def _cloning(title: str, policy: str, **defaults: Any) -> MethodEntry:
@@ -238,12 +243,9 @@ CATALOGUE.update(
         family="sorl",
         policy=Sorl.POLICY,
     ),
-    empo=MethodEntry(
-        "EMPO's EM",
-        "soft EM on policies, its posteriors with momentum",
-        Empo,
-        family="empo",
-        policy=Empo.POLICY,
+    empo_mlp=_empo("mlp", title="EMPO's EM", summary="soft EM, posteriors with momentum; Markov policies (FC 128-128)"),
+    empo_gru=_empo(
+        "gru", title="EMPO's EM, GRU", summary="soft EM, posteriors with momentum; policies of the observations so far"
     ),
     return_kmeans=MethodEntry("Return + k-means", "k-means on sums of rewards", SummaryKmeans, family="return"),
     length_kmeans=MethodEntry("Length + k-means", "k-means on numbers of steps", SummaryKmeans, {"of": "length"}),
@@ -292,5 +294,8 @@ CATALOGUE.update(
     awac=LearnerEntry("AWAC", "advantage-weighted cloning with a critic of the policy", AWAC),
     cql=LearnerEntry("CQL", "SAC with Q pushed down off the data (young-geng's settings)", CQL, {"normalise": False}),
     cql_corl=LearnerEntry("CQL, CORL", "as cql, with CORL's settings for locomotion", CQL, _CORL_CQL),
+    empo=LearnerEntry(
+        "EMPO", "each behaviour found and improved, and the best of them chosen at every step (D4RL's settings)", EMPO
+    ),
     brac_v=LearnerEntry("BRAC-v", "values with a KL penalty to a cloned behaviour", BRACv, {"normalise": False}),
 )

@@ -205,7 +205,7 @@ class Make:
     root: Path | None = None
     """Minari's folder; $MINARI_DATASETS_PATH or Minari's own default otherwise."""
     size: int | None = None
-    """Trajectories a policy; 1,000 by default, 50 on MuJoCo."""
+    """Trajectories a policy; 1,000 by default, 50 on MuJoCo. Of navigation, steps a policy; 100,000 by default."""
     seed: int = 0
     """Seed of the rollouts."""
     noise: float | None = None

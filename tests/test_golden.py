@@ -113,6 +113,7 @@ ENCODER = {"steps": 2, "batch_size": 4}
 SHORTER = {  # by algorithm
     "PGKmeans": PG_KMEANS,
     "Sorl": MIXTURE,
+    "EmpoEM": {"restarts": 2, "bias_epochs": 1, "pretrain_epochs": 1, "iterations": 2, "least_steps": 2},
     "CAAE": ENCODER | {"warmup_iterations": 1, "iterations": 2},
     "DEC": ENCODER | {"pretrain_iterations": 1, "iterations": 2},
     "VAEKmeans": ENCODER | {"iterations": 2},

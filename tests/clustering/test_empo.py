@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, rel_entr
 
-from trajclust_jax.clustering import Empo, Sorl
+from trajclust_jax.clustering import EmpoEM, Sorl
 from trajclust_jax.clustering.empo import kl_loss
 from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
@@ -18,7 +18,7 @@ from trajclust_jax.training import fit
 def test_all_phases_equal_numpy(random_data):
     """Algorithm 1 in float64 on tables, whose M-steps are exact: bias, pre-training, three E-steps with momentum."""
     trajectories = random_data(n=12, t=5)
-    method = Empo.default(3, "tabular", bias_epochs=2, pretrain_epochs=1, iterations=3, momentum=0.7)
+    method = EmpoEM.default(3, "tabular", bias_epochs=2, pretrain_epochs=1, iterations=3, momentum=0.7)
     prepared = jax.device_put(method.prepare(trajectories))
     state, rank, log_pi = None, prepared.data.rank, None
 
@@ -59,7 +59,7 @@ def test_all_phases_equal_numpy(random_data):
 def test_without_heuristics_it_is_sorl_but_for_its_start(random_data):
     """mu = 0, and Q = 1 / K at first in place of a random partition: from the same state, the same step."""
     trajectories = random_data(n=12, t=5)
-    plain = Empo.default(3, "tabular", bias_epochs=0, pretrain_epochs=0, momentum=0.0, iterations=2)
+    plain = EmpoEM.default(3, "tabular", bias_epochs=0, pretrain_epochs=0, momentum=0.0, iterations=2)
     sorl = Sorl.default(3, "tabular", iterations=2, tolerance=0.0, patience=9)
     prepared = jax.device_put(plain.prepare(trajectories))
     (em,) = plain.phases()
@@ -74,7 +74,7 @@ def test_without_heuristics_it_is_sorl_but_for_its_start(random_data):
 def test_momentum_leaves_a_known_weight_on_the_wrong_cluster(conflict):
     """After k E-steps of posteriors that are 0 and 1: (1 - 1 / K) mu^k is left of what was shared out evenly."""
     trajectories, labels = conflict(k=2, n=40)
-    method = Empo(2, bias_epochs=3, pretrain_epochs=0, iterations=6, least_steps=300)
+    method = EmpoEM(2, bias_epochs=3, pretrain_epochs=0, iterations=6, least_steps=300)
     prepared = jax.device_put(method.prepare(trajectories))
     bias = method.phases()[0]
     em = dataclasses.replace(method, least_steps=1).phases()[1]  # policies stay nearly as they are
@@ -93,7 +93,7 @@ def test_momentum_leaves_a_known_weight_on_the_wrong_cluster(conflict):
 @pytest.mark.parametrize("policy", ["tabular", "mlp"])
 def test_policies_that_disagree_are_told_apart(conflict, policy):
     trajectories, labels = conflict(k=2, n=40)
-    method = Empo.default(2, policy, bias_epochs=3, iterations=15, least_steps=25 if policy == "tabular" else 50)
+    method = EmpoEM.default(2, policy, bias_epochs=3, iterations=15, least_steps=25 if policy == "tabular" else 50)
     result = fit(method, trajectories, 2).result
     assert max(nmi(labels, np.asarray(found)) for found in result.assignments) == pytest.approx(1)
 
@@ -103,7 +103,9 @@ def test_a_centred_first_e_step_shares_trajectories_out():
     trajectories, _ = walks()
     used = {}
     for centred in (False, True):
-        method = Empo(2, bias_epochs=0, pretrain_epochs=1, iterations=1, least_steps=40, centred=centred, momentum=0.0)
+        method = EmpoEM(
+            2, bias_epochs=0, pretrain_epochs=1, iterations=1, least_steps=40, centred=centred, momentum=0.0
+        )
         prepared = jax.device_put(method.prepare(trajectories))
         pretrain, em = method.phases()
         state, _ = pretrain.start(jax.random.key(0), prepared, None)
@@ -137,7 +139,7 @@ def walks(n=20, t=30, seed=0):
 
 def test_the_classifier_knows_where_the_clusters_have_been():
     trajectories, labels = walks()
-    method = Empo(2, pretrain_epochs=1, iterations=25, least_steps=40)
+    method = EmpoEM(2, pretrain_epochs=1, iterations=25, least_steps=40)
     result = fit(method, trajectories, 1).result
     found = np.asarray(result.assignments[0])
     assert nmi(labels, found) == pytest.approx(1)
@@ -164,7 +166,7 @@ def test_the_classifiers_loss_is_kl():
 
 def test_vmapped_equals_lone_and_seeds_reproduce():
     trajectories, _ = walks(6, 10)
-    method = Empo(2, bias_epochs=1, pretrain_epochs=1, iterations=3, least_steps=5, restarts=2)
+    method = EmpoEM(2, bias_epochs=1, pretrain_epochs=1, iterations=3, least_steps=5, restarts=2)
     three, again = (fit(method, trajectories, 3) for _ in range(2))
     for a, b in zip(jax.tree.leaves(three.result), jax.tree.leaves(again.result), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -177,7 +179,7 @@ def test_vmapped_equals_lone_and_seeds_reproduce():
 def test_a_trajectory_or_two(n):
     trajectories, _ = walks(1, 4)
     one = jax.tree.map(lambda x: x[:n], trajectories)
-    result = fit(Empo(3, bias_epochs=1, pretrain_epochs=1, iterations=2), one, 1).result
+    result = fit(EmpoEM(3, bias_epochs=1, pretrain_epochs=1, iterations=2), one, 1).result
     assert np.isfinite(result.posterior).all()
     np.testing.assert_allclose(result.posterior.sum(-1), 1, rtol=1e-5)
 
@@ -185,4 +187,4 @@ def test_a_trajectory_or_two(n):
 def test_settings_are_checked():
     for settings in ({"momentum": 1.5}, {"bias_epochs": -1}, {"iterations": 0}, {"policy": "planner"}):
         with pytest.raises(ValueError, match=r"must be|unknown"):
-            Empo(2, **settings)
+            EmpoEM(2, **settings)

@@ -34,6 +34,8 @@ SHORT = {
     "pg_kmeans_planner": EM | {"steps": 2},
     "sorl": {"iterations": 2},
     "sorl_sum": {"iterations": 2},
+    "empo_mlp": {"bias_epochs": 1, "pretrain_epochs": 1, "iterations": 2, "least_steps": 2},
+    "empo_gru": {"bias_epochs": 1, "pretrain_epochs": 1, "iterations": 1, "least_steps": 2},
     "caae": ENCODER | {"warmup_iterations": 2, "iterations": 2},
     "caae_conv": ENCODER | {"warmup_iterations": 1, "iterations": 1},
     "dec": ENCODER | {"pretrain_iterations": 1, "iterations": 1},

@@ -2,7 +2,7 @@
 
 from trajclust_jax.clustering.cloning import Cloning
 from trajclust_jax.clustering.clusterer import Clusterer
-from trajclust_jax.clustering.empo import Empo
+from trajclust_jax.clustering.empo import EmpoEM
 from trajclust_jax.clustering.pg_kmeans import PGKmeans
 from trajclust_jax.clustering.representation import CAAE, DEC, VAEKmeans
 from trajclust_jax.clustering.sorl import Sorl
@@ -16,7 +16,7 @@ __all__ = [
     "Cloning",
     "Clusterer",
     "Clustering",
-    "Empo",
+    "EmpoEM",
     "PGKmeans",
     "Sorl",
     "SummaryKmeans",

@@ -39,7 +39,7 @@ class EmpoState(State):
 
 
 @dataclasses.dataclass(frozen=True)
-class Empo(PolicyMixture):
+class EmpoEM(PolicyMixture):
     """Soft EM with momentum. The defaults are the paper's (Table 4, didactic)."""
 
     num_clusters: int

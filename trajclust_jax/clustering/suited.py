@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from trajclust_jax.clustering.clusterer import Clusterer
-from trajclust_jax.clustering.empo import Empo
+from trajclust_jax.clustering.empo import EmpoEM
 from trajclust_jax.clustering.pg_kmeans import PGKmeans
 from trajclust_jax.clustering.policies import is_countable
 from trajclust_jax.clustering.representation import CAAE, DEC, VAEKmeans
@@ -53,8 +53,8 @@ LONG_CONTINUOUS: _Settings = {
     # Soft EM from random clusters begins with policies that are nearly trained: with 50 steps it often found nothing.
     (Sorl, "mlp"): {"first_steps": 400, "steps": 50, **_SAMPLED},
     (Sorl, "gru"): {"first_steps": 50, "steps": 50, "policy_settings": (("window", 32),)},
-    (Empo, "mlp"): {**_EPOCHS, **_SAMPLED},
-    (Empo, "gru"): {**_EPOCHS, "policy_settings": (("window", 32),)},
+    (EmpoEM, "mlp"): {**_EPOCHS, **_SAMPLED},
+    (EmpoEM, "gru"): {**_EPOCHS, "policy_settings": (("window", 32),)},
     (CAAE, None): {**_WINDOWS, **_LIGHT, "warmup_iterations": 8, "iterations": 3},
     (DEC, None): {**_WINDOWS, "pretrain_iterations": 8},
     (VAEKmeans, None): {**_WINDOWS, "iterations": 11, "kl_weight": 0.03},  # the likelihood is a step's, not their sum
@@ -64,21 +64,21 @@ LONG_DISCRETE: _Settings = {
     (PGKmeans, "gru"): _WINDOWED_GRU,
     (Sorl, "mlp"): _SAMPLED,
     (Sorl, "gru"): {"policy_settings": (("window", 32),)},
-    (Empo, "mlp"): LONG_CONTINUOUS[Empo, "mlp"],
-    (Empo, "gru"): LONG_CONTINUOUS[Empo, "gru"],
+    (EmpoEM, "mlp"): LONG_CONTINUOUS[EmpoEM, "mlp"],
+    (EmpoEM, "gru"): LONG_CONTINUOUS[EmpoEM, "gru"],
     (CAAE, None): {**LONG_CONTINUOUS[CAAE, None], **_FAINT},
     (DEC, None): LONG_CONTINUOUS[DEC, None],
     (VAEKmeans, None): {**LONG_CONTINUOUS[VAEKmeans, None], "kl_weight": 0.003},
 }
-_COUNTED = {(Empo, "mlp"): {**_EPOCHS, "least_steps": 25}}  # each gradient step sees everything
+_COUNTED = {(EmpoEM, "mlp"): {**_EPOCHS, "least_steps": 25}}  # each gradient step sees everything
 LONG_COUNTED: _Settings = {**{key: value for key, value in LONG_DISCRETE.items() if key[1] != "mlp"}, **_COUNTED}
 SHORT_CONTINUOUS: _Settings = {
     (PGKmeans, "mlp"): {"first_steps": 20, "steps": 100},
     (Sorl, "mlp"): {"first_steps": 20, "steps": 100},
-    (Empo, "mlp"): _EPOCHS,
-    (Empo, "gru"): _EPOCHS,
+    (EmpoEM, "mlp"): _EPOCHS,
+    (EmpoEM, "gru"): _EPOCHS,
 }
-SHORT_DISCRETE: _Settings = {(Empo, "mlp"): _EPOCHS, (Empo, "gru"): _EPOCHS}
+SHORT_DISCRETE: _Settings = {(EmpoEM, "mlp"): _EPOCHS, (EmpoEM, "gru"): _EPOCHS}
 SHORT_COUNTED: _Settings = {**SHORT_DISCRETE, **_COUNTED}
 
 

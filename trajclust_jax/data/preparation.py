@@ -112,6 +112,17 @@ def n_steps(flat: Transitions, n: int, discount: float) -> NSteps:
     return NSteps(rewards.astype(np.float32), last.astype(np.int32), left.astype(np.float32))
 
 
+def returns_to_go(flat: Transitions, discount: float) -> np.ndarray:
+    """`[P]` float32: the discounted sum of the rewards from each step to its trajectory's end (EMPO, Eq. 10)."""
+    rewards = np.asarray(flat.rewards, np.float64)
+    total, found = 0.0, np.zeros(len(rewards))
+    ends = np.append(np.diff(flat.trajectory) != 0, True)
+    for step in range(len(found) - 1, -1, -1):
+        total = rewards[step] + (0.0 if ends[step] else discount * total)
+        found[step] = total
+    return found.astype(np.float32)
+
+
 # --- observations and actions ------------------------------------------------------------------------------
 
 
@@ -181,13 +192,13 @@ def moments(observations: np.ndarray, frames: Frames | None) -> tuple[np.ndarray
 def action_bound(actions: np.ndarray, trajectory: np.ndarray, given: Sequence[float]) -> np.ndarray:
     """`[A]` float32: within it are all actions `[P, A]`, or all but mistakes, which are clipped and warned of.
 
-    What is within [-1, 1] has that bound.
+    What is within [-1, 1] has that bound, unless the bounds are given.
     """
     sizes = np.abs(actions)
     usual = np.maximum(np.quantile(sizes, 0.99, axis=0, method="lower"), 1)
     far = sizes > FAR * usual
     found = np.maximum(np.where(far, 0, sizes).max(0), 1)
-    bound = np.maximum(np.asarray(given, np.float32), 1) if len(given) else found
+    bound = np.asarray(given, np.float32) if len(given) else found
     if far.any():
         step, dimension = np.argwhere(far)[0]
         log.warning(

@@ -5,6 +5,7 @@ from trajclust_jax.learners.awac import AWAC
 from trajclust_jax.learners.bc import BC
 from trajclust_jax.learners.brac_v import BRACv
 from trajclust_jax.learners.cql import CQL
+from trajclust_jax.learners.empo import EMPO
 from trajclust_jax.learners.iql import IQL
 from trajclust_jax.learners.learner import ActorCritic, Backup, Learner, LearnerState, plugged
 from trajclust_jax.learners.offline import Clustered, Offline, TrainedPolicy
@@ -17,6 +18,7 @@ __all__ = [
     "AWAC",
     "BC",
     "CQL",
+    "EMPO",
     "IQL",
     "SAC",
     "TD3BC",

@@ -25,9 +25,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from trajclust_jax.data import Trajectories
 from trajclust_jax.learners.sampling import Batch, Sampler, Uniform
 from trajclust_jax.networks import Critic, ensemblize
-from trajclust_jax.training import Info
+from trajclust_jax.training import Info, Method
 from trajclust_jax.validation import check_above, check_share
 
 CRITICS = 2
@@ -50,8 +51,9 @@ class Stage(NamedTuple):
 
     name: str
     update: Callable[[LearnerState, Batch, jax.Array], tuple[LearnerState, Info]]
-    updates: int  # gradient steps
+    updates: int  # gradient steps; of a whole stage epochs
     begin: Callable[[LearnerState], LearnerState] = lambda state: state  # what the stage before left; any axes
+    whole: bool = False  # update takes the `View` of all transitions in place of a minibatch
 
 
 Part = Callable[[jax.Array, jax.Array, jax.Array], Any]  # (key, observation [1, D], action [1, A]) -> parameters
@@ -71,7 +73,8 @@ class Learner(abc.ABC):
     VERSION: ClassVar[int] = 1  # of the algorithm: part of a record's identity; raise it when results change
     PAUSING: ClassVar[tuple[str, ...]] = ()  # prefixes of infos that are NaN at steps where their part has no turn
     FIXED: ClassVar[tuple[str, ...]] = ()  # numbers that decide what is computed: they cannot be swept
-    ASKS: ClassVar[tuple[str, ...]] = ()  # of "next_actions" and "n_steps" (`self.n_steps` of them): see `Batch`
+    ASKS: ClassVar[tuple[str, ...]] = ()  # of "next_actions", "n_steps" (`self.n_steps`) and "returns": see `Batch`
+    BOOTSTRAPS: ClassVar[bool] = False  # it learns from values of what followed
 
     def check(self) -> None:
         """Raises ValueError for settings that make no sense."""
@@ -79,6 +82,18 @@ class Learner(abc.ABC):
             if stage.updates < 1:
                 raise ValueError(f"{stage.name}: {stage.updates} updates, at least 1 is needed")
         check_above(self, 0, "batch_size", "learning_rate")
+
+    def advise(self, trajectories: Trajectories) -> None:
+        """Warns of settings that do not fit the data; by default of none."""
+        del trajectories
+
+    def before(self) -> Method | None:
+        """What is trained on the same trajectories before it, in its own units; its result goes to `informed`."""
+        return None
+
+    def informed(self, state: LearnerState, found: Any) -> LearnerState:
+        """A new state that knows what was found `before`."""
+        raise NotImplementedError
 
     @property
     def sampler(self) -> Sampler:
@@ -142,6 +157,8 @@ class Backup(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class ActorCritic(Learner):
     """Settings of learners with two critics that bootstrap."""
+
+    BOOTSTRAPS = True
 
     discount: float = 0.99
     target_rate: float = 0.005

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.data import DataError, Trajectories, Transitions, dense, returns, transitions
+from trajclust_jax.clustering.preprocessing import Preprocessing
+from trajclust_jax.data import Codebook, DataError, Trajectories, Transitions, dense, returns, transitions
 from trajclust_jax.data.preparation import (
     STD_FLOOR,
     DataTransform,
@@ -29,8 +30,10 @@ from trajclust_jax.data.preparation import (
     moments,
     n_steps,
     next_actions,
+    returns_to_go,
 )
-from trajclust_jax.learners.learner import ActorCritic, Learner, LearnerState, Stage
+from trajclust_jax.data.transforms import CLIP, ActionScaling, Inputs
+from trajclust_jax.learners.learner import Learner, LearnerState, Stage
 from trajclust_jax.learners.sampling import Batch, OfflineData, View
 from trajclust_jax.networks import member_keys
 from trajclust_jax.training import Info, Phase
@@ -61,6 +64,17 @@ class TrainedPolicy:
 
     actor: Any  # what `learner.policy` gives: one network, or a pytree of several
     scaling: Scaling
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfBefore:
+    """A phase's start or step of what is trained before the learner, on its own data."""
+
+    run: Callable
+
+    def __call__(self, state_or_key: Any, data: OfflineData, last: Any) -> tuple[Any, Info]:
+        """`start(key, data, previous)`, or `step(state, data, iteration)`."""
+        return self.run(state_or_key, data.before, last)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +111,7 @@ class Offline:
         if any(not bound > 0 for bound in self.bounds):
             raise ValueError(f"bounds are {self.bounds}: they must be above 0")
         for stage in self.learner.stages():
-            if self.block < 1 or stage.updates % self.block:
+            if self.block < 1 or stage.updates % self._block(stage):
                 raise ValueError(f"block is {self.block}: it must divide {stage.updates} updates")
         if self.reward_range is not None:
             check_above(self, 0, "reward_range")
@@ -115,7 +129,7 @@ class Offline:
         """Raises ValueError for data that the learner cannot learn from."""
         if trajectories.discrete:
             raise ValueError("offline learners need continuous actions")
-        if (isinstance(self.learner, ActorCritic) or self.best < 1) and not np.any(np.asarray(trajectories.rewards)):
+        if (self.learner.BOOTSTRAPS or self.best < 1) and not np.any(np.asarray(trajectories.rewards)):
             raise ValueError("every reward is 0: there is nothing to learn but the actions (bc does)")
 
     def prepare(self, data: Trajectories | Clustered, num_seeds: int) -> OfflineData:
@@ -131,6 +145,7 @@ class Offline:
         clustered = isinstance(data, Clustered)
         trajectories = data.trajectories if clustered else data
         self.check(trajectories)
+        self.learner.advise(trajectories)
         found = returns(trajectories)
         groups = [np.arange(len(found))]
         if clustered:
@@ -157,8 +172,27 @@ class Offline:
         first = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32)
         batch = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
         if not clustered:
-            return OfflineData(batch, first[0], count[0], scalings[0], frames)
+            before = self._prepared_before(trajectories, scalings[0], num_seeds)
+            return OfflineData(batch, first[0], count[0], scalings[0], frames, before)
+        if self.learner.before() is not None:
+            raise ValueError("it finds clusters itself: train it on all trajectories")
         return OfflineData(batch, first, count, jax.tree.map(lambda *x: np.stack(x), *scalings), frames)
+
+    def _prepared_before(self, trajectories: Trajectories, scaling: Scaling, num_seeds: int) -> Any:
+        """The data of what is trained before the learner, seen as the learner sees it."""
+        before = self.learner.before()
+        if before is None:
+            return None
+        if isinstance(trajectories.observations, Codebook):
+            raise ValueError("it needs observations of real numbers, not of integers")
+        columns = lambda x: np.arange(len(x), dtype=np.int32)
+        inputs = Inputs(columns(scaling.mean), scaling.mean, scaling.std, np.float32(CLIP))
+        actions = ActionScaling(columns(scaling.bound), np.zeros_like(scaling.bound), scaling.bound)
+        return before.prepare(trajectories, num_seeds, Preprocessing(inputs, actions))
+
+    def _block(self, stage: Stage) -> int:
+        """Updates of a stage in a step of `fit`."""
+        return 1 if stage.whole else min(self.block, stage.updates)
 
     def transforms(self) -> tuple[DataTransform, ...]:
         """What happens to the rewards, in order."""
@@ -174,7 +208,7 @@ class Offline:
         bound = action_bound(actions, flat.trajectory, self.bounds)
         actions = np.clip(actions / bound, -1, 1)
         known = np.ones(len(flat.rewards), bool)
-        if isinstance(self.learner, ActorCritic):
+        if self.learner.BOOTSTRAPS:
             known = known_successors(flat.truncated, observations, successors, frames)
         asked = {}
         if "n_steps" in self.learner.ASKS:
@@ -185,6 +219,8 @@ class Offline:
         if "next_actions" in self.learner.ASKS:
             asked["next_actions"] = next_actions(actions, flat.terminated | flat.truncated)
             known = known & ~flat.truncated
+        if "returns" in self.learner.ASKS:
+            asked["returns"] = returns_to_go(flat, self.learner.discount)
         rest = {"terminated": flat.terminated, "trajectory": flat.trajectory, **asked}
         return Batch(observations, actions, flat.rewards, successors, **rest), known, bound
 
@@ -198,13 +234,19 @@ class Offline:
         return Scaling(*(np.asarray(x, np.float32) for x in (mean, std, bound)))
 
     def phases(self) -> tuple[Phase, ...]:
-        """The learner's stages."""
-        return tuple(self._phase(index, stage) for index, stage in enumerate(self.learner.stages()))
+        """What comes before the learner, and its stages."""
+        before = self.learner.before()
+        earlier = () if before is None else before.phases()
+        of_before = tuple(
+            phase._replace(start=_OfBefore(phase.start), step=phase.step and _OfBefore(phase.step)) for phase in earlier
+        )
+        return *of_before, *(self._phase(index, stage) for index, stage in enumerate(self.learner.stages()))
 
     def _phase(self, index: int, stage: Stage) -> Phase:
         def start(key: jax.Array, data: OfflineData, previous: OfflineState | None) -> tuple[OfflineState, Info]:
             """One run; the key is consumed."""
-            if previous is not None:
+            before = self.learner.before()
+            if previous is not None and (index > 0 or before is None):
                 begun = stage.begin(previous.learner)
                 return previous.replace(learner=begun.replace(key=self._keys(key, data))), {}
 
@@ -213,11 +255,17 @@ class Offline:
                 return state.replace(sampler=self.learner.sampler.init(View(data, first, count, scaling)))
 
             init = self._over_learners(init, data)
-            return OfflineState(init(self._keys(key, data), data.first, data.count, data.scaling), jnp.array(False)), {}
+            state = init(self._keys(key, data), data.first, data.count, data.scaling)
+            if before is not None:
+                found = before.result(previous, data.before)
+                inform = lambda state: self.learner.informed(state, found)
+                state = jax.vmap(inform)(state) if self.sweep else inform(state)
+            return OfflineState(state, jnp.array(False)), {}
 
         def step(state: OfflineState, data: OfflineData, iteration: jax.Array) -> tuple[OfflineState, Info]:
             """`block` gradient steps of one run; infos are means over them."""
-            steps = iteration * self.block + jnp.arange(self.block)
+            block = self._block(stage)
+            steps = iteration * block + jnp.arange(block)
 
             def train(state, first, count, scaling, settings):
                 learner, view = dataclasses.replace(self.learner, **settings), View(data, first, count, scaling)
@@ -225,6 +273,8 @@ class Offline:
                 begun = state.replace(sampler=sampler.renew(state.sampler, learner, state, view, steps[0]))
 
                 def body(current, step):
+                    if stage.whole:
+                        return update(current, view, step)
                     key = jax.random.fold_in(jax.random.fold_in(current.key, BATCHES), step)
                     rows = sampler.rows(current.sampler, key, learner.batch_size, view)
                     return update(current, view.batch(rows), step)
@@ -240,7 +290,7 @@ class Offline:
             trained, info = train(state.learner, data.first, data.count, data.scaling, settings)
             return state.replace(learner=trained), info
 
-        return Phase(stage.name, start, step, stage.updates // self.block, light_start=True)
+        return Phase(stage.name, start, step, stage.updates // self._block(stage), light_start=True)
 
     def _over_learners(self, fn: Callable, data: OfflineData, *more: int) -> Callable:
         """`fn(state or key, first, count, scaling, ...)` of one learner for all of a run: clusters, swept values.

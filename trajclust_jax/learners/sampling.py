@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     n_step_rewards: jax.Array | None = None  # [B]: discounted sum of up to n rewards
     n_step_observations: jax.Array | None = None  # [B, D]: what followed the last of them
     n_step_discount: jax.Array | None = None  # [B]: of its value; 0 after a terminal step
+    returns: jax.Array | None = None  # [B]: discounted sum of the rewards from this step to the trajectory's end
 
     def observed(self, change: Callable[[Any], Any]) -> "Batch":
         """With every kind of observation changed."""
@@ -50,6 +51,7 @@ class OfflineData:
     count: jax.Array  # [] or [K] int32: how many they are
     scaling: Scaling
     frames: Frames | None = None
+    before: Any = None  # the data of what is trained before the learner
 
 
 class View(NamedTuple):

@@ -7,6 +7,7 @@ from trajclust_jax.networks.actor_critic import (
     Critic,
     DeterministicActor,
     GaussianActor,
+    Heads,
     TanhGaussianActor,
     sample_squashed,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "DeterministicActor",
     "GaussianActor",
     "GaussianHead",
+    "Heads",
     "Placed",
     "Planner",
     "PolicyNetwork",

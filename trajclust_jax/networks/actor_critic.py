@@ -88,6 +88,17 @@ class DeterministicActor(nn.Module):
         return jnp.tanh(Dense(self.action_size)(MLP(self.features)(observations)))
 
 
+class Heads(nn.Module):
+    """`[..., D_1], [..., D_2], ... -> [..., K]`: K values, such as Q of K policies."""
+
+    features: tuple[int, ...]
+    heads: int
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        return Dense(self.heads)(MLP(self.features)(jnp.concatenate(inputs, axis=-1)))
+
+
 class Critic(nn.Module):
     """`[..., D_1], [..., D_2], ... -> [...]`: Q of observations and actions, or V of observations alone."""
 
