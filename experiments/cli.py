@@ -17,6 +17,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -318,6 +319,7 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold what the terminal's encoding has not
             stream.reconfigure(errors="backslashreplace")
+    _refuse_repeated(sys.argv[1:] if argv is None else argv)
     command = tyro.cli(
         Command,
         prog="trajclust",
@@ -326,6 +328,15 @@ def main(argv: list[str] | None = None) -> None:
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     sys.exit(_carry_out(_at_home(command)))
+
+
+def _refuse_repeated(argv: Sequence[str]) -> None:
+    """Exits where an option is given twice: the second would silently replace the first."""
+    given = [argument.partition("=")[0] for argument in argv if argument.startswith("--")]
+    for option in given:
+        if given.count(option) > 1:
+            print(f"trajclust: {option} is given twice: give all its values after one, {option} A B", file=sys.stderr)
+            sys.exit(2)
 
 
 def _at_home(command: Any) -> Any:

@@ -7,6 +7,16 @@ from trajclust_jax.learners.learner import ActorCritic
 _TINY = {"updates": 200, "block": 100, "batch_size": 32, "actor_features": (32, 32)}
 _TINY_CRITICS = {**_TINY, "features": (32, 32)}
 _SHORT = {"updates": 100_000}
+_TINY_EMPO = {
+    **_TINY_CRITICS,
+    **dict.fromkeys(("critic_updates", "value_updates"), 200),
+    **{"bias_epochs": 1, "pretrain_epochs": 1, "em_epochs": 2, "epochs": 2},
+}
+_SHORT_EMPO = {  # a fifteenth of the critic's gradient steps: its target moves ten times as far
+    **_SHORT,
+    **{"critic_updates": 100_000, "target_rate": 0.05, "value_updates": 30_000},
+    **{"pretrain_epochs": 5, "em_epochs": 25, "least_steps": 500},
+}
 
 LEARNING = {
     "smoke": Preset(
@@ -20,6 +30,7 @@ LEARNING = {
                 for name, entry in entries("learner").items()
             },
             "brac_v": {**_TINY_CRITICS, "behaviour_updates": 200},
+            "empo": _TINY_EMPO,
         },
     ),
     "cpu": Preset(
@@ -31,6 +42,7 @@ LEARNING = {
             **dict.fromkeys(entries("learner"), _SHORT),
             **{name: {"updates": 20_000} for name in ("cql", "cql_corl")},
             "brac_v": {**_SHORT, "behaviour_updates": 100_000},
+            "empo": _SHORT_EMPO,
         },
     ),
     "paper": Preset(

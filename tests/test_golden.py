@@ -159,6 +159,9 @@ def learned(name, data=continuous, **settings):
     given = LEARNER | {key: value for key, value in SIZES.items() if key in entry.names()}
     if "behaviour_updates" in entry.names():
         given["behaviour_updates"] = 4
+    if name == "empo":
+        given |= {"critic_updates": 4, "value_updates": 4, "epochs": 2, **SHORTER["EmpoEM"], "em_epochs": 2}
+        given = {key: value for key, value in given.items() if key in entry.names()}
     return of_fit(fit(entry.build(2, **given, **settings), trajectories, 1))
 
 

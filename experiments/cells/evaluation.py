@@ -42,10 +42,11 @@ def _spaces(name: str) -> tuple[Any, Any]:
 def action_bounds(dataset: Dataset, environment_name: str | None) -> tuple[float, ...]:
     """The largest absolute value of each action: the environment's, else what the dataset states, else ().
 
-    Also () for actions within [-1, 1], which need no bounds.
+    Also () for actions within [-1, 1] in an environment that takes such, or that is not known.
     """
     trajectories, parameters = dataset.trajectories, dataset.provenance.parameters
-    if np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max() <= 1:
+    small = np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max() <= 1
+    if small and environment_name not in environment_names():
         return ()
     low, high = parameters.get("action_low"), parameters.get("action_high")
     if environment_name in environment_names():
@@ -54,7 +55,9 @@ def action_bounds(dataset: Dataset, environment_name: str | None) -> tuple[float
     if low is None or high is None:
         return ()
     bounds = np.maximum(np.abs(low), np.abs(high)) * np.ones(trajectories.action_size)
-    return tuple(bounds.tolist()) if np.isfinite(bounds).all() else ()
+    if not np.isfinite(bounds).all() or (small and (bounds >= 1).all()):
+        return ()
+    return tuple(bounds.tolist())
 
 
 def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluate:

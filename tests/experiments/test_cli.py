@@ -468,6 +468,12 @@ def test_bad_usage_gives_one_line_and_leaves_nothing(trajclust, tmp_path, argume
     assert {file.name for file in tmp_path.iterdir()} == before
 
 
+def test_an_option_given_twice_is_refused(trajclust):
+    code, _, err = trajclust("train", "mine.npz", "--learner", "iql", "--set", "tau=1", "--set=updates=100")
+    assert code == 2
+    assert "--set is given twice" in err
+
+
 def test_unknown_options_end_with_2(trajclust):
     code, _, err = trajclust("run", "pgkmeans/table1", "--sedes", 3)
     assert code == 2

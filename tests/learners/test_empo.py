@@ -130,7 +130,7 @@ def test_policy_loss(batch, state, printed):
     loss, info = agent.policy_loss(state.params["policies"], state.params, batch, key, weight)
     np.testing.assert_allclose(loss, expected if printed else -expected, rtol=2e-3)
     np.testing.assert_allclose(info["policy/gain"], expected, rtol=2e-3)
-    at_first, info = agent.policy_loss(state.params["behaviours"], state.params, batch, key, weight)
+    _, info = agent.policy_loss(state.params["behaviours"], state.params, batch, key, weight)
     assert info["policy/clipped"] == 0, "as long as policies are the behaviours, every ratio is 1"
 
 
@@ -231,7 +231,9 @@ def test_an_epoch_is_one_step_on_everything(monkeypatch):
     np.testing.assert_allclose(gain, info["policy/gain"], rtol=0.2)
 
 
-@pytest.mark.parametrize("phase", ["bias", "em", "critic", "improve", "choose"])
+@pytest.mark.parametrize(
+    "phase", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("bias", "critic", "choose")), "em", "improve"]
+)
 def test_resumes_exactly(phase, tmp_path):
     method, data = tiny(), some_data()
 

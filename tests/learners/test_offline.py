@@ -18,7 +18,8 @@ from trajclust_jax.learners import BC, IQL, Clustered, Offline
 from trajclust_jax.learners.sampling import View
 from trajclust_jax.training import Evaluate, _key, fit
 
-LEARNERS = entries("learner")
+# EMPO, which finds clusters itself, has its own tests.
+LEARNERS = {name: entry for name, entry in entries("learner").items() if name != "empo"}
 TINY = {"batch_size": 32, "actor_features": (16, 16)}
 
 
@@ -205,7 +206,7 @@ def test_a_mistaken_action_decides_no_bound(caplog):
     assert "trajectory 7 has 1e+06 in dimension 0" in caplog.text
     caplog.clear()
     stated = Offline(BC(2), bounds=(4.0, 0.4)).prepare(data, 1)
-    assert stated.scaling.bound.tolist() == [4, 1]
+    np.testing.assert_allclose(stated.scaling.bound, [4, 0.4])
     assert stated.batch.actions[6:9, 0].tolist() == [0.5, 1, 0.5]
     assert "clipped to 4" in caplog.text
     with pytest.raises(ValueError, match="bounds are"):

@@ -17,7 +17,6 @@ import logging
 from typing import Any
 
 import chex
-import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +25,7 @@ import optax
 from trajclust_jax.clustering.empo import EmpoEM
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
+from trajclust_jax.lazy import lazy
 from trajclust_jax.learners.learner import Learner, LearnerState, Part, Stage, gradient, step_keys
 from trajclust_jax.learners.sampling import Batch, View
 from trajclust_jax.networks import Heads, PolicyNetwork, ensemblize, member_keys
@@ -34,6 +34,8 @@ from trajclust_jax.validation import check_above, check_at_least, check_inner_sh
 
 POLICY_INFO = ("policy/gain", "policy/clipped")
 CHUNK = 4096  # transitions whose gradients are summed at a time
+
+distrax = lazy("distrax")
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +225,7 @@ class EMPO(Learner):
 
     # --- improvement ------------------------------------------------------------------------------------
 
-    def _gaussians(self, policies: Any, observations: jax.Array, cluster: jax.Array) -> distrax.Distribution:
+    def _gaussians(self, policies: Any, observations: jax.Array, cluster: jax.Array) -> "distrax.Independent":
         """Of each of `[B, D]` its own cluster's policy."""
         every = ensemblize(lambda params: self.actor.apply(params, observations), 1)(policies).distribution
         own = lambda x: jnp.take_along_axis(x, cluster[None, :, None], axis=0)[0]

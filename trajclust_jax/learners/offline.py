@@ -102,7 +102,7 @@ class Offline:
     ones together, and so on. Only numbers that enter computations: rates, weights, temperatures."""
 
     bounds: tuple[float, ...] = ()
-    """The largest absolute value of each action dimension, at least 1; empty: found in the data."""
+    """The largest absolute value of each action dimension; empty: found in the data, at least 1."""
 
     VERSION = 1  # raise it when results change
 
