@@ -10,7 +10,7 @@ import pytest
 from trajclust_jax.data import from_episodes
 from trajclust_jax.data.dataset import transitions
 from trajclust_jax.data.preparation import returns_to_go
-from trajclust_jax.learners import EMPO, Batch, Offline
+from trajclust_jax.learners import EMPO, Batch, Clustered, Offline
 from trajclust_jax.learners import empo as module
 from trajclust_jax.networks import MIN_STD
 from trajclust_jax.training import fit
@@ -283,10 +283,15 @@ def test_a_target_too_slow_for_the_episodes_is_warned_of(caplog):
 
 
 def test_what_it_cannot_learn_from_is_refused():
-    from trajclust_jax.learners import Clustered
-
     with pytest.raises(ValueError, match="finds clusters itself"):
         tiny().prepare(Clustered(some_data(), np.zeros(12, int), 1), 1)
+    images = some_data().replace(
+        observations=np.zeros((12, 11, D), np.uint8), final_observations=np.zeros((12, D), np.uint8)
+    )
+    with pytest.raises(ValueError, match="real numbers"):
+        tiny().prepare(images, 1)
+    with pytest.raises(ValueError, match="can be swept"):
+        Offline(EMPO(A, **{**TINY, **SMALL}), block=2, sweep=(("discount", (0.9, 0.99)),))
     for settings in ({"k": 0}, {"expectile": 1.0}, {"restriction": 0.5}, {"clip": 0.0}):
         with pytest.raises(ValueError, match="must be"):
             tiny(**settings)

@@ -87,7 +87,7 @@ class EMPO(Learner):
     actor_features: tuple[int, ...] = (256, 256, 256)
     """Hidden layers of the policies and the classifier."""
 
-    FIXED = ("restriction",)
+    FIXED = ("restriction", "momentum", "discount")  # of acting, of the clustering, of what is prepared once
     BOOTSTRAPS = True
     ASKS = ("next_actions", "n_steps", "returns")
 
@@ -193,7 +193,7 @@ class EMPO(Learner):
     def critic_loss(
         self, critic: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch
     ) -> tuple[jax.Array, Info]:
-        """Eq. 11. Beside it how far Q is from what was earned."""
+        """Eq. 11. Beside it how far Q is from what was earned, in the unit of the scaled rewards."""
         value = self._own(self.heads.apply(critic, batch.observations, batch.actions), params, batch)
         following = self.heads.apply(targets["critic"], batch.next_observations, batch.next_actions)
         following = jnp.where(batch.terminated, 0, self._own(following, params, batch))

@@ -175,7 +175,7 @@ class Offline:
             before = self._prepared_before(trajectories, scalings[0], num_seeds)
             return OfflineData(batch, first[0], count[0], scalings[0], frames, before)
         if self.learner.before() is not None:
-            raise ValueError("it finds clusters itself: train it on all trajectories")
+            raise ValueError(f"{type(self.learner).__name__} finds clusters itself: train it on all trajectories")
         return OfflineData(batch, first, count, jax.tree.map(lambda *x: np.stack(x), *scalings), frames)
 
     def _prepared_before(self, trajectories: Trajectories, scaling: Scaling, num_seeds: int) -> Any:
@@ -184,7 +184,7 @@ class Offline:
         if before is None:
             return None
         if isinstance(trajectories.observations, Codebook):
-            raise ValueError("it needs observations of real numbers, not of integers")
+            raise ValueError(f"{type(self.learner).__name__} needs observations of real numbers, not of integers")
         columns = lambda x: np.arange(len(x), dtype=np.int32)
         inputs = Inputs(columns(scaling.mean), scaling.mean, scaling.std, np.float32(CLIP))
         actions = ActionScaling(columns(scaling.bound), np.zeros_like(scaling.bound), scaling.bound)
@@ -192,7 +192,7 @@ class Offline:
 
     def _block(self, stage: Stage) -> int:
         """Updates of a stage in a step of `fit`."""
-        return 1 if stage.whole else min(self.block, stage.updates)
+        return 1 if stage.whole else self.block
 
     def transforms(self) -> tuple[DataTransform, ...]:
         """What happens to the rewards, in order."""
