@@ -46,10 +46,11 @@ def action_bounds(dataset: Dataset, environment_name: str | None) -> tuple[float
     """
     trajectories, parameters = dataset.trajectories, dataset.provenance.parameters
     small = np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max() <= 1
-    if small and environment_name not in environment_names():
+    known = environment_name in environment_names()
+    if small and not known:
         return ()
     low, high = parameters.get("action_low"), parameters.get("action_high")
-    if environment_name in environment_names():
+    if known:
         space = _spaces(environment_name)[1]
         low, high = space.low, space.high
     if low is None or high is None:

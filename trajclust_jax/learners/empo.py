@@ -203,9 +203,8 @@ class EMPO(Learner):
     def update_critic(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
         """SARSA along the data."""
         found, info = gradient(self.critic_loss, state.params["critic"], state.params, state.targets, batch)
-        return self._lag(
-            self.descend(state, {"critic": found}, step), "critic", step, self.critic_period, self.target_rate
-        ), info
+        state = self.descend(state, {"critic": found}, step)
+        return self._lag(state, "critic", step, self.critic_period, self.target_rate), info
 
     def value_loss(self, value: Any, params: dict[str, Any], batch: Batch) -> tuple[jax.Array, Info]:
         """Eq. 12."""

@@ -92,8 +92,8 @@ class Learner(abc.ABC):
         return None
 
     def informed(self, state: LearnerState, found: Any) -> LearnerState:
-        """A new state that knows what was found `before`."""
-        raise NotImplementedError
+        """A new state that knows what was found `before`; a learner with something before it says how."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it takes of what is trained before it")
 
     @property
     def sampler(self) -> Sampler:
