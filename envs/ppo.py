@@ -122,7 +122,13 @@ def _train_one(env, env_params, config, index, key):
     key_actor, key_critic, key_shape, key = jax.random.split(key, 4)
     _, state = env.reset_env(key_shape, env_params)
     example = env.expert_input(env.expert_context(state, env_params), state)
-    params = {"actor": actor.init(key_actor, example), "critic": critic.init(key_critic, example)}
+    example = jnp.zeros(example.shape, example.dtype)
+
+    @jax.custom_batching.sequential_vmap  # two of jaxlib 0.10's batched QRs at once can wait for each other for ever
+    def init(key_actor, key_critic):
+        return {"actor": actor.init(key_actor, example), "critic": critic.init(key_critic, example)}
+
+    params = init(key_actor, key_critic)
     gradient_steps = config.updates * config.epochs * config.minibatches
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.max_norm),

@@ -1,5 +1,7 @@
 """The dense layer against NumPy in float64 and flax's own."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from trajclust_jax.learners import IQL
-from trajclust_jax.networks.dense import Dense, product
+from trajclust_jax.networks.dense import Dense, orthogonal, product
 
 
 @pytest.mark.parametrize("leading", [(), (7,), (3, 7)])
@@ -39,3 +41,14 @@ def test_each_critics_values_are_a_lone_ones():
     for i in range(2):
         alone = learner.critic.apply(jax.tree.map(lambda x, i=i: x[i], critics), observations, actions)
         np.testing.assert_allclose(values[i], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_orthogonal_matrices_of_an_ensemble_are_decomposed_one_at_a_time():
+    """Batched, two such decompositions on two cores can wait for each other for ever."""
+    keys = jax.random.split(jax.random.key(0), 6).reshape(2, 3)
+    draw = jax.vmap(jax.vmap(lambda key: orthogonal(2**0.5)(key, (8, 24))))
+    matrices = draw(keys)
+    lone = [nn.initializers.orthogonal(2**0.5)(key, (8, 24)) for key in keys.reshape(-1)]
+    np.testing.assert_array_equal(matrices.reshape(6, 8, 24), lone)
+    np.testing.assert_allclose(matrices @ matrices.mT, np.broadcast_to(2 * np.eye(8), (2, 3, 8, 8)), atol=1e-5)
+    assert re.findall(r"lapack_sgeqrf_ffi.*?-> \(tensor<([\dx]*)", jax.jit(draw).lower(keys).as_text()) == ["24x8x"]

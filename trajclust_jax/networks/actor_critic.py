@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from trajclust_jax.lazy import lazy
-from trajclust_jax.networks.dense import Dense
+from trajclust_jax.networks.dense import Dense, orthogonal
 from trajclust_jax.networks.policies import MLP
 
 distrax = lazy("distrax")
 
-ORTHOGONAL = nn.initializers.orthogonal(2**0.5)
+ORTHOGONAL = orthogonal(2**0.5)
 STANDARD = nn.initializers.lecun_normal()  # flax's
 LOG_STD_BOUNDS = (-5.0, 2.0)
 

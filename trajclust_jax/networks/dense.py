@@ -1,5 +1,6 @@
-"""Dense layers of actors, critics and policies: flax's, with a gradient that copies nothing."""
+"""Dense layers of actors, critics and policies: flax's, with a gradient that copies nothing; their initialisers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -45,3 +46,17 @@ class Dense(nn.Dense):
     """`[..., I] -> [..., O]`, parameters and arguments (but precision) of `flax.linen.Dense`; in reverse mode alone."""
 
     dot_general: Any = _dot_general
+
+
+def orthogonal(scale: float = 1.0) -> Callable[..., jax.Array]:
+    """Flax's orthogonal initialiser, whose values it gives to the bit, one matrix at a time under `vmap`.
+
+    Its QR decompositions of a whole ensemble, batched, run inside XLA's own threads on a CPU: in jaxlib 0.10 two such
+    on two cores wait for each other for ever.
+    """
+    init = nn.initializers.orthogonal(scale)
+
+    def one_at_a_time(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.custom_batching.sequential_vmap(lambda key: init(key, shape, dtype))(key)
+
+    return one_at_a_time

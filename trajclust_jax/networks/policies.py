@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from trajclust_jax.lazy import lazy
-from trajclust_jax.networks.dense import Dense, product
+from trajclust_jax.networks.dense import Dense, orthogonal, product
 from trajclust_jax.networks.planner import EXTRACTORS, Placed
 
 distrax = lazy("distrax")
@@ -50,7 +50,7 @@ class GRU(nn.Module):
     @nn.compact
     def __call__(self, gates: jax.Array) -> jax.Array:
         hidden_size = self.hidden_size
-        kernel = self.param("recurrent_kernel", nn.initializers.orthogonal(), (hidden_size, 3 * hidden_size))
+        kernel = self.param("recurrent_kernel", orthogonal(), (hidden_size, 3 * hidden_size))
         bias = self.param("recurrent_bias", nn.initializers.zeros, (hidden_size,))
 
         def scan(hidden, gate):
