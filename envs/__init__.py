@@ -8,7 +8,7 @@ import gymnax
 from trajclust_envs.diagonal import Diagonal
 from trajclust_envs.extra import Extra, ExtraFixed
 from trajclust_envs.gridworld import Expert, GridWorld
-from trajclust_envs.navigation import Navigation
+from trajclust_envs.navigation import Navigation, Ways, drawn_subgoals, routes
 from trajclust_envs.pathfollowing import Pathfollowing
 from trajclust_envs.rollout import Rollout, draw_observations, expert_policy, expert_rollout, first_steps, rollout
 from trajclust_envs.takeball import Takeball, TakeballPermuted
@@ -46,10 +46,13 @@ __all__ = [
     "Rollout",
     "Takeball",
     "TakeballPermuted",
+    "Ways",
     "draw_observations",
+    "drawn_subgoals",
     "expert_policy",
     "expert_rollout",
     "first_steps",
     "make",
     "rollout",
+    "routes",
 ]

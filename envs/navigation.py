@@ -11,6 +11,8 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 from jax.scipy.stats import norm
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import dijkstra
 
 from trajclust_envs.plane import Plane
 
@@ -180,6 +182,104 @@ def in_penalty_area(positions: jax.Array) -> jax.Array:
     """`[..., 2] -> [...]` bool; the border is part of it."""
     low, high = jnp.array(PENALTY)
     return ((positions >= low) & (positions <= high)).all(-1)
+
+
+class Ways:
+    """The behaviours' ways at full speed without noise, and the best joining of them.
+
+    Where ways of two behaviours meet, one may change from one to the other: a shortest path over the steps of all ways
+    (Dijkstra's algorithm) gives what is still to be paid from each of them.
+
+    Args:
+        subgoals: of each behaviour.
+    """
+
+    def __init__(self, subgoals: tuple[Subgoals, ...] = SUBGOALS):
+        ways = [_walked(points) for points in subgoals]
+        self.points = np.concatenate(ways)  # [P, 2]
+        self.behaviour = np.repeat(np.arange(len(ways)), [len(way) for way in ways])  # [P]
+        lasts = np.cumsum([len(way) for way in ways]) - 1
+        steps = np.delete(np.arange(len(self.points)), lasts)  # each goes on to the next point
+        cost = np.where(np.asarray(in_penalty_area(self.points[1:])), 2.0, 1.0)[steps]
+        apart = np.linalg.norm(self.points[:, None] - self.points[None], axis=-1)
+        one, other = np.nonzero((apart < SPEED / 2) & (self.behaviour[:, None] != self.behaviour[None]))
+        free = np.full(len(one), 1e-9)  # 0 would be no edge
+        edges = np.concatenate([steps + 1, other]), np.concatenate([steps, one])  # backwards, from the goal
+        graph = coo_array((np.concatenate([cost, free]), edges), shape=(len(self.points),) * 2).tocsr()
+        self.joined = dijkstra(graph, indices=lasts).min(0) - 1.0  # the step that arrives costs nothing
+        self.lone = (
+            dijkstra(coo_array((cost, (steps + 1, steps)), shape=graph.shape).tocsr(), indices=lasts).min(0) - 1.0
+        )
+        self.starts = np.append(0, lasts[:-1] + 1)
+
+    @property
+    def best(self) -> float:
+        """The return of the best joining of the behaviours' ways."""
+        return -round(float(self.joined[self.starts].min()), 3)
+
+    @property
+    def best_lone(self) -> float:
+        """The return of the best behaviour."""
+        return -round(float(self.lone[self.starts].min()), 3)
+
+    def following(self, positions: np.ndarray, near: float = PASSED) -> np.ndarray:
+        """`[n, B]`: what is to be paid from positions `[n, 2]` on by who follows each behaviour for a step, and the best
+        joining from there; infinite where that behaviour's way is not `near`."""
+        found = np.full((len(positions), self.behaviour.max() + 1), np.inf)
+        apart = np.linalg.norm(np.asarray(positions)[:, None] - self.points[None], axis=-1)  # [n, P]
+        after = np.append(self.joined[1:], 0.0) + 1.0 + np.append(np.asarray(in_penalty_area(self.points[1:])), False)
+        for behaviour in range(found.shape[1]):
+            own = np.flatnonzero(self.behaviour == behaviour)
+            nearest = apart[:, own].argmin(1)
+            close = apart[np.arange(len(positions)), own[nearest]] < near
+            found[close, behaviour] = after[own[nearest[close]]]
+        return found
+
+
+def _walked(subgoals: Subgoals) -> np.ndarray:
+    """`[P, 2]`: from the corner by way of the subgoals to the goal, each coordinate at full speed until it is there."""
+    position, walked = np.zeros(2), [np.zeros(2)]
+    for target in np.array([*subgoals, GOAL]):
+        while np.abs(target - position).max() > 1e-6:
+            position = position + np.clip(target - position, -SPEED, SPEED)
+            walked.append(position)
+    return np.array(walked)
+
+
+def drawn_subgoals(num_behaviours: int, seed: int) -> tuple[Subgoals, ...]:
+    """Subgoals of behaviours, drawn at random, of which some join to a better one.
+
+    Each list has 2 to 4 subgoals at multiples of 10, each in line with the one before, as the paper's are. No way meets
+    itself: a policy of the position alone could not walk it. Lists are drawn again until the best joining costs at most
+    nine tenths of the best behaviour.
+    """
+    rng = np.random.default_rng((seed, num_behaviours))
+    while True:
+        lists: list[Subgoals] = []
+        while len(lists) < num_behaviours:
+            points = _drawn(rng)
+            if points not in lists and not _meets_itself(_walked(points)):
+                lists.append(points)
+        ways = Ways(tuple(lists))
+        if ways.best > 0.9 * ways.best_lone:
+            return tuple(lists)
+
+
+def _drawn(rng: np.random.Generator) -> Subgoals:
+    """One list: moves along one coordinate and the other in turn, to one of 0, 10, 20, 30."""
+    point, axis, points = [0.0, 0.0], int(rng.integers(2)), []
+    for _ in range(int(rng.integers(2, 5))):
+        point[axis] = float(rng.choice([x for x in (0.0, 10.0, 20.0, 30.0) if x != point[axis]]))
+        points.append((point[0], point[1]))
+        axis = 1 - axis
+    return tuple(points)
+
+
+def _meets_itself(way: np.ndarray) -> bool:
+    """Whether a way comes within PASSED of where it was more than a few steps before."""
+    steps = np.arange(len(way))
+    later = steps[None] - steps[:, None] > 4 * PASSED / SPEED
+    return bool((np.linalg.norm(way[:, None] - way[None], axis=-1)[later] < PASSED).any())
 
 
 def routes(positions: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from flax import struct
 
 from trajclust_envs.mujoco import run_episodes
 from trajclust_experiments.cells.evaluation import returns_of
-from trajclust_jax.evaluation import COPIES, gymnax_returns, mujoco_returns
+from trajclust_jax.evaluation import COPIES, gymnax_episodes, gymnax_returns, mujoco_returns
 from trajclust_jax.learners import Scaling, TrainedPolicy
 
 
@@ -121,3 +121,18 @@ def test_gymnax_returns_stop_where_episodes_end():
     limits = np.array([int(Counting().reset_env(k, None)[1].limit) for k in keys])
     assert limits.min() < 6 < limits.max()
     np.testing.assert_allclose(found[1], np.minimum(limits, 6) * 2 * np.tanh(limits), rtol=1e-5)
+
+
+def test_gymnax_episodes_are_those_of_the_returns():
+    policy = TrainedPolicy(
+        jnp.array([[[0.0]], [[1.0]]]), Scaling(jnp.zeros((2, 1)), jnp.ones((2, 1)), jnp.ones((2, 1)))
+    )
+    key = jax.random.key(3)
+    episodes = gymnax_episodes(Counting(), Linear(1), policy, 40, key)
+    np.testing.assert_allclose(episodes.rewards.sum(-1), gymnax_returns(Counting(), Linear(1), policy, 40, key))
+    assert episodes.observations.shape == (2, 40, 7, 1)
+    limits = episodes.observations[..., 0, 0]
+    np.testing.assert_array_equal(episodes.lengths, np.minimum(limits, 6))
+    steps = np.arange(7)
+    seen = np.where(steps <= episodes.lengths[..., None], limits[..., None], 0)
+    np.testing.assert_array_equal(episodes.observations[..., 0], seen)

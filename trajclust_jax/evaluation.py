@@ -1,7 +1,7 @@
 """Returns of trained policies: all seeds, swept settings and clusters act in one call, each for several episodes."""
 
 import functools
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -58,8 +58,29 @@ def gymnax_returns(
     params = env.default_params if params is None else params
     axes = policy.scaling.mean.shape[:-1]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(axes) :]), policy)
-    episode_returns = _run(env, learner, int(params.max_steps_in_episode), num_episodes, flat, key, params)
-    return np.asarray(episode_returns).reshape(*axes, num_episodes)
+    rewards = _run(env, learner, int(params.max_steps_in_episode), num_episodes, False, flat, key, params)[1]
+    return np.asarray(rewards.sum(0)).reshape(*axes, num_episodes)
+
+
+class Episodes(NamedTuple):
+    """Episodes of policies `[*axes]`, padded with zeros."""
+
+    observations: np.ndarray  # [*axes, E, T + 1, ...], from the first one to the one after the last step
+    rewards: np.ndarray  # [*axes, E, T]
+    lengths: np.ndarray  # [*axes, E] int: steps; one observation more
+
+
+def gymnax_episodes(env: Any, learner: Acting, policy: TrainedPolicy, num_episodes: int, key: jax.Array) -> Episodes:
+    """The episodes whose returns `gymnax_returns` gives for the same key."""
+    params = env.default_params
+    axes = policy.scaling.mean.shape[:-1]
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(axes) :]), policy)
+    run = _run(env, learner, int(params.max_steps_in_episode), num_episodes, True, flat, key, params)
+    first, *steps = (np.asarray(x) for x in run)  # [T, M, E, ...]
+    rewards, running, seen = (np.moveaxis(x, 0, 2) for x in steps)
+    observations = np.concatenate([first[:, :, None], seen], axis=2)
+    found = (observations, rewards, running.sum(-1))
+    return Episodes(*(x.reshape(*axes, *x.shape[1:]) for x in found))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -75,9 +96,10 @@ def act(learner: Acting, policy: TrainedPolicy, observations: jax.Array) -> jax.
     return one(policy, observations)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _run(env, learner, max_steps, num_episodes, policy, key, params):
-    """`[M, E]` returns."""
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _run(env, learner, max_steps, num_episodes, seen, policy, key, params):
+    """First observations `[M, E, ...]`; of each step `[T, M, E]` rewards, whether the episode still ran, and, where
+    they are to be `seen`, the observations after it `[T, M, E, ...]`."""
     members = policy.scaling.mean.shape[0]
     key_reset, key_steps = jax.random.split(key)
     every = lambda keys: jnp.broadcast_to(keys, (members, num_episodes))  # the same luck for every policy
@@ -90,12 +112,13 @@ def _run(env, learner, max_steps, num_episodes, policy, key, params):
         keys = every(jax.random.split(key, num_episodes))
         observations, states, rewards, ends, _ = _each(env.step_env, (0, 0, 0, None))(keys, states, actions, params)
         rewards = jnp.where(running, rewards, 0)
+        after = jax.vmap(jax.vmap(lambda on, x: jnp.where(on, x, 0)))(running, observations) if seen else ()
         ends |= _each(env.is_truncated, (0, None))(states, params)
-        return (observations, states, running & ~ends), rewards
+        return (observations, states, running & ~ends), (rewards, running, after)
 
     running = jnp.ones((members, num_episodes), bool)
     keys = jax.random.split(key_steps, max_steps)
-    return jax.lax.scan(step, (observations, states, running), keys)[1].sum(0)
+    return observations, *jax.lax.scan(step, (observations, states, running), keys)[1]
 
 
 def _each(fn, in_axes):

@@ -62,7 +62,7 @@ def action_bounds(dataset: Dataset, environment_name: str | None) -> tuple[float
 
 
 def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluate:
-    """Returns and, in MuJoCo, D4RL-normalised scores of policies, after every so many gradient steps.
+    """Returns and, in MuJoCo, D4RL-normalised scores of policies, after every so many gradient steps of the last phase.
 
     Evaluations meet other first states each time, the policies of one evaluation the same ones.
     """
@@ -73,13 +73,13 @@ def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluat
             {} if normalised is None else {"score": normalised(episode_returns).mean(-1)}
         )
 
-    return Evaluate(measure, max(1, every // offline.block))
+    return Evaluate(measure, max(1, every // offline.updates_a_step(offline.last_phase)))
 
 
 def evaluations(offline: Offline, outcome: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient steps `[V]` and returns `[V, *axes, E]` of a fit's V evaluations."""
+    """Gradient steps (or epochs) `[V]` of the last phase and returns `[V, *axes, E]` of a fit's V evaluations."""
     found = [entry for entry in outcome.history if "return" in entry]
-    steps = np.array([entry["iteration"] * offline.block for entry in found])
+    steps = np.array([entry["iteration"] for entry in found]) * offline.updates_a_step(offline.last_phase)
     return steps, np.array([entry["return"] for entry in found], float)
 
 

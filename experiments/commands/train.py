@@ -283,7 +283,8 @@ def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> "pd.D
         for s, seed in enumerate(outcome.seeds):
             for k, cluster in enumerate(clusters or [None]):
                 value = lambda name: entry[name][s] if cluster is None else entry[name][s][k]  # noqa: B023
-                where = {"phase": entry["phase"], "updates": entry["iteration"] * offline.block, "seed": seed}
+                updates = entry["iteration"] * offline.updates_a_step(entry["phase"])
+                where = {"phase": entry["phase"], "updates": updates, "seed": seed}
                 where |= {} if cluster is None else {"cluster": cluster}
                 rows.append({**where, **{name: value(name) for name in names}})
     return pd.DataFrame(rows)

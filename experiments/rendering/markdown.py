@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import mean_std
 
 
@@ -30,18 +31,28 @@ def provenance(records: Sequence[dict[str, Any]]) -> list[str]:
     """What a reader must know of the numbers: preset, data, seeds, device, versions."""
     trained = [record for record in records if record["cell"].get("seeds")]
     presets = sorted({record["preset"] for record in records})
-    sizes = sorted({record["cell"]["size"] for record in records})
+    sizes = sorted({(record["cell"]["size"], _unit(record)) for record in records})
     seeds = sorted({len(record["cell"]["seeds"]) for record in trained})
     devices = sorted({device_name(record["environment"]) for record in trained})
     versions = sorted({record["environment"]["versions"]["jax"] for record in trained})
     notes = [
-        f"Preset {', '.join(presets)}: {', '.join(f'{size:,}' for size in sizes)} trajectories a policy, "
-        f"{', '.join(map(str, seeds)) or 'no'} seeds.",
+        f"Preset {', '.join(presets)}: {_sizes(sizes)} a policy, {', '.join(map(str, seeds)) or 'no'} seeds.",
         f"Device: {', '.join(devices) or 'none'}; jax {', '.join(versions) or '-'}.",
     ]
     notes += _sources(records)
     notes += _unscaled(records)
     return notes if any(map(on_gpu, trained)) else [*notes, "Not run on a GPU."]
+
+
+def _unit(record: dict[str, Any]) -> str:
+    """What a record's size counts."""
+    name = record["cell"]["dataset"]
+    return REGISTRY[name].unit if name in REGISTRY else "trajectories"
+
+
+def _sizes(sizes: Sequence[tuple[int, str]]) -> str:
+    units = {unit: [f"{size:,}" for size, other in sizes if other == unit] for _, unit in sizes}
+    return ", ".join(f"{', '.join(counts)} {unit}" for unit, counts in units.items())
 
 
 def _unscaled(records: Sequence[dict[str, Any]]) -> list[str]:

@@ -204,7 +204,7 @@ def test_an_epoch_is_one_step_on_everything(monkeypatch):
     method, data = tiny(), some_data()
     outcome = fit(method, data, 1)
     names = [entry["phase"] for entry in outcome.history]
-    assert list(dict.fromkeys(names)) == ["bias", "pretrain", "em", "critic", "value", "improve", "choose"]
+    assert list(dict.fromkeys(names)) == ["bias", "pretrain", "em", "critic", "value", "choose", "improve"]
     assert names.count("improve") == 1 + 3
     assert names.count("choose") == 1 + 3  # 6 updates in blocks of 2
     prepared = jax.device_put(method.prepare(data, 1))

@@ -171,6 +171,24 @@ REGISTRY: dict[str, Entry] = {
 }
 
 
+def _drawn_navigation(num_behaviours: int, name: str, size: int, seed: int) -> Dataset:
+    """The seed draws the behaviours' subgoals, too."""
+    subgoals = envs.drawn_subgoals(num_behaviours, seed)
+    return _expert_episodes("Navigation-v0", name, size, seed, "steps", subgoals=subgoals)
+
+
+for _count in range(2, 6):
+    REGISTRY[f"navigation-drawn-{_count}"] = Entry(
+        f"Navigation, {_count} ways drawn",
+        f"{_count} ways whose subgoals the seed draws, some of which join to a better one",
+        "Navigation-v0",
+        _count,
+        partial(_drawn_navigation, _count),
+        long=True,
+        continuous=True,
+        unit="steps",
+    )
+
 _PAIRS = {  # of MuJoCo policies: what follows the task's title, and a summary
     "medium-expert": ("", "SAC at a third of its return and at convergence"),
     "medium-replay": (", medium and replay", "SAC at a third of its return, and what it was before"),

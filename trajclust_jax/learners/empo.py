@@ -5,9 +5,12 @@ Park, Cho and Sung, "EMPO: A Clustering-Based On-Policy Algorithm for Offline Re
     cluster    EM on K policies beta_z: which behaviour made a trajectory, A(tau)   (`clustering.empo`, Algorithm 1)
     critic     Q_z(s, a) -> r + gamma Q'_z(s', a')  along the data, z = A(tau)      (SARSA, Eqs. 11 and 13)
     value      V_z(s) -> the return from s on                                       (Eqs. 10 and 12)
+    choose     Q_H(s, z) -> n-step returns and V_H;  V_H(s) -> an expectile of Q'_H(s, A(tau))     (IQL, section 3.3)
     improve    maximise  min(rho A_z, clip(rho, 1 - eps, 1 + eps) A_z)              (PPO, Eq. 14)
                    of actions a' ~ beta_z(. | s),  rho = pi_z(a' | s) / beta_z(a' | s),  A_z = Q_z(s, a') - V_z(s)
-    choose     Q_H(s, z) -> n-step returns and V_H;  V_H(s) -> an expectile of Q'_H(s, A(tau))     (IQL, section 3.3)
+
+The paper improves before it learns to choose; neither needs the other, and in this order every epoch of the improvement
+can be evaluated whole (Figure 4).
 
 To act: pi_z of the z with the highest Q_H(s, z) among those that have been at s, q(z | s) >= max q / b.
 """
@@ -179,8 +182,8 @@ class EMPO(Learner):
         return (
             Stage("critic", self.update_critic, self.critic_updates),
             Stage("value", self.update_value, self.value_updates),
-            Stage("improve", self.improve, self.epochs, whole=True),
             Stage("choose", self.update, self.updates),
+            Stage("improve", self.improve, self.epochs, whole=True),
         )
 
     def _own(self, values: jax.Array, params: dict[str, Any], batch: Batch) -> jax.Array:
@@ -221,6 +224,29 @@ class EMPO(Learner):
         rate = jnp.where((step + 1) % period == 0, rate, 0.0)
         moved = optax.incremental_update(state.params[part], state.targets[part], rate)
         return state.replace(targets={**state.targets, part: moved})
+
+    # --- the high level -----------------------------------------------------------------------------------
+
+    def high_loss(
+        self, high: tuple[Any, Any], params: dict[str, Any], targets: dict[str, Any], batch: Batch
+    ) -> tuple[jax.Array, Info]:
+        """IQL's losses of Q_H and V_H on clusters, in place of actions."""
+        critic, value = high
+        own = self._own(self.heads.apply(critic, batch.observations), params, batch)
+        at = lambda params, observations: self.high_value.apply(params, observations)[:, 0]
+        following = at(params["high_value"], batch.n_step_observations)
+        critic_loss = ((own - (batch.n_step_rewards + batch.n_step_discount * following)) ** 2).mean()
+        target = self._own(self.heads.apply(targets["high_critic"], batch.observations), params, batch)
+        difference = target - at(value, batch.observations)
+        value_loss = (jnp.where(difference >= 0, self.expectile, 1 - self.expectile) * difference**2).mean()
+        return critic_loss + value_loss, {"high/critic": critic_loss, "high/value": value_loss, "high/mean": own.mean()}
+
+    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
+        """A gradient step of both, from the same parameters."""
+        high = state.params["high_critic"], state.params["high_value"]
+        (critic, value), info = gradient(self.high_loss, high, state.params, state.targets, batch)
+        state = self.descend(state, {"high_critic": critic, "high_value": value}, step)
+        return self._lag(state, "high_critic", step, self.high_period, 1.0), info
 
     # --- improvement ------------------------------------------------------------------------------------
 
@@ -282,33 +308,11 @@ class EMPO(Learner):
         (total, info), _ = jax.lax.scan(add, zeros, jnp.arange(chunks))
         return self.descend(state, {"policies": total}, step), info
 
-    # --- the high level -----------------------------------------------------------------------------------
-
-    def high_loss(
-        self, high: tuple[Any, Any], params: dict[str, Any], targets: dict[str, Any], batch: Batch
-    ) -> tuple[jax.Array, Info]:
-        """IQL's losses of Q_H and V_H on clusters, in place of actions."""
-        critic, value = high
-        own = self._own(self.heads.apply(critic, batch.observations), params, batch)
-        at = lambda params, observations: self.high_value.apply(params, observations)[:, 0]
-        following = at(params["high_value"], batch.n_step_observations)
-        critic_loss = ((own - (batch.n_step_rewards + batch.n_step_discount * following)) ** 2).mean()
-        target = self._own(self.heads.apply(targets["high_critic"], batch.observations), params, batch)
-        difference = target - at(value, batch.observations)
-        value_loss = (jnp.where(difference >= 0, self.expectile, 1 - self.expectile) * difference**2).mean()
-        return critic_loss + value_loss, {"high/critic": critic_loss, "high/value": value_loss, "high/mean": own.mean()}
-
-    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
-        """A gradient step of both, from the same parameters."""
-        high = state.params["high_critic"], state.params["high_value"]
-        (critic, value), info = gradient(self.high_loss, high, state.params, state.targets, batch)
-        state = self.descend(state, {"high_critic": critic, "high_value": value}, step)
-        return self._lag(state, "high_critic", step, self.high_period, 1.0), info
-
     # --- acting -------------------------------------------------------------------------------------------
 
     def policy(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {name: params[name] for name in ("policies", "high_critic", "classifier")}
+        """What acts, and the clusters `[N]` of the trajectories trained on."""
+        return {name: params[name] for name in ("policies", "high_critic", "classifier", "clusters")}
 
     def chosen(self, actor: dict[str, Any], observations: jax.Array) -> jax.Array:
         """`[...]` int32: the cluster whose policy acts at `[..., D]`."""
