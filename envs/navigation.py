@@ -223,8 +223,8 @@ class Ways:
         return -round(float(self.lone[self.starts].min()), 3)
 
     def following(self, positions: np.ndarray, near: float = PASSED) -> np.ndarray:
-        """`[n, B]`: what is to be paid from positions `[n, 2]` on by who follows each behaviour for a step, and the best
-        joining from there; infinite where that behaviour's way is not `near`."""
+        """`[n, B]`: what is to be paid from positions `[n, 2]` on by who follows each behaviour for a step, then the
+        best joining; infinite where that behaviour's way is not `near`."""
         found = np.full((len(positions), self.behaviour.max() + 1), np.inf)
         apart = np.linalg.norm(np.asarray(positions)[:, None] - self.points[None], axis=-1)  # [n, P]
         after = np.append(self.joined[1:], 0.0) + 1.0 + np.append(np.asarray(in_penalty_area(self.points[1:])), False)

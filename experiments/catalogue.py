@@ -6,19 +6,22 @@ its defaults. `register` adds one from outside.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 from trajclust_jax.clustering import CAAE, DEC, Cloning, EmpoEM, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
 from trajclust_jax.clustering import suited as rule
+from trajclust_jax.clustering.empo_grid import EmpoGrid
 from trajclust_jax.clustering.model_selection import PGKmeansRange
 from trajclust_jax.data import Trajectories
 from trajclust_jax.learners import AWAC, BC, CQL, EMPO, IQL, TD3BC, BRACv, Learner, Offline
 
 # clusterer: finds clusters; ceiling: with the labels, what a policy class could tell, which no command offers;
-# selection: clusterings for several K; centres: a clusterer whose clusters' policies act; learner: of offline RL.
-Kind = Literal["clusterer", "ceiling", "selection", "centres", "learner"]
+# selection: clusterings for several K; grid: for several settings; centres: a clusterer whose clusters' policies act;
+# learner: of offline RL.
+Kind = Literal["clusterer", "ceiling", "selection", "grid", "centres", "learner"]
 
 BLOCK = 1_000  # gradient steps between two looks at a training
 _OFFLINE = {field.name for field in dataclasses.fields(Offline)} - {"learner"}
@@ -181,6 +184,13 @@ def _range(num_clusters: int, counts: tuple[int, ...] = tuple(range(2, 10)), **s
     return PGKmeansRange.over(counts, **settings)
 
 
+def _grid(num_clusters: int, epochs: tuple[int, int] = (3, 20), **settings: Any) -> EmpoGrid:
+    """EMPO's heuristics, each with and without; `epochs` are N_b and N_p where they are not 0."""
+    bias, pretrain = epochs
+    heuristics = itertools.product((0, bias), (0, pretrain), (0.0, 0.9))
+    return EmpoGrid.over(num_clusters, tuple(heuristics), **settings)
+
+
 # CAAE as printed: its warm-up stays off on long data too, where `suited` would turn it on.
 _PRINTED = {"alpha": 1.0, "warmup_iterations": 0, "iterations": 11}
 # IQL's authors scale the rewards of these environments alone.
@@ -263,6 +273,14 @@ CATALOGUE.update(
         PGKmeansRange,
         kind="selection",
         factory=_range,
+    ),
+    empo_grid=MethodEntry(
+        "EMPO's EM with and without its heuristics",
+        "momentum, pre-training and biasing, all eight at once",
+        EmpoGrid,
+        kind="grid",
+        family="empo",
+        factory=_grid,
     ),
     centres_single=_pg_kmeans(
         "mlp",

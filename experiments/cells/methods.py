@@ -15,6 +15,7 @@ from trajclust_experiments.cells.sample import sample
 from trajclust_jax.clustering import Cloning, Clusterer, Clustering
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.conflict import conflict_rate
+from trajclust_jax.clustering.empo_grid import EmpoGrid
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.model_selection import PGKmeansRange, select_num_clusters
 from trajclust_jax.clustering.oracle import oracle
@@ -160,10 +161,34 @@ def _selection_body(method: PGKmeansRange, cell: MethodCell, dataset: Dataset, j
     }
 
 
+def _grid_body(method: EmpoGrid, cell: MethodCell, dataset: Dataset, job: Job) -> dict[str, Any]:
+    """Scores of every setting's clusterings."""
+    with job.fitted(cell, method, dataset.trajectories) as (outcome, _):
+        found = batch_scores(dataset.labels, outcome.result.restart_assignments)  # [S, G]
+    settings = [
+        dict(zip(("bias_epochs", "pretrain_epochs", "momentum"), each, strict=True)) for each in method.settings
+    ]
+    return {
+        "scores": {},
+        "grid": [
+            {"setting": setting, **{name: values[:, g].tolist() for name, values in found.items()}}
+            for g, setting in enumerate(settings)
+        ],
+        "num_steps": int(np.asarray(dataset.trajectories.lengths).sum()),
+        "history": outcome.history,
+        "timing": {
+            "run_seconds": outcome.run_seconds,
+            "compile_seconds": outcome.compile_seconds,
+            "resumed": outcome.resumed,
+        },
+    }
+
+
 _BODIES: dict[Kind, Callable[..., dict[str, Any]]] = {
     "clusterer": _clustering_body,
     "ceiling": _ceiling_body,
     "selection": _selection_body,
+    "grid": _grid_body,
 }
 
 

@@ -72,8 +72,8 @@ def render(records: Records):
         ax.set_ylim(len(shown) - 0.4, -0.6)
     notes = [
         *provenance(records),
-        "10 episodes a seed without the policies' noise; mean ± std and bootstrap interval over seeds. Routes: short is "
-        "the best joining of both behaviours, by its waypoints; penalty reaches the goal through the penalty area; "
+        "10 episodes a seed without the policies' noise; mean ± std and bootstrap interval over seeds. Routes: short "
+        "is the best joining of both behaviours, by its waypoints; penalty reaches the goal through the penalty area; "
         "detour on another way; lost not at all.",
         *(bounds(record) for record in shown[:1]),
         *_above(shown),
