@@ -62,10 +62,13 @@ def action_bounds(dataset: Dataset, environment_name: str | None) -> tuple[float
 
 
 def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluate:
-    """Returns and, in MuJoCo, D4RL-normalised scores of policies, after every so many gradient steps of the last phase.
+    """Returns and, in MuJoCo, D4RL-normalised scores of policies, after every so many gradient steps of the last phase;
+    ten times where it counts epochs.
 
     Evaluations meet other first states each time, the policies of one evaluation the same ones.
     """
+
+    last = offline.learner.stages()[-1]
 
     def measure(policy: TrainedPolicy, iteration: int) -> dict[str, np.ndarray]:
         episode_returns, normalised = returns_of(offline.learner, name, policy, episodes, iteration), normaliser(name)
@@ -73,13 +76,13 @@ def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluat
             {} if normalised is None else {"score": normalised(episode_returns).mean(-1)}
         )
 
-    return Evaluate(measure, max(1, every // offline.updates_a_step(offline.last_phase)))
+    return Evaluate(measure, max(1, every // offline.block if not last.whole else last.updates // 10))
 
 
 def evaluations(offline: Offline, outcome: Fit) -> tuple[np.ndarray, np.ndarray]:
     """Gradient steps (or epochs) `[V]` of the last phase and returns `[V, *axes, E]` of a fit's V evaluations."""
     found = [entry for entry in outcome.history if "return" in entry]
-    steps = np.array([entry["iteration"] for entry in found]) * offline.updates_a_step(offline.last_phase)
+    steps = np.array([entry["iteration"] * offline.updates_a_step(entry["phase"]) for entry in found])
     return steps, np.array([entry["return"] for entry in found], float)
 
 

@@ -17,7 +17,7 @@ To act: pi_z of the z with the highest Q_H(s, z) among those that have been at s
 
 import dataclasses
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import chex
 import jax
@@ -25,7 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from trajclust_jax.clustering.empo import EmpoEM
+from trajclust_jax.clustering.empo import EmpoEM, kl_loss
+from trajclust_jax.clustering.pg_kmeans import PGKmeans
+from trajclust_jax.clustering.suited import LONG_CONTINUOUS
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.lazy import lazy
@@ -33,9 +35,10 @@ from trajclust_jax.learners.learner import Learner, LearnerState, Part, Stage, g
 from trajclust_jax.learners.sampling import Batch, View
 from trajclust_jax.networks import Heads, PolicyNetwork, ensemblize, member_keys
 from trajclust_jax.training import Info
-from trajclust_jax.validation import check_above, check_at_least, check_inner_share, check_share
+from trajclust_jax.validation import check_above, check_at_least, check_inner_share, check_one_of, check_share
 
 POLICY_INFO = ("policy/gain", "policy/clipped")
+ACTING_STEPS = 1_000  # of PG-Kmeans' polish, where its policies are to act
 CHUNK = 4096  # transitions whose gradients are summed at a time
 
 distrax = lazy("distrax")
@@ -51,6 +54,10 @@ class EMPO(Learner):
     """N_H: gradient steps of the high level."""
     k: int = 2
     """K: behaviours."""
+    clusterer: Literal["empo", "pg_kmeans"] = "empo"
+    """What finds them: the paper's EM, or PG-Kmeans on long data, whose policies are then trained on for longer."""
+    classifier_updates: int = 20_000
+    """Gradient steps of the classifier after PG-Kmeans, which has none beside it."""
     bias_epochs: int = 3
     """N_b of the clustering, as the next five: see `EmpoEM`."""
     pretrain_epochs: int = 20
@@ -96,6 +103,7 @@ class EMPO(Learner):
 
     def check(self) -> None:
         super().check()
+        check_one_of("clusterer", self.clusterer, ("empo", "pg_kmeans"))
         check_at_least(self, 1, "k", "em_epochs", "least_steps", "critic_period", "high_period", "n_steps")
         check_at_least(self, 0, "bias_epochs", "pretrain_epochs", "scored_steps")
         check_share(self, "discount", "target_rate", "momentum")
@@ -118,7 +126,7 @@ class EMPO(Learner):
 
     # --- parts ----------------------------------------------------------------------------------------
 
-    def before(self) -> EmpoEM:
+    def before(self) -> EmpoEM | PGKmeans:
         """The clustering."""
         policy = {
             "features": tuple(self.actor_features),
@@ -126,6 +134,9 @@ class EMPO(Learner):
             "batch_size": self.batch_size,
             "scored_steps": self.scored_steps,
         }
+        if self.clusterer == "pg_kmeans":
+            settings = {**LONG_CONTINUOUS[PGKmeans, "mlp"], "polish_steps": ACTING_STEPS}
+            return PGKmeans(self.k, **{**settings, "policy_settings": tuple(policy.items())})
         return EmpoEM(
             self.k,
             bias_epochs=self.bias_epochs,
@@ -155,7 +166,9 @@ class EMPO(Learner):
         return Heads(self.features, 1)
 
     def parts(self) -> dict[str, Part]:
+        found = {} if self.clusterer == "empo" else {"classifier": self._new_classifier}
         return {
+            **found,
             "policies": lambda key, observation, action: ensemblize(self.actor.init, 1, (0, None))(
                 member_keys(key, self.k), observation
             ),
@@ -165,6 +178,9 @@ class EMPO(Learner):
             "high_value": lambda key, observation, action: self.high_value.init(key, observation),
         }
 
+    def _new_classifier(self, key: jax.Array, observation: jax.Array, action: jax.Array) -> Any:
+        return self.classifier.init(key, observation)
+
     def lagged(self) -> tuple[str, ...]:
         return "critic", "high_critic"
 
@@ -172,14 +188,17 @@ class EMPO(Learner):
         """What the clustering found; none of it is trained further but the policies."""
         found = {
             "behaviours": clustering.params,
-            "classifier": clustering.classifier,
             "clusters": clustering.assignments,  # [N]
         }
+        if clustering.classifier is not None:
+            found["classifier"] = clustering.classifier
         policies = jax.tree.map(jnp.copy, clustering.params)
         return state.replace(params={**state.params, **found, "policies": policies})
 
     def stages(self) -> tuple[Stage, ...]:
+        classify = Stage("classify", self.update_classifier, self.classifier_updates)
         return (
+            *(() if self.clusterer == "empo" else (classify,)),
             Stage("critic", self.update_critic, self.critic_updates),
             Stage("value", self.update_value, self.value_updates),
             Stage("choose", self.update, self.updates),
@@ -190,6 +209,17 @@ class EMPO(Learner):
         """`[B]`: of `[B, K]` the value of each transition's own cluster."""
         chex.assert_shape(values, (*batch.rewards.shape, self.k))
         return jnp.take_along_axis(values, params["clusters"][batch.trajectory][:, None], axis=1)[:, 0]
+
+    def classifier_loss(self, classifier: Any, params: dict[str, Any], batch: Batch) -> tuple[jax.Array, Info]:
+        """KL(Q || q) of section 3.3, where Q knows one cluster."""
+        own = jax.nn.one_hot(params["clusters"][batch.trajectory], self.k)
+        loss = kl_loss(self.classifier.apply(classifier, batch.observations).logits, own)
+        return loss, {"classifier/loss": loss}
+
+    def update_classifier(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
+        """Regression on the clusters."""
+        found, info = gradient(self.classifier_loss, state.params["classifier"], state.params, batch)
+        return self.descend(state, {"classifier": found}, step), info
 
     # --- values of the behaviours -----------------------------------------------------------------------
 

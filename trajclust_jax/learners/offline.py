@@ -198,11 +198,6 @@ class Offline:
         """Gradient steps, or epochs, that a step of `fit` in a phase has."""
         return next((self._block(stage) for stage in self.learner.stages() if stage.name == phase), 1)
 
-    @property
-    def last_phase(self) -> str:
-        """The phase that policies are evaluated in."""
-        return self.learner.stages()[-1].name
-
     def transforms(self) -> tuple[DataTransform, ...]:
         """What happens to the rewards, in order."""
         ranged = () if self.reward_range is None else (ScaleReturns(self.reward_range),)
