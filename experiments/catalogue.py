@@ -184,11 +184,12 @@ def _range(num_clusters: int, counts: tuple[int, ...] = tuple(range(2, 10)), **s
     return PGKmeansRange.over(counts, **settings)
 
 
-def _grid(num_clusters: int, epochs: tuple[int, int] = (3, 20), **settings: Any) -> EmpoGrid:
-    """EMPO's heuristics, each with and without; `epochs` are N_b and N_p where they are not 0."""
-    bias, pretrain = epochs
-    heuristics = itertools.product((0, bias), (0, pretrain), (0.0, 0.9))
-    return EmpoGrid.over(num_clusters, tuple(heuristics), **settings)
+# N_b, N_p and mu: EMPO's heuristics, each without and with.
+HEURISTICS = tuple(itertools.product((0, 3), (0, 20), (0.0, 0.9)))
+
+
+def _grid(num_clusters: int, settings: tuple[tuple[int, int, float], ...] = HEURISTICS, **others: Any) -> EmpoGrid:
+    return EmpoGrid.over(num_clusters, settings, **others)
 
 
 # CAAE as printed: its warm-up stays off on long data too, where `suited` would turn it on.

@@ -13,8 +13,7 @@ _TINY_EMPO = {
     **{"bias_epochs": 1, "pretrain_epochs": 1, "em_epochs": 2, "epochs": 2},
 }
 _SHORT_EMPO = {  # a fifteenth of the critic's gradient steps: its target moves ten times as far
-    **_SHORT,
-    **{"critic_updates": 100_000, "target_rate": 0.05, "value_updates": 30_000},
+    **{"critic_updates": 100_000, "target_rate": 0.05, "value_updates": 30_000, "updates": 50_000, "epochs": 50},
     **{"pretrain_epochs": 5, "em_epochs": 25, "least_steps": 500},
 }
 

@@ -10,6 +10,7 @@ from scipy.special import log_softmax, rel_entr
 
 from trajclust_jax.clustering import EmpoEM, Sorl
 from trajclust_jax.clustering.empo import kl_loss
+from trajclust_jax.clustering.empo_grid import EmpoGrid
 from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
 from trajclust_jax.training import fit
@@ -188,3 +189,37 @@ def test_settings_are_checked():
     for settings in ({"momentum": 1.5}, {"bias_epochs": -1}, {"iterations": 0}, {"policy": "planner"}):
         with pytest.raises(ValueError, match=r"must be|unknown"):
             EmpoEM(2, **settings)
+
+
+def test_a_grids_runs_are_those_of_its_settings(conflict):
+    """A run that has all heuristics is the method's own; one without some stands still in their epochs."""
+    trajectories, _ = conflict(k=2, n=12)
+    small = {"iterations": 3, "policy_settings": (("features", (4,)),)}
+    grid = EmpoGrid.over(2, ((2, 3, 0.5), (1, 0, 0.0), (0, 3, 0.9)), **small)
+    method = EmpoEM(2, bias_epochs=2, pretrain_epochs=3, momentum=0.5, **small)
+    together, alone = fit(grid, trajectories, 2).result, fit(method, trajectories, 2).result
+    np.testing.assert_array_equal(together.restart_assignments[:, 0], alone.assignments)
+    np.testing.assert_allclose(together.restart_objectives[:, 0], alone.objective, rtol=1e-4)
+    prepared, state = jax.device_put(grid.prepare(trajectories, 1)), None
+    moved = {}
+    for index, phase in enumerate(grid.phases()):
+        state, _ = phase.start(jax.random.key(index), prepared, state)
+        moved[phase.name] = []
+        for iteration in range(phase.budget):
+            before, averaged = state.members.params, state.assignments
+            state, _ = phase.step(state, prepared, jnp.int32(iteration))
+            same = jax.tree.map(lambda a, b: np.asarray((a == b).reshape(3, -1).all(1)), before, state.members.params)
+            moved[phase.name].append((~np.array(jax.tree.leaves(same)).all(0)).tolist())
+    assert moved["bias"] == [[True, True, False], [True, False, False]]
+    assert moved["pretrain"] == [[True, False, True]] * 3
+    assert moved["em"] == [[True] * 3] * 3
+    posterior = grid._soft_e_step(state.members, prepared)[1]
+    np.testing.assert_allclose(state.assignments[1], posterior[1], atol=1e-4)  # no momentum
+    np.testing.assert_allclose(state.assignments[2], 0.9 * averaged[2] + 0.1 * posterior[2], atol=1e-4)
+
+
+def test_a_grids_settings_are_checked():
+    with pytest.raises(ValueError, match="momentum"):
+        EmpoGrid.over(2, ((1, 1, 1.5),))
+    with pytest.raises(ValueError, match="the grid has 1 settings"):
+        EmpoGrid(2, restarts=2, settings=((1, 1, 0.5),))

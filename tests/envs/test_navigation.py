@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from trajclust_envs import Navigation, expert_rollout
-from trajclust_envs.navigation import GOAL, EnvState, in_penalty_area, routes
+from trajclust_envs import Navigation, Ways, drawn_subgoals, expert_rollout
+from trajclust_envs.navigation import GOAL, SUBGOALS, EnvState, in_penalty_area, routes
 from trajclust_jax.data import make
 
 ENV = Navigation()
@@ -146,3 +146,48 @@ def test_other_lists_of_subgoals():
     assert (data.log_likelihoods.argmax(1) == 2).all()
     assert (data.lengths >= env.fewest_steps).all()
     assert data.lengths.max() < 1.5 * env.fewest_steps
+
+
+def test_the_best_way_joins_both_behaviours():
+    """By hand: 50 + 75 + 50 + 75 + 50 steps, of which the last costs nothing; alone, 450 steps and 150 of penalty."""
+    ways = Ways()
+    assert (ways.best, ways.best_lone) == (-299, -600)
+    on_the_first_line, on_the_second, elsewhere = ways.following(np.array([[10.0, 5.0], [20.0, 5.0], [5.0, 15.0]]))
+    # Down x = 10 is a step away from the best way, which goes up there, and down x = 20 as well.
+    np.testing.assert_allclose(on_the_first_line - on_the_first_line.min(), [2, 0])
+    assert on_the_second.argmin() == 0
+    np.testing.assert_array_equal(elsewhere, np.inf)
+
+
+def test_the_best_way_is_walked_in_as_many_steps():
+    """At full speed from corner to corner, the environment itself gives the return."""
+    state, total = at(0.0, 0.0), 0.0
+    for corner in ((10, 0), (10, 15), (20, 15), (20, 30), (30, 30)):
+        while np.abs(np.array(corner) - state.position).max() > 1e-3:
+            action = jnp.clip(jnp.array(corner, jnp.float32) - state.position, -0.2, 0.2)
+            _, state, reward, ends, _ = ENV.step_env(KEY, state, action, PARAMS)
+            total += float(reward)
+            if ends:
+                break
+    assert total == Ways().best
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_drawn_behaviours_join_to_a_better_way(count):
+    lists = drawn_subgoals(count, seed=1)
+    assert len(set(lists)) == count
+    assert lists == drawn_subgoals(count, seed=1) != drawn_subgoals(count, seed=2)
+    ways = Ways(lists)
+    assert 0.9 * ways.best_lone < ways.best < -140  # a straight line costs 149
+    for points in lists:
+        corners = np.array([(0, 0), *points])
+        assert (np.count_nonzero(np.diff(corners, axis=0), axis=1) == 1).all(), "along one axis"
+        assert Ways((points,)).best == Ways((points,)).best_lone
+
+
+def test_drawn_data_are_of_the_drawn_behaviours():
+    dataset = make("navigation-drawn-3", 500, 4)
+    assert dataset.provenance.parameters["subgoals"] == drawn_subgoals(3, 4)
+    assert np.unique(dataset.labels).tolist() == [0, 1, 2]
+    assert (np.asarray(dataset.true_log_likelihoods).argmax(1) == dataset.labels).all()
+    assert drawn_subgoals(3, 4) != SUBGOALS

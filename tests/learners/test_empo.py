@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from trajclust_jax.clustering import PGKmeans
 from trajclust_jax.data import from_episodes
 from trajclust_jax.data.dataset import transitions
 from trajclust_jax.data.preparation import returns_to_go
@@ -295,3 +296,21 @@ def test_what_it_cannot_learn_from_is_refused():
     for settings in ({"k": 0}, {"expectile": 1.0}, {"restriction": 0.5}, {"clip": 0.0}):
         with pytest.raises(ValueError, match="must be"):
             tiny(**settings)
+
+
+def test_pg_kmeans_clusters_in_place_of_its_own(monkeypatch):
+    """Its clusters, its policies, and a classifier that is trained on them afterwards."""
+    quick = {"iterations": 2, "polish_iterations": 1, "polish_first_steps": 3, "first_steps": 2, "steps": 2}
+    monkeypatch.setattr(module, "LONG_CONTINUOUS", {(PGKmeans, "mlp"): quick})
+    monkeypatch.setattr(module, "ACTING_STEPS", 3)
+    method, data = tiny(clusterer="pg_kmeans", classifier_updates=400, learning_rate=1e-2), some_data()
+    outcome = fit(method, data, 2)
+    names = list(dict.fromkeys(entry["phase"] for entry in outcome.history))
+    assert names[-5:] == ["classify", "critic", "value", "choose", "improve"]
+    assert "em" in names
+    actor = jax.tree.map(lambda x: x[0], outcome.result.actor)
+    assert actor["clusters"].shape == (data.num_trajectories,)
+    losses = [entry["classifier/loss"][0] for entry in outcome.history if "classifier/loss" in entry]
+    assert losses[-1] < losses[0]
+    with pytest.raises(ValueError, match="unknown clusterer"):
+        tiny(clusterer="kmeans")

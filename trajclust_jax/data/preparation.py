@@ -5,6 +5,7 @@ choice of trajectories and transitions, then the scaling of observations and act
 """
 
 import dataclasses
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from flax import struct
 
 from trajclust_jax.data.dataset import returns
 from trajclust_jax.data.types import Codebook, Trajectories, Transitions
+from trajclust_jax.lazy import lazy
+
+signal = lazy("scipy.signal")
 
 STD_FLOOR = 1e-3  # added to every std, as in TD3+BC's code
 FAR = 10.0  # times what 99 % of the actions stay within: beyond it an action is taken for a mistake
@@ -115,12 +119,10 @@ def n_steps(flat: Transitions, n: int, discount: float) -> NSteps:
 def returns_to_go(flat: Transitions, discount: float) -> np.ndarray:
     """`[P]` float32: the discounted sum of the rewards from each step to its trajectory's end (EMPO, Eq. 10)."""
     rewards = np.asarray(flat.rewards, np.float64)
-    total, found = 0.0, np.zeros(len(rewards))
-    ends = np.append(np.diff(flat.trajectory) != 0, True)
-    for step in range(len(found) - 1, -1, -1):
-        total = rewards[step] + (0.0 if ends[step] else discount * total)
-        found[step] = total
-    return found.astype(np.float32)
+    bounds = [0, *np.flatnonzero(np.diff(flat.trajectory)) + 1, len(rewards)]
+    back = lambda each: signal.lfilter([1.0], [1.0, -discount], each[::-1])[::-1]  # y[t] = x[t] + discount y[t - 1]
+    found = [back(rewards[begin:end]) for begin, end in itertools.pairwise(bounds)]
+    return np.concatenate(found).astype(np.float32)
 
 
 # --- observations and actions ------------------------------------------------------------------------------

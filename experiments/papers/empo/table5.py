@@ -6,6 +6,7 @@ Momentum mu (I), N_p epochs of pre-training (II), N_b epochs of biasing (III): a
 program. Beside them PG-Kmeans with its own settings.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -77,7 +78,7 @@ PRESETS = {
         long_size=6,
         seeds=2,
         settings={
-            "empo_grid": {**_grid(2, 5, 16, 16), "epochs": (1, 1)},
+            "empo_grid": {**_grid(2, 5, 16, 16), "settings": tuple(itertools.product((0, 1), (0, 1), (0.0, 0.9)))},
             "pg_kmeans_mlp": {"iterations": 2, "polish_iterations": 1, "restarts": 2, "reconsidered": 0.0},
         },
     ),
