@@ -196,6 +196,13 @@ def _grid(num_clusters: int, settings: tuple[tuple[int, int, float], ...] = HEUR
 _PRINTED = {"alpha": 1.0, "warmup_iterations": 0, "iterations": 11}
 # IQL's authors scale the rewards of these environments alone.
 _SCALED = {name: {"reward_range": 1000.0} for name in ("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4")}
+# EMPO's paper, Table 4, didactic; N_V is 10 epochs of two million transitions. Rewards are scaled so that values of
+# episodes of 750 steps, each of which costs 1, are of the size of 1.
+_DIDACTIC = {
+    **dict.fromkeys(("features", "actor_features"), (64, 64, 64)),
+    **{"em_epochs": 60, "critic_updates": 200_000, "value_updates": 80_000, "epochs": 10},
+    **{"expectile": 0.9, "discount": 0.999, "reward_scale": 0.01},
+}
 _CORL_CQL = {
     "conservatism": 10.0,
     "actor_rate": 3e-5,
@@ -314,7 +321,10 @@ CATALOGUE.update(
     cql=LearnerEntry("CQL", "SAC with Q pushed down off the data (young-geng's settings)", CQL, {"normalise": False}),
     cql_corl=LearnerEntry("CQL, CORL", "as cql, with CORL's settings for locomotion", CQL, _CORL_CQL),
     empo=LearnerEntry(
-        "EMPO", "each behaviour found and improved, and the best of them chosen at every step (D4RL's settings)", EMPO
+        "EMPO",
+        "each behaviour found and improved, and the best of them chosen at every step",
+        EMPO,
+        in_environments={"Navigation-v0": _DIDACTIC},
     ),
     brac_v=LearnerEntry("BRAC-v", "values with a KL penalty to a cloned behaviour", BRACv, {"normalise": False}),
 )

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 plotting = lazy("trajclust_envs.plotting")
 pd = lazy("pandas")
 
-OUTPUTS = {"summary.json", "policy", "losses.csv", "evaluations.csv", "learning-curve.png"}
+OUTPUTS = {"summary.json", "policy", "losses.csv", "evaluations.csv", "learning-curve.png", "assignments.csv"}
 
 
 def train(
@@ -184,8 +184,9 @@ def train_on_dataset(
     """Trains a learner and writes `out`; returns its summary.
 
     `out` receives summary.json, policy/ (Orbax: actors and scalings of all seeds and clusters), losses.csv,
-    learning-curve.png and, where the environment is known, evaluations.csv with the return of every episode. It
-    appears whole at the end; a killed run goes on (see `output.staged`).
+    learning-curve.png, assignments.csv where the learner finds clusters itself (a column a seed) and, where the
+    environment is known, evaluations.csv with the return of every episode. It appears whole at the end; a killed run
+    goes on (see `output.staged`).
 
     Args:
         clusters: what `chosen_clusters` gave: a learner for each of them.
@@ -266,6 +267,10 @@ def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any]
     folder.mkdir()
     save_tree(folder / "policy", {"actor": outcome.result.actor, "scaling": dataclasses.asdict(outcome.result.scaling)})
     _losses(offline, outcome, summary["clusters"]).to_csv(folder / "losses.csv", index=False)
+    found = offline.learner.clusters(outcome.result.actor)
+    if found is not None:
+        names = {f"seed {seed}": np.asarray(each) for seed, each in zip(outcome.seeds, found, strict=True)}
+        pd.DataFrame(names).rename_axis("trajectory").to_csv(folder / "assignments.csv")
     steps, episode_returns = evaluations(offline, outcome)
     if len(steps):
         _rows(steps, episode_returns, outcome.seeds, summary).to_csv(folder / "evaluations.csv", index=False)

@@ -41,7 +41,7 @@ def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
     assert summary["environment"] == "Pathfollowing-v0"
     assert np.shape(summary["scores"]["last_return"]) == (2,)
     assert "last_score" not in summary["scores"]  # D4RL normalises nothing here
-    assert {path.name for path in (tmp_path / "runs/train").iterdir()} == train.OUTPUTS
+    assert {path.name for path in (tmp_path / "runs/train").iterdir()} == train.OUTPUTS - {"assignments.csv"}
     frame = pd.read_csv(tmp_path / "runs/train/evaluations.csv")
     assert list(frame) == ["updates", "seed", "episode", "return"]
     assert sorted(set(frame["updates"])) == [20, 40]
@@ -58,6 +58,28 @@ def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
     assert again[0] == 0
     assert "last return, by seed: 0.0, 0.0" in again[1]
     assert "every return is 0: no reward was met in Pathfollowing-v0, or it gives none" in again[1]
+
+
+def test_a_learner_that_finds_clusters_says_which(trajclust, tmp_path):
+    """`--learner empo`: the data's own bounds of the actions, evaluations of the improvement's epochs."""
+    steps = ("critic_updates=20", "value_updates=20", "features=[8]", "bias_epochs=1", "pretrain_epochs=1")
+    code, out, err = trajclust(
+        *("train", "navigation:size=400", "--learner", "empo", "--seeds", 2, "--episodes", 2, "--json", *SMALL, *steps),
+        *("em_epochs=2", "epochs=10", "k=3"),
+    )
+    assert code == 0, err
+    summary, folder = json.loads(out), tmp_path / "runs/train"
+    assert summary["settings"]["bounds"] == pytest.approx([0.2, 0.2])
+    found = pd.read_csv(folder / "assignments.csv", index_col="trajectory")
+    assert list(found) == ["seed 0", "seed 1"]
+    learner, policy = load_policy(folder)
+    np.testing.assert_array_equal(found.to_numpy().T, learner.clusters(policy.actor))
+    assert found.isin([0, 1, 2]).all(axis=None)
+    evaluated = pd.read_csv(folder / "evaluations.csv")
+    assert sorted(set(evaluated["updates"])) == list(range(1, 11)), "epochs"
+    losses = pd.read_csv(folder / "losses.csv")
+    assert losses[losses["phase"] == "improve"]["updates"].max() == 10
+    assert losses[losses["phase"] == "critic"]["updates"].max() == 20
 
 
 def test_train_in_mujoco_gives_scores(trajclust, tmp_path):

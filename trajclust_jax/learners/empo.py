@@ -344,6 +344,9 @@ class EMPO(Learner):
         """What acts, and the clusters `[N]` of the trajectories trained on."""
         return {name: params[name] for name in ("policies", "high_critic", "classifier", "clusters")}
 
+    def clusters(self, actor: dict[str, Any]) -> jax.Array:
+        return actor["clusters"]
+
     def chosen(self, actor: dict[str, Any], observations: jax.Array) -> jax.Array:
         """`[...]` int32: the cluster whose policy acts at `[..., D]`."""
         likely = jax.nn.softmax(self.classifier.apply(actor["classifier"], observations).logits)

@@ -133,6 +133,12 @@ class Learner(abc.ABC):
         """Of a training's parameters what `act` needs, one network or a pytree of several."""
         return params["actor"]
 
+    def clusters(self, actor: Any) -> jax.Array | None:
+        """`[..., N]` int32: of each trajectory trained on, in order, the cluster that was found `before`; by default
+        None."""
+        del actor
+        return None
+
     @abc.abstractmethod
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         """`[..., D] -> [..., A]` in [-1, 1]: the policy without its noise."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trajclust_experiments.catalogue import title
+from trajclust_experiments.catalogue import CATALOGUE, title
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.navigation import ENVIRONMENT, NavigationCell
 from trajclust_experiments.tables import Preset, Records
@@ -20,20 +20,10 @@ envs = lazy("trajclust_envs")
 METHODS = ("bc", "td3_bc", "empo_1", "empo")  # of Table 1; empo_1 has K = 1
 TITLES = {"empo_1": "EMPO, K = 1", "empo": "EMPO, K = 2"}
 
-# The paper's networks for its didactic task: three hidden layers of 64.
-_NETWORK: dict[str, Any] = {"actor_features": (64, 64, 64)}
-_NETWORKS = {**_NETWORK, "features": (64, 64, 64)}
-# Episodes of 750 steps, each of which costs 1: scaled, so that values are of the size of 1.
-_TASK: dict[str, Any] = {**_NETWORKS, "discount": 0.999, "reward_scale": 0.01}
-# Table 4, didactic. N_V is 10 epochs of two million transitions.
-PRINTED = {
-    **_TASK,
-    "em_epochs": 60,
-    "critic_updates": 200_000,
-    "value_updates": 80_000,
-    "epochs": 10,
-    "expectile": 0.9,
-}
+PRINTED = CATALOGUE["empo"].suited(ENVIRONMENT)  # Table 4, didactic
+# Networks, discount and scale of rewards are EMPO's for all.
+_NETWORK = {"actor_features": PRINTED["actor_features"]}
+_TASK = {name: PRINTED[name] for name in ("features", "actor_features", "discount", "reward_scale")}
 # For a tenth of the data: fewer steps, of which the critic's target and the high level's move further each.
 SHORT = {
     **PRINTED,
