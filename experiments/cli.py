@@ -1,4 +1,4 @@
-"""The command line: `trajclust list | run | cluster | assign | train | data | report`.
+"""The command line: `trajclust list | run | sweep | status | cluster | assign | train | data | report`.
 
 `TRAJCLUST_EXTENSIONS=my_module` imports modules that register methods, learners, datasets and tables of their own.
 Compiled programs are kept in ~/.cache/trajclust/compiled, or in the folder TRAJCLUST_COMPILE_CACHE names; off keeps
@@ -12,7 +12,6 @@ they show their traceback.
 import contextlib
 import dataclasses
 import errno
-import importlib
 import io
 import os
 import signal
@@ -23,6 +22,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from trajclust_experiments import extensions
 from trajclust_experiments.commands import UsageError
 from trajclust_jax.interrupts import Ending
 
@@ -79,6 +79,69 @@ class Run:
         from trajclust_experiments.commands.run import run_table
 
         return run_table(**vars(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Computes the missing cells of tables, several at a time; the same command goes on where a killed one was.
+
+    Cells are those of `trajclust run`: any number of sweeps and runs, on any machines that see the results folder,
+    share them out. One that fails does not end the sweep; the next call tries it again. `trajclust status` shows how
+    far it is.
+
+    Example: trajclust sweep pgkmeans/table1 pgkmeans/figure4 --preset smoke --datasets diagonal --jobs 2
+    """
+
+    tables: tyro.conf.Positional[tuple[str, ...]]
+    """Tables' names; `trajclust list` shows them."""
+    preset: str = "cpu"
+    """smoke (seconds), cpu (minutes) or paper (the paper's scale)."""
+    datasets: tuple[str, ...] = ()
+    """Only these rows, as `trajclust run` takes them."""
+    methods: tuple[str, ...] = ()
+    """Only these columns, as `trajclust run` takes them."""
+    seeds: int | None = None
+    """Number of seeds; the preset's by default."""
+    set: tuple[str, ...] = ()
+    """Settings to cross: learning_rate=1e-3,3e-4 restarts=1,5 makes four cells of each that has both settings. Tables
+    do not show them; `trajclust report` has their scores."""
+    launcher: Literal["local"] = "local"
+    """local: processes of this machine."""
+    jobs: int | None = None
+    """local: cells at a time; one a GPU, without GPUs one a core, by default."""
+    dry_run: bool = False
+    """List the cells, and which are stored; compute nothing."""
+    results: Path | None = None
+    """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
+    track: Track = "off"
+    """W&B: one run a seed."""
+    json: bool = False
+    """Print JSON: how many cells, which failed and why, the files."""
+
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.sweep import sweep
+
+        return sweep(**vars(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Which cells of the sweeps in a results folder are done, running (how far), failed (why), waiting.
+
+    Example: trajclust status --watch
+    """
+
+    results: Path | None = None
+    """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
+    watch: bool = False
+    """Go on showing it until nothing runs or waits."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.status import status
+
+        return status(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,6 +369,8 @@ class Report:
 Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Status, tyro.conf.subcommand("status")]
     | Annotated[Cluster, tyro.conf.subcommand("cluster")]
     | Annotated[Assign, tyro.conf.subcommand("assign")]
     | Annotated[Train, tyro.conf.subcommand("train")]
@@ -372,8 +437,8 @@ def _carry_out(command: Any) -> int:
 
 def _work(command: Any) -> int:
     """Runs a command; what it compiles is kept for the next one (see `compile_cache`)."""
-    _load_extensions()
-    if not isinstance(command, List | Report):
+    extensions.load()
+    if not isinstance(command, List | Report | Status):
         from trajclust_jax.compile_cache import enable
 
         enable()
@@ -391,22 +456,6 @@ def _check_devices() -> None:
         except Exception:
             raise UsageError(
                 f"JAX_PLATFORMS={platforms}: jax finds no such device here; unset it, give cpu, or install jax for it"
-            ) from None
-
-
-def _load_extensions() -> None:
-    """Imports the modules of `$TRAJCLUST_EXTENSIONS` (commas between them), which register what is not the suite's.
-
-    Raises:
-        UsageError: for one that cannot be imported.
-    """
-    for name in filter(None, os.environ.get("TRAJCLUST_EXTENSIONS", "").split(",")):
-        try:
-            importlib.import_module(name.strip())
-        except Exception as error:  # whatever a user's module does
-            raise UsageError(
-                f"TRAJCLUST_EXTENSIONS: {name} cannot be imported ({type(error).__name__}: {error}); is its folder in "
-                "PYTHONPATH?"
             ) from None
 
 

@@ -76,6 +76,23 @@ def get_table(name: str) -> Table:
     return importlib.import_module(f"{papers.__name__}.{name.replace('/', '.').replace('-', '_')}").TABLE
 
 
+def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """The available ones of `names`; a name that none equals takes all that begin with it; no names: all of them.
+
+    `hopper` is every task of Hopper's, `caae` that method alone, `caae_` its variants.
+
+    Raises:
+        ValueError: for a name that selects nothing.
+    """
+    chosen = set()
+    for name in names:
+        found = {name} if name in available else {each for each in available if name and each.startswith(name)}
+        if not found:
+            raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(available)}")
+        chosen |= found
+    return tuple(each for each in available if not names or each in chosen)
+
+
 def _papers() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(papers.__path__) if module.ispkg]
 

@@ -39,11 +39,12 @@ FORBIDDEN = {
         "trajclust_experiments.rendering",
         "trajclust_experiments.tables",
     ),
+    "experiments/launchers": ("trajclust_experiments.commands", "trajclust_experiments.papers"),
     "experiments/rendering": ("trajclust_experiments.commands", "trajclust_experiments.papers"),
     "experiments/papers": ("trajclust_experiments.cli", "trajclust_experiments.commands"),
     "experiments/commands": ("trajclust_experiments.cli", "trajclust_experiments.papers"),
 }
-ROOMS = ("cells", "commands", "papers", "records", "rendering")
+ROOMS = ("cells", "commands", "launchers", "papers", "records", "rendering")
 
 
 def _files(folder: str) -> list[Path]:

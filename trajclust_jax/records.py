@@ -204,6 +204,15 @@ class Results:
         self.cells.mkdir(parents=True, exist_ok=True)
         return Lease.acquire(self._path(id, "lease"), heartbeat=heartbeat, stale_after=stale_after)
 
+    def held(self, id: str, fresh: float = 60.0) -> bool:
+        """Whether a process computes a cell: it lives, or, on another machine, its lease was touched lately."""
+        path = self._path(id, "lease")
+        seen = _look(path)
+        if seen is None:
+            return False
+        lives = _holder_lives(seen)
+        return time.time() - seen.mtime_ns / 1e9 < fresh if lives is None else lives
+
     def _path(self, id: str, suffix: str) -> Path:
         return self.cells / f"{_checked(id)}.{suffix}"
 

@@ -62,6 +62,10 @@ class Cell(abc.ABC):
         """The cells whose arrays this one reads; they are computed once, for all that need them."""
         return ()
 
+    def hyperparameters(self) -> set[str]:
+        """The names that `settings` may have; by default none."""
+        return set()
+
     @abc.abstractmethod
     def compute(self, dataset: Dataset, job: "Job") -> dict[str, Any]:
         """The body of the cell's record; `arrays` in it are kept beside the record, for cells that need this one."""
@@ -84,7 +88,7 @@ class Job:
     track: str
     tags: Sequence[str]
     progress: Progress
-    guard: Callable[..., None]  # a callback for `fit`; raises LeaseLost
+    guard: Callable[..., None]  # (event, iterations in all) of `fit`; raises LeaseLost
     needed: dict[Cell, "Finished"]  # by the cells that `Cell.needs` names
 
     def tracker(self, cell: "Cell") -> Tracker:
@@ -104,12 +108,14 @@ class Job:
         self, cell: "Cell", method: Any, data: Any, folder: str = "", **options: Any
     ) -> Iterator[tuple[Fit, Tracker]]:
         """`fit` with the cell's seeds, shown, guarded, tracked and checkpointed; and the tracker, for summaries."""
+        total = sum(phase.budget + 1 for phase in method.phases())
+        beat = lambda event: self.guard(event, total)
         with self.tracker(cell) as tracker, self.progress.task(cell.title) as show:
             outcome = fit(
                 method,
                 data,
                 cell.seeds,
-                callbacks=[self.guard, show, lambda event: tracker.log(event.total, tracked(event))],
+                callbacks=[beat, show, lambda event: tracker.log(event.total, tracked(event))],
                 checkpoint_dir=self.results.work(self.id) / folder,
                 checkpoint_seconds=checkpoint_seconds(),
                 **options,

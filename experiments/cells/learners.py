@@ -42,6 +42,9 @@ class LearnerCell(Cell):
         entry = CATALOGUE[self.method]
         return entry.build(action_size, **{**entry.suited(REGISTRY[self.dataset].environment), **dict(self.settings)})
 
+    def hyperparameters(self) -> set[str]:
+        return CATALOGUE[self.method].names()
+
     def clustering(self) -> MethodCell:
         """The cell whose clusters it learns from."""
         assert self.clusters is not None

@@ -64,6 +64,9 @@ class MethodCell(Cell):
         """The cell's algorithm with all its hyperparameters; `num_clusters` is one, k* its default."""
         return CATALOGUE[self.method].build(**{"num_clusters": self.num_policies, **suited, **dict(self.settings)})
 
+    def hyperparameters(self) -> set[str]:
+        return CATALOGUE[self.method].settings()
+
     def build_for(self, dataset: Dataset) -> Any:
         """`build`, where settings may follow from the data."""
         del dataset

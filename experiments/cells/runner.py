@@ -3,15 +3,21 @@ results folder share the cells out by leases.
 """
 
 import dataclasses
+import json
+import os
 import shutil
+import socket
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from trajclust_experiments.cells.cell import Cell, Finished, Job, record_id
 from trajclust_experiments.progress import Progress
-from trajclust_jax.records import Results, environment
+from trajclust_jax.records import Results, cell_id, environment
 from trajclust_jax.training import Event
+
+BEAT_SECONDS = 2.0  # between two notes of how far a cell is
 
 
 class LeaseLost(RuntimeError):
@@ -32,7 +38,7 @@ def run_cells(
 
     A cell that another live process holds is left to it, and waited for at the end.
     """
-    run = _Run(results, preset, track, tags, progress or Progress(quiet=True))
+    run = Run(results, preset, track, tags, progress or Progress(quiet=True))
     records: dict[Cell, dict[str, Any]] = {}
     told = None
     while len(records) < len(set(cells)):
@@ -53,8 +59,13 @@ def run_cells(
     return [records[cell] for cell in cells]
 
 
+def key(cell: Cell) -> str:
+    """16 hex digits that name a cell before its dataset is there: an id without the data's fingerprint."""
+    return cell_id({"kind": type(cell).__name__, **cell.essential(), "seeds": list(cell.seeds)})
+
+
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class Run:
     """What all cells of a run share."""
 
     results: Results
@@ -85,17 +96,22 @@ class _Run:
         with lease:
             record = results.read(id)  # it may have been finished just before the lease was free
             if not complete(record):
+                notes = _Notes(progress_file(results, id), cell)
 
-                def guard(event: Event | None = None) -> None:
+                def guard(event: Event | None = None, total: int | None = None) -> None:
                     if lease.lost:
                         raise LeaseLost(f"{cell.title}: another process took over")
+                    notes.take(event, total)
 
                 job = Job(id, described, results, self.track, self.tags, self.progress, guard, needed)
                 try:
+                    guard()
                     body = cell.compute(dataset, job)
                     guard()
                 except LeaseLost:
                     return None
+                finally:
+                    notes.end()
                 arrays = body.pop("arrays", None)
                 body["timing"]["data_seconds"] = data_seconds
                 body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
@@ -104,3 +120,35 @@ class _Run:
             # its checkpoints, also those of a process killed right here
             shutil.rmtree(results.work(id), ignore_errors=True)
         return results.read(id)
+
+
+def progress_file(results: Results, id: str) -> Path:
+    """Where a cell that is being computed notes how far it is, as JSON."""
+    return results.work(id).parent / f"{id}.json"
+
+
+class _Notes:
+    """How far a cell is, for `trajclust status`: read by others, never by the computation."""
+
+    def __init__(self, path: Path, cell: Cell):
+        self.path, self.told, self.first = path, float("-inf"), None
+        self.note: dict[str, Any] = {"key": key(cell), "title": cell.title, "since": time.time()}
+        self.note |= {"host": socket.gethostname(), "pid": os.getpid()}
+        self.note |= {"phase": "starting", "iteration": 0, "budget": 0, "done": 0, "total": None}
+
+    def take(self, event: Event | None, total: int | None) -> None:
+        now = time.monotonic()
+        if event is not None:
+            self.first = event.total if self.first is None else self.first
+            self.note |= {"phase": event.phase, "iteration": event.iteration, "budget": event.budget}
+            self.note |= {"done": event.total, "total": total, "first": self.first}
+        if now - self.told < BEAT_SECONDS:
+            return
+        self.told = now
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps({**self.note, "time": time.time()}))
+        os.replace(temporary, self.path)
+
+    def end(self) -> None:
+        self.path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from trajclust_experiments.commands.printing import print_json, print_markdown
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.stored import readable, with_stored
 from trajclust_experiments.rendering.tables import write_table
-from trajclust_experiments.tables import get_table
+from trajclust_experiments.tables import get_table, select
 from trajclust_jax.records import Results
 
 
@@ -56,20 +56,3 @@ def run_table(
 def results_in(folder: Path | None) -> Results:
     """The results folder; by default `$TRAJCLUST_RESULTS`, else `results`."""
     return Results(os.environ.get("TRAJCLUST_RESULTS", "results") if folder is None else folder)
-
-
-def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:
-    """The available ones of `names`; a name that none equals takes all that begin with it; no names: all of them.
-
-    `hopper` is every task of Hopper's, `caae` that method alone, `caae_` its variants.
-
-    Raises:
-        ValueError: for a name that selects nothing.
-    """
-    chosen = set()
-    for name in names:
-        found = {name} if name in available else {each for each in available if name and each.startswith(name)}
-        if not found:
-            raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(available)}")
-        chosen |= found
-    return tuple(each for each in available if not names or each in chosen)

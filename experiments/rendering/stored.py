@@ -84,10 +84,7 @@ def stored_cells(table: Table, preset: str, records: Sequence[dict[str, Any]]) -
     """
     found = {}
     for cell in table.cells(table.presets[preset], table.datasets, table.methods, (0,)):
-        wanted = cell.essential()
-        same_method = [
-            (record, essential(record["cell"])) for record in records if record["cell"]["method"] == cell.method
-        ]
+        wanted, same_method = cell.essential(), _of_method(cell.method, records)
         fitting = [record for record, has in same_method if wanted.items() <= has.items()]
         if not fitting:
             before = _unscaled(wanted)
@@ -98,6 +95,20 @@ def stored_cells(table: Table, preset: str, records: Sequence[dict[str, Any]]) -
             ]
         found[cell] = max(fitting, key=lambda record: (num_seeds(record), record["id"]), default=None)
     return found
+
+
+def record_of(cell: Cell, records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """A cell's stored record, with its very seeds; None where there is none. The data's fingerprint is not asked."""
+    wanted = cell.essential()
+    for record, has in _of_method(cell.method, records):
+        if wanted.items() <= has.items() and tuple(record["cell"].get("seeds", ())) == cell.seeds:
+            return record
+    return None
+
+
+def _of_method(method: str, records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Records of a method, with what their ids rest on."""
+    return [(record, essential(record["cell"])) for record in records if record["cell"]["method"] == method]
 
 
 def _unscaled(described: dict[str, Any]) -> dict[str, Any]:

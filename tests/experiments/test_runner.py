@@ -14,10 +14,9 @@ from trajclust_experiments.catalogue import entries
 from trajclust_experiments.cells.cell import load, record_id, tracked
 from trajclust_experiments.cells.methods import ORACLE, MethodCell
 from trajclust_experiments.cells.runner import run_cells
-from trajclust_experiments.commands.run import select
 from trajclust_experiments.papers.own.data import SOURCES
 from trajclust_experiments.rendering.stored import table_records
-from trajclust_experiments.tables import get_table, table_names
+from trajclust_experiments.tables import get_table, select, table_names
 from trajclust_jax.clustering import PGKmeans
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.records import Results, comparable

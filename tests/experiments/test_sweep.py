@@ -1,0 +1,214 @@
+"""Sweeps: which cells they have, who computes them, what becomes of those that fail or whose process dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from sweep_cells import toys
+
+from trajclust_experiments.cells.runner import key, progress_file, run_cells
+from trajclust_experiments.commands import UsageError
+from trajclust_experiments.commands.status import _expected_end, state_of
+from trajclust_experiments.commands.sweep import crossed
+from trajclust_experiments.launchers import local
+from trajclust_experiments.launchers.task import Task, failed_log, perform
+from trajclust_experiments.progress import Progress
+from trajclust_experiments.rendering.stored import record_of
+from trajclust_experiments.sweeps import Sweep, missing, saved
+from trajclust_jax.records import Results, comparable
+
+SMALL = (
+    "pgkmeans/table1",
+    "--preset",
+    "smoke",
+    "--datasets",
+    "diagonal",
+    "--methods",
+    "return_kmeans",
+    "length_kmeans",
+)
+
+
+def launched(folder, cells, jobs=2):
+    found = {}
+    tasks = [Task("toy/table", "smoke", cell) for cell in cells]
+    local.launch(tasks, str(folder), "off", jobs, lambda task, outcome: found.update({task.cell.method: outcome}))
+    return found
+
+
+def test_a_process_that_dies_takes_no_cell_with_it(tmp_path):
+    """One fails, one dies once, one always: the others are done, and the next sweep tries those that failed."""
+    cells = toys(tmp_path, "a", "fails", "dies-once", "dies", "b")
+    results = Results(tmp_path / "results")
+    found = launched(results.folder, cells)
+    assert {name: outcome.state for name, outcome in found.items()} == {
+        **dict.fromkeys(("a", "b", "dies-once"), "done"),
+        **dict.fromkeys(("fails", "dies"), "failed"),
+    }
+    assert found["fails"].reason == "ValueError: no luck here"
+    assert "died 3 times" in found["dies"].reason
+    assert len(results.ids()) == 3
+    logs = {cell.method: failed_log(results.folder, cell) for cell in cells}
+    assert [name for name, log in logs.items() if log.exists()] == ["fails", "dies"]
+    assert "computing fails" in logs["fails"].read_text()
+    assert logs["fails"].read_text().strip().endswith("ValueError: no luck here")
+    assert not list((results.folder / "logs").iterdir())
+    for left in (*results.cells.glob("*.lease"), *(results.folder / "work").glob("*.json")):
+        assert not results.held(left.stem), "of processes that died"
+    records = results.all()
+    assert all(record["cores"] == 1 for record in records), "two workers share two cores" if os.cpu_count() == 2 else ""
+    again = Task("toy/table", "smoke", toys(tmp_path, "a", "mended")[1])
+    assert perform(again, str(results.folder)).state == "done"
+
+
+def test_a_cell_that_another_process_computes_is_left_to_it(tmp_path):
+    (cell,) = toys(tmp_path, "a")
+    results = Results(tmp_path / "results")
+    (record,) = run_cells([cell], results, preset="smoke")
+    results.cells.joinpath(f"{record['id']}.json").unlink()
+    with results.lease(record["id"]):
+        assert perform(Task("toy/table", "smoke", cell), str(results.folder)).state == "elsewhere"
+    assert perform(Task("toy/table", "smoke", cell), str(results.folder)).state == "done"
+
+
+def test_settings_are_crossed():
+    asked = Sweep(
+        ("pgkmeans/table1", "empo/table2"),
+        "smoke",
+        ("hopper-medium-expert",),
+        ("pg_kmeans_mlp", "iql", "bc"),
+        None,
+        (("learning_rate", (1e-3, 1e-4)), ("expectile", (0.7, 0.9))),
+    )
+    tasks = asked.tasks()
+    assert {task.cell.method for task in tasks} == {"iql"}, "bc has no expectile"
+    assert len(tasks) == 4
+    assert len({json.dumps(task.cell.essential()) for task in tasks}) == 4
+    assert tasks[1].cell.build().learner.expectile == 0.9
+    whole = Sweep(("pgkmeans/table1", "pgkmeans/table3"), "smoke", ("diagonal",), ("pg_kmeans_tabular",)).tasks()
+    assert len(whole) == len({task.cell for task in whole})
+    for wrong, message in (
+        (Sweep(("pgkmeans/table99",), "smoke"), "unknown table"),
+        (Sweep(("pgkmeans/table1",), "smoke", ("mars",)), "unknown dataset 'mars'"),
+        (Sweep(("pgkmeans/table1",), "huge"), "unknown preset 'huge'"),
+        (Sweep(("pgkmeans/table1",), "smoke", settings=(("colour", (1,)),)), "no cell of pgkmeans/table1 has all of"),
+        (Sweep(("empo/table2",), "smoke", settings=(("expectile", (7.0,)),)), "expectile is 7"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            wrong.tasks()
+
+
+def test_values_of_settings_are_read():
+    assert crossed(("a=1,2.5", "b=x", "c=[1,2],[3]", "d=true")) == (
+        ("a", (1, 2.5)),
+        ("b", ("x",)),
+        ("c", ((1, 2), (3,))),
+        ("d", (True,)),
+    )
+    for wrong in ("a", "=1", "a="):
+        with pytest.raises(UsageError, match="give name=value"):
+            crossed((wrong,))
+    with pytest.raises(UsageError, match="given twice"):
+        crossed(("a=1", "a=2"))
+
+
+def test_what_is_missing_is_what_has_no_record_of_its_seeds(tmp_path):
+    results = Results(tmp_path)
+    asked = Sweep(("pgkmeans/table1",), "smoke", ("diagonal",), ("return_kmeans",), 1)
+    tasks = asked.tasks()
+    assert missing(tasks, []) == tasks
+    records = run_cells([task.cell for task in tasks], results, preset="smoke")
+    assert missing(tasks, records) == []
+    more = Sweep(("pgkmeans/table1",), "smoke", ("diagonal",), ("return_kmeans",), 2).tasks()
+    assert [task.cell.method for task in missing(more, records)] == ["return_kmeans"], "the oracle has no seeds"
+    asked.save(results)
+    assert saved(results) == [asked]
+
+
+def test_the_command_computes_what_a_run_does(trajclust, tmp_path):
+    code, out, err = trajclust("sweep", *SMALL, "--results", "swept", "--jobs", "2", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["cells"], found["computed"], found["failed"]) == (3, 3, [])
+    code, *_ = trajclust("run", *SMALL, "--results", "run")
+    assert code == 0
+    swept, run = Results(tmp_path / "swept"), Results(tmp_path / "run")
+    assert swept.ids() == run.ids()
+    for id in run.ids():
+        assert comparable(swept.read(id)) == comparable(run.read(id))
+    assert (tmp_path / "swept/pgkmeans/table1/smoke/table.md").read_text() != ""
+    again = trajclust("sweep", *SMALL, "--results", "swept", "--json")
+    assert json.loads(again[1])["computed"] == 0
+    dry = trajclust("sweep", *SMALL, "--results", "swept", "--seeds", "3", "--dry-run")
+    assert [line.split()[0] for line in dry[1].splitlines()] == ["stored", "missing", "missing"]
+    assert trajclust("sweep", *SMALL, "--jobs", "0")[0] == 2
+
+
+def test_status_tells_done_running_failed_and_waiting(tmp_path, trajclust):
+    results = Results(tmp_path / "results")
+    asked = Sweep(("pgkmeans/table1",), "smoke", ("diagonal",), ("return_kmeans", "length_kmeans", "mean_kmeans"), 1)
+    asked.save(results)
+    by_method = {task.cell.method: task.cell for task in asked.tasks()}
+    run_cells([by_method["oracle"]], results, preset="smoke")
+    log = failed_log(results.folder, by_method["mean_kmeans"])
+    log.parent.mkdir(parents=True)
+    log.write_text("first\nValueError: no luck\n")
+    cell = by_method["return_kmeans"]
+    note = {"key": key(cell), "title": cell.title, "since": 100.0, "time": 160.0, "pid": 7, "host": "here"}
+    note |= {"phase": "em", "iteration": 3, "budget": 9, "done": 13, "first": 10, "total": 19}
+    path = progress_file(results, "0123456789abcdef")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(note))
+    assert state_of(results, Progress(quiet=True))["tables"]["pgkmeans/table1"]["running"] == 0, "nobody holds it"
+    with results.lease("0123456789abcdef"):
+        found = state_of(results, Progress(quiet=True))
+        code, out, _ = trajclust("status", "--results", "results")
+    assert found["tables"]["pgkmeans/table1"] == {"done": 1, "running": 1, "failed": 1, "waiting": 1}
+    states = {entry["cell"].split()[1]: entry for entry in found["cells"]}
+    assert states["mean_kmeans"]["lines"] == ["first", "ValueError: no luck"]
+    assert states["return_kmeans"]["iteration"] == 3
+    assert code == 1
+    assert "1 done, 1 running, 1 failed, 1 waiting" in out
+    assert "em 3/9" in out
+    assert "no luck" in out
+    # 3 iterations took 60 s: the 6 that are left take 120.
+    assert _expected_end(note) == time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(280))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_ended_ends_its_processes(number, tmp_path):
+    """No process outlives it, and what was done stays done."""
+    code = (
+        "from sweep_cells import toys; from trajclust_experiments.launchers import local;"
+        "from trajclust_experiments.launchers.task import Task; from pathlib import Path; import sys;"
+        "from trajclust_jax.interrupts import Ending;"
+        "cells = toys(Path(sys.argv[1]), 'a', 'slow', 'slow');"
+        "tasks = [Task('t', 'smoke', cell) for cell in cells];"
+        "run = lambda: local.launch(tasks, sys.argv[1] + '/results', 'off', 2, print)\n"
+        "if __name__ == '__main__':\n"
+        "    with Ending(): run()\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen([sys.executable, script, tmp_path], env=environment, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("slow-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    assert process.wait(60) != 0
+    while time.monotonic() < deadline + 30:
+        alive = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout.split()
+        if not alive:
+            break
+        time.sleep(0.2)
+    assert not alive
+    results = Results(tmp_path / "results")
+    assert len(results.ids()) == 1
+    assert record_of(toys(tmp_path, "a")[0], results.all()) is not None
+    assert not any(results.held(path.stem) for path in results.cells.glob("*.lease"))
