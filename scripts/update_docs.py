@@ -186,10 +186,10 @@ def main() -> None:
     if not config.check:
         for path, text in stale.items():
             write_text(path, text)
-        for file in sorted(stored.folder.glob("*/*/*/table.md")):
-            paper, name, preset = file.parent.relative_to(stored.folder).parts
-            table = get_table(f"{paper}/{name}")
-            write_table(table, table_records(table, preset, records), file.parent)
+        shown = [block[1:4] for page in pages() for block in BLOCK.findall(page.read_text(encoding="utf-8"))]
+        for name, preset in sorted((name, preset) for kind, name, preset in shown if kind == "table"):
+            table = get_table(name)
+            write_table(table, table_records(table, preset, records), stored.folder / name / preset)
 
 
 if __name__ == "__main__":
