@@ -105,12 +105,30 @@ class Sweep:
     set: tuple[str, ...] = ()
     """Settings to cross: learning_rate=1e-3,3e-4 restarts=1,5 makes four cells of each that has both settings. Tables
     do not show them; `trajclust report` has their scores."""
-    launcher: Literal["local"] = "local"
-    """local: processes of this machine."""
+    only: tuple[str, ...] = ()
+    """Only the cells with these keys, which --dry-run lists."""
+    launcher: Literal["local", "ray", "slurm"] = "local"
+    """local: processes of this machine. ray: a Ray cluster. slurm: one job array, through submitit; it is submitted and
+    not waited for."""
     jobs: int | None = None
-    """local: cells at a time; one a GPU, without GPUs one a core, by default."""
+    """Cells at a time; local: one a GPU, without GPUs one a core, by default; slurm: of the array; ray places by what
+    cells ask for."""
+    cpus_per_cell: int = 1
+    """ray, slurm: cores of a cell."""
+    gpus_per_cell: float | None = None
+    """ray, slurm: GPUs of a cell, for ray also a share (.25); ray: one where the cluster has any, by default."""
+    memory_gb: int | None = None
+    """ray, slurm: memory of a cell."""
+    address: str | None = None
+    """ray: of a running cluster (auto: this machine's); by default one is started here."""
+    minutes: int = 240
+    """slurm: the time limit of a cell; one that is not done by then is queued again, and goes on."""
+    partition: str | None = None
+    """slurm: the partition."""
     dry_run: bool = False
-    """List the cells, and which are stored; compute nothing."""
+    """List the cells, and which are stored; slurm: print the sbatch script, too. Compute nothing."""
+    write_wandb: Path | None = None
+    """Write a W&B sweep whose agents compute these cells (`wandb sweep FILE`), and compute nothing."""
     results: Path | None = None
     """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
     track: Track = "off"

@@ -1,23 +1,30 @@
 """`trajclust sweep`: the missing cells of tables, as tasks of an engine."""
 
 import json as json_module
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from trajclust_experiments.cells.runner import key
 from trajclust_experiments.commands import UsageError
 from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.commands.run import results_in
-from trajclust_experiments.launchers import local
+from trajclust_experiments.launchers import local, on_ray, slurm
 from trajclust_experiments.launchers.task import Outcome, Task, failed_log
 from trajclust_experiments.progress import Progress
+from trajclust_experiments.rendering.markdown import write_text
 from trajclust_experiments.rendering.stored import readable, with_stored
 from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.sweeps import Sweep, missing
 from trajclust_experiments.tables import get_table
+from trajclust_jax.lazy import lazy
 from trajclust_jax.records import Results
+
+yaml = lazy("yaml")
 
 
 def sweep(
@@ -27,32 +34,60 @@ def sweep(
     methods: tuple[str, ...],
     seeds: int | None,
     set: tuple[str, ...],
+    only: tuple[str, ...],
     launcher: str,
     jobs: int | None,
     dry_run: bool,
+    write_wandb: Path | None,
     results: Path | None,
     track: str,
     json: bool,
+    **engine: Any,
 ) -> int:
     """Computes what is missing and writes the tables; arguments as the command has them. Returns 1 if a cell failed.
 
     Raises:
         UsageError: for names that are not there, settings that no cell has, fewer jobs or seeds than one.
     """
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"--jobs is {jobs}: at least 1 is needed")
+    for name, value in {"jobs": jobs, **engine}.items():
+        if isinstance(value, int | float) and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}: it must be above 0")
     asked = Sweep(tables, preset, datasets, methods, seeds, crossed(set))
     stored, progress = results_in(results), Progress()
-    tasks = asked.tasks()
+    tasks = _only(asked.tasks(), only)
     left = missing(tasks, readable(stored, progress.warn))
-    jobs = local.default_jobs() if jobs is None else jobs
-    progress.note(f"{len(tasks)} cells, {len(left)} of them missing; {min(jobs, max(1, len(left)))} at a time")
+    if write_wandb is not None:
+        write_text(write_wandb, wandb_sweep(asked, tasks, set, stored, track))
+        print(f"{write_wandb}: {len(tasks)} cells; start it with `wandb sweep {write_wandb}`, then agents")
+        return 0
+    progress.note(f"{len(tasks)} cells, {len(left)} of them missing")
+    slurm_options = {
+        "minutes": engine["minutes"],
+        "partition": engine["partition"],
+        "jobs": jobs or len(left) or 1,
+        "cpus": engine["cpus_per_cell"],
+        "gpus": engine["gpus_per_cell"] and math.ceil(engine["gpus_per_cell"]),
+        "memory_gb": engine["memory_gb"],
+    }
     if dry_run:
         for task in tasks:
-            print(f"{'missing' if task in left else 'stored '}  {task.table}  {task.cell.title}")
+            print(f"{'missing' if task in left else 'stored '}  {key(task.cell)}  {task.table}  {task.cell.title}")
+        if launcher == "slurm":
+            print(slurm.script(len(left), str(stored.folder), slurm_options))
         return 0
     asked.save(stored)
-    failed = _launched(left, stored, track, jobs, progress) if left else {}
+    if launcher == "slurm":
+        found = slurm.launch(left, str(stored.folder), track, slurm_options) if left else []
+        print(f"{len(found)} jobs submitted{f' ({found[0].job_id} ...)' if found else ''}; trajclust status shows them")
+        return 0
+    if launcher == "ray":
+        names = {"address": "address", "cpus": "cpus_per_cell", "gpus": "gpus_per_cell", "memory_gb": "memory_gb"}
+        options = {name: engine[option] for name, option in names.items()}
+        launch = lambda report: on_ray.launch(left, str(stored.folder), track, report, **options)
+    else:
+        jobs = local.default_jobs() if jobs is None else jobs
+        launch = lambda report: local.launch(left, str(stored.folder), track, jobs, report)
+    failed = _launched(left, launch, progress) if left else {}
     files = _write(asked, stored, progress)
     if json:
         described = [{"table": t.table, "cell": t.cell.title, "reason": o.reason} for t, o in failed.items()]
@@ -64,7 +99,34 @@ def sweep(
     return int(bool(failed))
 
 
-def _launched(left: list[Task], stored: Results, track: str, jobs: int, progress: Progress) -> dict[Task, Outcome]:
+def _only(tasks: list[Task], only: tuple[str, ...]) -> list[Task]:
+    """The tasks with these keys; all without any."""
+    found = {key(task.cell): task for task in tasks}
+    for name in only:
+        if name not in found:
+            raise UsageError(f"--only {name}: no cell of this sweep has that key; --dry-run lists them")
+    return [found[name] for name in only] if only else tasks
+
+
+def wandb_sweep(asked: Sweep, tasks: Sequence[Task], settings: tuple[str, ...], stored: Results, track: str) -> str:
+    """The YAML of a W&B sweep: a grid over the cells' keys, each of which an agent computes by this very command."""
+    command = ["trajclust", "sweep", *asked.tables, "--preset", asked.preset]
+    for option, values in {"datasets": asked.datasets, "methods": asked.methods, "set": settings}.items():
+        command += [f"--{option}", *values] if values else []
+    command += [] if asked.seeds is None else ["--seeds", str(asked.seeds)]
+    command += ["--results", str(stored.folder.absolute()), "--jobs", "1"]
+    command += ["--track", "online" if track == "off" else track]
+    described = {
+        "name": f"{' '.join(asked.tables)} {asked.preset}",
+        "program": "trajclust",
+        "method": "grid",
+        "parameters": {"only": {"values": [key(task.cell) for task in tasks]}},
+        "command": [*command, "${args}"],
+    }
+    return yaml.safe_dump(described, sort_keys=False)
+
+
+def _launched(left: list[Task], launch: Callable[[local.Report], None], progress: Progress) -> dict[Task, Outcome]:
     """Performs tasks, showing how many are done; those that failed."""
     failed: dict[Task, Outcome] = {}
     columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
@@ -82,7 +144,7 @@ def _launched(left: list[Task], stored: Results, track: str, jobs: int, progress
             else:
                 progress.note(f"{where}: done in {outcome.seconds:.0f} s")
 
-        local.launch(left, str(stored.folder), track, jobs, report)
+        launch(report)
     return failed
 
 

@@ -8,13 +8,15 @@ import sys
 import time
 
 import pytest
+import yaml
 from sweep_cells import toys
 
+from trajclust_experiments.cells.methods import MethodCell
 from trajclust_experiments.cells.runner import key, progress_file, run_cells
 from trajclust_experiments.commands import UsageError
 from trajclust_experiments.commands.status import _expected_end, state_of
 from trajclust_experiments.commands.sweep import crossed
-from trajclust_experiments.launchers import local
+from trajclust_experiments.launchers import local, on_ray, slurm
 from trajclust_experiments.launchers.task import Task, failed_log, perform
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.stored import record_of
@@ -146,6 +148,116 @@ def test_the_command_computes_what_a_run_does(trajclust, tmp_path):
     dry = trajclust("sweep", *SMALL, "--results", "swept", "--seeds", "3", "--dry-run")
     assert [line.split()[0] for line in dry[1].splitlines()] == ["stored", "missing", "missing"]
     assert trajclust("sweep", *SMALL, "--jobs", "0")[0] == 2
+
+
+def test_the_agents_of_a_wandb_sweep_compute_its_cells(trajclust, tmp_path):
+    """Every key's command line, as an agent would write it, computes that cell alone."""
+    code, out, err = trajclust(
+        "sweep", *SMALL, "--write-wandb", "sweep.yaml", "--results", "swept", "--track", "offline"
+    )
+    assert code == 0, err
+    assert "3 cells" in out
+    found = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
+    assert (found["program"], found["method"]) == ("trajclust", "grid")
+    keys = found["parameters"]["only"]["values"]
+    assert len(keys) == 3
+    (program, *command), last = found["command"][:-1], found["command"][-1]
+    assert (program, last) == ("trajclust", "${args}")
+    code, _, err = trajclust(*command, f"--only={keys[2]}")
+    assert code == 0, err
+    (record,) = Results(tmp_path / "swept").all()
+    assert record["cell"]["method"] == "length_kmeans"
+    assert len(list((tmp_path / "swept/wandb").glob("offline-run-*"))) == len(record["cell"]["seeds"])
+    assert "--dry-run lists them" in trajclust(*command, "--only=nonsense")[2]
+
+
+def test_slurms_script_has_what_was_asked(tmp_path):
+    """In a process of its own: submitit keeps the standard output that it finds when it is imported."""
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    given = ("--launcher", "slurm", "--minutes", "30", "--partition", "gpu", "--gpus-per-cell", "1", "--memory-gb", "8")
+    command = [sys.executable, "-m", "trajclust_experiments.cli", "sweep", *SMALL, *given]
+    run = lambda *more: subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True)
+    shown = run("--cpus-per-cell", "4", "--jobs", "2", "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    asked = {line.removeprefix("#SBATCH --") for line in shown.stdout.splitlines() if line.startswith("#SBATCH")}
+    assert {"array=0-2%2", "time=30", "partition=gpu", "gpus-per-node=1", "mem=8GB", "cpus-per-task=4"} <= asked
+    assert any(line.startswith("signal=USR2@") for line in asked)
+    refused = run()
+    assert refused.returncode == 2
+    assert "--dry-run shows the script" in refused.stderr, "there is no Slurm here"
+
+
+@pytest.mark.slow
+def test_a_slurm_job_that_is_preempted_goes_on(tmp_path, monkeypatch):
+    """submitit's local executor: the signal ends the running iteration, the job is queued again and goes on."""
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    settings = (("iterations", 150), ("patience", 150), ("polish_iterations", 0), ("restarts", 2), ("tolerance", 0.0))
+    cell = MethodCell("diagonal", 20, "pg_kmeans_mlp", (0, 1), settings)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    options = dict.fromkeys(("partition", "jobs", "cpus", "gpus", "memory_gb")) | {"minutes": 30}
+    results = Results(tmp_path)
+    (job,) = slurm.launch([Task("t", "smoke", cell)], str(tmp_path), "off", options, cluster="local")
+    deadline = time.monotonic() + 300
+
+    def note():
+        notes = [json.loads(path.read_text()) for path in (tmp_path / "work").glob("[!.]*.json")]
+        return max(notes, key=lambda note: note["done"], default={"done": 0})
+
+    while note()["done"] < 5 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(note()["pid"], signal.SIGUSR2)
+    assert job.result() == "done"
+    (record,) = results.all()
+    assert record["timing"]["resumed"]
+    (whole,) = run_cells([cell], Results(tmp_path / "quiet"), preset="smoke")
+    assert comparable(record) == comparable(whole)
+
+
+@pytest.mark.slow
+def test_ray_loses_no_cell_with_a_worker_or_a_node(tmp_path, monkeypatch):
+    """Three nodes, 40 cells; a worker and a node are killed on the way."""
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    store = {"object_store_memory": 80 * 2**20}
+    checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_timeout_ms": 500}
+    head = {
+        "num_cpus": 0,
+        "include_dashboard": False,
+        "_system_config": {**checks, "health_check_failure_threshold": 2},
+    }
+    cluster = Cluster(initialize_head=True, head_node_args={**head, **store})
+    nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(2)]
+    cells = toys(tmp_path, *(f"short{number}" for number in range(40)))
+    outcomes, killed = {}, []
+
+    def report(task, outcome):
+        outcomes.setdefault(task.cell.method, []).append(outcome.state)
+        if len(outcomes) == 8:
+            workers = subprocess.run(["pgrep", "-f", "ray::perform"], capture_output=True, text=True).stdout.split()
+            os.kill(int(workers[0]), signal.SIGKILL)
+            killed.append("worker")
+        if len(outcomes) == 16:
+            cluster.remove_node(nodes[1], allow_graceful=False)
+            killed.append("node")
+
+    try:
+        tasks = [Task("toy/table", "smoke", cell) for cell in cells]
+        on_ray.launch(tasks, str(tmp_path / "results"), "off", report, address=cluster.address)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert killed == ["worker", "node"]
+    assert outcomes == {cell.method: ["done"] for cell in cells}
+    swept, quiet = Results(tmp_path / "results"), Results(tmp_path / "quiet")
+    run_cells(cells, quiet, preset="smoke")
+    assert len(swept.ids()) == 40
+    strip = lambda record: {name: value for name, value in comparable(record).items() if name not in ("cores", "cell")}
+    for id in quiet.ids():
+        assert strip(swept.read(id)) == strip(quiet.read(id))
+    assert not any(swept.held(path.stem) for path in swept.cells.glob("*.lease"))
 
 
 def test_status_tells_done_running_failed_and_waiting(tmp_path, trajclust):
