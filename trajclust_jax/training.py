@@ -36,14 +36,24 @@ Info = dict[str, jax.Array]  # what a step reports; "assignments" is shown to `s
 log = logging.getLogger(__name__)
 
 
+class Host(NamedTuple):
+    """What the host computes of ONE run before a phase starts, between programs: no program calls it back."""
+
+    ask: Callable[[jax.Array, Any, Any], Any]  # (key, data, previous phase's state) -> what it is given
+    solve: Callable[[Any], Any]  # of that, as NumPy arrays
+    shapes: Callable[[Any], Any]  # of what `solve` returns, from those of what it is given
+
+
 class Phase(NamedTuple):
     """A stretch of training in which shapes do not change. `state.converged` is a bool scalar."""
 
     name: str
-    start: Callable[[jax.Array, Any, Any], tuple[Any, Info]]  # (key, data, previous phase's state)
+    # (key, data, previous phase's state), and with `host` what it asked and what it solved
+    start: Callable[..., tuple[Any, Info]]
     step: Callable[[Any, Any, jax.Array], tuple[Any, Info]] | None  # (state, data, iteration), or None
     budget: int  # at most so many iterations
     light_start: bool = False  # start computes little: compile it quickly rather than well
+    host: Host | None = None  # what is computed before `start`
 
 
 class Method(Protocol):
@@ -136,9 +146,10 @@ def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals) 
         method, phases[first:], mesh, keys[0], data, state, begun=iteration is not None
     )
     for index in range(first, len(phases)):
-        phase, (start, step) = phases[index], programs.phases[index - first]
+        phase, (ask, start, step) = phases[index], programs.phases[index - first]
         if iteration is None:
-            state, info = run.wait(start)(keys[index], data, state)
+            extra = () if ask is None else _solved(phase.host, run.wait(ask)(keys[index], data, state), mesh)
+            state, info = run.wait(start)(keys[index], data, state, *extra)
             iteration = 0
             run.report(phase, iteration, state, info, None, score, callbacks)
         while phase.step is not None and iteration < phase.budget:
@@ -170,6 +181,14 @@ def compile_options(light: bool = False) -> dict[str, Any] | None:
     if jax.default_backend() != "cpu":
         return None
     return {"xla_backend_optimization_level": 0 if light else 1}  # 2 and 3 take half as long again, for no speed
+
+
+def _solved(host: Host, asked: Any, mesh: Mesh) -> tuple[Any, Any]:
+    """What the host was asked, and what it solved, with the seed axis of both."""
+    given = jax.device_get(asked)
+    runs = range(len(jax.tree.leaves(given)[0]))
+    found = [host.solve(jax.tree.map(lambda x, s=s: x[s], given)) for s in runs]
+    return asked, place(jax.tree.map(lambda *x: np.stack(x), *found), mesh, mapped=True)
 
 
 def _key(seed: int, phase: int) -> jax.Array:
@@ -212,16 +231,30 @@ class _Programs:
         self.state = jax.tree.map(lambda x: _described(x, x.sharding), state)
         self.steps: dict[Any, Callable] = {}  # by function and shapes
         self.thread = ThreadPoolExecutor(1, "compile")
-        self.phases: list[tuple[Future | None, Future | None]] = []  # start and step of each, where it has one
+        self.asked: Any = None  # shapes of what the next start's host is asked
+        self.phases: list[tuple[Future | None, ...]] = []  # ask, start and step of each, where it has one
         for index, phase in enumerate(phases):
-            start = None if begun and index == 0 else self.thread.submit(self._start, phase)
+            starts = not (begun and index == 0)
+            ask = self.thread.submit(self._ask, phase.host) if starts and phase.host is not None else None
+            start = self.thread.submit(self._start, phase) if starts else None
             step = self.thread.submit(self._step, phase.step) if phase.step is not None and phase.budget else None
-            self.phases.append((start, step))
+            self.phases.append((ask, start, step))
         self.result = self.thread.submit(self._result, method.result)
 
+    def _ask(self, host: Host) -> Callable:
+        ask = over_seeds(host.ask, self.mesh, (True, False, self.state is not None))
+        lowered = jax.jit(ask).lower(self.key, self.data, self.state)
+        compiled = lowered.compile(compiler_options=compile_options())
+        self.asked = jax.tree.map(_described, lowered.out_info, compiled.output_shardings)
+        return compiled
+
     def _start(self, phase: Phase) -> Callable:
-        start = over_seeds(phase.start, self.mesh, (True, False, self.state is not None))
-        lowered = jax.jit(start).lower(self.key, self.data, self.state)
+        extra: tuple[Any, ...] = ()
+        if phase.host is not None:
+            found = _over_runs(phase.host.shapes, self.asked)
+            extra = self.asked, jax.tree.map(lambda x: _described(x, self.key.sharding), found)
+        start = over_seeds(phase.start, self.mesh, (True, False, self.state is not None, *(True for _ in extra)))
+        lowered = jax.jit(start).lower(self.key, self.data, self.state, *extra)
         compiled = lowered.compile(compiler_options=compile_options(phase.light_start))
         self.state = jax.tree.map(_described, lowered.out_info[0], compiled.output_shardings[0])
         return compiled
@@ -243,6 +276,13 @@ class _Programs:
     def close(self) -> None:
         """What has not been compiled is not."""
         self.thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _over_runs(shapes: Callable[[Any], Any], asked: Any) -> Any:
+    """Shapes of what the host solves for all runs."""
+    size = jax.tree.leaves(asked)[0].shape[0]
+    lone = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), asked)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape), x.dtype), shapes(lone))
 
 
 def _described(value: Any, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -353,6 +393,11 @@ def _state_like(phases: tuple[Phase, ...], meta: dict[str, Any], seeds: tuple[in
     keys = jax.eval_shape(lambda: jnp.stack([jax.random.key(seed) for seed in seeds]))
     state = None
     for phase in phases[: meta["phase"] + 1]:
-        start = jax.vmap(phase.start, (0, None, None if state is None else 0))
-        state = jax.eval_shape(start, keys, data, state)[0]
+        axes = (0, None, None if state is None else 0)
+        extra: tuple[Any, ...] = ()
+        if phase.host is not None:
+            asked = jax.eval_shape(jax.vmap(phase.host.ask, axes), keys, data, state)
+            extra = asked, _over_runs(phase.host.shapes, asked)
+        start = jax.vmap(phase.start, (*axes, *(0 for _ in extra)))
+        state = jax.eval_shape(start, keys, data, state, *extra)[0]
     return state

@@ -1,4 +1,4 @@
-"""k-means in a jitted program, and k-means on returns."""
+"""k-means between programs, and k-means on returns."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from sklearn.cluster import KMeans
 
 from trajclust_jax.clustering import SummaryKmeans
-from trajclust_jax.clustering.kmeans import kmeans, posterior, squared_distances
+from trajclust_jax.clustering.kmeans import Asked, kmeans, kmeans_before, posterior, squared_distances
 from trajclust_jax.metrics import adjusted_rand
 from trajclust_jax.training import fit
 
@@ -20,42 +20,40 @@ def _blobs(seed, n=60):
     return (CENTRES[labels] + rng.normal(size=(n, 2))).astype(np.float32), labels
 
 
-def _jitted(num_clusters):
-    return jax.jit(jax.vmap(lambda key, points: kmeans(key, points, num_clusters)))
+def _asked(points, seed=0):
+    return Asked(np.uint32(seed), np.asarray(points, np.float32))
 
 
-def test_equals_scikit_learn_for_every_seed_of_a_mapped_program():
-    points = np.stack([_blobs(seed)[0] for seed in range(3)])
-    keys = jax.random.split(jax.random.key(0), 3)
-    centres, assignments = _jitted(3)(keys, points)
-    again = _jitted(3)(keys, points)
-    np.testing.assert_array_equal(again[0], centres)  # bit for bit
-    for s in range(3):
-        expected = KMeans(3, n_init=10, random_state=0).fit(points[s])
-        assert adjusted_rand(expected.labels_, np.asarray(assignments[s])) == 1
-        np.testing.assert_allclose(
-            np.sort(centres[s], axis=0), np.sort(expected.cluster_centers_, axis=0), rtol=1e-4, atol=1e-4
-        )
-        np.testing.assert_array_equal(squared_distances(points[s], centres[s]).argmin(-1), assignments[s])
+def test_equals_scikit_learn():
+    for seed in range(3):
+        points = _blobs(seed)[0]
+        found, again = (kmeans(3, _asked(points, seed)) for _ in range(2))
+        np.testing.assert_array_equal(again.centres, found.centres)  # bit for bit
+        expected = KMeans(3, n_init=10, random_state=seed).fit(points)
+        np.testing.assert_array_equal(found.assignments, expected.labels_)
+        np.testing.assert_allclose(found.centres, expected.cluster_centers_, rtol=1e-6)
+        np.testing.assert_array_equal(squared_distances(points, found.centres).argmin(-1), found.assignments)
 
 
-def test_twenty_thousand_latents_do_not_block():
-    points = jax.random.normal(jax.random.key(0), (2, 20_000, 8))
-    produced = jax.jit(lambda x: _jitted(2)(jax.random.split(jax.random.key(1), 2), jnp.tanh(x)))(points)
-    assert produced[1].shape == (2, 20_000)
+def test_a_fit_solves_for_every_seed_of_its_own_points():
+    """Between programs: each seed's own draw, on one device as on several, resumed as undisturbed."""
+    points = _blobs(0)[0]
+    host = kmeans_before(lambda data, previous: data + previous, 3)
+    keys = jax.random.split(jax.random.key(0), 2)
+    asked = jax.vmap(host.ask, (0, None, 0))(keys, points, jnp.arange(2.0))
+    assert asked.seed[0] != asked.seed[1]
+    np.testing.assert_array_equal(asked.points[1], points + 1)
+    shapes = host.shapes(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), asked))
+    found = host.solve(jax.tree.map(lambda x: np.asarray(x[1]), asked))
+    for shape, array in zip(shapes, found, strict=True):
+        assert (shape.shape, shape.dtype) == (array.shape, array.dtype)
 
 
 @pytest.mark.parametrize("value", [1.0, np.nan])
 def test_identical_or_diverged_points(value):
-    points = jnp.full((1, 8, 2), value)
-    centres, assignments = _jitted(3)(jax.random.split(jax.random.key(0), 1), points)
-    assert len(np.unique(assignments)) == 1
-    assert np.isnan(centres).all() == np.isnan(value)
-
-
-def test_shapes_are_known_without_computing():
-    shapes = jax.eval_shape(lambda key: kmeans(key, jnp.zeros((7, 2)), 3), jax.random.key(0))
-    assert [shape.shape for shape in shapes] == [(3, 2), (7,)]
+    found = kmeans(3, _asked(np.full((8, 2), value)))
+    assert len(np.unique(found.assignments)) == 1
+    assert np.isnan(found.centres).all() == np.isnan(value)
 
 
 def test_posterior_is_that_of_equal_spherical_gaussians():

@@ -1,43 +1,64 @@
-"""k-means on small vectors by scikit-learn, callable inside a jitted program."""
+"""k-means on small vectors by scikit-learn, on the host between the programs of a fit."""
 
 import functools
 import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trajclust_jax.training import Host
+
 RESTARTS = 10  # k-means++ starts, of which the one with the least inertia is kept
 
 
-def kmeans(key: jax.Array, points: jax.Array, num_clusters: int) -> tuple[jax.Array, jax.Array]:
-    """Centres `[K, D]` float32 and assignments `[N]` int32 of points `[N, D]` (unbatched; the key is consumed).
+class Asked(NamedTuple):
+    """What k-means is asked of one run."""
 
-    Computed on the host, for what is done once in a phase: not for a hot loop. Fewer distinct points than clusters
-    leave clusters empty; points that are not finite give NaN centres and cluster 0 throughout.
-    """
-    centres = jax.ShapeDtypeStruct((num_clusters, points.shape[1]), jnp.float32)
-    assignments = jax.ShapeDtypeStruct(points.shape[:1], jnp.int32)
-    solve = functools.partial(_solve, num_clusters)
-    seed = jax.random.bits(key, (), jnp.uint32)
-    return jax.pure_callback(solve, (centres, assignments), seed, points, vmap_method="sequential")
+    seed: jax.Array  # [] uint32
+    points: jax.Array  # [N, D]
 
 
-def _solve(num_clusters: int, seed: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+class Found(NamedTuple):
+    """What k-means finds."""
+
+    centres: jax.Array  # [K, D] float32
+    assignments: jax.Array  # [N] int32
+
+
+def kmeans_before(points_of: Callable[[Any, Any], jax.Array], num_clusters: int) -> Host:
+    """k-means before a phase starts, of `points_of(data, previous state)` of each run. The start's key is its, too."""
+
+    def ask(key: jax.Array, data: Any, previous: Any) -> Asked:
+        _, key_centres = jax.random.split(key)
+        return Asked(jax.random.bits(key_centres, (), jnp.uint32), points_of(data, previous))
+
+    def shapes(asked: Asked) -> Found:
+        count, size = asked.points.shape
+        return Found(jax.ShapeDtypeStruct((num_clusters, size), jnp.float32), jax.ShapeDtypeStruct((count,), jnp.int32))
+
+    return Host(ask, functools.partial(kmeans, num_clusters), shapes)
+
+
+def kmeans(num_clusters: int, asked: Asked) -> Found:
+    """Of NumPy arrays. Fewer distinct points than clusters leave clusters empty; points that are not finite give NaN
+    centres and cluster 0 throughout."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    points = np.asarray(points, np.float32)
+    points = np.asarray(asked.points, np.float32)
     if not np.isfinite(points).all():
         nowhere = np.full((num_clusters, points.shape[1]), np.nan, np.float32)
-        return nowhere, np.zeros(len(points), np.int32)
+        return Found(nowhere, np.zeros(len(points), np.int32))
     # Sums over several threads differ in their last bits from run to run.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: used clusters tell
-        found = KMeans(num_clusters, n_init=RESTARTS, random_state=int(seed)).fit(points)
-    return found.cluster_centers_.astype(np.float32), found.labels_.astype(np.int32)
+        found = KMeans(num_clusters, n_init=RESTARTS, random_state=int(asked.seed)).fit(points)
+    return Found(found.cluster_centers_.astype(np.float32), found.labels_.astype(np.int32))
 
 
 def squared_distances(points: jax.Array, centres: jax.Array) -> jax.Array:

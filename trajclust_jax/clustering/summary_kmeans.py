@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 
 from trajclust_jax.clustering.clusterer import Clusterer
-from trajclust_jax.clustering.kmeans import kmeans, posterior, responsibilities, squared_distances
+from trajclust_jax.clustering.kmeans import Asked, Found, kmeans_before, posterior, responsibilities, squared_distances
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Codebook, Trajectories, returns
@@ -77,7 +77,8 @@ class SummaryKmeans(Clusterer):
 
     def phases(self) -> tuple[Phase, ...]:
         """k-means, at once."""
-        return (Phase("cluster", self._cluster, None, 0),)
+        host = kmeans_before(lambda data, previous: data, self.num_clusters)
+        return (Phase("cluster", self._cluster, None, 0, host=host),)
 
     def result(self, state: State, data: jax.Array) -> Clustering:
         """The nearest centre of each summary; the objective is minus the sum of squared distances."""
@@ -105,10 +106,12 @@ class SummaryKmeans(Clusterer):
         mean, std = _moments(summaries) if preprocessing is None else preprocessing.summaries
         return (summaries - mean) / std
 
-    def _cluster(self, key: jax.Array, data: jax.Array, previous: None) -> tuple[State, Info]:
-        del previous
-        key, key_centres = jax.random.split(key)
-        centres, assignments = kmeans(key_centres, data, self.num_clusters)
+    def _cluster(
+        self, key: jax.Array, data: jax.Array, previous: None, asked: Asked, found: Found
+    ) -> tuple[State, Info]:
+        del previous, asked
+        key, _ = jax.random.split(key)  # the other is k-means'
+        centres, assignments = found
         info = {
             "objective": -squared_distances(data, centres).min(-1).sum()[None],
             "used_clusters": jnp.zeros(self.num_clusters, bool).at[assignments].set(True).sum()[None],

@@ -13,7 +13,7 @@ import optax
 from flax import struct
 
 from trajclust_jax.clustering.clusterer import Clusterer, SupportPolicies
-from trajclust_jax.clustering.kmeans import kmeans, squared_distances
+from trajclust_jax.clustering.kmeans import Asked, Found, kmeans_before, squared_distances
 from trajclust_jax.clustering.policies import MarkovMapPolicy, PlanningPolicy, TransitionPolicy
 from trajclust_jax.clustering.policies.data import prepare
 from trajclust_jax.clustering.policies.maps import FEATURE_FLOATS, check_maps, map_preprocessing, prepare_maps
@@ -23,7 +23,7 @@ from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.data.transforms import ACTIONS_VERSION
 from trajclust_jax.networks import TrajectoryAutoencoder
-from trajclust_jax.training import Info
+from trajclust_jax.training import Info, Phase
 from trajclust_jax.validation import check_above, check_at_least
 
 QUANTILES = (0.5, 0.9, 1.0)  # of the lengths: the horizons of the buckets
@@ -152,12 +152,17 @@ class Autoencoder(Clusterer):
 
         return self.train(state, data, iteration, loss)
 
-    def centred(self, key: jax.Array, data: EncoderData, previous: State) -> tuple[State, Info]:
-        """Start of a phase with centres: the trained network, and the k-means centres of its latents."""
-        key, key_centres = jax.random.split(key)
-        latents = self.encode_all(previous.params, data)
-        centres, _ = kmeans(key_centres, latents, self.num_clusters)
-        return self.begin(key, {**previous.params, "centres": centres}, latents)
+    def with_centres(self, name: str, step: Callable[..., tuple[State, Info]] | None, budget: int) -> Phase:
+        """A phase that starts with the trained network, and the k-means centres of its latents."""
+        latents_of = lambda data, previous: self.encode_all(previous.params, data)
+        return Phase(name, self.centred, step, budget, host=kmeans_before(latents_of, self.num_clusters))
+
+    def centred(
+        self, key: jax.Array, data: EncoderData, previous: State, asked: Asked, found: Found
+    ) -> tuple[State, Info]:
+        """Start of such a phase."""
+        key, _ = jax.random.split(key)  # the other is k-means'
+        return self.begin(key, {**previous.params, "centres": found.centres}, asked.points)
 
     def assign(self, model: dict[str, Any], data: EncoderData) -> Clustering:
         """The nearest centre of other trajectories' latents; `model` is `State.params`."""

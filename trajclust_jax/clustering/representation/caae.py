@@ -44,7 +44,7 @@ class CAAE(Autoencoder):
             return (Phase("main", self._plain, self._attract, self.iterations),)
         autoencode = partial(self.autoencode, shrinkage=self.shrinkage, noise=self.noise)
         warmup = Phase("warmup", self.fresh, autoencode, self.warmup_iterations, light_start=True)
-        return warmup, Phase("main", self.centred, self._attract, self.iterations)
+        return warmup, self.with_centres("main", self._attract, self.iterations)
 
     def result(self, state: State, data: EncoderData) -> Clustering:
         """The nearest code of each trajectory; the objective is minus Eq. 4, the posterior that of N(mu_j, I).

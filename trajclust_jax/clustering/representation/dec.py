@@ -37,7 +37,7 @@ class DEC(Autoencoder):
         """Pre-training and refinement."""
         autoencode = partial(self.autoencode, shrinkage=self.shrinkage)
         pretrain = Phase("pretrain", self.fresh, autoencode, self.pretrain_iterations, light_start=True)
-        return pretrain, Phase("refine", self.centred, self._refine, self.iterations)
+        return pretrain, self.with_centres("refine", self._refine, self.iterations)
 
     def result(self, state: State, data: EncoderData) -> Clustering:
         """The nearest centroid of each trajectory; objective minus KL(P || Q), posterior Q."""

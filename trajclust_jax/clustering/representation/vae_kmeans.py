@@ -29,7 +29,7 @@ class VAEKmeans(Autoencoder):
     def phases(self) -> tuple[Phase, ...]:
         """Training and clustering."""
         train = Phase("train", self.fresh, self._train, self.iterations, light_start=True)
-        return train, Phase("cluster", self.centred, None, 0)
+        return train, self.with_centres("cluster", None, 0)
 
     def result(self, state: State, data: EncoderData) -> Clustering:
         """The nearest k-means centre of each posterior mean; the objective is the evidence lower bound (one sample)."""
