@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from trajclust_experiments import extensions
-from trajclust_experiments.commands import UsageError
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.interrupts import Ending
 
 _LONGEST = 500  # characters of an unexpected error that are shown

@@ -3,7 +3,7 @@
 import importlib
 import os
 
-from trajclust_experiments.commands import UsageError
+from trajclust_experiments.usage import UsageError
 
 
 def load() -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trajclust_experiments.cells.cell import Cell
-from trajclust_experiments.commands import UsageError
 from trajclust_experiments.launchers.task import Task
 from trajclust_experiments.rendering.stored import record_of
 from trajclust_experiments.tables import get_table, select
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.records import Results, cell_id, plain
 
 

@@ -196,8 +196,8 @@ def _key(seed: int, phase: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x666974), phase)
 
 
-def _step_all(step: Callable, mesh: Mesh) -> Callable:
-    """`step` over seeds; a converged run's state stays as it is, and where seeds run in turn it costs nothing."""
+def step_all(step: Callable, mesh: Mesh) -> Callable:
+    """A phase's `step` over seeds; a converged run stays as it is, and where seeds run in turn it costs nothing."""
 
     def one(state, data, iteration):
         @functools.partial(jax.jit, inline=True)  # traced once, for its shapes and for the program
@@ -251,7 +251,7 @@ class _Programs:
     def _start(self, phase: Phase) -> Callable:
         extra: tuple[Any, ...] = ()
         if phase.host is not None:
-            found = _over_runs(phase.host.shapes, self.asked)
+            found = over_runs(phase.host.shapes, self.asked)
             extra = self.asked, jax.tree.map(lambda x: _described(x, self.key.sharding), found)
         start = over_seeds(phase.start, self.mesh, (True, False, self.state is not None, *(True for _ in extra)))
         lowered = jax.jit(start).lower(self.key, self.data, self.state, *extra)
@@ -264,8 +264,8 @@ class _Programs:
         leaves, structure = jax.tree.flatten(self.state)
         key = step, structure, tuple((x.shape, x.dtype) for x in leaves)
         if key not in self.steps:
-            step_all = jax.jit(_step_all(step, self.mesh), donate_argnums=0)
-            lowered = step_all.lower(self.state, self.data, np.int32(0))
+            program = jax.jit(step_all(step, self.mesh), donate_argnums=0)
+            lowered = program.lower(self.state, self.data, np.int32(0))
             self.steps[key] = lowered.compile(compiler_options=compile_options())
         return self.steps[key]
 
@@ -278,7 +278,7 @@ class _Programs:
         self.thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _over_runs(shapes: Callable[[Any], Any], asked: Any) -> Any:
+def over_runs(shapes: Callable[[Any], Any], asked: Any) -> Any:
     """Shapes of what the host solves for all runs."""
     size = jax.tree.leaves(asked)[0].shape[0]
     lone = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), asked)
@@ -397,7 +397,7 @@ def _state_like(phases: tuple[Phase, ...], meta: dict[str, Any], seeds: tuple[in
         extra: tuple[Any, ...] = ()
         if phase.host is not None:
             asked = jax.eval_shape(jax.vmap(phase.host.ask, axes), keys, data, state)
-            extra = asked, _over_runs(phase.host.shapes, asked)
+            extra = asked, over_runs(phase.host.shapes, asked)
         start = jax.vmap(phase.start, (*axes, *(0 for _ in extra)))
         state = jax.eval_shape(start, keys, data, state, *extra)[0]
     return state

@@ -10,7 +10,6 @@ import numpy as np
 
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.cell import checkpoint_seconds, tracked
-from trajclust_experiments.commands import UsageError
 from trajclust_experiments.commands.choose_k import choice_figure, choose_k
 from trajclust_experiments.commands.clusters import (
     OUTPUTS,
@@ -27,6 +26,7 @@ from trajclust_experiments.commands.printing import pairs, print_json
 from trajclust_experiments.models import ClusteringModel
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import save_figure
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.clustering import Clusterer
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose

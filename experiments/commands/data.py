@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trajclust_experiments.commands import UsageError
 from trajclust_experiments.commands.output import check_writable
 from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.commands.rows import label_source, with_labels
 from trajclust_experiments.progress import Progress
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.data import (
     Codebook,
     Dataset,

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from trajclust_experiments.commands import UsageError
 from trajclust_experiments.commands.output import check_writable
 from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.commands.run import results_in
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.report import write_report
+from trajclust_experiments.usage import UsageError
 
 
 def report(results: Path | None, out: Path, json: bool) -> None:

@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 from trajclust_experiments.cells.runner import run_cells
-from trajclust_experiments.commands import UsageError
 from trajclust_experiments.commands.printing import print_json, print_markdown
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.stored import readable, with_stored
 from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.tables import get_table, select
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.records import Results
 
 

@@ -10,7 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from trajclust_experiments.cells.runner import key
-from trajclust_experiments.commands import UsageError
 from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.commands.run import results_in
 from trajclust_experiments.launchers import local, on_ray, slurm
@@ -21,6 +20,7 @@ from trajclust_experiments.rendering.stored import readable, with_stored
 from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.sweeps import Sweep, missing
 from trajclust_experiments.tables import get_table
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.lazy import lazy
 from trajclust_jax.records import Results
 

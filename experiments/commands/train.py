@@ -20,12 +20,12 @@ from trajclust_experiments.cells.evaluation import (
     sizes_of,
     summarise,
 )
-from trajclust_experiments.commands import UsageError
 from trajclust_experiments.commands.output import check_out, resolve_out, staged
 from trajclust_experiments.commands.printing import number, print_json
 from trajclust_experiments.commands.rows import read_assignments
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.data import DataError, Dataset, fingerprint, load, returns, suspicious
 from trajclust_jax.lazy import lazy

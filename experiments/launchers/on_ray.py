@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trajclust_experiments.commands import UsageError
 from trajclust_experiments.launchers.task import Outcome, Task, perform
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.lazy import lazy
 
 ray = lazy("ray")

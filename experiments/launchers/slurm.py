@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trajclust_experiments.commands import UsageError
 from trajclust_experiments.launchers.task import Task, perform
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.lazy import lazy
 
 submitit = lazy("submitit")

@@ -173,7 +173,10 @@ def test_the_evidence_lower_bound(random_data):
 def test_dec_refinement_approaches_its_target_and_leaves_the_decoder(two_lengths):
     method = dataclasses.replace(QUICK[DEC], steps=20)
     data, fresh = _state(method, two_lengths)
-    start, _ = jax.jit(lambda key: method.centred(key, data, fresh))(jax.random.key(1))
+    key, refine = jax.random.key(1), method.phases()[1]
+    asked = jax.jit(refine.host.ask)(key, data, fresh)
+    found = refine.host.solve(jax.device_get(asked))
+    start, _ = jax.jit(refine.start)(key, data, fresh, asked, found)
     end, _ = jax.jit(method._refine)(start, data, jnp.int32(0))
     before, after = (method._soft(state.params, state.latents) for state in (start, end))
     target = _sharpened(before)

@@ -13,7 +13,6 @@ from sweep_cells import toys
 
 from trajclust_experiments.cells.methods import MethodCell
 from trajclust_experiments.cells.runner import key, progress_file, run_cells
-from trajclust_experiments.commands import UsageError
 from trajclust_experiments.commands.status import _expected_end, state_of
 from trajclust_experiments.commands.sweep import crossed
 from trajclust_experiments.launchers import local, on_ray, slurm
@@ -21,6 +20,7 @@ from trajclust_experiments.launchers.task import Task, failed_log, perform
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.stored import record_of
 from trajclust_experiments.sweeps import Sweep, missing, saved
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.records import Results, comparable
 
 SMALL = (

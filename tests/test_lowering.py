@@ -1,0 +1,79 @@
+"""Every program of every method can be translated for CUDA and TPU; none calls the host back."""
+
+import dataclasses
+import functools
+
+import jax
+import pytest
+import test_golden as golden
+
+import trajclust_envs as envs
+from trajclust_experiments.catalogue import CATALOGUE, entries
+from trajclust_jax.clustering.empo_grid import EmpoGrid
+from trajclust_jax.lowering import PLATFORMS, Program, lowered_for, programs
+
+FAST = ("caae", "pg_kmeans_mlp continuous", "empo")
+
+
+def _clusterer(name, data):
+    trajectories, labels = data()
+    entry = CATALOGUE[name]
+    fields = {field.name for field in dataclasses.fields(entry.algorithm)}
+    shorter = golden.SHORTER[entry.algorithm.__name__]
+    if name == "caae_plain":
+        shorter = {key: value for key, value in shorter.items() if key != "warmup_iterations"}
+    method = entry.build(int(labels.max()) + 1, **{key: value for key, value in shorter.items() if key in fields})
+    return (method.labelled(labels) if entry.kind == "ceiling" else method), trajectories
+
+
+def _learner(name):
+    entry = CATALOGUE[name]
+    given = golden.LEARNER | golden.SIZES | dict.fromkeys(("behaviour_updates", "critic_updates", "value_updates"), 4)
+    given |= {**golden.SHORTER["EmpoEM"], "em_epochs": 2, "epochs": 2}
+    given = {key: value for key, value in given.items() if key in entry.names()}
+    return entry.build(2, **given), golden.continuous()[0]
+
+
+CASES = {
+    **{name: functools.partial(_clusterer, name, golden.grid) for name in entries("clusterer", "ceiling")},
+    **{
+        f"{name} continuous": functools.partial(_clusterer, name, golden.continuous)
+        for name in entries("clusterer", "ceiling")
+        if name not in golden.MAPS
+    },
+    "empo_grid": lambda: (
+        EmpoGrid.over(2, ((0, 1, 0.0), (1, 1, 0.9)), iterations=1, least_steps=2),
+        golden.continuous()[0],
+    ),
+    **{name: functools.partial(_learner, name) for name in entries("learner")},
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else [pytest.mark.slow]) for n in CASES])
+def test_every_program_of_a_method_is_translated(name):
+    method, trajectories = CASES[name]()
+    found = list(programs(method, trajectories, 2))
+    assert found[-1].name == "result"
+    for program in found:
+        assert lowered_for(program).platforms == PLATFORMS, f"{name}, {program.name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(envs.ENVIRONMENTS))
+def test_rollouts_are_translated(name):
+    env = envs.make(name)
+    params = env.default_params
+    collect = envs.rollout.__globals__["_collect"].__wrapped__
+    policy = envs.expert_policy(env, 0)
+    none = envs.rollout.__globals__["Partial"](envs.rollout.__globals__["_no_scores"])
+    run = lambda key: collect(env, 4, int(params.max_steps_in_episode), policy, none, None, key, params)
+    exported = lowered_for(Program("rollout", run, (jax.eval_shape(lambda: jax.random.key(0)),)))
+    assert exported.platforms == PLATFORMS
+
+
+def test_what_calls_the_host_back_is_found():
+    """The check itself."""
+    calls = lambda x: jax.pure_callback(lambda y: y, jax.ShapeDtypeStruct((), x.dtype), x)
+    program = Program("callback", calls, (jax.ShapeDtypeStruct((), "float32"),))
+    with pytest.raises(NotImplementedError, match="callback"):
+        lowered_for(program)
