@@ -35,7 +35,11 @@ def _learner(name):
 
 
 CASES = {
-    **{name: functools.partial(_clusterer, name, golden.grid) for name in entries("clusterer", "ceiling")},
+    **{
+        name: functools.partial(_clusterer, name, golden.grid)
+        for name in entries("clusterer", "ceiling")
+        if name != "return_kmeans"  # every return is equal there
+    },
     **{
         f"{name} continuous": functools.partial(_clusterer, name, golden.continuous)
         for name in entries("clusterer", "ceiling")
