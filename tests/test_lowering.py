@@ -12,7 +12,7 @@ from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_jax.clustering.empo_grid import EmpoGrid
 from trajclust_jax.lowering import PLATFORMS, Program, lowered_for, programs
 
-FAST = ("caae", "pg_kmeans_mlp continuous", "empo")
+FAST = ("caae", "pg_kmeans_mlp continuous", "iql")
 
 
 def _clusterer(name, data):

@@ -32,6 +32,7 @@ def record(tmp_path_factory):
     return record
 
 
+@pytest.mark.slow
 def test_a_record_has_the_ways(record):
     assert record["config"]["bounds"] == [0.2, 0.2], "the environment's, whatever the data have"
     names = ("return", "reached", "penalty_steps", "short", "ri", "agreement", "unrestricted_return", "bias")

@@ -200,6 +200,7 @@ def tiny(**settings):
     return Offline(EMPO(A, **{**TINY, **SMALL, **settings}), block=2)
 
 
+@pytest.mark.slow
 def test_an_epoch_is_one_step_on_everything(monkeypatch):
     """In chunks of any size but for the draws: with one behaviour that hardly draws, the gradient is the same."""
     method, data = tiny(), some_data()
@@ -233,7 +234,7 @@ def test_an_epoch_is_one_step_on_everything(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "phase", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("bias", "critic", "choose")), "em", "improve"]
+    "phase", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("bias", "em", "critic", "choose")), "improve"]
 )
 def test_resumes_exactly(phase, tmp_path):
     method, data = tiny(), some_data()
@@ -298,6 +299,7 @@ def test_what_it_cannot_learn_from_is_refused():
             tiny(**settings)
 
 
+@pytest.mark.slow
 def test_pg_kmeans_clusters_in_place_of_its_own(monkeypatch):
     """Its clusters, its policies, and a classifier that is trained on them afterwards."""
     quick = {"iterations": 2, "polish_iterations": 1, "polish_first_steps": 3, "first_steps": 2, "steps": 2}

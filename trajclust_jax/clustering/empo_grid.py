@@ -17,7 +17,7 @@ class EmpoGrid(EmpoEM):
     """A run for each setting, as `EmpoEM`'s restarts; `bias_epochs`, `pretrain_epochs`, `momentum` are the largest.
 
     Its result's `restart_assignments [G, N]` are the settings' clusterings, by the final policies' own posteriors. No
-    classifier is trained. Of runs that differ in momentum alone all draws are the same.
+    classifier is trained.
     """
 
     settings: tuple[tuple[int, int, float], ...] = ()
