@@ -17,7 +17,7 @@ from typing import Any
 from trajclust_experiments.launchers.task import Outcome, Task, died_during, perform
 
 TRIES = 3  # of a cell in whose time a process died
-PAUSE_SECONDS = 2.0  # before a cell that another process computes is asked for again
+PAUSE_SECONDS = 2.0, 60.0  # before a cell that another process computes is asked for again: at first, and in the end
 LINGER_SECONDS = 60.0  # that a worker has to end when the launcher is gone
 
 Report = Callable[[Task, Outcome], None]
@@ -29,7 +29,7 @@ def launch(tasks: Sequence[Task], folder: str, track: str, jobs: int, report: Re
     A process that dies takes no cell with it: the others are tried again in a new pool, from their checkpoints. A
     signal that ends the launcher ends its processes after their running iterations.
     """
-    left, tries = list(tasks), Counter[int]()
+    left, tries, pause = list(tasks), Counter[int](), PAUSE_SECONDS[0]
     while left:
         elsewhere, again = [], []
         for task, outcome in _round(left, folder, track, min(jobs, len(left))):
@@ -45,7 +45,8 @@ def launch(tasks: Sequence[Task], folder: str, track: str, jobs: int, report: Re
                 report(task, outcome)
         left = [*again, *elsewhere]
         if len(elsewhere) == len(left) and left:
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, PAUSE_SECONDS[1])
 
 
 def _round(tasks: Sequence[Task], folder: str, track: str, jobs: int) -> Iterator[tuple[Task, Outcome | None]]:
