@@ -35,6 +35,8 @@ class Sweep:
         Raises:
             UsageError: for names that are not there, or settings that no cell has.
         """
+        if not self.tables:
+            raise UsageError("name at least one table; `trajclust list` shows them")
         found: dict[Cell, Task] = {}
         self._check_names()
         for name in self.tables:

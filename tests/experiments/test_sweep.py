@@ -107,6 +107,7 @@ def test_settings_are_crossed():
     whole = Sweep(("pgkmeans/table1", "pgkmeans/table3"), "smoke", ("diagonal",), ("pg_kmeans_tabular",)).tasks()
     assert len(whole) == len({task.cell for task in whole})
     for wrong, message in (
+        (Sweep((), "smoke"), "name at least one table"),
         (Sweep(("pgkmeans/table99",), "smoke"), "unknown table"),
         (Sweep(("pgkmeans/table1",), "smoke", ("mars",)), "unknown dataset 'mars'"),
         (Sweep(("pgkmeans/table1",), "huge"), "unknown preset 'huge'"),
