@@ -1,5 +1,6 @@
 """Tracking: what a reader of the runs finds, and what tracking must never do."""
 
+import json
 import os
 import pty
 import subprocess
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from wandb_reader import read_runs
 
-from trajclust_jax.tracking import TrackingError, make_tracker, run_id
+from trajclust_jax.tracking import TrackingError, log_table, make_tracker, run_id
 
 ROOT = Path(__file__).parents[1]
 SEEDS = [3, 7]
@@ -212,3 +214,23 @@ except TrackingError as error:
     assert output.count("\n") == 1, output
     assert output.startswith("ERROR: W&B has no API key"), output
     assert "wandb login" in output
+
+
+def test_a_tables_run_has_its_rows_and_figures(tmp_path):
+    figure = tmp_path / "nmi.png"
+    image = Image.new("RGB", (4, 3), "red")
+    image.save(figure)
+    header, rows = ["method", "NMI"], [["PG-Kmeans", "0.95"], ["CAAE", "0.93"]]
+    for _ in range(2):  # a table that is made again goes on in its run
+        log_table("offline", "pgkmeans/table1 smoke", header, rows, [figure], directory=tmp_path, tags=["table:t"])
+    runs = read_runs(tmp_path)
+    assert {run.id for run in runs} == {run_id("table", "pgkmeans/table1 smoke", 0)}
+    run = runs[0]
+    assert (run.name, run.group, run.config["table"]) == ("pgkmeans/table1 smoke", "tables", "pgkmeans/table1 smoke")
+    (row,) = run.history
+    assert (row["table/nrows"], row["table/ncols"]) == (2, 2)
+    assert (row["nmi/width"], row["nmi/height"]) == (4, 3)
+    stored = json.loads(next((tmp_path / "wandb").rglob("table_*.table.json")).read_text())
+    assert (stored["columns"], stored["data"]) == (header, rows)
+    log_table("off", "t", header, rows, [figure], directory=tmp_path / "none")
+    assert not (tmp_path / "none").exists()

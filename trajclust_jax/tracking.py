@@ -40,6 +40,9 @@ class Tracker:
     def summary(self, seed: int, values: Mapping[str, Any]) -> None:
         """Sets the final values of one seed's run."""
 
+    def page(self, name: str, header: Sequence[str], rows: Sequence[Sequence[str]], figures: Sequence[Path]) -> None:
+        """Logs a table and its figures, by their files' stems."""
+
     def finish(self, exit_code: int = 0) -> None:
         """Ends all runs. Later calls do nothing."""
 
@@ -65,6 +68,7 @@ def make_tracker(
     config: Mapping[str, Any] | None = None,
     seeds: Sequence[int],
     run_ids: Sequence[str],
+    job_type: str = "train",
 ) -> Tracker:
     """A tracker for all seeds of one cell. `group` names the cell; `run_ids` has one id a seed, see `run_id`.
 
@@ -78,7 +82,29 @@ def make_tracker(
         raise TrackingError(f"tracking mode {mode!r}: give off, offline or online")
     if len(run_ids) != len(seeds):
         raise TrackingError(f"{len(run_ids)} run ids for {len(seeds)} seeds: give one a seed")
-    return _WandbTracker(mode, project, Path(directory), group, tags, config or {}, seeds, run_ids)
+    return _WandbTracker(mode, project, Path(directory), group, tags, config or {}, seeds, run_ids, job_type)
+
+
+def log_table(
+    mode: Mode,
+    name: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    figures: Sequence[Path],
+    *,
+    directory: str | os.PathLike,
+    project: str = "trajclust",
+    tags: Sequence[str] = (),
+) -> None:
+    """A run of job type `table` with a table, and its figures by their files' stems; the same run for the same name.
+
+    Raises TrackingError as `make_tracker` does; what else goes wrong is a warning.
+    """
+    config = {"table": name, "rows": len(rows)}
+    given = {"group": "tables", "tags": tags, "config": config, "seeds": [0], "run_ids": [run_id("table", name, 0)]}
+    tracker = make_tracker(mode, project=project, directory=directory, job_type="table", **given)
+    with tracker:
+        tracker.page(name, header, rows, figures)
 
 
 class _WandbTracker(Tracker):
@@ -92,6 +118,7 @@ class _WandbTracker(Tracker):
         config: Mapping[str, Any],
         seeds: Sequence[int],
         run_ids: Sequence[str],
+        job_type: str,
     ):
         self._seeds = list(seeds)
         self._runs: list[Any] = []
@@ -107,7 +134,8 @@ class _WandbTracker(Tracker):
                     project=project,
                     dir=directory,
                     group=_short(_clean(group), _LONGEST_GROUP),
-                    name=f"seed{seed}",
+                    name=f"seed{seed}" if job_type == "train" else _clean(config["table"]),
+                    job_type=job_type,
                     id=id,
                     tags=[_short(_clean(tag), _LONGEST_TAG) for tag in (*tags, f"seed:{seed}")],
                     config=_clean({**plain(dict(config)), "seed": int(seed)}),
@@ -159,6 +187,15 @@ class _WandbTracker(Tracker):
         with self._attempt("took no summary"):
             if self._runs:
                 self._runs[self._seeds.index(seed)].summary.update(plain(dict(values)))
+
+    def page(self, name: str, header: Sequence[str], rows: Sequence[Sequence[str]], figures: Sequence[Path]) -> None:
+        with self._attempt("took no table"):
+            import wandb
+
+            shown = {path.stem: wandb.Image(str(path)) for path in figures}
+            cells = wandb.Table(columns=list(header), data=[list(row) for row in rows])
+            for run in self._runs:
+                run.log({"table": cells, **shown})
 
     def finish(self, exit_code: int = 0) -> None:
         with self._attempt("did not finish"):

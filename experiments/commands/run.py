@@ -6,11 +6,13 @@ from pathlib import Path
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.commands.printing import print_json, print_markdown
 from trajclust_experiments.progress import Progress
+from trajclust_experiments.rendering.markdown import table_of
 from trajclust_experiments.rendering.stored import readable, with_stored
 from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.tables import get_table, select
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.records import Results
+from trajclust_jax.tracking import log_table
 
 
 def run_table(
@@ -45,12 +47,20 @@ def run_table(
     records = run_cells(cells, stored, preset=preset, track=track, tags=[f"table:{table}"], progress=progress)
     shown = with_stored(found, preset, records, readable(stored, progress.warn))
     text, files = write_table(found, shown, stored.folder / table / preset)
+    track_table(track, f"{table} {preset}", text, files, stored)
     if json:
         scores = [{"id": r["id"], **r["cell"], "scores": r["scores"], "timing": r["timing"]} for r in records]
         return print_json({"table": table, "files": [str(file) for file in files], "records": scores})
     print_markdown(text)
     print("Files: " + ", ".join(str(file) for file in files))
     return None
+
+
+def track_table(track: str, name: str, text: str, files: list[Path], stored: Results) -> None:
+    """A table as W&B shows it, with its figures, where runs are tracked."""
+    if track != "off":
+        header, rows = table_of(text)
+        log_table(track, name, header, rows, files[1:], directory=stored.folder, tags=[f"table:{name.split()[0]}"])
 
 
 def results_in(folder: Path | None) -> Results:

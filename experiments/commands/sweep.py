@@ -11,7 +11,7 @@ from rich.progress import Progress as Bars
 
 from trajclust_experiments.cells.runner import key
 from trajclust_experiments.commands.printing import print_json
-from trajclust_experiments.commands.run import results_in
+from trajclust_experiments.commands.run import results_in, track_table
 from trajclust_experiments.launchers import local, on_ray, slurm
 from trajclust_experiments.launchers.task import Outcome, Task, failed_log
 from trajclust_experiments.progress import Progress
@@ -88,7 +88,7 @@ def sweep(
         jobs = local.default_jobs() if jobs is None else jobs
         launch = lambda report: local.launch(left, str(stored.folder), track, jobs, report)
     failed = _launched(left, launch, progress) if left else {}
-    files = _write(asked, stored, progress)
+    files = _write(asked, stored, progress, track)
     if json:
         described = [{"table": t.table, "cell": t.cell.title, "reason": o.reason} for t, o in failed.items()]
         print_json({"cells": len(tasks), "computed": len(left) - len(failed), "failed": described, "files": files})
@@ -148,14 +148,16 @@ def _launched(left: list[Task], launch: Callable[[local.Report], None], progress
     return failed
 
 
-def _write(asked: Sweep, stored: Results, progress: Progress) -> list[str]:
+def _write(asked: Sweep, stored: Results, progress: Progress, track: str) -> list[str]:
     """Every table as far as it has records."""
     records, files = readable(stored, progress.warn), []
     for name in asked.tables:
         table = get_table(name)
         shown = with_stored(table, asked.preset, [], records)
         if shown:
-            files += write_table(table, shown, stored.folder / name / asked.preset)[1]
+            text, written = write_table(table, shown, stored.folder / name / asked.preset)
+            track_table(track, f"{name} {asked.preset}", text, written, stored)
+            files += written
     return [str(file) for file in files]
 
 

@@ -21,6 +21,13 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
+def table_of(text: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the first table in a Markdown text."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return (cells[0], cells[2:]) if cells else ([], [])
+
+
 def spread(values: Sequence[float], digits: int = 3) -> str:
     """`mean ± std` over seeds; the mean alone for one seed."""
     mean, std = mean_std(values)
