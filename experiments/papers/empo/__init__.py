@@ -51,7 +51,7 @@ def _preset(summary: str, size: int, seeds: int, empo: Mapping[str, Any], update
 PRESETS = {
     "smoke": _preset("seconds: does everything run? The numbers mean nothing", 2_000, 2, _TINY, 200),
     "cpu": _preset(
-        "an hour on 2 CPU cores: a tenth of the data, 50,000 gradient steps, 10 seeds", 100_000, 10, SHORT, 50_000
+        "40 minutes on one core: a tenth of the data, 50,000 gradient steps, 10 seeds", 100_000, 10, SHORT, 50_000
     ),
     "paper": _preset("the paper's scale: 1,000,000 steps a behaviour, 10 seeds", 1_000_000, 10, PRINTED, 1_000_000),
 }

@@ -37,7 +37,7 @@ PRESETS_HERE = {
     "smoke": dataclasses.replace(PRESETS["smoke"], seeds=1),
     "cpu": dataclasses.replace(
         _CPU,
-        summary="two hours on 2 CPU cores: 20,000 steps a behaviour, 3 draws of behaviours, a seed each",
+        summary="not run yet: 20,000 steps a behaviour, 3 draws of behaviours, a seed each",
         size=20_000,
         long_size=20_000,
         seeds=1,

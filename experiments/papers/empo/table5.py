@@ -83,7 +83,7 @@ PRESETS = {
         },
     ),
     "cpu": Preset(
-        "an hour on 2 CPU cores: 50 trajectories a policy, 60 epochs of at least 300 steps, layers of 64, 10 seeds",
+        "half an hour a task on one core: 50 trajectories a policy, 60 epochs of at least 300 steps, layers of 64, 10 seeds",
         size=50,
         long_size=50,
         seeds=10,
