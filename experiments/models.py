@@ -17,6 +17,7 @@ from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, DataError, Trajectories
 from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling, input_transform
 from trajclust_jax.learners import Learner, Scaling, TrainedPolicy
+from trajclust_jax.records import tuples
 
 FAR, WIDE = 5.0, 10.0  # stds of the data trained on: a mean so far away, a std so large, is another unit
 # What may be wrong with a folder that another program, or another version, wrote.
@@ -164,10 +165,10 @@ def load_clustering(folder: str | os.PathLike) -> ClusteringModel:
     try:
         summary = json.loads((folder / "summary.json").read_text("utf-8"))
         algorithm, takes = CATALOGUE[summary["method"]].algorithm, summary["takes"]
-        method = algorithm(**{name: _tuples(value) for name, value in summary["hyperparameters"].items()})
+        method = algorithm(**{name: tuples(value) for name, value in summary["hyperparameters"].items()})
         version, tree = summary["version"], load_tree(folder / "model")
         fitted = _preprocessing(tree["preprocessing"])
-        described = {name: _tuples(value) for name, value in takes.items()}
+        described = {name: tuples(value) for name, value in takes.items()}
         saved = {"id": summary["id"], "name": summary["method"]}
         model = ClusteringModel(method, tree["model"], fitted, **described, **saved)
     except _UNREADABLE as error:
@@ -198,13 +199,9 @@ def load_policy(folder: str | os.PathLike) -> tuple[Learner, TrainedPolicy]:
     """
     try:
         summary = json.loads((Path(folder) / "summary.json").read_text())
-        settings = {name: _tuples(value) for name, value in summary["settings"]["learner"].items()}
+        settings = {name: tuples(value) for name, value in summary["settings"]["learner"].items()}
         learner = CATALOGUE[summary["learner"]].algorithm(**settings)
         stored = load_tree(Path(folder) / "policy")
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
     return learner, TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -15,7 +15,7 @@ from trajclust_experiments.launchers.task import Task
 from trajclust_experiments.rendering.stored import record_of
 from trajclust_experiments.tables import get_table, select
 from trajclust_experiments.usage import UsageError
-from trajclust_jax.records import Results, cell_id, plain
+from trajclust_jax.records import Results, cell_id, plain, tuples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def saved(results: Results) -> list[Sweep]:
     paths = sorted((results.folder / "sweeps").glob("*.json"), key=lambda path: path.stat().st_mtime)
     found = []
     for path in paths:
-        asked = {name: _tuples(value) for name, value in json.loads(path.read_text()).items()}
+        asked = {name: tuples(value) for name, value in json.loads(path.read_text()).items()}
         found.append(Sweep(**asked))
     return found
 
@@ -116,7 +116,3 @@ def _chosen(names: tuple[str, ...], available: tuple[str, ...]) -> tuple[str, ..
     except ValueError:
         kept = [name for name in names if any(each.startswith(name) for each in available)]
         return select(tuple(kept), available, "name") if kept else ()
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

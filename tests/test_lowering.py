@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 
 import jax
 import pytest
@@ -67,9 +68,9 @@ def test_every_program_of_a_method_is_translated(name):
 def test_rollouts_are_translated(name):
     env = envs.make(name)
     params = env.default_params
-    collect = envs.rollout.__globals__["_collect"].__wrapped__
+    module = importlib.import_module("trajclust_envs.rollout")
+    collect, none = module._collect.__wrapped__, jax.tree_util.Partial(module._no_scores)
     policy = envs.expert_policy(env, 0)
-    none = envs.rollout.__globals__["Partial"](envs.rollout.__globals__["_no_scores"])
     run = lambda key: collect(env, 4, int(params.max_steps_in_episode), policy, none, None, key, params)
     exported = lowered_for(Program("rollout", run, (jax.eval_shape(lambda: jax.random.key(0)),)))
     assert exported.platforms == PLATFORMS

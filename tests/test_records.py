@@ -329,7 +329,12 @@ def _place(results, age=0.0, **change):
     """A lease file as another process would have left it."""
     results.cells.mkdir(exist_ok=True)
     path = results.cells / f"{ID}.lease"
-    holder = {"token": "t", "pid": os.getpid(), "started": records._started(os.getpid()), "host": records._host()}
+    holder = {
+        "token": "t",
+        "pid": os.getpid(),
+        "started": records.process_started(os.getpid()),
+        "host": records._host(),
+    }
     path.write_text(json.dumps({**holder, **change}))
     os.utime(path, (time.time() - age,) * 2)
 

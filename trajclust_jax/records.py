@@ -69,6 +69,11 @@ def plain(value: Any, *, finite: bool = False) -> Any:
     raise TypeError(f"a {type(value).__name__} cannot be stored as JSON: {value!r}")
 
 
+def tuples(value: Any) -> Any:
+    """A JSON value with its lists as tuples, as settings have them."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
 def canonical(value: Any) -> str:
     """The one JSON text of a value: sorted keys, floats by repr. Raises ValueError for NaN and infinities."""
     return json.dumps(plain(value, finite=True), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -250,7 +255,7 @@ class Lease:
         if not 0 < heartbeat < stale_after:
             raise ValueError(f"heartbeat must lie between 0 and stale_after, got {heartbeat} and {stale_after}")
         token, pid = uuid.uuid4().hex, os.getpid()
-        holder = {"token": token, "pid": pid, "started": _started(pid), "host": _host(), "time": time.time()}
+        holder = {"token": token, "pid": pid, "started": process_started(pid), "host": _host(), "time": time.time()}
         content = json.dumps(holder).encode()
         # The file appears under its name complete, by a link, so nobody ever sees an empty lease.
         claim = path.with_name(f".{path.name}.{token}.tmp")
@@ -380,7 +385,7 @@ def _holder_lives(seen: _Seen) -> bool | None:
         host, pid, started = holder["host"], holder["pid"], holder["started"]
         if host != _host():
             return None
-        now = _started(pid)
+        now = process_started(pid)
     except (ValueError, TypeError, KeyError, OverflowError):  # not written by this code
         return None
     return now is not None and not (now and started and now != started)
@@ -410,7 +415,7 @@ def _critical_section(folder: Path, patience: float = 5.0) -> Iterator[bool]:
                 fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a fork inherited the file
 
 
-def _started(pid: int) -> str | None:
+def process_started(pid: int) -> str | None:
     """When a process started, to tell it from a later one of the same number; "" if unknown, None if it is gone."""
     try:
         os.kill(pid, 0)

@@ -29,20 +29,27 @@ def status(results: Path | None, watch: bool, json: bool) -> int:
     stored, progress = results_in(results), Progress()
     if not watch:
         found = state_of(stored, progress)
-        print_json(found) if json else progress_free(found)
+        print_json(found) if json else _print(found)
         return int(any(cell["state"] == "failed" for cell in found["cells"]))
+    quiet, ids = Progress(quiet=True), None
     with Live(refresh_per_second=1, screen=False) as live:
         while True:
-            found = state_of(stored, Progress(quiet=True))
+            if ids != stored.ids():  # reading all records takes longer than the pause between two looks
+                ids, records = stored.ids(), readable(stored, quiet.warn)
+            found = state_of(stored, quiet, records)
             live.update(_grid(found))
             if not any(cell["state"] in ("running", "waiting") for cell in found["cells"]):
                 return int(any(cell["state"] == "failed" for cell in found["cells"]))
             time.sleep(REFRESH_SECONDS)
 
 
-def state_of(stored: Results, progress: Progress) -> dict[str, Any]:
-    """Every cell that a sweep asked for, or that is running, with its state; and the counts by table."""
-    records, running = readable(stored, progress.warn), _running(stored)
+def state_of(stored: Results, progress: Progress, records: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Every cell that a sweep asked for, or that is running, with its state; and the counts by table.
+
+    `records` are the stored ones, where they have been read.
+    """
+    records = readable(stored, progress.warn) if records is None else records
+    running = _running(stored)
     cells: dict[str, dict[str, Any]] = {}
     for asked in saved(stored):
         for task in asked.tasks():
@@ -118,7 +125,7 @@ def _line(cell: dict[str, Any]) -> str:
     return f"{cell['cell']}: {where}, since {since} on {cell['host']} (process {cell['pid']}){until}"
 
 
-def progress_free(found: dict[str, Any]) -> None:
+def _print(found: dict[str, Any]) -> None:
     """The same as plain text."""
     if not found["cells"]:
         print("nothing was swept here, and nothing runs: trajclust sweep TABLE")

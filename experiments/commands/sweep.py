@@ -22,7 +22,7 @@ from trajclust_experiments.sweeps import Sweep, missing
 from trajclust_experiments.tables import get_table
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.lazy import lazy
-from trajclust_jax.records import Results
+from trajclust_jax.records import Results, tuples
 
 yaml = lazy("yaml")
 
@@ -195,8 +195,4 @@ def _value(text: str) -> Any:
         value = json_module.loads(text)
     except ValueError:
         return text
-    return _tuples(value)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    return tuples(value)

@@ -31,18 +31,21 @@ def launch(tasks: Sequence[Task], folder: str, track: str, jobs: int, report: Re
     """
     left, tries, pause = list(tasks), Counter[int](), PAUSE_SECONDS[0]
     while left:
-        elsewhere, again = [], []
+        elsewhere, broken, again = [], [], []
         for task, outcome in _round(left, folder, track, min(jobs, len(left))):
             if outcome is None:
-                tries[id(task)] += died_during(Path(folder), task.cell)
-                if tries[id(task)] < TRIES:
-                    again.append(task)
-                    continue
-                outcome = Outcome("failed", 0.0, f"its process died {TRIES} times: out of memory? Give fewer --jobs")
-            if outcome.state in ("elsewhere", "interrupted"):
+                broken.append(task)
+            elif outcome.state in ("elsewhere", "interrupted"):
                 elsewhere.append(task)
             else:
                 report(task, outcome)
+        for task in broken:  # by now all processes of that pool have ended
+            tries[id(task)] += died_during(Path(folder), task.cell)
+            if tries[id(task)] < TRIES:
+                again.append(task)
+            else:
+                reason = f"its process died {TRIES} times: out of memory? Give fewer --jobs"
+                report(task, Outcome("failed", 0.0, reason))
         left = [*again, *elsewhere]
         if len(elsewhere) == len(left) and left:
             time.sleep(pause)
@@ -99,7 +102,7 @@ def _slots(jobs: int) -> list[dict[str, Any]]:
 
 def _gpus() -> list[str]:
     """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
-    if os.environ.get("JAX_PLATFORMS", "cuda") not in ("cuda", "gpu"):
+    if not {"cuda", "gpu"} & set(os.environ.get("JAX_PLATFORMS", "cuda").split(",")):
         return []
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.runner import Run, key
 from trajclust_experiments.progress import Progress
-from trajclust_jax.records import Results
+from trajclust_jax.records import Results, process_started
 
 
 class Task(NamedTuple):
@@ -43,22 +43,13 @@ def failed_log(folder: Path, cell: Cell) -> Path:
 
 def died_during(folder: Path, cell: Cell) -> bool:
     """Whether a process died while it computed a cell, whose log it left; the log becomes that of a failure."""
-    left = [path for path in (folder / "logs").glob(f"{key(cell)}.*.log") if not _lives(int(path.stem.split(".")[1]))]
+    logs = (folder / "logs").glob(f"{key(cell)}.*.log")
+    left = [path for path in logs if process_started(int(path.stem.split(".")[1])) is None]
     for path in left:
         failed = failed_log(folder, cell)
         failed.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, failed)
     return bool(left)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def perform(task: Task, folder: str, track: str = "off") -> Outcome:

@@ -83,7 +83,7 @@ PRESETS = {
         },
     ),
     "cpu": Preset(
-        "half an hour a task on one core: 50 trajectories a policy, 60 epochs of at least 300 steps, layers of 64, 10 seeds",
+        "half an hour a task on one core: 50 trajectories a policy, 60 epochs of 300 steps or more, layers of 64",
         size=50,
         long_size=50,
         seeds=10,
