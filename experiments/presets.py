@@ -1,6 +1,11 @@
 """Scales at which learners are trained, for every table that has them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from trajclust_experiments.catalogue import entries
+from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.cells.learners import LearnerCell
 from trajclust_experiments.tables import Preset
 from trajclust_jax.learners.learner import ActorCritic
 
@@ -48,3 +53,15 @@ LEARNING = {
         "1,000 trajectories a policy, a million gradient steps, 10 seeds", size=1000, long_size=1000, seeds=10
     ),
 }
+
+
+def learner_cells(
+    preset: Preset, datasets: Sequence[str], methods: Sequence[str], seeds: Sequence[int], **more: Any
+) -> list[Cell]:
+    """A cell a dataset and learner, at one of these scales but for `more` settings."""
+    settings = lambda method: tuple(sorted({**preset.settings.get(method, {}), **more}.items()))
+    return [
+        LearnerCell(dataset, preset.long_size, method, tuple(seeds), settings(method))
+        for dataset in datasets
+        for method in methods
+    ]

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajclust_experiments.cells.cell import Cell
-from trajclust_experiments.cells.learners import LearnerCell
-from trajclust_experiments.presets import LEARNING
+from trajclust_experiments.presets import LEARNING, learner_cells
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import panels
@@ -25,13 +24,8 @@ plotting = lazy("trajclust_envs.plotting")
 
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """Both ways of each dataset; the full batch is Table 2's cell."""
-    chosen: list[Cell] = []
-    for dataset in datasets:
-        for method in methods:
-            for more in ({}, {"full_batch": False}):
-                settings = tuple(sorted({**preset.settings.get(method, {}), **more}.items()))
-                chosen.append(LearnerCell(dataset, preset.long_size, method, tuple(seeds), settings))
-    return chosen
+    ways: tuple[dict[str, bool], ...] = ({}, {"full_batch": False})
+    return [cell for more in ways for cell in learner_cells(preset, datasets, methods, seeds, **more)]
 
 
 class _Line(NamedTuple):

@@ -8,13 +8,11 @@ The paper has the others' numbers from IQL's paper, on D4RL's data; ours are all
 import numpy as np
 
 from trajclust_experiments.catalogue import title
-from trajclust_experiments.cells.cell import Cell
-from trajclust_experiments.cells.learners import LearnerCell
-from trajclust_experiments.presets import LEARNING
+from trajclust_experiments.presets import LEARNING, learner_cells
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.scores import NOTES, Scored, score_columns, score_figure, shown_score
-from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_experiments.tables import Records, Table
 
 DATASETS = ("halfcheetah-medium-expert", "hopper-medium-expert", "walker2d-medium-expert")
 METHODS = ("bc", "awac", "td3_bc", "cql", "iql", "iql_corl", "empo")
@@ -29,16 +27,6 @@ PUBLISHED = {
         "empo": (92.6, 110.2, 108.4),
     }.items()
 }
-
-
-def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
-    """A cell a dataset and learner."""
-    settings = lambda method: tuple(sorted(preset.settings.get(method, {}).items()))
-    return [
-        LearnerCell(dataset, preset.long_size, method, tuple(seeds), settings(method))
-        for dataset in datasets
-        for method in methods
-    ]
 
 
 def render(records: Records):
@@ -79,6 +67,6 @@ TABLE = Table(
     datasets=DATASETS,
     methods=METHODS,
     presets=LEARNING,
-    cells=cells,
+    cells=learner_cells,
     render=render,
 )

@@ -8,13 +8,11 @@ Beside it what others report on D4RL's data of the same names, a sane run's size
 import numpy as np
 
 from trajclust_experiments.catalogue import entries, title
-from trajclust_experiments.cells.cell import Cell
-from trajclust_experiments.cells.learners import LearnerCell
-from trajclust_experiments.presets import LEARNING
+from trajclust_experiments.presets import LEARNING, learner_cells
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.scores import CORL, NOTES, Scored, score_columns, score_figure, shown_score
-from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_experiments.tables import Records, Table
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
@@ -23,16 +21,6 @@ PUBLISHED = CORL | {
     "iql_corl": {"halfcheetah-medium-expert": 94.7, "walker2d-medium-expert": 111.7},  # on Hopper it has other settings
     "brac_v": {"halfcheetah-medium-expert": 41.9, "walker2d-medium-expert": 81.6, "hopper-medium-expert": 0.8},
 }
-
-
-def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
-    """A cell a dataset and learner."""
-    settings = lambda method: tuple(sorted(preset.settings.get(method, {}).items()))
-    return [
-        LearnerCell(dataset, preset.long_size, method, tuple(seeds), settings(method))
-        for dataset in datasets
-        for method in methods
-    ]
 
 
 def render(records: Records):
@@ -86,6 +74,6 @@ TABLE = Table(
     ),
     methods=METHODS,
     presets=LEARNING,
-    cells=cells,
+    cells=learner_cells,
     render=render,
 )
