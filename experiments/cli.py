@@ -72,6 +72,9 @@ class Run:
     """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
     track: Track = "off"
     """W&B: one run a seed."""
+    hosts: str | None = None
+    """Several hosts that compute each cell together, all given this command and one results folder: auto where the
+    cluster tells them apart (Slurm, TPU pods), else COORDINATOR:PORT,NUMBER,INDEX, as in node0:9876,2,0."""
     json: bool = False
     """Print JSON: the files, and every record's scores."""
 
@@ -440,7 +443,8 @@ def _carry_out(command: Any) -> int:
     ending = Ending()
     try:
         with ending:
-            _check_devices()
+            if getattr(command, "hosts", None) is None:  # several hosts meet before anyone asks for devices
+                _check_devices()
             return _work(command)
     except BrokenPipeError:  # e.g. `trajclust list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -450,7 +454,10 @@ def _carry_out(command: Any) -> int:
         number = ending.number or number  # a terminal that is gone makes other things fail on the way out
         if number is not None:
             return _fail("interrupted: give the same command again to go on", 128 + number)
-        return _fail(*_told(error))
+        code = _fail(*_told(error))
+        if getattr(command, "hosts", None) is not None:  # without waiting for the others, who wait for this one
+            os._exit(code)
+        return code
 
 
 def _work(command: Any) -> int:

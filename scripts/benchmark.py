@@ -39,7 +39,7 @@ from trajclust_jax.clustering.representation.data import EncoderData
 from trajclust_jax.data import Trajectories, dense, make
 from trajclust_jax.learners import CQL, IQL, TD3BC, Offline
 from trajclust_jax.networks import MIN_STD, ensemblize, member_keys
-from trajclust_jax.parallel import over_seeds, seed_mesh
+from trajclust_jax.parallel import over_seeds
 from trajclust_jax.records import environment
 from trajclust_jax.training import compile_options
 
@@ -290,7 +290,7 @@ def autoencoder_rows(trajectories: Trajectories, config: Benchmark, matmul: str,
     rows = [rate_row("CAAE, a seed's gradient steps, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
 
     single = jax.jit(one).lower(lone[0]).compile(compiler_options=compile_options())
-    ours = timed(over_seeds(one, seed_mesh(1), (True,)), states, repeats=config.repeats)
+    ours = timed(over_seeds(one, None, (True,)), states, repeats=config.repeats)
     seconds, _ = best_of(lambda: [single(state) for state in lone], config.repeats)
     name = f"CAAE, a gradient step of {num_seeds} seeds"
     return [*rows, row(name, ours, "Python loop over seeds", seconds / method.steps, per=method.steps)]
@@ -392,7 +392,7 @@ def learner_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
         data, phase = jax.device_put(prepared), method.phases()[-1]
         begin = jax.jit(jax.vmap(lambda key: phase.start(key, data, None)[0]))  # noqa: B023
         states = {count: begin(jax.vmap(jax.random.key)(jnp.arange(count))) for count in (1, 10)}
-        step = over_seeds(lambda state: phase.step(state, data, jnp.int32(0)), seed_mesh(1), (True,))  # noqa: B023
+        step = over_seeds(lambda state: phase.step(state, data, jnp.int32(0)), None, (True,))  # noqa: B023
         one, ten = (timed(step, state, repeats=config.repeats) for state in states.values())
         amount, products = block / one.seconds, learner_flops(name, learner.batch_size, d, a)
         a_seed = f"{name}, updates of a seed"

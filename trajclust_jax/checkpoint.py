@@ -21,7 +21,6 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 
 @contextlib.contextmanager
@@ -62,7 +61,8 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpointer:
-    """The last `keep` checkpoints of one run, in a folder of its own. One process at a time writes there.
+    """The last `keep` checkpoints of one run, in a folder of its own. One process at a time writes there: of several
+    hosts' with one program, whichever is told to, by itself.
 
     State is a pytree of jax or NumPy arrays; typed PRNG keys are fine, Python scalars come back as jax arrays.
     With `read_only`, the folder may be another's, who is writing: nothing is created or cleaned up.
@@ -92,6 +92,8 @@ class Checkpointer:
         # folders count saves, and the newest wins.
         number = max(self._manager.all_steps(), default=-1) + 1
         content = {"step": int(step), "leaves": _describe(state), "meta": json.loads(json.dumps(meta))}
+        if jax.process_count() > 1:  # of several hosts Orbax stores NumPy's arrays alone
+            content["numpy"], state = True, _as_numpy(state)
         args = _orbax().args
         args = args.Composite(state=args.StandardSave(_storable(state)), meta=args.JsonSave(content))
         if not self._manager.save(number, args=args):
@@ -136,12 +138,23 @@ class Checkpointer:
     @property
     def _manager(self) -> Any:
         if self._open_manager is None:
+            alone = _orbax().options.MultiprocessingOptions()
+            if jax.process_count() > 1:  # Orbax would wait for the other hosts
+                mine = jax.process_index()
+                alone = _orbax().options.MultiprocessingOptions(
+                    primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"{mine}"
+                )
+            handlers = {
+                "state": _orbax().StandardCheckpointHandler(multiprocessing_options=alone),
+                "meta": _orbax().JsonCheckpointHandler(multiprocessing_options=alone),
+            }
             self._open_manager = _orbax().CheckpointManager(
                 self.directory,
-                item_handlers={"state": _orbax().StandardCheckpointHandler(), "meta": _orbax().JsonCheckpointHandler()},
+                item_handlers=handlers,
                 options=_orbax().CheckpointManagerOptions(
                     max_to_keep=None,  # Orbax would delete old ones before the new one is sealed
-                    create=not self.read_only,
+                    create=False,
+                    multiprocessing_options=alone,
                     enable_async_checkpointing=False,
                     cleanup_tmp_directories=not self.read_only,
                     read_only=self.read_only,
@@ -161,8 +174,9 @@ class Checkpointer:
             content = self._restore_item(number, "meta", _orbax().args.JsonRestore())
             target = _placed(make_target(number, content))
             _check_fits(target, content["leaves"], folder)
-            stored = self._restore_item(number, "state", _orbax().args.StandardRestore(_storable(target)))
-            return _with_empty_leaves(stored, target), content["meta"]
+            wanted = _as_numpy(target) if content.get("numpy") or jax.process_count() > 1 else target
+            stored = self._restore_item(number, "state", _orbax().args.StandardRestore(_storable(wanted)))
+            return _as_target(_with_empty_leaves(stored, target), target), content["meta"]
         return None
 
     def _restore_item(self, number: int, name: str, args: Any) -> Any:
@@ -222,16 +236,13 @@ def load_tree(path: str | os.PathLike, target: Any = None) -> Any:
 
 
 def _seal(folder: Path) -> None:
-    """Marks a checkpoint as complete, on all hosts."""
-    if jax.process_index() == 0:
-        temporary = folder / f".{_SEAL}"
-        with open(temporary, "w") as file:
-            file.write(_digest(folder))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / _SEAL)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"seal {folder}")
+    """Marks a checkpoint as complete."""
+    temporary = folder / f".{_SEAL}"
+    with open(temporary, "w") as file:
+        file.write(_digest(folder))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / _SEAL)
 
 
 def _is_sealed(folder: Path) -> bool:
@@ -282,6 +293,32 @@ def _placed(target: Any) -> Any:
 def _storable(tree: Any) -> Any:
     """Orbax refuses arrays without elements. Their shape says all, so they are left out."""
     return jax.tree.map(lambda x: x if x.size else None, _as_arrays(tree))
+
+
+def _as_numpy(tree: Any) -> Any:
+    """NumPy's arrays, or their shapes, of the same values; keys as their data."""
+
+    data = lambda tree: jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(tree)):
+        return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), jax.eval_shape(data, tree))
+    return jax.tree.map(np.asarray, data(_as_arrays(tree)))
+
+
+def _as_target(tree: Any, target: Any) -> Any:
+    """What was stored as NumPy's arrays as the target has it."""
+
+    def one(x: Any, like: Any) -> Any:
+        if not isinstance(x, np.ndarray) or isinstance(like, np.ndarray):
+            return x
+        if _is_key(like):
+            return jax.device_put(jax.random.wrap_key_data(x, impl=like.dtype._impl), like.sharding)
+        return jax.device_put(x, like.sharding)
+
+    return jax.tree.map(one, tree, target)
+
+
+def _is_key(x: Any) -> bool:
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _with_empty_leaves(stored: Any, target: Any) -> Any:

@@ -10,6 +10,9 @@ A method is a frozen dataclass with three functions, written for ONE run:
 until every run has converged or the phase's budget is spent, and freezes a run that has converged while the others go
 on. Random numbers depend on (seed, phase, iteration) alone, so that a resumed fit ends bit for bit like an undisturbed
 one.
+
+Several devices share the work, and so do several hosts that all call `fit` (see `devices`). How many independent
+networks a run has, to be shared out, a method says by a fourth function, `members(trajectories) -> (outer, inner)`.
 """
 
 import contextlib
@@ -27,8 +30,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from trajclust_jax.checkpoint import Checkpointer
+from trajclust_jax.devices import Layout, anywhere, layout, leads
 from trajclust_jax.interrupts import Deferred
-from trajclust_jax.parallel import over_seeds, place, seed_mesh
+from trajclust_jax.parallel import compiled_by_seed, over_seeds
 from trajclust_jax.records import plain
 
 Info = dict[str, jax.Array]  # what a step reports; "assignments" is shown to `score` and not recorded
@@ -135,43 +139,47 @@ def fit(
 
 
 def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals) -> Fit:
-    mesh = seed_mesh(len(seeds))
-    data = place(method.prepare(trajectories, len(seeds)), mesh, mapped=False)
+    members_of = getattr(method, "members", lambda _: (1, 1))
+    devices = run.devices = layout(len(seeds), members_of(trajectories))
+    data = devices.place(method.prepare(trajectories, len(seeds)), mapped=False)
     phases = method.phases()
     state, first, iteration = run.restore(phases, data)
     if state is not None:
-        state = place(state, mesh, mapped=True)
-    keys = [place(jnp.stack([_key(seed, index) for seed in seeds]), mesh, mapped=True) for index in range(len(phases))]
+        state = devices.place(devices.filled(state), mapped=True)
+    keys_of = lambda index: devices.filled(jnp.stack([_key(seed, index) for seed in seeds]))
+    keys = [devices.place(keys_of(index), mapped=True) for index in range(len(phases))]
     programs = run.compiling = _Programs(
-        method, phases[first:], mesh, keys[0], data, state, begun=iteration is not None
+        method, phases[first:], devices.mesh, keys[0], data, state, begun=iteration is not None
     )
     for index in range(first, len(phases)):
         phase, (ask, start, step) = phases[index], programs.phases[index - first]
         if iteration is None:
-            extra = () if ask is None else _solved(phase.host, run.wait(ask)(keys[index], data, state), mesh)
+            extra = () if ask is None else _solved(phase.host, run.wait(ask)(keys[index], data, state), devices)
             state, info = run.wait(start)(keys[index], data, state, *extra)
             iteration = 0
-            run.report(phase, iteration, state, info, None, score, callbacks)
-        while phase.step is not None and iteration < phase.budget:
-            frozen = np.asarray(state.converged)
-            if frozen.all():
-                break
+            converged = run.report(phase, iteration, state, devices.local(info), None, score, callbacks)
+        else:
+            converged = np.asarray(devices.local(state.converged))
+        while phase.step is not None and iteration < phase.budget and not converged.all():
+            frozen = converged
             state, info = run.wait(step)(state, data, np.int32(iteration))
-            iteration += 1
+            info, iteration = devices.local(info), iteration + 1
             due = evaluate is not None and (iteration % evaluate.every == 0 or iteration == phase.budget)
             if due and index == len(phases) - 1:
-                info |= run.evaluate(evaluate, run.wait(programs.result)(state, data), iteration)
-            run.report(phase, iteration, state, info, frozen, score, callbacks)
-            stop = signals.number is not None
-            run.checkpoint(state, index, iteration, now=stop)
+                found = devices.local(run.wait(programs.result)(state, data))
+                info |= run.evaluate(evaluate, found, iteration)
+            converged = run.report(phase, iteration, state, info, frozen, score, callbacks)
+            stop, late = anywhere(signals.number is not None, run.late)
+            if stop or late:
+                run.checkpoint(state, index, iteration)
             if stop:
                 raise KeyboardInterrupt
-        run.checkpoint(state, index, iteration, now=True, complete=True)
-        if signals.number is not None:
+        run.checkpoint(state, index, iteration, complete=True)
+        if anywhere(signals.number is not None)[0]:
             raise KeyboardInterrupt
         iteration = None
-    result = jax.block_until_ready(run.wait(programs.result)(state, data))
-    if signals.number is not None:
+    result = jax.block_until_ready(devices.local(run.wait(programs.result)(state, data)))
+    if anywhere(signals.number is not None)[0]:
         raise KeyboardInterrupt
     return Fit(result, seeds, run.history, run.compile_seconds, run.run_seconds, run.evaluate_seconds, run.resumed)
 
@@ -183,12 +191,12 @@ def compile_options(light: bool = False) -> dict[str, Any] | None:
     return {"xla_backend_optimization_level": 0 if light else 1}  # 2 and 3 take half as long again, for no speed
 
 
-def _solved(host: Host, asked: Any, mesh: Mesh) -> tuple[Any, Any]:
+def _solved(host: Host, asked: Any, devices: Layout) -> tuple[Any, Any]:
     """What the host was asked, and what it solved, with the seed axis of both."""
-    given = jax.device_get(asked)
+    given = jax.device_get(devices.local(asked))
     runs = range(len(jax.tree.leaves(given)[0]))
     found = [host.solve(jax.tree.map(lambda x, s=s: x[s], given)) for s in runs]
-    return asked, place(jax.tree.map(lambda *x: np.stack(x), *found), mesh, mapped=True)
+    return asked, devices.place(devices.filled(jax.tree.map(lambda *x: np.stack(x), *found)), mapped=True)
 
 
 def _key(seed: int, phase: int) -> jax.Array:
@@ -196,7 +204,7 @@ def _key(seed: int, phase: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x666974), phase)
 
 
-def step_all(step: Callable, mesh: Mesh) -> Callable:
+def step_all(step: Callable, mesh: Mesh | None) -> Callable:
     """A phase's `step` over seeds; a converged run stays as it is, and where seeds run in turn it costs nothing."""
 
     def one(state, data, iteration):
@@ -227,7 +235,7 @@ class _Programs:
     """
 
     def __init__(self, method: Method, phases: Sequence[Phase], mesh: Mesh, key, data, state, begun: bool):
-        self.mesh, self.key, self.data = mesh, key, data
+        self.mesh, self.key, self.data, self.jit = mesh, key, data, compiled_by_seed(mesh)
         self.state = jax.tree.map(lambda x: _described(x, x.sharding), state)
         self.steps: dict[Any, Callable] = {}  # by function and shapes
         self.thread = ThreadPoolExecutor(1, "compile")
@@ -243,7 +251,7 @@ class _Programs:
 
     def _ask(self, host: Host) -> Callable:
         ask = over_seeds(host.ask, self.mesh, (True, False, self.state is not None))
-        lowered = jax.jit(ask).lower(self.key, self.data, self.state)
+        lowered = self.jit(ask).lower(self.key, self.data, self.state)
         compiled = lowered.compile(compiler_options=compile_options())
         self.asked = jax.tree.map(_described, lowered.out_info, compiled.output_shardings)
         return compiled
@@ -254,7 +262,7 @@ class _Programs:
             found = over_runs(phase.host.shapes, self.asked)
             extra = self.asked, jax.tree.map(lambda x: _described(x, self.key.sharding), found)
         start = over_seeds(phase.start, self.mesh, (True, False, self.state is not None, *(True for _ in extra)))
-        lowered = jax.jit(start).lower(self.key, self.data, self.state, *extra)
+        lowered = self.jit(start).lower(self.key, self.data, self.state, *extra)
         compiled = lowered.compile(compiler_options=compile_options(phase.light_start))
         self.state = jax.tree.map(_described, lowered.out_info[0], compiled.output_shardings[0])
         return compiled
@@ -264,13 +272,13 @@ class _Programs:
         leaves, structure = jax.tree.flatten(self.state)
         key = step, structure, tuple((x.shape, x.dtype) for x in leaves)
         if key not in self.steps:
-            program = jax.jit(step_all(step, self.mesh), donate_argnums=0)
+            program = self.jit(step_all(step, self.mesh), donate_argnums=0)
             lowered = program.lower(self.state, self.data, np.int32(0))
             self.steps[key] = lowered.compile(compiler_options=compile_options())
         return self.steps[key]
 
     def _result(self, result: Callable) -> Callable:
-        lowered = jax.jit(over_seeds(result, self.mesh, (True, False))).lower(self.state, self.data)
+        lowered = self.jit(over_seeds(result, self.mesh, (True, False))).lower(self.state, self.data)
         return lowered.compile(compiler_options=compile_options())
 
     def close(self) -> None:
@@ -301,10 +309,11 @@ class _Run:
         self.resumed = False
         self.last: dict[str, np.ndarray] = {}  # metrics of the latest report
         self.compiling: _Programs | None = None
+        self.devices: Layout | None = None
         self.begun = self.saved_at = time.perf_counter()
         self.checkpointer = None
         if checkpoint_dir is not None:
-            self.checkpointer = Checkpointer(checkpoint_dir)
+            self.checkpointer = Checkpointer(checkpoint_dir, read_only=not leads())
 
     @property
     def run_seconds(self) -> float:
@@ -327,8 +336,9 @@ class _Run:
         self.evaluate_seconds += time.perf_counter() - began
         return metrics
 
-    def report(self, phase: Phase, iteration: int, state: Any, info: Info, frozen, score, callbacks) -> None:
-        """Records an iteration. A run that was frozen before it keeps the metrics of its last real step."""
+    def report(self, phase: Phase, iteration: int, state: Any, info: Info, frozen, score, callbacks) -> np.ndarray:
+        """Records an iteration, and says which runs have converged, `[S]`. A run that was frozen before it keeps the
+        metrics of its last real step."""
         assignments = info.pop("assignments", None)
         metrics = {name: np.array(value) for name, value in jax.device_get(info).items()}
         if score is not None and assignments is not None:
@@ -338,15 +348,23 @@ class _Run:
                 value[frozen] = self.last[name][frozen]
         self.last = metrics
         self.history.append(plain({"phase": phase.name, "iteration": iteration, **metrics}))
-        converged = np.asarray(state.converged)
+        converged = np.asarray(self.devices.local(state.converged))
         event = Event(phase.name, iteration, phase.budget, len(self.history) - 1, metrics, converged)
         for callback in callbacks:
             callback(event)
+        return converged
 
-    def checkpoint(self, state: Any, index: int, iteration: int, now: bool = False, complete: bool = False) -> None:
-        if self.checkpointer is None or not (now or time.perf_counter() - self.saved_at >= self.every):
+    @property
+    def late(self) -> bool:
+        """A checkpoint is due."""
+        return self.checkpointer is not None and time.perf_counter() - self.saved_at >= self.every
+
+    def checkpoint(self, state: Any, index: int, iteration: int, complete: bool = False) -> None:
+        """Keeps the state; of several hosts' the first one does."""
+        if self.checkpointer is None:
             return
         began = time.perf_counter()
+        state = self.devices.local(state)
         meta = {
             "seeds": list(self.seeds),
             "phase": index,
@@ -357,7 +375,8 @@ class _Run:
             "compile_seconds": self.compile_seconds,
             "evaluate_seconds": self.evaluate_seconds,
         }
-        self.checkpointer.save(len(self.history), state, meta)
+        if leads():
+            self.checkpointer.save(len(self.history), state, meta)
         self.saved_at = time.perf_counter()
         self.every = max(self.every, 20 * (self.saved_at - began))  # at most a twentieth of the time goes into saving
 

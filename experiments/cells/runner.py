@@ -1,7 +1,10 @@
 """Runs cells: a finished cell is never computed again, a killed one goes on from its checkpoint, and processes on one
 results folder share the cells out by leases.
+
+Several hosts with one program (`devices`) compute each cell together: the first decides, keeps and writes.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +17,7 @@ from typing import Any
 
 from trajclust_experiments.cells.cell import Cell, Finished, Job, record_id
 from trajclust_experiments.progress import Progress
+from trajclust_jax.devices import anywhere, from_lead, leads
 from trajclust_jax.records import Results, cell_id, environment
 from trajclust_jax.training import Event
 
@@ -82,26 +86,27 @@ class Run:
         id = record_id(described)
         complete = lambda record: record is not None and (not with_arrays or results.arrays(id) is not None)
         record = results.read(id)
-        if complete(record) and not results.work(id).exists():
-            return record
+        if from_lead(complete(record) and not results.work(id).exists()):
+            return from_lead(record)
         needed = {}
         for other in cell.needs():
             finished = self.record(other, with_arrays=True)
             if finished is None:
                 return None
             needed[other] = Finished(finished, results.arrays(finished["id"]))
-        lease = results.lease(id)
-        if lease is None:
-            return record if complete(record) else None
-        with lease:
+        lease = results.lease(id) if leads() else None
+        if not from_lead(lease is not None):
+            return from_lead(record if complete(record) else None)
+        with lease or contextlib.nullcontext():
             record = results.read(id)  # it may have been finished just before the lease was free
-            if not complete(record):
+            if not from_lead(complete(record)):
                 notes = _Notes(progress_file(results, id), cell)
 
                 def guard(event: Event | None = None, total: int | None = None) -> None:
-                    if lease.lost:
+                    if anywhere(lease is not None and lease.lost)[0]:
                         raise LeaseLost(f"{cell.title}: another process took over")
-                    notes.take(event, total)
+                    if leads():
+                        notes.take(event, total)
 
                 job = Job(id, described, results, self.track, self.tags, self.progress, guard, needed)
                 try:
@@ -111,15 +116,17 @@ class Run:
                 except LeaseLost:
                     return None
                 finally:
-                    notes.end()
+                    if leads():
+                        notes.end()
                 arrays = body.pop("arrays", None)
                 body["timing"]["data_seconds"] = data_seconds
                 body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
                 whole = {"id": id, "preset": self.preset, "cell": described, **body, "environment": environment()}
-                results.write(id, whole, arrays)
-            # its checkpoints, also those of a process killed right here
-            shutil.rmtree(results.work(id), ignore_errors=True)
-        return results.read(id)
+                if leads():
+                    results.write(id, whole, arrays)
+            if leads():  # its checkpoints, also those of a process killed right here
+                shutil.rmtree(results.work(id), ignore_errors=True)
+        return from_lead(results.read(id) if leads() else None)
 
 
 def progress_file(results: Results, id: str) -> Path:

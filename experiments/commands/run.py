@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.commands.printing import print_json, print_markdown
@@ -11,6 +14,7 @@ from trajclust_experiments.rendering.stored import readable, with_stored
 from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.tables import get_table, select
 from trajclust_experiments.usage import UsageError
+from trajclust_jax.devices import leads
 from trajclust_jax.records import Results
 from trajclust_jax.tracking import log_table
 
@@ -23,6 +27,7 @@ def run_table(
     seeds: int | None,
     results: Path | None,
     track: str,
+    hosts: str | None,
     json: bool,
 ) -> None:
     """Computes what is missing of a table, and writes and prints the table; arguments as the command has them.
@@ -42,9 +47,12 @@ def run_table(
     num_seeds = scale.seeds if seeds is None else seeds
     if num_seeds < 1:
         raise UsageError(f"--seeds is {num_seeds}: at least 1 is needed")
-    stored, progress = results_in(results), Progress()
+    join(hosts)
+    stored, progress, track = results_in(results), Progress(quiet=not leads()), track if leads() else "off"
     cells = found.cells(scale, datasets, methods, tuple(range(num_seeds)))
     records = run_cells(cells, stored, preset=preset, track=track, tags=[f"table:{table}"], progress=progress)
+    if not leads():
+        return None
     shown = with_stored(found, preset, records, readable(stored, progress.warn))
     text, files = write_table(found, shown, stored.folder / table / preset)
     track_table(track, f"{table} {preset}", text, files, stored)
@@ -54,6 +62,29 @@ def run_table(
     print_markdown(text)
     print("Files: " + ", ".join(str(file) for file in files))
     return None
+
+
+def join(hosts: str | None) -> None:
+    """Makes this process one of several with one program; `hosts` as the command has it, None: it is alone.
+
+    Raises:
+        UsageError: for hosts that cannot be read, or are not there.
+    """
+    if hosts is None:
+        return
+    arguments: dict[str, Any] = {}
+    if hosts != "auto":
+        try:
+            address, number, index = hosts.split(",")
+            arguments = {"coordinator_address": address, "num_processes": int(number), "process_id": int(index)}
+            if ":" not in address or not 0 <= int(index) < int(number):
+                raise ValueError
+        except ValueError:
+            raise UsageError(f"--hosts is {hosts!r}: give auto, or COORDINATOR:PORT,NUMBER,INDEX") from None
+    try:
+        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=30)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"--hosts {hosts}: {' '.join(str(error).split())[:300]}") from None
 
 
 def track_table(track: str, name: str, text: str, files: list[Path], stored: Results) -> None:

@@ -23,6 +23,7 @@ from flax import struct
 from trajclust_jax.clustering.mixture import PolicyMixture, Prepared, State
 from trajclust_jax.clustering.policies import CodedData, DenseData, Member, PolicyKind, at_position, draw, membership
 from trajclust_jax.clustering.types import Clustering
+from trajclust_jax.devices import shared_rows
 from trajclust_jax.networks import PolicyNetwork, ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.training import Info, Phase
 from trajclust_jax.validation import check_at_least, check_one_of, check_share
@@ -178,7 +179,7 @@ class EmpoEM(PolicyMixture):
         ends = jnp.cumsum(data.lengths)
 
         def step(i, member):
-            position = draw(jax.random.fold_in(key, i), (CLASSIFIED,), 0, ends[-1])
+            position = shared_rows(draw(jax.random.fold_in(key, i), (CLASSIFIED,), 0, ends[-1]))
             n, t = at_position(position, order, ends, data)
             inputs = data.inputs_at(n, t)
             loss = lambda params: kl_loss(network.apply(params, inputs).logits, soft[n])

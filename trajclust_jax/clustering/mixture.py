@@ -36,6 +36,7 @@ from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.data.transforms import ACTIONS_VERSION
+from trajclust_jax.devices import BATCH, INNER, OUTER, shared
 from trajclust_jax.networks import ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.training import Info
 
@@ -89,6 +90,11 @@ class PolicyMixture(Clusterer):
     @abc.abstractmethod
     def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
         """Objective `[R]`, and assignments as `State` holds them."""
+
+    def members(self, trajectories: Trajectories) -> tuple[int, int]:
+        """Restarts and clusters: see `training`."""
+        del trajectories
+        return self.restarts, self.initial_clusters
 
     # --- the method: prepare, start, result -----------------------------------------------------
 
@@ -190,13 +196,14 @@ class PolicyMixture(Clusterer):
         `paired` as in `restart_keys`.
         """
         keys = restart_keys(jax.random.fold_in(state.key, iteration), paired, self.restarts)
+        before = shared(state.members, OUTER, INNER)
 
         def fit(settled, members, assignments, key):
             train = lambda members: prepared.policies.fit(members, assignments, prepared.data, key, num_steps, decay)
             return jax.lax.cond(settled, lambda members: members, train, members)
 
         given = trained_assignments(state, prepared)
-        return ensemblize_wide(fit, 1)(state.settled, state.members, given, keys)
+        return ensemblize_wide(fit, 1)(state.settled, before, given, keys)
 
     def _iterate(
         self, state: State, prepared: Prepared, iteration: jax.Array, members: Member, **e_step: Any
@@ -288,12 +295,14 @@ class PolicyMixture(Clusterer):
 
     def _scorer(self, members: Member, prepared: Prepared) -> Callable[[Chunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk; -inf for clusters out of use."""
-        score, shape = prepared.policies.scorer(members.params, prepared.data), jax.tree.leaves(members)[0].shape[:2]
+        params, shape = shared(members.params, OUTER, INNER), jax.tree.leaves(members)[0].shape[:2]
+        score = prepared.policies.scorer(params, prepared.data)
         used = None if prepared.unused is None else clusters_in_use(members, prepared)
 
         def checked(chunk: Chunks) -> jax.Array:
-            scores = score(chunk)
+            scores = score(chunk.replace(lengths=shared(chunk.lengths, BATCH)))
             chex.assert_shape(scores, (*shape, *chunk.lengths.shape))
+            scores = shared(scores, OUTER, INNER, BATCH)
             return scores if used is None else jnp.where(used[:, None], scores, -jnp.inf)
 
         return checked

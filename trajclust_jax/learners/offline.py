@@ -6,6 +6,7 @@ learner on its own trajectories.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from trajclust_jax.data.preparation import (
     returns_to_go,
 )
 from trajclust_jax.data.transforms import CLIP, ActionScaling, Inputs
+from trajclust_jax.devices import INNER, OUTER, shared, shared_rows
 from trajclust_jax.learners.learner import Learner, LearnerState, Stage
 from trajclust_jax.learners.sampling import Batch, OfflineData, View
 from trajclust_jax.networks import member_keys
@@ -237,6 +239,11 @@ class Offline:
             std = std + STD_FLOOR
         return Scaling(*(np.asarray(x, np.float32) for x in (mean, std, bound)))
 
+    def members(self, data: Trajectories | Clustered) -> tuple[int, int]:
+        """Swept values and clusters: see `training`."""
+        swept = [len(values) for _, values in self.sweep[:1]]
+        return math.prod(swept), data.num_clusters if isinstance(data, Clustered) else 1
+
     def phases(self) -> tuple[Phase, ...]:
         """What comes before the learner, and its stages."""
         before = self.learner.before()
@@ -280,7 +287,7 @@ class Offline:
                     if stage.whole:
                         return update(current, view, step)
                     key = jax.random.fold_in(jax.random.fold_in(current.key, BATCHES), step)
-                    rows = sampler.rows(current.sampler, key, learner.batch_size, view)
+                    rows = shared_rows(sampler.rows(current.sampler, key, learner.batch_size, view))
                     return update(current, view.batch(rows), step)
 
                 trained, infos = jax.lax.scan(body, begun, steps)
@@ -291,7 +298,9 @@ class Offline:
 
             settings = {name: jnp.array(values) for name, values in self.sweep}
             train = self._over_learners(train, data, 0)
-            trained, info = train(state.learner, data.first, data.count, data.scaling, settings)
+            along = (*(OUTER for _ in self.sweep[:1]), *(INNER for _ in data.count.shape))
+            before = shared(state.learner, *along)
+            trained, info = train(before, data.first, data.count, data.scaling, settings)
             return state.replace(learner=trained), info
 
         return Phase(stage.name, start, step, stage.updates // self._block(stage), light_start=True)

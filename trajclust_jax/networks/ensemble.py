@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from trajclust_jax.devices import spread
+
 
 def ensemblize(fn: Callable[..., Any], sizes: int, in_axes: int | Sequence[Any] = 0) -> Callable[..., Any]:
     """`fn` of one member as a function of `sizes` nested member axes (2 for `[R, K, ...]`).
@@ -21,9 +23,10 @@ def ensemblize_wide(fn: Callable[..., Any], sizes: int) -> Callable[..., Any]:
     """`ensemblize` where one member's work is enough for a processor: a seed, a restart's M-step, an E-step.
 
     On a CPU members run in turn, each in the caches: of 20 members' E-step over chunks of 6,000 steps that takes .7 of
-    the time, and one member's memory. `lax.cond` in `fn` then leaves out what it does not choose.
+    the time, and one member's memory. `lax.cond` in `fn` then leaves out what it does not choose. Members that several
+    devices share run side by side.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or spread():
         return ensemblize(fn, sizes)
     for _ in range(sizes):
         fn = functools.partial(_in_turn, fn)

@@ -15,6 +15,7 @@ from trajclust_jax.clustering.policies.member import Member, is_hard
 from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue, draw, embedded, sorted_by_cluster
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, Trajectories
+from trajclust_jax.devices import shared_rows
 from trajclust_jax.networks import ensemblize, ensemblize_wide, gru_step, member_keys
 
 _START = 0x73746172  # the key of a window's start is folded from it
@@ -59,7 +60,8 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
 
         def step(i, members):
             def one(member, key, first, size, weight):
-                n = order[jnp.minimum(draw(key, (self.batch_size,), first, size), data.num_slots - 1)]
+                drawn = shared_rows(draw(key, (self.batch_size,), first, size), data.horizon)
+                n = order[jnp.minimum(drawn, data.num_slots - 1)]
                 start = self.starts(jax.random.fold_in(key, _START), data.lengths[n])
                 t = jnp.arange(data.horizon) + (0 if start is None else start[:, None])
                 mask = t < data.lengths[n][:, None]

@@ -14,6 +14,7 @@ from trajclust_jax.clustering.policies.member import Member, is_hard
 from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue, draw, embedded, sorted_by_cluster
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Trajectories
+from trajclust_jax.devices import shared_rows
 from trajclust_jax.networks import ensemblize, ensemblize_wide, member_keys
 
 _MANY_ROWS = 2000  # a chunk's steps with which members in turn are faster on a CPU; at 600 they are a tenth slower
@@ -84,7 +85,8 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
 
         def step(i, members):
             def one(member, key, begin, count, weight):
-                n, t = at_position(draw(key, (self.batch_size,), begin, count), order, ends, data)
+                drawn = shared_rows(draw(key, (self.batch_size,), begin, count))
+                n, t = at_position(drawn, order, ends, data)
                 inputs = data.inputs_at(n, t)
 
                 def loss(params):

@@ -22,6 +22,7 @@ from trajclust_jax.clustering.representation.data import Batch, Bucket, EncoderD
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.data.transforms import ACTIONS_VERSION
+from trajclust_jax.devices import shared_rows
 from trajclust_jax.networks import TrajectoryAutoencoder
 from trajclust_jax.training import Info, Phase
 from trajclust_jax.validation import check_above, check_at_least
@@ -240,7 +241,8 @@ class Autoencoder(Clusterer):
         def update(bucket, carry, key):
             params, optimizer, totals = carry
             key_draw, key_loss = jax.random.split(key)
-            positions = bucket.first + jax.random.randint(key_draw, (self.batch_size,), 0, bucket.size)
+            drawn = jax.random.randint(key_draw, (self.batch_size,), 0, bucket.size)
+            positions = bucket.first + shared_rows(drawn, bucket.horizon)
             batch = data.draw(jax.random.fold_in(key, _WINDOWS), positions, bucket.horizon)
 
             def mean(params):

@@ -10,6 +10,7 @@ from flax import struct
 
 from trajclust_jax.clustering.policies import StepData
 from trajclust_jax.data import Observations
+from trajclust_jax.devices import BATCH, shared
 from trajclust_jax.networks import Placed
 
 _BUCKETS = 0x6275636B  # the key from which every run draws the bucket of a gradient step
@@ -101,8 +102,8 @@ class EncoderData:
         branches = [partial(self.batch, horizon=bucket.horizon) for bucket in self.buckets]
 
         def one(chunk):
-            positions = chunk * size + jnp.arange(size)
-            bucket = self.bucket_of(positions[-1])
+            positions = chunk * size + shared(jnp.arange(size), BATCH)
+            bucket = self.bucket_of(chunk * size + size - 1)
             return jax.lax.switch(bucket, [lambda p, take=take: fn(take(p)) for take in branches], positions)
 
         out = jax.lax.map(one, jnp.arange(num_chunks))
