@@ -91,6 +91,13 @@ class Fit:
     run_seconds: float  # preparation included, compilation and evaluation not; over all attempts of a resumed fit
     evaluate_seconds: float
     resumed: bool
+    device_bytes: int  # that a device needs at most: a program's arguments, results and temporaries
+
+    @property
+    def timing(self) -> dict[str, Any]:
+        """What a record says of it."""
+        names = "run_seconds", "compile_seconds", "evaluate_seconds", "resumed", "device_bytes"
+        return {name: getattr(self, name) for name in names}
 
 
 class Evaluate(NamedTuple):
@@ -181,7 +188,8 @@ def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals) 
     result = jax.block_until_ready(devices.local(run.wait(programs.result)(state, data)))
     if anywhere(signals.number is not None)[0]:
         raise KeyboardInterrupt
-    return Fit(result, seeds, run.history, run.compile_seconds, run.run_seconds, run.evaluate_seconds, run.resumed)
+    seconds = run.compile_seconds, run.run_seconds, run.evaluate_seconds
+    return Fit(result, seeds, run.history, *seconds, run.resumed, programs.device_bytes)
 
 
 def compile_options(light: bool = False) -> dict[str, Any] | None:
@@ -240,6 +248,7 @@ class _Programs:
         self.steps: dict[Any, Callable] = {}  # by function and shapes
         self.thread = ThreadPoolExecutor(1, "compile")
         self.asked: Any = None  # shapes of what the next start's host is asked
+        self.device_bytes = 0
         self.phases: list[tuple[Future | None, ...]] = []  # ask, start and step of each, where it has one
         for index, phase in enumerate(phases):
             starts = not (begun and index == 0)
@@ -252,7 +261,7 @@ class _Programs:
     def _ask(self, host: Host) -> Callable:
         ask = over_seeds(host.ask, self.mesh, (True, False, self.state is not None))
         lowered = self.jit(ask).lower(self.key, self.data, self.state)
-        compiled = lowered.compile(compiler_options=compile_options())
+        compiled = self._compiled(lowered)
         self.asked = jax.tree.map(_described, lowered.out_info, compiled.output_shardings)
         return compiled
 
@@ -263,7 +272,7 @@ class _Programs:
             extra = self.asked, jax.tree.map(lambda x: _described(x, self.key.sharding), found)
         start = over_seeds(phase.start, self.mesh, (True, False, self.state is not None, *(True for _ in extra)))
         lowered = self.jit(start).lower(self.key, self.data, self.state, *extra)
-        compiled = lowered.compile(compiler_options=compile_options(phase.light_start))
+        compiled = self._compiled(lowered, phase.light_start)
         self.state = jax.tree.map(_described, lowered.out_info[0], compiled.output_shardings[0])
         return compiled
 
@@ -274,12 +283,20 @@ class _Programs:
         if key not in self.steps:
             program = self.jit(step_all(step, self.mesh), donate_argnums=0)
             lowered = program.lower(self.state, self.data, np.int32(0))
-            self.steps[key] = lowered.compile(compiler_options=compile_options())
+            self.steps[key] = self._compiled(lowered)
         return self.steps[key]
 
     def _result(self, result: Callable) -> Callable:
         lowered = self.jit(over_seeds(result, self.mesh, (True, False))).lower(self.state, self.data)
-        return lowered.compile(compiler_options=compile_options())
+        return self._compiled(lowered)
+
+    def _compiled(self, lowered: jax.stages.Lowered, light: bool = False) -> jax.stages.Compiled:
+        compiled = lowered.compile(compiler_options=compile_options(light))
+        used = compiled.memory_analysis()
+        if used is not None:  # a backend need not say
+            size = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
+            self.device_bytes = max(self.device_bytes, size + used.temp_size_in_bytes)
+        return compiled
 
     def close(self) -> None:
         """What has not been compiled is not."""

@@ -123,12 +123,7 @@ def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> d
     finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in leaves], 0)
     summary: dict[str, Any] = {
         "diverged": [seed for seed, sound in zip(outcome.seeds, finite, strict=True) if not sound],
-        "timing": {
-            "run_seconds": outcome.run_seconds,
-            "compile_seconds": outcome.compile_seconds,
-            "evaluate_seconds": outcome.evaluate_seconds,
-            "resumed": outcome.resumed,
-        },
+        "timing": outcome.timing,
     }
     steps, episode_returns = evaluations(offline, outcome)
     if not len(steps):

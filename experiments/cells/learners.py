@@ -153,11 +153,7 @@ class CentreCell(MethodCell):
             "cluster_returns": [
                 episode_returns[found[0] == k].tolist() for k in range(means.shape[1])
             ],  # of the first seed
-            "timing": {
-                "run_seconds": outcome.run_seconds,
-                "compile_seconds": outcome.compile_seconds,
-                "resumed": outcome.resumed,
-            },
+            "timing": outcome.timing,
         }
 
 

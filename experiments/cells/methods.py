@@ -138,11 +138,7 @@ def _fitted_body(method: Method, cell: MethodCell, dataset: Dataset, job: Job) -
         "history": outcome.history,
         "sample": sample(dataset, assignments[0], names),
         "arrays": {"assignments": assignments},  # [S, N]
-        "timing": {
-            "run_seconds": outcome.run_seconds,
-            "compile_seconds": outcome.compile_seconds,
-            "resumed": outcome.resumed,
-        },
+        "timing": outcome.timing,
     }
     return body, clustering
 
@@ -179,11 +175,7 @@ def _grid_body(method: EmpoGrid, cell: MethodCell, dataset: Dataset, job: Job) -
         ],
         "num_steps": int(np.asarray(dataset.trajectories.lengths).sum()),
         "history": outcome.history,
-        "timing": {
-            "run_seconds": outcome.run_seconds,
-            "compile_seconds": outcome.compile_seconds,
-            "resumed": outcome.resumed,
-        },
+        "timing": outcome.timing,
     }
 
 

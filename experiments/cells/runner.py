@@ -111,7 +111,9 @@ class Run:
                 job = Job(id, described, results, self.track, self.tags, self.progress, guard, needed)
                 try:
                     guard()
+                    began = time.process_time()
                     body = cell.compute(dataset, job)
+                    body["timing"]["cpu_seconds"] = time.process_time() - began  # since it was resumed, if it was
                     guard()
                 except LeaseLost:
                     return None
