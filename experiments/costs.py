@@ -2,22 +2,23 @@
 
 Seconds are seconds of one core on a CPU (`cpu_seconds` of a record, where it has them), and of the clock on an
 accelerator. Their logarithm is that of the work that the settings name (rows that networks are trained on and scored),
-plus effects of the algorithm, the policy class, the dataset, the kind of device and so on, each drawn from a normal
-distribution: a ridge regression. What the records do not tell, such as a dataset that none has, widens the interval.
-Bytes are modelled likewise.
+plus effects of the algorithm, the policy class, the dataset and so on, each drawn from a normal distribution: a ridge
+regression. What no record tells, such as the effect of a new dataset, widens the interval. Each kind of device has a
+model of its own, and bytes have one.
 """
 
 import dataclasses
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.rendering.stored import record_of
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.records import plain
 
@@ -26,8 +27,9 @@ NOISE = 0.15  # standard deviation of the logarithm of seconds of one cell compu
 MEAN_LENGTH = 30.0, 1000.0  # steps of a trajectory, short and long, of a dataset that no record has
 
 # Standard deviations of effects and of exponents, before anything has been seen.
-_EFFECTS = {"algorithm": 1.5, "method": 0.7, "policy": 1.0, "family": 0.5, "dataset": 0.3, "both": 0.3, "device": 1.0}
+_EFFECTS = {"algorithm": 1.5, "method": 0.7, "policy": 1.0, "family": 0.5, "dataset": 0.3, "both": 0.3}
 _EXPONENT = 0.3
+_PROCESS_BYTES = 1.5e9  # of Python, JAX and what was compiled
 
 
 class Cost(NamedTuple):
@@ -56,18 +58,18 @@ class CostModel:
     lengths: dict[str, float]  # mean length of a dataset's trajectories, where records know it
 
     @classmethod
-    def fitted(cls, records: Iterable[dict[str, Any]], what: str = "seconds") -> "CostModel | None":
-        """By all records that say what a whole cell cost; None if there are fewer than two.
+    def fitted(cls, records: Sequence[dict[str, Any]], what: str = "seconds") -> "CostModel | None":
+        """By all records, of one kind of device, that say what a whole cell cost; None if there are fewer than two.
 
         Args:
             records: as they are stored.
             what: "seconds" or "bytes".
         """
-        told = [(record, value) for record in records if (value := told(record, what)) is not None]
-        if len(told) < 2:
+        pairs = [(record["cell"], value) for record in records if (value := told(record, what)) is not None]
+        if len(pairs) < 2:
             return None
-        lengths = mean_lengths(record for record, _ in told)
-        seen = [_features(record["cell"], _device(record), lengths) for record, _ in told]
+        lengths = mean_lengths(records)
+        seen = [_features(cell, lengths) for cell, _ in pairs]
         names = sorted({name for _, numbers, _ in seen for name in numbers})
         exponents = {
             name: float(np.mean([numbers[name] for _, numbers, _ in seen if name in numbers])) for name in names
@@ -75,8 +77,8 @@ class CostModel:
         effects = sorted({effect for _, _, effects in seen for effect in effects})
         columns = {name: i for i, name in enumerate(["constant", *names, *effects])}
         empty = cls(columns, np.zeros(0), np.zeros((0, 0)), exponents, lengths)
-        rows = np.stack([empty._row(*features)[0] for features in seen])
-        target = np.log([value for _, value in told]) - np.array([offset for offset, _, _ in seen])
+        rows = np.stack([empty._row(*features)[0] for _, *features in seen])
+        target = np.log([value for _, value in pairs]) - np.array([offset for offset, _, _ in seen])
         prior = np.array([_prior(name, exponents) for name in columns])
         # Errors in a record's own seconds are many and large: each counts by how well the others foretell it.
         weights = np.ones(len(target))
@@ -88,17 +90,16 @@ class CostModel:
             weights = 1 / np.maximum(1, surprise)
         return cls(columns, mean, covariance, exponents, lengths)
 
-    def __call__(self, described: dict[str, Any], device: str) -> Cost:
-        """Of a cell as `Cell.essential` describes it, with its seeds, on a kind of device."""
-        offset, numbers, effects = _features(described, device, self.lengths)
-        row, unseen = self._row(offset, numbers, effects)
+    def __call__(self, described: dict[str, Any]) -> Cost:
+        """Of a cell as `Cell.essential` describes it, with its seeds."""
+        offset, numbers, effects = _features(described, self.lengths)
+        row, unseen = self._row(numbers, effects)
         middle = offset + float(row @ self.mean)
         spread = 1.645 * math.sqrt(float(row @ self.covariance @ row) + unseen + NOISE**2)
         return Cost(*(math.exp(x) for x in (middle, middle - spread, middle + spread)))
 
-    def _row(self, offset: float, numbers: dict[str, float], effects: list[str]) -> tuple[np.ndarray, float]:
+    def _row(self, numbers: dict[str, float], effects: list[str]) -> tuple[np.ndarray, float]:
         """The regressors, and the variance of the effects that no record has."""
-        del offset
         row, unseen = np.zeros(len(self.columns)), 0.0
         row[self.columns["constant"]] = 1
         for name, value in numbers.items():
@@ -112,24 +113,71 @@ class CostModel:
         return row, unseen
 
 
-def of_cells(cells: Sequence[Cell], records: Sequence[dict[str, Any]]) -> list[Costs]:
-    """What each cell will cost on this machine's devices."""
-    models = {what: CostModel.fitted(records, what) for what in ("seconds", "bytes")}
-    device = jax.devices()[0].device_kind
+def of_cells(cells: Sequence[Cell], records: Sequence[dict[str, Any]], device: str) -> list[Costs]:
+    """What each cell will cost on a kind of device, by these records and those that come with the project."""
+    known = [record for record in (*records, *measured()) if record["environment"]["device"]["kind"] == device]
+    models = {what: CostModel.fitted(known, what) for what in ("seconds", "bytes")}
 
     def cost(cell: Cell, model: CostModel | None) -> Cost | None:
-        if model is None or cell.method not in CATALOGUE:
+        if model is None or cell.method not in CATALOGUE or cell.dataset not in REGISTRY:
             return None
-        return model({**cell.essential(), "seeds": list(cell.seeds)}, device)
+        return model({**cell.essential(), "seeds": list(cell.seeds)})
 
     return [Costs(*(cost(cell, models[what]) for what in ("seconds", "bytes"))) for cell in cells]
+
+
+def in_words(seconds: float) -> str:
+    """`about 40 s`, `about 12 min`, `about 3.5 h`."""
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"about {seconds / size:.{int(seconds < 10 * size)}f} {unit}"
+    return f"about {seconds:.0f} s"
+
+
+def together(costs: Sequence[Costs], at_a_time: int) -> str:
+    """What cells will take in all, and with so many of them at a time."""
+    known = [cost.seconds.estimate for cost in costs if cost.seconds is not None]
+    if not known:
+        return "no record tells how long they will take"
+    unknown = len(costs) - len(known)
+    text = in_words(sum(known))
+    if at_a_time > 1 and len(known) > 1:
+        text += f", {in_words(max(sum(known) / at_a_time, *known))} with {min(at_a_time, len(costs))} at a time"
+    return text + (f"; of {unknown} of them no record tells" if unknown else "")
+
+
+def host_bytes(cost: Costs) -> int | None:
+    """What a process that computes a cell on CPUs will hold of memory, at most; None where nothing tells."""
+    return None if cost.bytes is None else int(_PROCESS_BYTES + 1.5 * cost.bytes.high)
+
+
+def compared(expected: Sequence[tuple[Cell, Costs]], records: Sequence[dict[str, Any]]) -> str | None:
+    """What cells took, beside what was expected of them; None where nothing can be compared."""
+    seconds = []
+    for cell, cost in expected:
+        record = record_of(cell, records)
+        took = None if record is None else told(record)
+        if took is not None and cost.seconds is not None:
+            seconds.append((cost.seconds.estimate, took))
+    if not seconds:
+        return None
+    foretold, took = (sum(values) for values in zip(*seconds, strict=True))
+    near = sum(max(a / b, b / a) < 1.5 for a, b in seconds)
+    return (
+        f"took {in_words(took)}; {in_words(foretold)} were expected ({near} of {len(seconds)} cells within 1.5 times)"
+    )
+
+
+def measured() -> list[dict[str, Any]]:
+    """What `scripts/measure_costs.py` has measured, as records; an installed package has none."""
+    return [json.loads(line) for line in MEASURED.read_text().splitlines()] if MEASURED.exists() else []
 
 
 def told(record: dict[str, Any], what: str = "seconds") -> float | None:
     """What a record says that its whole cell cost, None where it does not."""
     cell, timing = record.get("cell", {}), record.get("timing", {})
     known = cell.get("method") in CATALOGUE and cell.get("dataset") in REGISTRY and "seeds" in cell
-    if not known or timing.get("resumed") or "not_applicable" in record:
+    if not known or timing.get("resumed") or "beside" in timing or "not_applicable" in record:
         return None
     if what == "bytes":
         return timing.get("device_bytes") or None
@@ -138,23 +186,17 @@ def told(record: dict[str, Any], what: str = "seconds") -> float | None:
     return sum(timing.get(f"{part}_seconds", 0.0) for part in ("run", "compile", "evaluate")) or None
 
 
-def _device(record: dict[str, Any]) -> str:
-    return record["environment"]["device"]["kind"]
-
-
-def mean_lengths(records: Iterable[dict[str, Any]]) -> dict[str, float]:
+def mean_lengths(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Steps a trajectory of each dataset whose size is in trajectories."""
     found = {}
     for record in records:
-        name = record["cell"]["dataset"]
+        name = record["cell"].get("dataset")
         if "num_steps" in record and name in REGISTRY and REGISTRY[name].unit == "trajectories":
             found[name] = record["num_steps"] / (record["cell"]["size"] * REGISTRY[name].num_policies)
     return found
 
 
-def _features(
-    described: dict[str, Any], device: str, lengths: dict[str, float]
-) -> tuple[float, dict[str, float], list[str]]:
+def _features(described: dict[str, Any], lengths: dict[str, float]) -> tuple[float, dict[str, float], list[str]]:
     """The logarithm of the work, logarithms of the numbers it may depend on in another way, and the effects."""
     settings, trajectories, length = _settings(described), *_size(described, lengths)
     work = _work(settings, trajectories, length)
@@ -173,7 +215,6 @@ def _features(
         "family": family,
         "dataset": described["dataset"],
         "both": f"{policy} {family}",
-        "device": device,
     }
     return (
         math.log(len(described["seeds"])) + math.log(work),

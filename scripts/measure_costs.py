@@ -90,8 +90,7 @@ def foretold(records: list[dict[str, Any]]) -> np.ndarray:
         held = order[fold::10]
         model = CostModel.fitted([records[i] for i in np.setdiff1d(order, held)])
         for i in held:
-            device = records[i]["environment"]["device"]["kind"]
-            errors[i] = math.log(model(records[i]["cell"], device).estimate / told(records[i]))
+            errors[i] = math.log(model(records[i]["cell"]).estimate / told(records[i]))
     return errors
 
 

@@ -19,7 +19,7 @@ from trajclust_experiments.progress import Progress
 from trajclust_jax.data import Dataset, make
 from trajclust_jax.records import Results, cell_id, plain
 from trajclust_jax.tracking import Tracker, make_tracker, run_id
-from trajclust_jax.training import Event, Fit, fit
+from trajclust_jax.training import Fit, fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Job:
                 method,
                 data,
                 cell.seeds,
-                callbacks=[beat, show, lambda event: tracker.log(event.total, tracked(event))],
+                callbacks=[beat, show, lambda event: tracker.log(event.total, tracked(event.phase, event.metrics))],
                 checkpoint_dir=self.results.work(self.id) / folder,
                 checkpoint_seconds=checkpoint_seconds(),
                 **options,
@@ -152,10 +152,10 @@ def record_id(described: dict[str, Any]) -> str:
     return cell_id(essential(described))
 
 
-def tracked(event: Event) -> dict[str, np.ndarray]:
-    """An event's metrics under names that keep phases apart; of an evaluation's episodes the mean."""
-    means = {name: values.mean(-1) if name == "return" else values for name, values in event.metrics.items()}
-    return {f"{event.phase}/{name}": values for name, values in means.items()}
+def tracked(phase: str, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An iteration's metrics under names that keep phases apart; of an evaluation's episodes the mean."""
+    means = {name: values.mean(-1) if name == "return" else values for name, values in metrics.items()}
+    return {f"{phase}/{name}": values for name, values in means.items()}
 
 
 def checkpoint_seconds() -> float:

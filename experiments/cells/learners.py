@@ -1,6 +1,8 @@
 """Cells that train or evaluate policies: a learner on a dataset, the policies of a clustering's centres."""
 
 import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from trajclust_experiments.catalogue import CATALOGUE
-from trajclust_experiments.cells.cell import Cell, Job, changed
+from trajclust_experiments.cells.cell import Cell, Job, changed, tracked
 from trajclust_experiments.cells.evaluation import best_cluster, evaluator, normaliser, returns_of, summarise
 from trajclust_experiments.cells.methods import MethodCell
 from trajclust_jax.clustering import Clustering, PGKmeans
@@ -17,6 +19,7 @@ from trajclust_jax.data.transforms import ActionScaling
 from trajclust_jax.learners import Clustered, Offline, Scaling, TrainedPolicy
 from trajclust_jax.metrics import scores
 from trajclust_jax.networks import PolicyNetwork
+from trajclust_jax.records import plain
 
 CLUSTER_SEED = 0  # of a clustering that learners learn from
 
@@ -33,6 +36,8 @@ class LearnerCell(Cell):
     cluster_settings: tuple[tuple[str, Any], ...] = ()
     episodes: int = 10
     evaluate_every: int = 10_000
+    beside: "SweptCell | None" = dataclasses.field(default=None, compare=False, repr=False)
+    """Trains this cell with others in one program; how a cell is trained is no part of what it is."""
 
     @property
     def title(self) -> str:
@@ -53,6 +58,8 @@ class LearnerCell(Cell):
         )
 
     def needs(self) -> tuple[Cell, ...]:
+        if self.beside is not None:
+            return (self.beside,)
         return () if self.clusters is None else (self.clustering(),)
 
     def essential(self) -> dict[str, Any]:
@@ -74,6 +81,8 @@ class LearnerCell(Cell):
         return described
 
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
+        if self.beside is not None:
+            return self._found(job.needed[self.beside].record, job)
         trajectories, environment = dataset.trajectories, REGISTRY[self.dataset].environment
         offline = self.build(trajectories.action_size)
         body: dict[str, Any] = {"policies": of_policies(dataset, environment), "config": dataclasses.asdict(offline)}
@@ -94,6 +103,117 @@ class LearnerCell(Cell):
             for index, seed in enumerate(self.seeds):
                 tracker.summary(seed, {f"final/{name}": values[index] for name, values in body["scores"].items()})
         return {**body, "history": outcome.history}
+
+    def _found(self, record: dict[str, Any], job: Job) -> dict[str, Any]:
+        """This cell's part of the record of several, logged as if it had been trained alone."""
+        body = next(each for each in record["swept"] if each["settings"] == plain(dict(self.settings)))
+        body = {name: value for name, value in body.items() if name != "settings"}
+        with job.tracker(self) as tracker:
+            for total, entry in enumerate(body["history"]):
+                metrics = {n: np.asarray(v, float) for n, v in entry.items() if n not in ("phase", "iteration")}
+                tracker.log(total, tracked(entry["phase"], metrics))
+            for index, seed in enumerate(self.seeds):
+                tracker.summary(seed, {f"final/{name}": values[index] for name, values in body["scores"].items()})
+        return body
+
+
+@dataclasses.dataclass(frozen=True)
+class SweptCell(LearnerCell):
+    """Learners that differ in numbers of their losses alone, side by side in one program; its record has all of theirs.
+
+    `settings` are the common ones.
+    """
+
+    sweep: tuple[tuple[str, tuple[float, ...]], ...] = ()  # as `Offline` has it
+
+    @property
+    def title(self) -> str:
+        names = ", ".join(name for name, _ in self.sweep)
+        return f"{super().title}, {len(self.sweep[0][1])} values of {names}"
+
+    def build(self, action_size: int = 1) -> Offline:
+        return dataclasses.replace(super().build(action_size), sweep=self.sweep)
+
+    def members(self) -> list[LearnerCell]:
+        """The cells, in order."""
+        values = zip(*(values for _, values in self.sweep), strict=True)
+        names = [name for name, _ in self.sweep]
+        common = {field.name: getattr(self, field.name) for field in dataclasses.fields(LearnerCell)}
+        return [
+            LearnerCell(**{**common, "settings": tuple(sorted({**dict(self.settings), **dict(pairs)}.items()))})
+            for pairs in (zip(names, each, strict=True) for each in values)
+        ]
+
+    def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
+        trajectories, environment = dataset.trajectories, REGISTRY[self.dataset].environment
+        offline, members = self.build(trajectories.action_size), self.members()
+        evaluate = evaluator(offline, environment, self.episodes, self.evaluate_every)
+        untracked = dataclasses.replace(job, track="off")  # the members are
+        with untracked.fitted(self, offline, trajectories, folder="learner", evaluate=evaluate) as (outcome, _):
+            policies = jax.device_get(outcome.result)
+        found = []
+        for index, member in enumerate(members):
+            alone = dataclasses.replace(
+                outcome,
+                result=jax.tree.map(lambda x, index=index: x[:, index], policies),
+                history=[_of_member(entry, index) for entry in outcome.history],
+            )
+            body = summarise(member.build(trajectories.action_size), alone, environment)
+            body["timing"] |= {name: body["timing"][name] / len(members) for name in _SHARED_SECONDS}
+            body["timing"]["beside"] = len(members)  # that shared the seconds
+            config = {"policies": of_policies(dataset, environment), "settings": plain(dict(member.settings))}
+            config["config"] = dataclasses.asdict(member.build(trajectories.action_size))
+            found.append({**config, **body, "history": alone.history})
+        return {"scores": {}, "swept": found, "arrays": {}, "timing": outcome.timing}
+
+
+_SHARED_SECONDS = "run_seconds", "compile_seconds", "evaluate_seconds"
+
+
+def _of_member(entry: dict[str, Any], index: int) -> dict[str, Any]:
+    """An iteration of all members as one of a member's: `[S, V, ...]` as `[S, ...]`."""
+    part = lambda values: [each[index] for each in values] if isinstance(values, list) else values
+    return {name: part(values) for name, values in entry.items()}
+
+
+def side_by_side(cells: Sequence[Cell], stored: Callable[[Cell], bool]) -> list[Cell]:
+    """The cells, those of learners that one program can train told so: equal but for numbers of a learner's losses.
+
+    Cells that are `stored` are left out of a program, unless it has run.
+    """
+    groups: dict[Any, list[LearnerCell]] = defaultdict(list)
+    for cell in cells:
+        if type(cell) is LearnerCell and cell.clusters is None:
+            swept = [name for name, _ in cell.settings if _can_be_swept(cell, name)]
+            common = tuple((name, value) for name, value in cell.settings if name not in swept)
+            groups[dataclasses.replace(cell, settings=common), tuple(swept)].append(cell)
+    told: dict[Cell, Cell] = {}
+    for (common, names), members in groups.items():
+        for some in (members, [cell for cell in members if not stored(cell)]):
+            varying = [name for name in names if len({dict(cell.settings)[name] for cell in some}) > 1]
+            if not varying:
+                continue
+            fixed = {name: dict(some[0].settings)[name] for name in names if name not in varying}
+            values = tuple((name, tuple(dict(cell.settings)[name] for cell in some)) for name in varying)
+            fields = {field.name: getattr(common, field.name) for field in dataclasses.fields(LearnerCell)}
+            fields["settings"] = tuple(sorted({**dict(common.settings), **fixed}.items()))
+            together = SweptCell(**fields, sweep=values)
+            if some is not members or stored(together) or not any(map(stored, members)):
+                told |= {cell: dataclasses.replace(cell, beside=together) for cell in some}
+                break
+    return [told.get(cell, cell) for cell in cells]
+
+
+def _can_be_swept(cell: LearnerCell, name: str) -> bool:
+    offline = cell.build()
+    value = dict(cell.settings)[name]
+    if not isinstance(value, float) or not hasattr(offline.learner, name):
+        return False
+    try:
+        dataclasses.replace(offline, sweep=((name, (value,)),))
+    except ValueError:
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

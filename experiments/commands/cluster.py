@@ -175,7 +175,7 @@ def cluster_dataset(
         )
         score = None if dataset.labels is None else functools.partial(batch_scores, dataset.labels)
         with tracker, progress.task(f"{dataset.spec.name} {method_name}") as show:
-            track_event = lambda event: tracker.log(event.total, tracked(event))
+            track_event = lambda event: tracker.log(event.total, tracked(event.phase, event.metrics))
             outcome = fit(
                 method,
                 trajectories,

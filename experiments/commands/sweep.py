@@ -2,6 +2,7 @@
 
 import json as json_module
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from trajclust_experiments import costs
+from trajclust_experiments.cells.learners import side_by_side
 from trajclust_experiments.cells.runner import key
 from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.commands.run import results_in, track_table
@@ -16,7 +19,7 @@ from trajclust_experiments.launchers import local, on_ray, slurm
 from trajclust_experiments.launchers.task import Outcome, Task, failed_log
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.markdown import write_text
-from trajclust_experiments.rendering.stored import readable, with_stored
+from trajclust_experiments.rendering.stored import readable, record_of, with_stored
 from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.sweeps import Sweep, missing
 from trajclust_experiments.tables import get_table
@@ -55,12 +58,16 @@ def sweep(
     asked = Sweep(tables, preset, datasets, methods, seeds, crossed(set))
     stored, progress = results_in(results), Progress()
     tasks = _only(asked.tasks(), only)
-    left = missing(tasks, readable(stored, progress.warn))
+    records = readable(stored, progress.warn)
+    left = _side_by_side(missing(tasks, records), tasks, records)
     if write_wandb is not None:
         write_text(write_wandb, wandb_sweep(asked, tasks, set, stored, track))
         print(f"{write_wandb}: {len(tasks)} cells; start it with `wandb sweep {write_wandb}`, then agents")
         return 0
-    progress.note(f"{len(tasks)} cells, {len(left)} of them missing")
+    jobs = local.default_jobs() if jobs is None and launcher == "local" else jobs
+    expected = dict(zip(left, costs.of_cells([task.cell for task in left], records, local.device_kind()), strict=True))
+    text = f": {costs.together(list(expected.values()), jobs or 1)}" if left else ""
+    progress.note(f"{len(tasks)} cells, {len(left)} of them missing{text}")
     slurm_options = {
         "minutes": engine["minutes"],
         "partition": engine["partition"],
@@ -71,7 +78,8 @@ def sweep(
     }
     if dry_run:
         for task in tasks:
-            print(f"{'missing' if task in left else 'stored '}  {key(task.cell)}  {task.table}  {task.cell.title}")
+            state = f"missing  {_expected(expected[task]):26}" if task in expected else f"{'stored':35}"
+            print(f"{state}  {key(task.cell)}  {task.table}  {task.cell.title}")
         if launcher == "slurm":
             print(slurm.script(len(left), str(stored.folder), slurm_options))
         return 0
@@ -81,13 +89,18 @@ def sweep(
         print(f"{len(found)} jobs submitted{f' ({found[0].job_id} ...)' if found else ''}; trajclust status shows them")
         return 0
     if launcher == "ray":
-        names = {"address": "address", "cpus": "cpus_per_cell", "gpus": "gpus_per_cell", "memory_gb": "memory_gb"}
+        names = {"address": "address", "cpus": "cpus_per_cell", "gpus": "gpus_per_cell"}
         options = {name: engine[option] for name, option in names.items()}
-        launch = lambda report: on_ray.launch(left, str(stored.folder), track, report, **options)
+        given = engine["memory_gb"] and engine["memory_gb"] * 2**30
+        memory = lambda task: given or costs.host_bytes(expected[task])
+        launch = lambda report: on_ray.launch(left, str(stored.folder), track, report, memory_bytes=memory, **options)
     else:
-        jobs = local.default_jobs() if jobs is None else jobs
         launch = lambda report: local.launch(left, str(stored.folder), track, jobs, report)
     failed = _launched(left, launch, progress) if left else {}
+    done = [task for task in left if task not in failed]
+    comparison = costs.compared([(task.cell, expected[task]) for task in done], readable(stored))
+    if comparison:
+        progress.note(comparison)
     files = _write(asked, stored, progress, track)
     if json:
         described = [{"table": t.table, "cell": t.cell.title, "reason": o.reason} for t, o in failed.items()]
@@ -97,6 +110,21 @@ def sweep(
             print(f"failed: {task.table} {task.cell.title}: {outcome.reason}; {failed_log(stored.folder, task.cell)}")
         print("Files: " + ", ".join(files))
     return int(bool(failed))
+
+
+def _side_by_side(left: Sequence[Task], tasks: Sequence[Task], records: Sequence[dict[str, Any]]) -> list[Task]:
+    """The tasks that are left, those that one program can train side by side told so."""
+    cells = [task.cell for task in tasks]
+    told = dict(zip(cells, side_by_side(cells, lambda cell: record_of(cell, records) is not None), strict=True))
+    return [task._replace(cell=told[task.cell]) for task in left]
+
+
+def _expected(cost: costs.Costs) -> str:
+    """What a cell will cost, in a few words."""
+    if cost.seconds is None:
+        return "not known"
+    size = "" if cost.bytes is None else f", {cost.bytes.estimate / 1e9:.1f} GB"
+    return f"{costs.in_words(cost.seconds.estimate)}{size}"
 
 
 def _only(tasks: list[Task], only: tuple[str, ...]) -> list[Task]:
@@ -193,6 +221,6 @@ def _parts(text: str) -> list[str]:
 def _value(text: str) -> Any:
     try:
         value = json_module.loads(text)
-    except ValueError:
-        return text
+    except ValueError:  # a word, or a number as Python has it: 1. or .5
+        return float(text) if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE) else text
     return tuples(value)

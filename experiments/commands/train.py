@@ -246,7 +246,7 @@ def train_on_dataset(
             run_ids=[run_id(dataset.spec.name, id, seed) for seed in seeds],
         )
         with tracker, progress.task(f"{dataset.spec.name} {learner_name}") as show:
-            track_event = lambda event: tracker.log(event.total, tracked(event))
+            track_event = lambda event: tracker.log(event.total, tracked(event.phase, event.metrics))
             outcome = fit(
                 offline,
                 data,

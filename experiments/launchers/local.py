@@ -115,6 +115,14 @@ def _gpus() -> list[str]:
     return [str(number) for number in range(count)] if found.returncode == 0 else []
 
 
+def device_kind() -> str:
+    """JAX's name of this machine's devices, found without JAX, which would take hold of them."""
+    if not _gpus():
+        return "cpu"
+    listed = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+    return listed.stdout.splitlines()[0].strip() if listed.stdout else "gpu"
+
+
 def default_jobs() -> int:
     """A process a GPU; without one, a process a core."""
     return len(_gpus()) or len(os.sched_getaffinity(0))

@@ -30,7 +30,7 @@ def launch(
     address: str | None = None,
     cpus: float = 1.0,
     gpus: float | None = None,
-    memory_gb: int | None = None,
+    memory_bytes: Callable[[Task], int | None] = lambda task: None,
 ) -> None:
     """Performs all tasks and reports each outcome once.
 
@@ -38,7 +38,7 @@ def launch(
         address: of a cluster that runs (`auto` finds this machine's); None starts one here.
         cpus: that a cell asks for.
         gpus: as `cpus`; None asks for a whole one where the cluster has any.
-        memory_gb: as `cpus`; None asks for none.
+        memory_bytes: that a task asks for; None: none.
 
     Raises:
         UsageError: without Ray, or where the cluster cannot be reached.
@@ -46,10 +46,13 @@ def launch(
     with _connected(address):
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
-        asked = {} if memory_gb is None else {"memory": memory_gb * 2**30}
-        work = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, **asked)(perform)
+        work = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(perform)
         folder = os.path.abspath(folder)
-        running = {work.remote(task, folder, track): task for task in tasks}
+
+        def begin(task: Task) -> Any:
+            return work.options(memory=memory_bytes(task)).remote(task, folder, track)
+
+        running = {begin(task): task for task in tasks}
         try:
             while running:
                 (ready,), _ = ray.wait(list(running), num_returns=1)
@@ -61,7 +64,7 @@ def launch(
                     outcome = Outcome("failed", 0.0, f"{type(error).__name__}: {reason}")
                 if outcome.state in ("elsewhere", "interrupted"):
                     time.sleep(PAUSE_SECONDS)
-                    running[work.remote(task, folder, track)] = task
+                    running[begin(task)] = task
                 else:
                     report(task, outcome)
         except BaseException:

@@ -63,7 +63,7 @@ def write_report(results: Results, out: Path, skip: Callable[[str], None] | None
     Raises:
         RecordError: where no record can be shown.
     """
-    records = readable(results, skip)
+    records = [record for record in readable(results, skip) if "swept" not in record]  # several cells' have their own
     if not records:
         raise RecordError(f"{results.cells}: none of the records there can be shown")
     planned = sections(records)

@@ -20,7 +20,6 @@ from trajclust_experiments.tables import get_table, select, table_names
 from trajclust_jax.clustering import PGKmeans
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.records import Results, comparable
-from trajclust_jax.training import Event
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = (("iterations", 3), ("polish_iterations", 1), ("restarts", 2))
@@ -235,6 +234,6 @@ def test_tracking_offline_has_one_run_a_seed(tmp_path):
 
 def test_of_an_evaluations_episodes_the_mean_is_tracked():
     metrics = {"return": np.arange(12.0).reshape(2, 2, 3), "actor/loss": np.zeros((2, 2))}
-    found = tracked(Event("train", 1, 2, 1, metrics, np.zeros(2, bool)))
+    found = tracked("train", metrics)
     assert found["train/return"].tolist() == [[1, 4], [7, 10]]
     assert found["train/actor/loss"].shape == (2, 2)

@@ -1,5 +1,6 @@
 """Sweeps: which cells they have, who computes them, what becomes of those that fail or whose process dies."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -7,10 +8,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import yaml
 from sweep_cells import toys
 
+from trajclust_experiments.cells.learners import LearnerCell, side_by_side
 from trajclust_experiments.cells.methods import MethodCell
 from trajclust_experiments.cells.runner import key, progress_file, run_cells
 from trajclust_experiments.commands.status import _expected_end, state_of
@@ -40,6 +43,51 @@ def launched(folder, cells, jobs=2):
     tasks = [Task("toy/table", "smoke", cell) for cell in cells]
     local.launch(tasks, str(folder), "off", jobs, lambda task, outcome: found.update({task.cell.method: outcome}))
     return found
+
+
+def learners(**values):
+    common = {"updates": 200, "block": 100, "batch_size": 32, "features": (16, 16), "actor_features": (16, 16)}
+    cell = LearnerCell("hopper-medium-expert", 3, "td3_bc", (0, 1), tuple(sorted(common.items())), episodes=2)
+    ((name, values),) = values.items()
+    return [dataclasses.replace(cell, settings=tuple(sorted({**common, name: value}.items()))) for value in values]
+
+
+def test_learners_that_differ_in_numbers_train_side_by_side():
+    cells = learners(alpha=(1.0, 2.5, 5.0))
+    told = side_by_side(cells, lambda cell: False)
+    assert told == cells, "it is no part of what a cell is"
+    assert {cell.beside.sweep for cell in told} == {(("alpha", (1.0, 2.5, 5.0)),)}
+    assert told[0].beside.members() == cells
+    assert told[0].beside.essential() != cells[0].essential()
+    # One is there already: the others, unless the program of all has run.
+    others = side_by_side(cells, lambda cell: cell == cells[1])
+    assert others[1].beside is None
+    assert {cell.beside.sweep for cell in (others[0], others[2])} == {(("alpha", (1.0, 5.0)),)}
+    after = side_by_side(cells, lambda cell: cell in (cells[1], told[0].beside))
+    assert {cell.beside for cell in after} == {told[0].beside}
+
+
+def test_learners_that_differ_in_more_than_numbers_train_alone():
+    widths = learners(features=((16, 16), (32, 32)))
+    lone = learners(alpha=(1.0,))
+    toys_too = [MethodCell("diagonal", 20, "return_kmeans", (0,))]
+    for cells in (widths, lone, toys_too):
+        assert all(getattr(cell, "beside", None) is None for cell in side_by_side(cells, lambda cell: False))
+
+
+@pytest.mark.slow
+def test_side_by_side_gives_the_records_of_lone_cells(tmp_path):
+    cells = learners(alpha=(1.0, 5.0))
+    alone = run_cells(cells, Results(tmp_path / "alone"), preset="smoke")
+    together = run_cells(side_by_side(cells, lambda cell: False), Results(tmp_path / "together"), preset="smoke")
+    for one, other in zip(alone, together, strict=True):
+        assert other["timing"].pop("beside") == 2
+        for name in ("id", "cell", "config", "policies"):
+            assert one[name] == other[name]
+        assert one.keys() == other.keys()
+        for name, values in one["scores"].items():
+            np.testing.assert_allclose(other["scores"][name], values, rtol=1e-4)
+    assert len(Results(tmp_path / "together").ids()) == 3, "theirs, and the program's"
 
 
 def test_one_that_fails_does_not_end_the_others(tmp_path):
@@ -251,7 +299,9 @@ def test_ray_loses_no_cell_with_a_worker_or_a_node(tmp_path, monkeypatch):
     def report(task, outcome):
         outcomes.setdefault(task.cell.method, []).append(outcome.state)
         if len(outcomes) == 8:
-            workers = subprocess.run(["pgrep", "-f", "ray::perform"], capture_output=True, text=True).stdout.split()
+            found = lambda: subprocess.run(["pgrep", "-f", "ray::perform"], capture_output=True, text=True).stdout
+            while not (workers := found().split()):  # between two cells
+                time.sleep(0.1)
             os.kill(int(workers[0]), signal.SIGKILL)
             killed.append("worker")
         if len(outcomes) == 16:
