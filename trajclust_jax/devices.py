@@ -6,10 +6,12 @@ Along `batch` lie the rows of its minibatches and E-steps. The compiler shares t
 so (`shared`, `shared_rows`). Numbers that do not divide are filled up.
 """
 
+import contextlib
 import functools
 import json
 import math
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +21,24 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 SEED, OUTER, INNER, BATCH = AXES = ("seed", "outer", "inner", "batch")
 LEAST_ROWS = 1024  # rows a device for which sharing a minibatch out pays the sum of its gradients
+
+
+_traced_for: ContextVar[str | None] = ContextVar("traced_for", default=None)
+
+
+def on_cpu() -> bool:
+    """Whether what is traced will run on CPUs, which want some things in another form."""
+    return (_traced_for.get() or jax.default_backend()) == "cpu"
+
+
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """What is traced meanwhile is for another platform than this machine's: cuda, tpu."""
+    token = _traced_for.set(platform)
+    try:
+        yield
+    finally:
+        _traced_for.reset(token)
 
 
 class Layout(NamedTuple):

@@ -285,11 +285,11 @@ def test_ray_loses_no_cell_with_a_worker_or_a_node(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     store = {"object_store_memory": 80 * 2**20}
-    checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_timeout_ms": 500}
+    checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_timeout_ms": 1000}
     head = {
         "num_cpus": 0,
         "include_dashboard": False,
-        "_system_config": {**checks, "health_check_failure_threshold": 2},
+        "_system_config": {**checks, "health_check_failure_threshold": 5},
     }
     cluster = Cluster(initialize_head=True, head_node_args={**head, **store})
     nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(2)]

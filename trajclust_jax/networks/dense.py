@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from trajclust_jax.devices import on_cpu
+
 _WIDE, _MINIBATCH = 256, 1024  # units of both layers, rows; measured at 256 x 256 with 256 and 7,936 rows
 
 
@@ -28,7 +30,7 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
 def _backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
     rows, gradients = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    if min(kernel.shape) >= _WIDE and len(rows) <= _MINIBATCH and jax.default_backend() == "cpu":
+    if min(kernel.shape) >= _WIDE and len(rows) <= _MINIBATCH and on_cpu():
         in_kernel = jax.lax.optimization_barrier(rows.T) @ gradients
     else:
         in_kernel = jnp.einsum("ni,no->io", rows, gradients)

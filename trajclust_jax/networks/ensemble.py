@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from trajclust_jax.devices import spread
+from trajclust_jax.devices import on_cpu, spread
 
 
 def ensemblize(fn: Callable[..., Any], sizes: int, in_axes: int | Sequence[Any] = 0) -> Callable[..., Any]:
@@ -26,7 +26,7 @@ def ensemblize_wide(fn: Callable[..., Any], sizes: int) -> Callable[..., Any]:
     the time, and one member's memory. `lax.cond` in `fn` then leaves out what it does not choose. Members that several
     devices share run side by side.
     """
-    if jax.default_backend() != "cpu" or spread():
+    if not on_cpu() or spread():
         return ensemblize(fn, sizes)
     for _ in range(sizes):
         fn = functools.partial(_in_turn, fn)
