@@ -5,13 +5,17 @@ import functools
 import importlib
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import test_golden as golden
 
 import trajclust_envs as envs
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_jax.clustering.empo_grid import EmpoGrid
-from trajclust_jax.lowering import PLATFORMS, Program, lowered_for, programs
+from trajclust_jax.devices import traced_for
+from trajclust_jax.lowering import PLATFORMS, Program, counted, lowered_for, programs
+from trajclust_jax.parallel import over_seeds
 
 FAST = ("caae", "pg_kmeans_mlp continuous", "iql")
 
@@ -74,6 +78,38 @@ def test_rollouts_are_translated(name):
     run = lambda key: collect(env, 4, int(params.max_steps_in_episode), policy, none, None, key, params)
     exported = lowered_for(Program("rollout", run, (jax.eval_shape(lambda: jax.random.key(0)),)))
     assert exported.platforms == PLATFORMS
+
+
+def test_work_is_counted_as_often_as_loops_run():
+    """Products [8, 16] x [16, 16]: 4,096 FLOPs each, and a tanh of 128 elements; bytes: in, weights and out."""
+
+    def body(i, x):
+        return jnp.tanh(x @ weights)
+
+    weights = np.ones((16, 16), np.float32)
+    x, n = jax.ShapeDtypeStruct((8, 16), "float32"), jax.ShapeDtypeStruct((), "int32")
+    loop = Program("loop", lambda x, n: jax.lax.fori_loop(0, n, body, x), (x, n))
+    found = counted(loop, [10])
+    assert found.multiplied == 10 * 4_096
+    assert found.bytes == 10 * 4 * (128 + 256 + 128)
+    assert 10 * 128 <= found.elementwise < 10 * 140
+    static = Program("scan", lambda x: jax.lax.fori_loop(0, 10, body, x), (x,))
+    assert counted(static).multiplied == 10 * 4_096
+    either = lambda x: jax.lax.cond(x.sum() > 0, lambda x: body(0, body(0, x)), lambda x: body(0, x), x)
+    assert counted(Program("cond", either, (x,))).multiplied == 2 * 4_096, "the longer branch"
+    with pytest.raises(ValueError, match="has to be given"):
+        counted(loop)
+    with pytest.raises(ValueError, match="1 of 2 loops"):
+        counted(loop, [10, 3])
+
+
+def test_an_accelerators_form_is_traced_for_it():
+    """Seeds run in turn on a CPU, and side by side there."""
+    seeds = over_seeds(jnp.sin, None, (True,))
+    given = jax.ShapeDtypeStruct((3, 4), "float32")
+    assert "scan" in str(jax.make_jaxpr(seeds)(given))
+    with traced_for("tpu"):
+        assert "scan" not in str(jax.make_jaxpr(seeds)(given))
 
 
 def test_what_calls_the_host_back_is_found():
