@@ -10,7 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from trajclust_jax.devices import layout, shared, shared_rows, spread
+from trajclust_jax.clustering import CAAE, EmpoEM, PGKmeans
+from trajclust_jax.data import make
+from trajclust_jax.devices import OnHost, layout, shared, shared_rows, spread, within
+from trajclust_jax.training import fit
 
 FIT = """
 import json, sys
@@ -168,3 +171,35 @@ def test_without_a_mesh_nothing_is_shared_out():
     assert shared(drawn, "outer") is drawn
     assert shared_rows(drawn) is drawn
     assert not spread()
+
+
+QUICK = {"restarts": 2, "iterations": 2, "polish_iterations": 2, "polish_first_steps": 5, "polish_steps": 5}
+ON_HOST = {
+    "tabular": lambda: PGKmeans.default(4, "tabular", **QUICK),
+    "mlp": lambda: PGKmeans.default(4, "mlp", **QUICK),
+    "gru": lambda: PGKmeans.default(4, "gru", **QUICK),
+    "some steps": lambda: PGKmeans.default(2, "mlp", **QUICK, policy_settings=(("scored_steps", 10),)),
+    "empo": lambda: EmpoEM(2, iterations=2, pretrain_epochs=1, bias_epochs=0, least_steps=3),
+    "caae": lambda: CAAE(4, warmup_iterations=1, iterations=1, steps=3),
+    "windows": lambda: CAAE(2, warmup_iterations=1, iterations=1, steps=3, window=16),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "some steps" else pytest.mark.slow) for name in ON_HOST]
+)
+def test_data_on_the_host_gives_the_same_to_the_bit(name):
+    continuous = name in ("some steps", "empo", "windows")
+    trajectories = make(*(("navigation", 1000) if continuous else ("takeball", 20)), 0).trajectories
+    method = ON_HOST[name]()
+    on_device, on_host = (fit(method, trajectories, 2, device_bytes=limit) for limit in (None, 1e3))
+    jax.tree.map(np.testing.assert_array_equal, on_host.result, on_device.result)
+    assert on_host.history == on_device.history
+
+
+def test_data_within_the_limit_stays_on_the_device(monkeypatch):
+    data = PGKmeans.default(4, "tabular").prepare(make("takeball", 20, 0).trajectories)
+    assert within(data, None) is within(data, 1e9) is data
+    assert isinstance(within(data, 1e3).data.chunks.cells, OnHost)
+    with pytest.raises(ValueError, match="4e-06 GB of a device, and 1e-06 GB are allowed"):
+        within({"x": np.zeros(1_000, np.float32)}, 1e3)

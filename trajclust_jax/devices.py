@@ -7,16 +7,17 @@ so (`shared`, `shared_rows`). Numbers that do not divide are filled up.
 """
 
 import contextlib
-import functools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import struct
 from jax.experimental import multihost_utils
+from jax.experimental.compute_on import compute_on
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 SEED, OUTER, INNER, BATCH = AXES = ("seed", "outer", "inner", "batch")
@@ -41,6 +42,37 @@ def traced_for(platform: str) -> Iterator[None]:
         _traced_for.reset(token)
 
 
+@struct.dataclass
+class OnHost:
+    """An array that a device has no room for, in the host's memory: programs fetch from it what they need."""
+
+    values: jax.Array
+
+
+def fetched(values: jax.Array | OnHost, take: Callable[..., jax.Array] = lambda x: x, *indices: jax.Array) -> jax.Array:
+    """`take(values, *indices)`; of values on the host it is taken there, and that alone is moved to the device."""
+    if not isinstance(values, OnHost):
+        return take(values, *indices)
+    given = [jax.device_put(x, jax.memory.Space.Host) for x in (values.values, *indices)]
+    if indices:
+        given = [compute_on("device_host")(jax.jit(take))(*given)]
+    return jax.device_put(given[0], jax.memory.Space.Device)
+
+
+def within(data: Any, device_bytes: float | None) -> Any:
+    """Prepared data, its large arrays on the host if all of them exceed so many bytes of a device; None: no limit.
+
+    Raises:
+        ValueError: for data that is larger and cannot be fetched in parts.
+    """
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(data))
+    if device_bytes is None or size <= device_bytes:
+        return data
+    if not hasattr(data, "on_host"):
+        raise ValueError(f"the data takes {size / 1e9:.2g} GB of a device, and {device_bytes / 1e9:.2g} GB are allowed")
+    return data.on_host()
+
+
 class Layout(NamedTuple):
     """S seeds on a mesh: `slots` of them, so that every device has as many; the last ones repeat the last seed."""
 
@@ -51,12 +83,17 @@ class Layout(NamedTuple):
     def place(self, tree: Any, mapped: bool) -> Any:
         """`tree` on the mesh: each device with its part of the leading axis of slots if `mapped`, else with all of
         it. Every host gives equal values."""
-        if self.mesh.size == 1:
+        spec = PartitionSpec(SEED) if mapped else PartitionSpec()
+        is_host = lambda x: isinstance(x, OnHost)
+        if self.mesh.size == 1 and not any(map(is_host, jax.tree.leaves(tree, is_leaf=is_host))):
             return jax.device_put(tree)
-        place = NamedSharding(self.mesh, PartitionSpec(SEED) if mapped else PartitionSpec())
-        if jax.process_count() > 1:
-            return jax.tree.map(functools.partial(_placed, place=place), tree)
-        return jax.device_put(tree, place)
+
+        def put(x: Any) -> Any:
+            place = NamedSharding(self.mesh, spec, memory_kind="pinned_host" if is_host(x) else None)
+            put = _placed if jax.process_count() > 1 else jax.device_put
+            return jax.tree.map(lambda x: put(x, place), x)
+
+        return jax.tree.map(put, tree, is_leaf=is_host)
 
     def filled(self, tree: Any) -> Any:
         """Values `[S, ...]` as values `[slots, ...]`."""

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +31,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from trajclust_jax.checkpoint import Checkpointer
-from trajclust_jax.devices import Layout, anywhere, layout, leads
+from trajclust_jax.devices import Layout, anywhere, layout, leads, within
 from trajclust_jax.interrupts import Deferred
 from trajclust_jax.parallel import compiled_by_seed, over_seeds
 from trajclust_jax.records import plain
@@ -121,6 +122,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     checkpoint_dir: str | None = None,
     checkpoint_seconds: float = 20.0,
+    device_bytes: float | None = None,
 ) -> Fit:
     """Trains `method` for all seeds at once.
 
@@ -138,17 +140,21 @@ def fit(
         checkpoint_dir: where state is kept every `checkpoint_seconds` and at the end of every phase. A fit
             that finds a checkpoint there goes on from it; it is the caller's part to give one folder to one
             cell only. None: nothing is kept.
+        device_bytes: what the data may take of a device; of larger data the steps stay in the host's memory, and are
+            fetched as they are needed. `$TRAJCLUST_DEVICE_GB` by default; without it there is no limit.
     """
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     run = _Run(checkpoint_dir, checkpoint_seconds, seeds)
+    if device_bytes is None and (given := os.environ.get("TRAJCLUST_DEVICE_GB")):
+        device_bytes = float(given) * 1e9
     with Deferred() as signals, contextlib.closing(run):
-        return _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals)
+        return _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals, device_bytes)
 
 
-def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals) -> Fit:
+def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals, device_bytes) -> Fit:
     members_of = getattr(method, "members", lambda _: (1, 1))
     devices = run.devices = layout(len(seeds), members_of(trajectories))
-    data = devices.place(method.prepare(trajectories, len(seeds)), mapped=False)
+    data = devices.place(within(method.prepare(trajectories, len(seeds)), device_bytes), mapped=False)
     phases = method.phases()
     state, first, iteration = run.restore(phases, data)
     if state is not None:

@@ -53,6 +53,10 @@ class Prepared:
     unused: jax.Array | None = None  # [] int32: so many of the last clusters are out of use; None: all are in use
     trained: jax.Array | None = None  # [N'] bool: the others are held out of M-steps and objective; None: none is
 
+    def on_host(self) -> "Prepared":
+        """The steps in the host's memory: see `devices.within`."""
+        return self.replace(data=self.data.on_host())
+
 
 @struct.dataclass
 class State:

@@ -6,7 +6,7 @@ whatever N and T are. The policy is a network, or a table with a closed-form M-s
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import chex
 import jax
@@ -20,6 +20,7 @@ from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.data.codebook import recoded
+from trajclust_jax.devices import OnHost, fetched
 from trajclust_jax.networks import ensemblize
 
 
@@ -27,7 +28,9 @@ from trajclust_jax.networks import ensemblize
 class CountedChunks(Chunks):
     """Trajectories as the (observation, action) pairs that they are made of."""
 
-    cells: jax.Array  # [C, T, n] int32 rows of the U x A table; U * A in padding
+    cells: jax.Array | OnHost  # [C, T, n] int32 rows of the U x A table; U * A in padding
+
+    STEPS: ClassVar[tuple[str, ...]] = ("cells",)
 
 
 @struct.dataclass
@@ -97,6 +100,7 @@ class _Counted:
 
         def add_chunk(counts, chunk):
             cells, longest, assigned = chunk
+            cells = fetched(cells)
             member = membership(assigned, num_clusters)  # [n, K]
             return jax.lax.fori_loop(0, longest, lambda t, c: c.at[cells[t]].add(member), counts), None
 
@@ -120,6 +124,7 @@ class _Counted:
         table = jnp.concatenate([table, jnp.zeros((1, table.shape[1]))])
 
         def score(chunk: CountedChunks) -> jax.Array:
+            chunk = chunk.fetched()
             total = jnp.zeros((chunk.lengths.shape[0], table.shape[1]))
             total = jax.lax.fori_loop(0, chunk.max_length, lambda t, acc: acc + table[chunk.cells[t]], total)
             return total.T.reshape(num_restarts, num_clusters, -1)

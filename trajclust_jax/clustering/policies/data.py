@@ -7,7 +7,7 @@ codebook, are the data's.
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from flax import struct
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, Observations, Trajectories
 from trajclust_jax.data.transforms import ActionScaling
+from trajclust_jax.devices import OnHost, fetched
 from trajclust_jax.networks import Placed
 
 
@@ -26,6 +27,16 @@ class Chunks:
 
     lengths: jax.Array  # [C, n] int32, 0 for a filler
     max_length: jax.Array  # [C] int32, the longest of each chunk
+
+    STEPS: ClassVar[tuple[str, ...]] = ()  # the fields that have an axis of steps
+
+    def on_host(self) -> Self:
+        """The steps in the host's memory."""
+        return self.replace(**{name: OnHost(getattr(self, name)) for name in self.STEPS})
+
+    def fetched(self) -> Self:
+        """One chunk, its steps on the device."""
+        return self.replace(**{name: fetched(getattr(self, name)) for name in self.STEPS})
 
     @property
     def stand_for(self) -> jax.Array:
@@ -37,10 +48,10 @@ class Chunks:
 class StepChunks(Chunks):
     """Chunks that hold the steps in turn; a subclass adds what was observed at each."""
 
-    actions: jax.Array  # [C, n, T] int32 or [C, n, T, A]
+    actions: jax.Array | OnHost  # [C, n, T] int32 or [C, n, T, A]
     scale: jax.Array | None  # [C, n] float32: steps that each of these stands for; None: itself
 
-    STEPS: ClassVar[tuple[str, ...]] = ("actions",)  # the fields that have an axis of steps
+    STEPS: ClassVar[tuple[str, ...]] = ("actions",)
 
     @property
     def stand_for(self) -> jax.Array:
@@ -51,6 +62,10 @@ class StepChunks(Chunks):
         """The steps `t [C, n, H]` of each trajectory, the first `count [C, n]` of them real."""
 
         def take(x):
+            if isinstance(x, OnHost):
+                slots = jnp.arange(t.shape[0] * t.shape[1])[:, None]
+                taken = fetched(x, lambda x, n, t: flat(x)[n, t], slots, t.reshape(len(slots), -1))
+                return taken.reshape(*t.shape, *taken.shape[2:])
             return jnp.take_along_axis(x, t.reshape(*t.shape, *[1] * (x.ndim - 3)), axis=2)
 
         steps = {name: take(getattr(self, name)) for name in self.STEPS}
@@ -61,7 +76,7 @@ class StepChunks(Chunks):
 class CodedChunks(StepChunks):
     """Steps whose observations are rows of a codebook."""
 
-    ids: jax.Array  # [C, n, T] int32
+    ids: jax.Array | OnHost  # [C, n, T] int32
 
     STEPS: ClassVar[tuple[str, ...]] = ("actions", "ids")
 
@@ -70,7 +85,7 @@ class CodedChunks(StepChunks):
 class DenseChunks(StepChunks):
     """Steps whose observations are network inputs."""
 
-    inputs: jax.Array  # [C, n, T, D]
+    inputs: jax.Array | OnHost  # [C, n, T, D]
 
     STEPS: ClassVar[tuple[str, ...]] = ("actions", "inputs")
 
@@ -108,6 +123,10 @@ class MixtureData(abc.ABC):
         """`[N']` int32."""
         return self.chunks.lengths.reshape(-1)
 
+    def on_host(self) -> Self:
+        """The steps in the host's memory: see `devices.within`."""
+        return self.replace(chunks=self.chunks.on_host())
+
     def in_data_unit(self, log_likelihood: jax.Array, steps: jax.Array) -> jax.Array:
         """A log-likelihood of scaled actions, of so many steps, as that of the actions in the data's unit."""
         return log_likelihood if self.scaling is None else log_likelihood - steps * self.scaling.log_volume
@@ -116,6 +135,11 @@ class MixtureData(abc.ABC):
         """Values `[N, ...]` in the dataset's order as `[N', ...]` in order of length, 0 for fillers."""
         empty = jnp.zeros((self.num_slots, *values.shape[1:]), values.dtype)
         return empty.at[: self.num_trajectories].set(values[self.order])
+
+
+def flat(values: jax.Array) -> jax.Array:
+    """Values of chunks `[C, n, ...]` as values of slots, `[N', ...]`."""
+    return values.reshape(-1, *values.shape[2:])
 
 
 @struct.dataclass
@@ -133,22 +157,31 @@ class StepData(MixtureData):
     def observed_in(self, chunk: StepChunks) -> Observations | Placed:
         """What was observed at every step of a chunk: `[n, T]`."""
 
-    def flat(self, values: jax.Array) -> jax.Array:
-        """Values of chunks `[C, n, ...]` as values of slots, `[N', ...]`."""
-        return values.reshape(self.num_slots, *values.shape[2:])
+    @property
+    def longest(self) -> int:
+        """T: steps that there is room for."""
+        return jax.tree.leaves(self.chunks.actions)[0].shape[2]
 
-    def steps(self, values: jax.Array, positions: jax.Array, horizon: int, start: jax.Array | None = None) -> jax.Array:
+    def steps(
+        self, values: jax.Array | OnHost, positions: jax.Array, horizon: int, start: jax.Array | None = None
+    ) -> jax.Array:
         """Of values of steps `[C, n, T, ...]`, H = `horizon` of the slots `positions [n]`: `[n, H, ...]`.
 
         They are the first ones, or those from `start [n]` on.
         """
         if start is None:
-            return self.flat(values)[positions, :horizon]
-        return self.at(values, positions, jnp.minimum(start[:, None] + jnp.arange(horizon), values.shape[2] - 1))
+            if isinstance(values, OnHost):  # whose indices may not be mixed with ranges
+                return fetched(values, lambda x, n: flat(x)[n][:, :horizon], positions)
+            return flat(values)[positions, :horizon]
+        return self.at(values, positions, jnp.minimum(start[:, None] + jnp.arange(horizon), self.longest - 1))
 
-    def at(self, values: jax.Array, positions: jax.Array, t: jax.Array) -> jax.Array:
+    def at(self, values: jax.Array | OnHost, positions: jax.Array, t: jax.Array) -> jax.Array:
         """Of values of steps `[C, n, T, ...]`, the steps `t [n, H]` of the slots `positions [n]`: `[n, H, ...]`."""
-        return self.flat(values)[positions[:, None], t]
+        return self.step(values, positions[:, None], t)
+
+    def step(self, values: jax.Array | OnHost, positions: jax.Array, t: jax.Array) -> jax.Array:
+        """Of values of steps, the steps `t [B]` of the slots `positions [B]`: `[B, ...]`."""
+        return fetched(values, lambda x, n, t: flat(x)[n, t], positions, t)
 
     def sampled(self, key: jax.Array, num_steps: int) -> "StepData":
         """`num_steps` random steps of each trajectory, with repetition, in place of all; the key is consumed.
@@ -190,7 +223,7 @@ class CodedData(StepData):
 
     def inputs_at(self, position: jax.Array, t: jax.Array) -> jax.Array:
         """`[B, D]`: network inputs of the steps `t [B]` of the slots `position [B]`."""
-        return self.table[self.flat(self.chunks.ids)[position, t]]
+        return self.table[self.step(self.chunks.ids, position, t)]
 
 
 @struct.dataclass
@@ -202,7 +235,7 @@ class DenseData(StepData):
     @property
     def example(self) -> jax.Array:
         """See `MixtureData`."""
-        return jnp.zeros((1, self.chunks.inputs.shape[-1]))
+        return jnp.zeros((1, jax.tree.leaves(self.chunks.inputs)[0].shape[-1]))
 
     def observed(self, positions: jax.Array, horizon: int, start: jax.Array | None = None) -> jax.Array:
         """See `StepData`."""
@@ -218,7 +251,7 @@ class DenseData(StepData):
 
     def inputs_at(self, position: jax.Array, t: jax.Array) -> jax.Array:
         """`[B, D]`: network inputs of the steps `t [B]` of the slots `position [B]`."""
-        return self.flat(self.chunks.inputs)[position, t]
+        return self.step(self.chunks.inputs, position, t)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -131,6 +131,8 @@ class HistoryPolicy(TrajectoryPolicy):
             of_rows = ensemblize(embed, 2)(params)
 
         def score(chunk: StepChunks) -> jax.Array:
+            chunk = chunk.fetched()
+
             def member(params, of_rows):
                 kernel, bias = network.recurrence(params)
                 gates = embedded(network, params, data.observed_in(chunk)) if of_rows is None else of_rows

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.clustering.policies.data import Arrangement, StepChunks, StepData
+from trajclust_jax.clustering.policies.data import Arrangement, StepChunks, StepData, flat
 from trajclust_jax.clustering.policies.history import HistoryPolicy, TrajectoryPolicy, training_horizon
 from trajclust_jax.clustering.policies.markov import MarkovScorer
 from trajclust_jax.clustering.policies.member import Member
 from trajclust_jax.clustering.policies.network import StepValue, embedded
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, Trajectories
+from trajclust_jax.devices import OnHost
 from trajclust_jax.networks import EXTRACTORS, MOVES, Placed, Planner, ensemblize
 
 FEATURE_FLOATS = 400  # working memory of an extractor of features, for each cell of a map
@@ -32,7 +33,7 @@ FEATURE_FLOATS = 400  # working memory of an extractor of features, for each cel
 class PlacedChunks(StepChunks):
     """Steps at places of maps. A trajectory has a slot for each stretch of steps on one map, J at most."""
 
-    places: jax.Array  # [C, n, T] int32, slot * H * W + cell
+    places: jax.Array | OnHost  # [C, n, T] int32, slot * H * W + cell
     map_rows: jax.Array  # [C, n, J] int32: the slots' rows of `MapData.maps`
 
     STEPS: ClassVar[tuple[str, ...]] = ("actions", "places")
@@ -54,7 +55,7 @@ class MapData(StepData):
     def observed(self, positions: jax.Array, horizon: int, start: jax.Array | None = None) -> Placed:
         """See `StepData`."""
         places = self.steps(self.chunks.places, positions, horizon, start)
-        return self._placed(self.flat(self.chunks.map_rows)[positions], places)
+        return self._placed(flat(self.chunks.map_rows)[positions], places)
 
     def observed_in(self, chunk: PlacedChunks) -> Placed:
         """See `StepData`."""
@@ -237,6 +238,7 @@ class PlanningPolicy(_OfMaps, TrajectoryPolicy):
         """Log-likelihoods `[R, K, n]` of a chunk: each map is planned on once, however long its trajectory stays."""
 
         def score(chunk: PlacedChunks) -> jax.Array:
+            chunk = chunk.fetched()
             mask = jnp.arange(chunk.places.shape[1]) < chunk.lengths[:, None]
 
             def member(params):

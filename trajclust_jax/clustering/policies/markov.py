@@ -30,6 +30,7 @@ class MarkovScorer:
         network = self.network(data)
 
         def score(chunk: StepChunks) -> jax.Array:
+            chunk = chunk.fetched()
             observed = data.observed_in(chunk)
             mask = jnp.arange(chunk.actions.shape[1]) < chunk.lengths[:, None]
 
@@ -81,16 +82,15 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
         starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends])
         begin, num_transitions = starts[first], starts[first + sizes] - starts[first]
         weights = None if is_hard(assignments) else assignments.T  # [K, N']
-        actions = data.flat(data.chunks.actions)
 
         def step(i, members):
             def one(member, key, begin, count, weight):
                 drawn = shared_rows(draw(key, (self.batch_size,), begin, count))
                 n, t = at_position(drawn, order, ends, data)
-                inputs = data.inputs_at(n, t)
+                inputs, actions = data.inputs_at(n, t), data.step(data.chunks.actions, n, t)
 
                 def loss(params):
-                    log_probs = network.apply(params, inputs).log_prob(actions[n, t])
+                    log_probs = network.apply(params, inputs).log_prob(actions)
                     chex.assert_shape(log_probs, n.shape)
                     return -(log_probs if weight is None else weight[n] * log_probs).mean()
 
@@ -110,4 +110,4 @@ def at_position(
     lengths = data.lengths[order]
     place = jnp.searchsorted(ends, position, side="right")
     n = order[jnp.minimum(place, data.num_slots - 1)]
-    return n, jnp.clip(position - (ends - lengths)[place], 0, data.chunks.actions.shape[2] - 1)
+    return n, jnp.clip(position - (ends - lengths)[place], 0, data.longest - 1)

@@ -51,6 +51,10 @@ class EncoderData:
     window: int = struct.field(pytree_node=False, default=0)  # W; 0: whole trajectories
     windows: int = struct.field(pytree_node=False, default=1)  # of a trajectory, for its latent
 
+    def on_host(self) -> "EncoderData":
+        """The steps in the host's memory: see `devices.within`."""
+        return self.replace(data=self.data.on_host())
+
     def batch(self, positions: jax.Array, horizon: int) -> Batch:
         """The first `horizon` steps of the trajectories at `positions [n]` in order of length."""
         data = self.data
@@ -66,7 +70,7 @@ class EncoderData:
         """One window of each trajectory, `share [n]` (0 to 1) of the way from its first to its last one."""
         lengths = self.data.lengths[positions]
         first = (share * jnp.maximum(lengths - self.window, 0)).round().astype(jnp.int32)
-        t = jnp.minimum(first[:, None] + jnp.arange(self.window), self.data.chunks.actions.shape[2] - 1)
+        t = jnp.minimum(first[:, None] + jnp.arange(self.window), self.data.longest - 1)
         return self.at(positions, t, jnp.minimum(lengths, self.window))
 
     def draw(self, key: jax.Array, positions: jax.Array, horizon: int) -> Batch:
