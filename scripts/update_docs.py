@@ -9,6 +9,8 @@ A block stands between `<!-- KIND NAME PRESET -->` and `<!-- end -->`; the marke
     digest TABLE PRESET    a table's methods of `DIGEST`: ours, the paper's and the oracle's NMI, a line a task
     experts mujoco         the MuJoCo policies that come with the package
     benchmark FILE         a record of scripts/benchmark.py
+    scale FILE             a record of scripts/measure_scale.py
+    compiled FILE          a record of scripts/compile_for_devices.py
 """
 
 import csv
@@ -36,7 +38,7 @@ from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.tables import get_table
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(<!-- (table|digest|benchmark|experts) (\S+) ?(\S*) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- (table|digest|benchmark|experts|scale|compiled) (\S+) ?(\S*) -->\n).*?(<!-- end -->)", re.S)
 DIGEST = {"PG-Kmeans": ("pg_kmeans_planner", "pg_kmeans_mlp"), "CAAE": ("caae",)}  # of each the first that has scores
 
 
@@ -73,7 +75,8 @@ def rendered(text: str, records: Sequence[dict[str, Any]]) -> str:
         elif kind == "experts":
             body = experts()
         else:
-            body = benchmark(json.loads((committed().folder / name).read_text()))
+            write = {"benchmark": benchmark, "scale": scale, "compiled": compiled}[kind]
+            body = write(json.loads((committed().folder / name).read_text()))
         return f"{begin}{body}{end}"
 
     return BLOCK.sub(block, text)
@@ -172,6 +175,50 @@ def benchmark(record: dict) -> str:
         + (" Not run on a GPU." if machine["device"]["platform"] == "cpu" else ""),
     ]
     return "\n".join(lines) + "\n"
+
+
+def scale(record: dict) -> str:
+    """A Markdown table of time and memory against the sizes."""
+    header = ["data", "N", "K", "S x R", "where", "an EM iteration, s", "of one core, s", "us a step and network"]
+    header += ["compile, s", "data, MB", "process at most, MB"]
+    rows = []
+    for case in record["cases"]:
+        found, runs = case["found"], case["seeds"] * case["restarts"]
+        each = found["cpu_seconds"] / (case["n"] * 100 * case["k"] * runs)
+        where = "device" if case["device_gb"] is None else f"host, beyond {case['device_gb']:g} GB"
+        row = [case["kind"], f"{case['n']:,}", f"{case['k']:,}", f"{case['seeds']} x {case['restarts']}", where]
+        row += [f"{found[name]:.3g}" for name in ("seconds", "cpu_seconds")]
+        row += [f"{each * 1e6:.3g}", f"{found['compile_seconds']:.0f}"]
+        rows.append([*row, *(f"{found[name] / 1e6:,.0f}" for name in ("data_bytes", "peak_bytes"))])
+    machine = record["environment"]
+    notes = [f"Device: {device_name(machine)}, jax {machine['versions']['jax']}. Not run on a GPU."]
+    return "\n".join([markdown_table(header, rows), "", *(f"- {note}" for note in notes)]) + "\n"
+
+
+def compiled(record: dict) -> str:
+    """A Markdown table of every method's step at the papers' scale: its work, and what compilers made of it."""
+    header = ["method, data", "phase", "TFLOP", "GB moved", "least: H100", "H200", "v5e", "lowers", "H100 compiles"]
+    header += ["v5e compiles"]
+    rows = []
+    for title, row in record.items():
+        if "refused" in row:
+            continue
+        work, least = row["work"], row["least_seconds"]
+        cells = [title, row["step"], f"{(work['multiplied'] + work['elementwise']) / 1e12:.3g}"]
+        cells += [f"{work['bytes'] / 1e9:.3g}"]
+        cells += ["-" if "chips" in title else f"{1e3 * least[name]:.3g} ms" for name in ("h100", "h200", "v5e")]
+        cells += [", ".join(row["lowered"]), *(_compiled_for(row, kind) for kind in ("h100", "v5e"))]
+        rows.append(cells)
+    return markdown_table(header, rows) + "\n"
+
+
+def _compiled_for(row: dict, kind: str) -> str:
+    found = row.get("compiled", {}).get(kind)
+    if found is None:
+        return "-"
+    if "refused" in found:
+        return f"no: {found['refused']}"
+    return f"{found['bytes'] / 1e9:.2g} GB, {found['compile_seconds']:.0f} s"
 
 
 def main() -> None:
