@@ -267,7 +267,7 @@ def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any]
     folder.mkdir()
     save_tree(folder / "policy", {"actor": outcome.result.actor, "scaling": dataclasses.asdict(outcome.result.scaling)})
     _losses(offline, outcome, summary["clusters"]).to_csv(folder / "losses.csv", index=False)
-    found = offline.learner.clusters(outcome.result.actor)
+    found = offline.learner.assignments(outcome.result.actor)
     if found is not None:
         names = {f"seed {seed}": np.asarray(each) for seed, each in zip(outcome.seeds, found, strict=True)}
         pd.DataFrame(names).rename_axis("trajectory").to_csv(folder / "assignments.csv")

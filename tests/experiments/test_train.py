@@ -73,7 +73,7 @@ def test_a_learner_that_finds_clusters_says_which(trajclust, tmp_path):
     found = pd.read_csv(folder / "assignments.csv", index_col="trajectory")
     assert list(found) == ["seed 0", "seed 1"]
     learner, policy = load_policy(folder)
-    np.testing.assert_array_equal(found.to_numpy().T, learner.clusters(policy.actor))
+    np.testing.assert_array_equal(found.to_numpy().T, learner.assignments(policy.actor))
     assert found.isin([0, 1, 2]).all(axis=None)
     evaluated = pd.read_csv(folder / "evaluations.csv")
     assert sorted(set(evaluated["updates"])) == list(range(1, 11)), "epochs"

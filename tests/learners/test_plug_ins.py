@@ -87,6 +87,8 @@ def test_gradients_in_the_input_are_those_of_finite_differences():
 class OneTrajectory:
     """Draws from one trajectory at a time, the next one at every block, and counts its blocks."""
 
+    period = 0
+
     def init(self, view):
         return jnp.int32(-1)
 

@@ -344,7 +344,7 @@ class EMPO(Learner):
         """What acts, and the clusters `[N]` of the trajectories trained on."""
         return {name: params[name] for name in ("policies", "high_critic", "classifier", "clusters")}
 
-    def clusters(self, actor: dict[str, Any]) -> jax.Array:
+    def assignments(self, actor: dict[str, Any]) -> jax.Array:
         return actor["clusters"]
 
     def chosen(self, actor: dict[str, Any], observations: jax.Array) -> jax.Array:
