@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.catalogue import learner_entry, revisions
 from trajclust_experiments.cells.cell import Cell, Job, changed
 from trajclust_experiments.cells.evaluation import best_cluster, evaluator, normaliser, returns_of, summarise
 from trajclust_experiments.cells.methods import MethodCell
 from trajclust_jax.clustering import Clustering, PGKmeans
-from trajclust_jax.data import REGISTRY, Dataset, returns
+from trajclust_jax.data import REGISTRY, Dataset, reduced, returns
 from trajclust_jax.data.transforms import ActionScaling
 from trajclust_jax.learners import Clustered, Offline, Scaling, TrainedPolicy
 from trajclust_jax.metrics import scores
@@ -26,24 +26,34 @@ class LearnerCell(Cell):
     """A learner on a registered dataset, evaluated where the data is from; `method` is its name in the catalogue.
 
     `settings` override the entry's. With `clusters`, a clustering method (and all its `cluster_settings`), it learns
-    from that of the k* clusters found whose trajectories have the highest mean return.
+    from that of the k* clusters found whose trajectories have the highest mean return. With `plugin` it is changed by
+    that; with `transitions` it learns from so many, whole trajectories `draw`n.
     """
 
     clusters: str | None = None
     cluster_settings: tuple[tuple[str, Any], ...] = ()
     episodes: int = 10
     evaluate_every: int = 10_000
+    plugin: str | None = None
+    transitions: int = 0  # 0: all of them
+    draw: int = 0
 
     @property
     def title(self) -> str:
-        return super().title + (f" on {self.clusters}'s best cluster" if self.clusters else "")
+        plugged = f" + {self.plugin}" if self.plugin else ""
+        reduced = f" of {self.transitions} transitions" if self.transitions else ""
+        return super().title + plugged + reduced + (f" on {self.clusters}'s best cluster" if self.clusters else "")
+
+    def load(self) -> tuple[Dataset, float]:
+        dataset, seconds = super().load()
+        return (reduced(dataset, self.transitions, self.draw) if self.transitions else dataset), seconds
 
     def build(self, action_size: int = 1) -> Offline:
-        entry = CATALOGUE[self.method]
+        entry = learner_entry(self.method, self.plugin)
         return entry.build(action_size, **{**entry.suited(REGISTRY[self.dataset].environment), **dict(self.settings)})
 
     def hyperparameters(self) -> set[str]:
-        return CATALOGUE[self.method].names()
+        return learner_entry(self.method, self.plugin).names()
 
     def clustering(self) -> MethodCell:
         """The cell whose clusters it learns from."""
@@ -66,12 +76,20 @@ class LearnerCell(Cell):
             "version": [offline.VERSION, offline.learner.VERSION],
             "settings": {name: value for name, value in chosen.items() if name not in ("learner", "action_size")},
         }
+        if self.plugin is not None:
+            described["plugin"] = {"name": self.plugin, "revisions": revisions(self.plugin)}
+        if self.transitions:
+            described |= {"transitions": self.transitions, "draw": self.draw}
         if self.clusters is not None:
             found = self.clustering().essential()
             names = ("version", "actions_version", "hyperparameters")
             described["clustering"] = {name: found[name] for name in names if name in found}
             described["clustering"]["seed"] = CLUSTER_SEED
         return described
+
+    def named(self, scores: dict[str, Any]) -> dict[str, list[float]]:
+        """A fit's scores as a record has them, `[S]` each."""
+        return {name: np.ravel(values).tolist() for name, values in scores.items()}
 
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         trajectories, environment = dataset.trajectories, REGISTRY[self.dataset].environment
@@ -90,10 +108,33 @@ class LearnerCell(Cell):
             if found is not None:
                 for part in ("run_seconds", "compile_seconds"):
                     body["timing"][part] += found.record["timing"][part]
-            body["scores"] = {name: np.ravel(values).tolist() for name, values in body["scores"].items()}
+            body["scores"] = self.named(body["scores"])
             for index, seed in enumerate(self.seeds):
                 tracker.summary(seed, {f"final/{name}": values[index] for name, values in body["scores"].items()})
         return {**body, "history": outcome.history}
+
+
+@dataclasses.dataclass(frozen=True)
+class SweptCell(LearnerCell):
+    """A learner with several values of a setting side by side, in one program; scores are named by value."""
+
+    swept: str = ""
+    values: tuple[float, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"{super().title} over {self.swept}"
+
+    def build(self, action_size: int = 1) -> Offline:
+        return dataclasses.replace(super().build(action_size), sweep=((self.swept, self.values),))
+
+    def named(self, scores: dict[str, Any]) -> dict[str, list[float]]:
+        by_value = {name: np.array(values, float).T for name, values in scores.items()}  # [V, S]
+        return {
+            f"{name} {value:g}": of_seeds.tolist()
+            for name, each in by_value.items()
+            for value, of_seeds in zip(self.values, each, strict=True)
+        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -250,6 +250,8 @@ def _unusual(cell: dict[str, Any]) -> str:
     """The hyperparameters of a record's cell that are not the method's default."""
     if "settings" in cell:  # a learner's cell: these alone
         settings = cell["settings"] | ({"clusters": cell["clusters"]} if cell["clusters"] else {})
+        settings |= {"plugin": cell["plugin"]["name"]} if "plugin" in cell else {}
+        settings |= {name: cell[name] for name in ("transitions", "draw") if name in cell}
         return ", ".join(f"{name} {value}" for name, value in settings.items()) or "-"
     known = catalogue.entries("clusterer", "ceiling", "centres")
     if "hyperparameters" not in cell or cell["method"] not in known or cell["dataset"] not in REGISTRY:

@@ -6,8 +6,10 @@ from trajclust_jax.learners.bc import BC
 from trajclust_jax.learners.brac_v import BRACv
 from trajclust_jax.learners.c4 import C4
 from trajclust_jax.learners.cql import CQL
+from trajclust_jax.learners.dr3 import DR3
 from trajclust_jax.learners.empo import EMPO
 from trajclust_jax.learners.iql import IQL
+from trajclust_jax.learners.layer_norm import LayerNorm
 from trajclust_jax.learners.learner import ActorCritic, Backup, Learner, LearnerState, PlugIn, plugged
 from trajclust_jax.learners.offline import Clustered, Offline, TrainedPolicy
 from trajclust_jax.learners.replay import Replay
@@ -20,6 +22,7 @@ __all__ = [
     "BC",
     "C4",
     "CQL",
+    "DR3",
     "EMPO",
     "IQL",
     "SAC",
@@ -29,6 +32,7 @@ __all__ = [
     "Backup",
     "Batch",
     "Clustered",
+    "LayerNorm",
     "Learner",
     "LearnerState",
     "Offline",

@@ -20,7 +20,6 @@ minibatch's z is drawn by the clusters' shares of the transitions scored, so tha
 """
 
 import dataclasses
-import math
 from typing import Any, Literal, NamedTuple
 
 import chex
@@ -92,8 +91,8 @@ class C4(PlugIn):
     cluster_by: Literal["gradients", "features", "pg_kmeans", "sorl"] = "gradients"
     """What is clustered: gradients in (s, a); penultimate features in their place, as the paper's runs have them, in
     the penalty, too; or trajectories, by PG-Kmeans' or SORL's policies, once, before the training."""
-    clusters_used: float = math.inf
-    """At most so many of the K clusters: for sweeps of K."""
+    clusters_used: float = 0.0
+    """At most so many of the K clusters, 0: all of them; for sweeps of K."""
     recluster_every: int = 200
     """Gradient steps between two clusterings."""
     recluster_wait: float = 1.0
@@ -110,9 +109,9 @@ class C4(PlugIn):
 
     def check(self) -> None:
         super().check()
-        check_at_least(self, 1, "clusters", "clusters_used", "recluster_every", "pool_size", "cluster_points")
+        check_at_least(self, 1, "clusters", "recluster_every", "pool_size", "cluster_points")
         check_at_least(self, 1, "em_iterations")
-        check_at_least(self, 0, "weight", "trace_weight", "ridge", "recluster_wait")
+        check_at_least(self, 0, "weight", "trace_weight", "clusters_used", "ridge", "recluster_wait")
         check_one_of("cluster_by", self.cluster_by, ("gradients", "features", *_TRAJECTORIES))
         if self.cluster_by in _TRAJECTORIES and super().before() is not None:
             raise ValueError(f"cluster_by is {self.cluster_by}: this learner clusters trajectories itself")
@@ -275,7 +274,7 @@ class OneCluster:
         if learner.cluster_points < len(points):
             chosen = jax.random.randint(key_points, (learner.cluster_points,), 0, jnp.maximum(valid.sum(), 1))
             points, valid = points[chosen], valid[chosen]
-        used = jnp.minimum(learner.clusters_used, self.clusters)
+        used = jnp.where(learner.clusters_used > 0, learner.clusters_used, self.clusters)
         begun = start(key_start, points, valid, self.clusters, used, learner.ridge)
         begun = jax.tree.map(lambda old, new: jnp.where(state.begun, old, new), state.mixture, begun)
         return fit_mixture(begun, points, valid, learner.em_iterations, learner.ridge)

@@ -271,8 +271,9 @@ class _Wrapping(abc.ABCMeta):
         if len(args) != 1 or not isinstance(args[0], Learner):
             raise ValueError(f"{cls.__name__} takes a learner, and its own settings by name")
         (learner,) = args
-        fields = {field.name: getattr(learner, field.name) for field in dataclasses.fields(learner)}
-        return plugged(cls, type(learner))(**{**fields, **settings})
+        own = {field.name for field in dataclasses.fields(cls)}
+        names = [field.name for field in dataclasses.fields(learner) if field.name not in own]
+        return plugged(cls, type(learner))(**{name: getattr(learner, name) for name in names}, **settings)
 
 
 class PlugIn(metaclass=_Wrapping):
