@@ -32,7 +32,6 @@ from trajclust_jax.learners import (
     PlugIn,
     plugged,
 )
-from trajclust_jax.learners.learner import ActorCritic
 
 # clusterer: finds clusters; ceiling: with the labels, what a policy class could tell, which no command offers;
 # selection: clusterings for several K; grid: for several settings; centres: a clusterer whose clusters' policies act;
@@ -165,7 +164,7 @@ def learner_entry(name: str, plug_ins: str | None = None) -> LearnerEntry:
     """
     entry = CATALOGUE[name]
     for plug_in in plug_in_entries(plug_ins):
-        if not issubclass(entry.algorithm, ActorCritic):
+        if not hasattr(entry.algorithm, "CRITIC"):
             raise ValueError(f"{name} has no critics of its own that a plug-in could change")
         joined = plugged(plug_in.plug_in, entry.algorithm)
         entry = dataclasses.replace(entry, title=f"{entry.title} + {plug_in.title}", algorithm=joined)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ def train(
         environment_name=environment,
         episodes=episodes,
         evaluate_every=evaluate_every,
-        **settings,
+        settings=settings,
     )
     print_json(summary) if json else _print(summary)
     return int(bool(summary["diverged"]))
@@ -192,7 +192,7 @@ def train_on_dataset(
     environment_name: str | None = None,
     episodes: int = 10,
     evaluate_every: int = 10_000,
-    **settings: Any,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Trains a learner and writes `out`; returns its summary.
 
@@ -205,6 +205,9 @@ def train_on_dataset(
         clusters: what `chosen_clusters` gave: a learner for each of them.
         plugin: the names of what changes the learner, joined by `+`.
         environment_name: where to evaluate; by default where the dataset says it is from.
+        episodes: of an evaluation.
+        evaluate_every: gradient steps between evaluations.
+        settings: of the learner, of its plug-ins and of `Offline`.
 
     Raises:
         DataError: settings or data that the learner does not allow, an `out` that another process is writing.
@@ -218,7 +221,7 @@ def train_on_dataset(
         raise DataError(f"--environment {given}: choose one of {', '.join(environment_names())}")
     try:
         entry = learner_entry(learner_name, plugin)
-        offline = entry.build(trajectories.action_size, **{**entry.suited(environment_name), **settings})
+        offline = entry.build(trajectories.action_size, **{**entry.suited(environment_name), **(settings or {})})
         offline.check(trajectories)
     except ValueError as error:
         with_plugin = "" if plugin is None else f" --plugin {plugin}"

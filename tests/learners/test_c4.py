@@ -9,7 +9,7 @@ import pytest
 from learner_reference import SIZE, A, D, critics, episodes, moved_state, some_batch, wide
 
 from trajclust_jax.clustering.gaussian import GaussianMixture
-from trajclust_jax.learners import AWAC, C4, CQL, DR3, IQL, SAC, TD3BC, BRACv, LayerNorm, Offline, plugged
+from trajclust_jax.learners import AWAC, C4, CQL, DR3, EMPO, IQL, SAC, TD3BC, BRACv, LayerNorm, Offline, plugged
 from trajclust_jax.learners import c4 as parts
 from trajclust_jax.learners.sampling import View
 from trajclust_jax.training import fit
@@ -211,6 +211,26 @@ def test_settings_are_swept_in_one_program():
         outcome.result.actor,
         found.result.actor,
     )
+
+
+@pytest.mark.slow
+def test_a_sarsa_critic():
+    """EMPO's, K behaviours: its other stages go on as they did, and with one of clusters and no weight all of it."""
+    short = {"pretrain_epochs": 1, "bias_epochs": 1, "em_epochs": 2, "least_steps": 2, "epochs": 2, **SMALL}
+    base = EMPO(A, k=2, updates=4, critic_updates=6, value_updates=4, batch_size=4, **short)
+    found = {
+        weight: fit(Offline(C4(base, weight=weight, clusters=1, recluster_every=2), block=2), episodes(), 1)
+        for weight in (0.0, 0.5)
+    }
+    lone = fit(Offline(base, block=2), episodes(), 1)
+    jax.tree.map(np.testing.assert_array_equal, lone.result, found[0.0].result)
+    entries = [entry for entry in found[0.5].history if "critic/penalty" in entry]
+    assert {entry["phase"] for entry in entries} == {"critic"}
+    assert np.isfinite([entry["critic/penalty"] for entry in entries]).all()
+    jax.tree.map(np.testing.assert_array_equal, lone.result.actor["clusters"], found[0.5].result.actor["clusters"])
+    for refused in (DR3(base), LayerNorm(base), C4(base, cluster_by="features"), C4(base, cluster_by="sorl")):
+        with pytest.raises(ValueError, match="learner"):
+            Offline(refused)
 
 
 @pytest.mark.slow

@@ -113,6 +113,8 @@ class C4(PlugIn):
         check_at_least(self, 1, "em_iterations")
         check_at_least(self, 0, "weight", "trace_weight", "clusters_used", "ridge", "recluster_wait")
         check_one_of("cluster_by", self.cluster_by, ("gradients", "features", *_TRAJECTORIES))
+        if self.cluster_by == "features" and not hasattr(self, "penultimate"):
+            raise ValueError("cluster_by is features: this learner does not say what its critic's last layer sees")
         if self.cluster_by in _TRAJECTORIES and super().before() is not None:
             raise ValueError(f"cluster_by is {self.cluster_by}: this learner clusters trajectories itself")
 
@@ -138,14 +140,14 @@ class C4(PlugIn):
         return OneCluster(self.clusters, self.clustered, self.pool_size, self.recluster_every, self._reduced)
 
     def critic_loss(
-        self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: Any
+        self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, *key: Any
     ) -> tuple[jax.Array, Info]:
-        """The learner's, and the penalty (Eqs. 13 and 14); the key is the learner's."""
-        loss, info = super().critic_loss(critics, params, targets, batch, key)
+        """The learner's, and the penalty (Eqs. 13 and 14); the key, where there is one, is the learner's."""
+        loss, info = super().critic_loss(critics, params, targets, batch, *key)
         info = info | batch.sampler.measured
         if isinstance(self.weight, float) and self.weight == 0:  # a swept one is an array
             return loss, info
-        covariance = cross_covariance(self.pairs(critics, targets["critics"], batch), batch.paired)  # [2, M, M]
+        covariance = cross_covariance(self.pairs(critics, params, targets, batch), batch.paired)  # [2, M, M]
         penalty = batch.sampler.unit * cross_penalty(covariance, self.trace_weight)
         return loss + self.weight * penalty.sum(), info | {"critic/penalty": penalty.mean()}
 
@@ -156,17 +158,21 @@ class C4(PlugIn):
         """Dimensions of g and g' that are clustered; None: all."""
         return REDUCED if self.cluster_by == "features" else None
 
-    def pairs(self, critics: Any, targets: Any, batch: Batch) -> Pairs:
-        """`[..., B, M]` of critics with this leading axis; g' carries no gradient, and is 0 where there is none."""
-        of = self.penultimate if self.cluster_by == "features" else self.input_gradients
-        following = jax.lax.stop_gradient(of(targets, batch.next_observations, batch.next_actions))
+    def pairs(self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch) -> Pairs:
+        """`[E, B, M]` of E critics; g' carries no gradient, and is 0 where there is none."""
+        of = lambda critics, *inputs: (
+            self.penultimate(critics, *inputs)
+            if self.cluster_by == "features"
+            else self.valued_gradients(critics, params, batch, *inputs)
+        )
+        following = jax.lax.stop_gradient(of(targets[self.CRITIC], batch.next_observations, batch.next_actions))
         return Pairs(jnp.where(batch.paired[:, None], following, 0), of(critics, batch.observations, batch.actions))
 
     def scored(self, state: LearnerState, batch: Batch) -> tuple[Pairs, jax.Array]:
         """Of the first critic its pairs `[B, M]` and values `[B]`."""
-        first = lambda critics: jax.tree.map(lambda x: x[:1], critics["critics"])
-        pairs = self.pairs(first(state.params), first(state.targets), batch)
-        values = self.values(first(state.params), batch.observations, batch.actions)
+        critic, target = (self.first_critic(x[self.CRITIC]) for x in (state.params, state.targets))
+        pairs = self.pairs(critic, state.params, {self.CRITIC: target}, batch)
+        values = self.valued(critic, state.params, batch, batch.observations, batch.actions)
         return jax.tree.map(lambda x: x[0], pairs), values[0]
 
     def unit(self, pairs: Pairs, values: jax.Array, valid: jax.Array) -> jax.Array:

@@ -26,6 +26,8 @@ class DR3(PlugIn):
 
     def check(self) -> None:
         super().check()
+        if not hasattr(self, "backup"):
+            raise ValueError("dr3 needs a learner that values an action at the next state")
         check_at_least(self, 0, "feature_weight")
 
     def critic_loss(

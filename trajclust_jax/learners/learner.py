@@ -167,6 +167,7 @@ class ActorCritic(Learner):
     """Settings of learners with two critics that bootstrap."""
 
     BOOTSTRAPS = True
+    CRITIC: ClassVar[str] = "critics"  # the part that plug-ins change
 
     discount: float = 0.99
     target_rate: float = 0.005
@@ -209,6 +210,24 @@ class ActorCritic(Learner):
         """`[2, B, H]`: of each critic what its last layer sees of `[B, D]` and `[B, A]`."""
         hidden = lambda critic, *rows: self.critic.apply(critic, *rows, penultimate=True)
         return ensemblize(hidden, 1)(critics, *_rows(critics, observations, actions))
+
+    # What of critics plug-ins look at; learners with others have these, too.
+
+    def first_critic(self, critics: Any) -> Any:
+        """The first of them, with its axis."""
+        return jax.tree.map(lambda x: x[:1], critics)
+
+    def valued(self, critics: Any, params: Any, batch: Batch, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """`[E, B]`: of each critic Q in other inputs, `[B, D]` and `[B, A]`, of a minibatch's transitions."""
+        del params, batch
+        return self.values(critics, observations, actions)
+
+    def valued_gradients(
+        self, critics: Any, params: Any, batch: Batch, observations: jax.Array, actions: jax.Array
+    ) -> jax.Array:
+        """`[E, B, D + A]`: its gradients in them."""
+        del params, batch
+        return self.input_gradients(critics, observations, actions)
 
     @abc.abstractmethod
     def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: Any) -> Backup:
