@@ -33,7 +33,7 @@ REDUCED = 10_000  # transitions of the paper's small data
 # A base that only looks is the base to the bit.
 _LOOKING = {"weight": 0.0, "clustered": False}
 VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {  # what follows a learner's name: title, plug-ins, settings
-    "": ("", "c4", _LOOKING),
+    "_base": ("", "c4", _LOOKING),
     "_layer_norm": (" + LN", "layer_norm+c4", _LOOKING),
     "_dr3": (" + DR3", "dr3+c4", _LOOKING),
     "_c4": (" + C^4", "c4", {}),
@@ -45,6 +45,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {  # what follows a learn
 }
 LEARNERS = ("td3_bc", "cql")
 METHODS = tuple(learner + variant for learner in LEARNERS for variant in VARIANTS)
+COMPARED = tuple(learner + variant for learner in LEARNERS for variant in ("_base", "_layer_norm", "_dr3", "_c4"))
 
 _PAPER = {  # section E.1: four hidden layers; of the rates Adam has one for all of TD3+BC
     "features": (256,) * 4,
@@ -167,7 +168,7 @@ def method_of(record: Mapping[str, Any]) -> str:
 def title_of(record: Mapping[str, Any]) -> str:
     """A method's title."""
     variant = method_of(record).removeprefix(record["cell"]["method"])
-    return title(record["cell"]["method"]) + VARIANTS[variant][0]
+    return title(record["cell"]["method"]) + (VARIANTS[variant][0] if variant else "")
 
 
 def score_of(record: Mapping[str, Any], name: str = "last_score") -> np.ndarray:
@@ -218,7 +219,7 @@ def lines(records: Records) -> list[Line]:
     bases = {
         (record["cell"]["dataset"], record["cell"]["method"]): record
         for record in shown
-        if method_of(record) == record["cell"]["method"]
+        if method_of(record).endswith("_base")
     }
     return [Line(record, bases.get((record["cell"]["dataset"], record["cell"]["method"]))) for record in shown]
 

@@ -41,7 +41,7 @@ def render(records: Records):
     base = {
         (record["cell"]["dataset"], record["cell"]["method"], _size(record)): record
         for record in shown
-        if c4.method_of(record) == record["cell"]["method"]
+        if c4.method_of(record).endswith("_base")
     }
     lines = [Line(r, base.get((r["cell"]["dataset"], r["cell"]["method"], _size(r)))) for r in shown]
     datasets = dict.fromkeys(record["cell"]["dataset"] for record in shown)
@@ -65,7 +65,9 @@ TABLE = Table(
     name="c4/figure9",
     summary="scores against the number of transitions",
     datasets=c4.DATASETS,
-    methods=tuple(f"{learner}{variant}" for learner in c4.LEARNERS for variant in ("", "_layer_norm", "_dr3", "_c4")),
+    methods=tuple(
+        f"{learner}{variant}" for learner in c4.LEARNERS for variant in ("_base", "_layer_norm", "_dr3", "_c4")
+    ),
     presets=c4.PRESETS,
     cells=cells,
     render=render,

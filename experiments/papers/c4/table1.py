@@ -12,12 +12,12 @@ from trajclust_experiments.tables import Records, Table
 
 # By method and dataset; the paper's C^4 is on CQL.
 PUBLISHED = {
-    "td3_bc": {
+    "td3_bc_base": {
         **{"ant-medium-expert": 52.0, "ant-medium": 46.0, "hopper-medium": 30.7, "hopper-medium-expert": 22.6},
         **{"walker2d-medium": 11.2, "walker2d-medium-expert": 12.4},
         **{"halfcheetah-medium": 25.9, "halfcheetah-medium-expert": 23.5},
     },
-    "cql": {
+    "cql_base": {
         **{"ant-medium-expert": 74.0, "ant-medium": 62.0, "hopper-medium": 50.1, "hopper-medium-expert": 43.2},
         **{"walker2d-medium": 54.1, "walker2d-medium-expert": 26.0},
         **{"halfcheetah-medium": 41.7, "halfcheetah-medium-expert": 39.7},

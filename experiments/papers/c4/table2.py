@@ -16,9 +16,9 @@ from trajclust_experiments.tables import Preset, Records, Table
 
 TASKS = ("hopper", "halfcheetah", "walker2d")
 DATASETS = tuple(f"{task}-{kind}" for kind in ("medium", "medium-expert") for task in TASKS)
-METHODS = ("bc", "td3_bc", "cql", "iql", "cql_c4")
+METHODS = ("bc", "td3_bc_base", "cql_base", "iql", "cql_c4")
 OTHERS = ("DOGE", "BPPO", "TSRL", "A2PR")
-_NAMES = ("bc", "td3_bc", "cql", "iql", *OTHERS, "cql_c4")
+_NAMES = ("bc", "td3_bc_base", "cql_base", "iql", *OTHERS, "cql_c4")
 PUBLISHED = {
     dataset: dict(zip(_NAMES, scores, strict=True))
     for dataset, scores in {

@@ -8,7 +8,7 @@ from trajclust_experiments.papers import c4
 from trajclust_experiments.papers.c4 import Line
 from trajclust_experiments.tables import Preset, Records, Table
 
-METHODS = ("cql", "cql_c4")
+METHODS = ("cql_base", "cql_c4")
 PUBLISHED = {
     dataset: dict(zip(METHODS, scores, strict=True))
     for dataset, scores in {
