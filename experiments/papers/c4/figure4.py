@@ -58,9 +58,7 @@ TABLE = Table(
     name="c4/figure4",
     summary="the time of a training, and scores against the penalty's weight and the learner's own",
     datasets=c4.DATASETS,
-    methods=tuple(
-        f"{learner}{variant}" for learner in c4.LEARNERS for variant in ("_base", "_layer_norm", "_dr3", "_c4")
-    ),
+    methods=c4.COMPARED,
     presets=c4.PRESETS,
     cells=cells,
     render=render,
