@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from learner_reference import SIZE, A, D, critics, episodes, moved_state, some_batch, wide
 
-from trajclust_jax.clustering.gaussian import GaussianMixture
+from trajclust_jax.clustering.gaussian import GaussianMixture, regress, squared_lengths
 from trajclust_jax.learners import AWAC, C4, CQL, DR3, EMPO, IQL, SAC, TD3BC, BRACv, LayerNorm, Offline, plugged
 from trajclust_jax.learners import c4 as parts
 from trajclust_jax.learners.sampling import View
@@ -29,7 +29,7 @@ def sampler_state(unit=1.0):
     mixture = GaussianMixture(jnp.ones(1), jnp.zeros((1, m)), jnp.eye(m)[None])
     measured = dict.fromkeys(parts.MEASURED, jnp.float32(0))
     return parts.Clusters(
-        mixture, jnp.array(True), jnp.zeros(1, jnp.int32), jnp.ones((1, 1)), jnp.float32(unit), measured
+        mixture, jnp.array(True), jnp.zeros(1, jnp.int32), jnp.ones((1, 1)), jnp.float32(unit), jnp.float32(1), measured
     )
 
 
@@ -263,6 +263,50 @@ def test_what_makes_no_sense_is_refused():
     assert C4(LayerNorm(TD3BC(A))).layer_norm
     assert plugged(C4, TD3BC)(A) == C4(TD3BC(A))
     assert dataclasses.replace(C4(TD3BC(A)), weight=0.2) == C4(TD3BC(A), weight=0.2)
+
+
+def test_divergences_are_from_what_clusters_do():
+    """Two clusters whose actions are other linear functions of the observation: neutral where the policy's are as the
+    data's, and by hand where they are not."""
+    rng = np.random.default_rng(0)
+    n = 400
+    observations, slopes = rng.normal(size=(n, D)), rng.normal(size=(2, D, A))
+    of = np.arange(n) % 2
+    noise = 0.1 * rng.normal(size=(n, A))
+    actions = np.einsum("nd,nda->na", observations, slopes[of]) + 0.3 + noise
+    soft = np.eye(2)[of]
+    found = regress(*(jnp.float32(x) for x in (observations, actions, soft)), 1e-6)
+    np.testing.assert_allclose(found.coefficients[:, :D], slopes, atol=0.03)
+    lengths = squared_lengths(found, jnp.float32(observations), jnp.float32(actions))
+    np.testing.assert_allclose(lengths[np.arange(n), of].mean(), A, rtol=0.01)  # residuals' own covariance
+    agent = C4(TD3BC(A, discount=0.9, **SMALL), kl_weight=0.5, pearson_weight=0.25)
+    state = moved_state(agent.init(jax.random.key(0), D))
+    known = dataclasses.replace(
+        sampler_state(), behaviours=found, sigma=jnp.float32(2), cumulative=jnp.float32([[1, 3], [0, 1]])
+    )
+    batch = paired_batch()._replace(sampler=known)
+    with_it, base = (
+        learner.backup(state.params, state.targets, batch, KEY) for learner in (agent, TD3BC(A, discount=0.9, **SMALL))
+    )
+    np.testing.assert_array_equal(with_it.actions, base.actions)
+    inverses = np.einsum("kab,kcb->kac", found.whitenings, found.whitenings)
+    extended = np.concatenate([wide(batch.next_observations), np.ones((SIZE, 1))], 1)
+    away = wide(base.actions)[:, None] - np.einsum("bd,kda->bka", extended, wide(found.coefficients))
+    excess = np.clip(np.einsum("bka,kac,bkc->bk", away, inverses, away) - A, 0, parts.FARTHEST)
+    wanted = 2 * 0.1 * (0.5 * excess / 2 + 0.25 * (np.exp(excess) - 1)) @ [0.75, 0.25]
+    assert (wanted > 0).any()
+    np.testing.assert_allclose(base.values - with_it.values, wanted, rtol=1e-2)
+    assert not C4(TD3BC(A))._diverges
+
+
+@pytest.mark.slow
+def test_a_training_with_divergences():
+    learner = C4(TD3BC(A, **FEW), kl_weight=0.1, **CLUSTERING)
+    assert np.isfinite(fit(Offline(learner, block=6), episodes(), 1).history[-1]["critic/loss"]).all()
+    with pytest.raises(ValueError, match="kl_weight is no setting"):
+        Offline(learner, block=6, sweep=(("kl_weight", (0.1, 0.2)),))
+    with pytest.raises(ValueError, match="kl_weight, pearson_weight: this learner values no action"):
+        Offline(C4(EMPO(A), kl_weight=1.0))
 
 
 # --- DR3 and layer normalisation ------------------------------------------------------------------------------

@@ -26,6 +26,14 @@ class GaussianMixture:
     covariances: jax.Array  # [K, M, M], ridge included
 
 
+@struct.dataclass
+class LinearGaussians:
+    """K Gaussians of A dimensions whose means are linear in D inputs."""
+
+    coefficients: jax.Array  # [K, D + 1, A]: the last row's is a constant's
+    whitenings: jax.Array  # [K, A, A]: W with W W^T the inverse of the covariance
+
+
 def standardised(points: jax.Array, valid: jax.Array) -> jax.Array:
     """`[N, M]`: mean 0 and std 1 over the `valid [N]` points, so that a ridge is relative; 0 where a column does not
     vary, and for points that are not valid."""
@@ -125,6 +133,39 @@ def fit_mixture(
         return maximise(points, responsibilities(mixture, points) * valid[:, None], ridge, mixture)
 
     return jax.lax.fori_loop(0, iterations, iterate, mixture)
+
+
+def regress(inputs: jax.Array, outputs: jax.Array, weights: jax.Array, ridge: float) -> LinearGaussians:
+    """Of each cluster, `weights [N, K]`, the outputs `[N, A]` by least squares in the inputs `[N, D]`.
+
+    The ridge is on the inputs' second moments and on the covariances.
+    """
+    extended = _with_one(inputs)
+    shares = weights / jnp.maximum(weights.sum(0), EMPTY)
+
+    def one(share):
+        weighted = (share[:, None] * extended).T
+        whitening, _ = _whitening(_product(weighted, extended) + ridge * jnp.eye(extended.shape[-1]))
+        coefficients = _product(whitening, _product(whitening.T, _product(weighted, outputs)))
+        residuals = outputs - _product(extended, coefficients)
+        covariance = _product((share[:, None] * residuals).T, residuals) + ridge * jnp.eye(outputs.shape[-1])
+        return coefficients, _whitening(covariance)[0]
+
+    return LinearGaussians(*jax.vmap(one, 1)(shares))
+
+
+def squared_lengths(behaviours: LinearGaussians, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
+    """`[N, K]`: squared Mahalanobis distances of outputs `[N, A]` from the means at inputs `[N, D]`."""
+    extended = _with_one(inputs)
+
+    def one(coefficients, whitening):
+        return (((outputs - extended @ coefficients) @ whitening) ** 2).sum(-1)
+
+    return jax.vmap(one, out_axes=1)(behaviours.coefficients, behaviours.whitenings)
+
+
+def _with_one(inputs: jax.Array) -> jax.Array:
+    return jnp.concatenate([inputs, jnp.ones((*inputs.shape[:-1], 1))], axis=-1)
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:

@@ -14,6 +14,12 @@ the target and x' = (s', a') follows x = (s, a) in the data; minimising the erro
 one task is another's ruin. Here Eq. 14 holds of values in units of their own standard deviation sigma over the data
 (measured whenever clusters are): the term added is lambda R / sigma^2. Rewards times 10 change nothing.
 
+**Divergences** (section 6), an option: the value that a TD target bootstraps from is less by
+sigma (1 - gamma) sum_z p_z (alpha chi^2(pi || nu_z) + beta KL(pi || nu_z)) at s', where nu_z is a Gaussian whose mean
+is linear in the observation, fitted to cluster z, and pi one of its covariance about the learner's action (Proposition
+3, Eq. 18). Backed up, they are Eq. 15's. Squared distances count as far as they exceed what the data's own actions have
+on average, and not beyond `FARTHEST`.
+
 What the paper leaves open: a transition without an action recorded after it (the last of its trajectory) has no g',
 does not enter C and is clustered by g alone; clusters are the first critic's, the penalty is both critics'; a
 minibatch's z is drawn by the clusters' shares of the transitions scored, so that over all draws these are drawn alike.
@@ -29,16 +35,26 @@ from flax import struct
 
 from trajclust_jax.clustering import PGKmeans, Sorl
 from trajclust_jax.clustering.clusterer import Clusterer
-from trajclust_jax.clustering.gaussian import GaussianMixture, fit_mixture, responsibilities, standardised, start
+from trajclust_jax.clustering.gaussian import (
+    GaussianMixture,
+    LinearGaussians,
+    fit_mixture,
+    regress,
+    responsibilities,
+    squared_lengths,
+    standardised,
+    start,
+)
 from trajclust_jax.clustering.suited import LONG_CONTINUOUS
 from trajclust_jax.clustering.types import Clustering
-from trajclust_jax.learners.learner import LearnerState, PlugIn
+from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, PlugIn
 from trajclust_jax.learners.sampling import Batch, Sampler, View
 from trajclust_jax.training import Info
 from trajclust_jax.validation import check_at_least, check_one_of
 
 FEWEST = 0.01  # a cluster with a smaller share of the transitions is left out: its own go to the others
 REDUCED = 16  # dimensions that penultimate features are projected to before they are clustered
+FARTHEST = 6.0  # a squared distance's excess: Pearson's divergence is its exponential
 RENEWAL = 0x636C7573  # keeps the keys of clusterings apart from others of a run
 _TRAJECTORIES = {"pg_kmeans": PGKmeans, "sorl": Sorl}
 
@@ -68,8 +84,10 @@ class Clusters:
     rows: jax.Array  # [n] int32: the transitions that minibatches are drawn from
     cumulative: jax.Array  # [K, n]: sums of their responsibilities
     unit: jax.Array  # []: what the penalty is multiplied by, to be in the unit of the TD loss
+    sigma: jax.Array  # []: the standard deviation of Q over them
     measured: Info  # what was found of them, by name
     posterior: jax.Array | None = None  # [N, K]: of the trajectories, where those are clustered
+    behaviours: LinearGaussians | None = None  # the clusters', where divergences from them count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +123,25 @@ class C4(PlugIn):
     ridge: float = 1e-4
     """On the covariances of the mixture, whose points are standardised."""
 
+    kl_weight: float = 0.0
+    """beta of section 6, of values whose standard deviation is 1."""
+    pearson_weight: float = 0.0
+    """alpha of section 6, likewise."""
+
     ASKS = ("pairs",)
+    FIXED = ("kl_weight", "pearson_weight")  # whether they are 0 decides what is computed
 
     def check(self) -> None:
         super().check()
         check_at_least(self, 1, "clusters", "recluster_every", "pool_size", "cluster_points")
         check_at_least(self, 1, "em_iterations")
         check_at_least(self, 0, "weight", "trace_weight", "clusters_used", "ridge", "recluster_wait")
+        check_at_least(self, 0, "kl_weight", "pearson_weight")
         check_one_of("cluster_by", self.cluster_by, ("gradients", "features", *_TRAJECTORIES))
         if self.cluster_by == "features" and not hasattr(self, "penultimate"):
             raise ValueError("cluster_by is features: this learner does not say what its critic's last layer sees")
+        if self._diverges and not isinstance(self, ActorCritic):
+            raise ValueError("kl_weight, pearson_weight: this learner values no action of a policy at the next state")
         if self.cluster_by in _TRAJECTORIES and super().before() is not None:
             raise ValueError(f"cluster_by is {self.cluster_by}: this learner clusters trajectories itself")
 
@@ -137,12 +164,32 @@ class C4(PlugIn):
 
     @property
     def sampler(self) -> Sampler:
-        return OneCluster(self.clusters, self.clustered, self.pool_size, self.recluster_every, self._reduced)
+        drawn = self.clusters, self.clustered, self.pool_size
+        return OneCluster(*drawn, self.recluster_every, self._reduced, self._diverges)
+
+    @property
+    def _diverges(self) -> bool:
+        return self.kl_weight > 0 or self.pearson_weight > 0
+
+    def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: Any) -> Backup:
+        """The learner's, less divergences from the clusters' behaviours (Eq. 18); the key is the learner's."""
+        found = super().backup(params, targets, batch, key)
+        if not self._diverges:
+            return found
+        known = batch.sampler
+        lengths = squared_lengths(known.behaviours, batch.next_observations, found.actions)  # [B, K]
+        excess = jnp.clip(lengths - self.action_size, 0, FARTHEST)  # of the data's own actions the mean is A
+        divergence = self.kl_weight * excess / 2 + self.pearson_weight * jnp.expm1(excess)
+        totals = known.cumulative[:, -1]
+        penalty = known.sigma * (1 - self.discount) * divergence @ (totals / totals.sum())
+        return found._replace(values=found.values - penalty)
 
     def critic_loss(
         self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, *key: Any
     ) -> tuple[jax.Array, Info]:
         """The learner's, and the penalty (Eqs. 13 and 14); the key, where there is one, is the learner's."""
+        if batch.sampler is None:
+            raise ValueError("C4 learns from recorded trajectories: train it with Offline")
         loss, info = super().critic_loss(critics, params, targets, batch, *key)
         info = info | batch.sampler.measured
         if isinstance(self.weight, float) and self.weight == 0:  # a swept one is an array
@@ -196,10 +243,15 @@ class OneCluster:
     pool_size: int
     period: int
     reduced: int | None
+    with_behaviours: bool = False
 
     def init(self, view: View) -> Clusters:
-        size = self.reduced or view.scaling.mean.shape[-1] + view.data.batch.actions.shape[-1]
+        observation_size, action_size = view.scaling.mean.shape[-1], view.data.batch.actions.shape[-1]
+        size = self.reduced or observation_size + action_size
         n, k, m = self._pool_size(view), self.clusters, 2 * size
+        behaviours = LinearGaussians(
+            jnp.zeros((k, observation_size + 1, action_size)), jnp.zeros((k, action_size, action_size))
+        )
         unit = jnp.broadcast_to(jnp.eye(m), (k, m, m))
         return Clusters(
             mixture=GaussianMixture(jnp.zeros(k), jnp.zeros((k, m)), unit),
@@ -207,6 +259,8 @@ class OneCluster:
             rows=jnp.zeros(n, jnp.int32),
             cumulative=jnp.ones((k, n)),
             unit=jnp.float32(0),
+            sigma=jnp.float32(0),
+            behaviours=behaviours if self.with_behaviours else None,
             measured=dict.fromkeys(MEASURED, jnp.float32(0)),
         )
 
@@ -234,24 +288,29 @@ class OneCluster:
         self, state: Clusters, learner: C4, learner_state: LearnerState, view: View, step: jax.Array
     ) -> Clusters:
         key = jax.random.fold_in(jax.random.fold_in(learner_state.key, RENEWAL), step)
-        key_pool, key_points, key_reduce, key_start = jax.random.split(key, 4)
+        key_pool, key_points, key_start = jax.random.split(key, 3)
         rows, valid = self._pool(key_pool, view)
         batch = view.batch(rows)
         pairs, values = learner.scored(learner_state, batch)
         if state.posterior is not None:
             mixture, soft = state.mixture, state.posterior[batch.trajectory]
         else:
-            points = self._points(key_reduce, pairs, batch.paired, valid)
+            points = self._points(pairs, batch.paired, valid)
             mixture = self._mixture(state, learner, key_points, key_start, points, valid)
             soft = responsibilities(mixture, points)
         soft = _without_few(soft * valid[:, None])
         found = decompose(pairs, soft * batch.paired[:, None])
+        behaviours = None
+        if self.with_behaviours:
+            behaviours = regress(batch.observations, batch.actions, soft, learner.ridge)
         return state.replace(
             mixture=mixture,
             begun=jnp.bool_(True),
             rows=rows,
             cumulative=jnp.cumsum(soft.T, axis=1),
             unit=learner.unit(pairs, values, valid),
+            sigma=jnp.std(values, where=valid),
+            behaviours=behaviours,
             measured=measured(found, pairs, values, soft, valid),
         )
 
@@ -264,12 +323,12 @@ class OneCluster:
         rows = jnp.where(few, jnp.minimum(every, jnp.maximum(view.count, 1) - 1), drawn)
         return view.first + rows, jnp.where(few, every < view.count, True)
 
-    def _points(self, key: jax.Array, pairs: Pairs, paired: jax.Array, valid: jax.Array) -> jax.Array:
+    def _points(self, pairs: Pairs, paired: jax.Array, valid: jax.Array) -> jax.Array:
         """`[n, 2M]`: y, standardised; where there is no g', its mean."""
         current, following = standardised(pairs.current, valid), standardised(pairs.following, valid & paired)
         if self.reduced is not None:
+            # drawn once for all: the same at every clustering, which begins with the last one's mixture
             directions = jax.random.normal(jax.random.key(0), (current.shape[-1], self.reduced))
-            del key
             current, following = standardised(current @ directions, valid), standardised(following @ directions, valid)
         return jnp.concatenate([following, current], axis=-1)
 

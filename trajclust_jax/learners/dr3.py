@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import PlugIn
+from trajclust_jax.learners.learner import ActorCritic, PlugIn
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.training import Info
 from trajclust_jax.validation import check_at_least
@@ -26,7 +26,7 @@ class DR3(PlugIn):
 
     def check(self) -> None:
         super().check()
-        if not hasattr(self, "backup"):
+        if not isinstance(self, ActorCritic):
             raise ValueError("dr3 needs a learner that values an action at the next state")
         check_at_least(self, 0, "feature_weight")
 
