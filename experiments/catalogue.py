@@ -16,12 +16,27 @@ from trajclust_jax.clustering import suited as rule
 from trajclust_jax.clustering.empo_grid import EmpoGrid
 from trajclust_jax.clustering.model_selection import PGKmeansRange
 from trajclust_jax.data import Trajectories
-from trajclust_jax.learners import AWAC, BC, CQL, EMPO, IQL, TD3BC, BRACv, Learner, Offline
+from trajclust_jax.learners import (
+    AWAC,
+    BC,
+    C4,
+    CQL,
+    DR3,
+    EMPO,
+    IQL,
+    TD3BC,
+    BRACv,
+    LayerNorm,
+    Learner,
+    Offline,
+    PlugIn,
+    plugged,
+)
 
 # clusterer: finds clusters; ceiling: with the labels, what a policy class could tell, which no command offers;
 # selection: clusterings for several K; grid: for several settings; centres: a clusterer whose clusters' policies act;
-# learner: of offline RL.
-Kind = Literal["clusterer", "ceiling", "selection", "grid", "centres", "learner"]
+# learner: of offline RL; plug-in: changes a learner with critics.
+Kind = Literal["clusterer", "ceiling", "selection", "grid", "centres", "learner", "plug-in"]
 
 BLOCK = 1_000  # gradient steps between two looks at a training
 _OFFLINE = {field.name for field in dataclasses.fields(Offline)} - {"learner"}
@@ -112,6 +127,55 @@ class LearnerEntry:
         return Offline(learner, **offline)
 
 
+@dataclasses.dataclass(frozen=True)
+class PlugInEntry:
+    """A named plug-in of learners."""
+
+    title: str
+    summary: str
+    plug_in: type[PlugIn]
+
+    kind: ClassVar[Kind] = "plug-in"
+
+    def own(self) -> dict[str, Any]:
+        """Its settings, which join the learner's, with their values."""
+        return {field.name: field.default for field in dataclasses.fields(self.plug_in)}
+
+
+def plug_in_entries(names: str | None) -> list[PlugInEntry]:
+    """The entries of plug-ins: `c4`, or several joined by `+`, of which the last wraps the others; none of None.
+
+    Raises:
+        ValueError: for one that is not there.
+    """
+    found = entries("plug-in")
+    chosen = [] if names is None else names.split("+")
+    for name in chosen:
+        if name not in found:
+            raise ValueError(f"unknown plug-in {name!r}: choose one of {', '.join(found)}, or join them, dr3+c4")
+    return [found[name] for name in chosen]
+
+
+def learner_entry(name: str, plug_ins: str | None = None) -> LearnerEntry:
+    """A learner's entry, with plug-ins where they are named.
+
+    Raises:
+        ValueError: for a plug-in that is not there, and for a learner that has nothing to plug into.
+    """
+    entry = CATALOGUE[name]
+    for plug_in in plug_in_entries(plug_ins):
+        if not hasattr(entry.algorithm, "CRITIC"):
+            raise ValueError(f"{name} has no critics of its own that a plug-in could change")
+        joined = plugged(plug_in.plug_in, entry.algorithm)
+        entry = dataclasses.replace(entry, title=f"{entry.title} + {plug_in.title}", algorithm=joined)
+    return entry
+
+
+def revisions(plug_ins: str | None) -> list[int]:
+    """Of named plug-ins."""
+    return [entry.plug_in.REVISION for entry in plug_in_entries(plug_ins)]
+
+
 def _typed(field: dataclasses.Field, value: Any) -> Any:
     """A setting's value in its field's type: 1e5 is a whole number, too.
 
@@ -138,7 +202,7 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
     return value
 
 
-Entry = MethodEntry | LearnerEntry
+Entry = MethodEntry | LearnerEntry | PlugInEntry
 CATALOGUE: dict[str, Entry] = {}
 
 
@@ -327,4 +391,8 @@ CATALOGUE.update(
         in_environments={"Navigation-v0": _DIDACTIC},
     ),
     brac_v=LearnerEntry("BRAC-v", "values with a KL penalty to a cloned behaviour", BRACv, {"normalise": False}),
+    # plug-ins
+    c4=PlugInEntry("C^4", "minibatches of one cluster of gradients each, and a penalty on their cross-covariance", C4),
+    dr3=PlugInEntry("DR3", "a penalty on inner products of the features of consecutive states", DR3),
+    layer_norm=PlugInEntry("LN", "layer normalisation in the critics", LayerNorm),
 )

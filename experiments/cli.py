@@ -248,11 +248,17 @@ class Train:
     """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (hopper-medium-expert:size=200)."""
     learner: str = "iql"
     """bc, bc_10, td3_bc, iql, awac, cql and what else `trajclust list` shows."""
+    plugin: str | None = None
+    """c4, dr3 or layer_norm, or several (dr3+c4): what changes the critics; `--set` has their settings, too."""
     clusters: Path | None = None
     """The folder of an earlier `trajclust cluster` on the same dataset: learn from clusters, not from everything."""
     cluster: str | None = None
     """With --clusters: all (a learner for each; the default), best (the highest mean return) or a number, as in
     assignments.csv."""
+    transitions: int | None = None
+    """Learn from so many transitions: whole trajectories, drawn, until there are as many."""
+    draw: int = 0
+    """Seed of that draw; summary.json has the trajectories drawn."""
     seeds: int = 3
     """Number of seeds."""
     environment: str | None = None

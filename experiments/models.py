@@ -9,7 +9,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.catalogue import CATALOGUE, learner_entry
 from trajclust_jax.checkpoint import CheckpointError, load_tree, save_tree
 from trajclust_jax.clustering import Clusterer, Clustering
 from trajclust_jax.clustering.images import ImageInputs
@@ -200,7 +200,7 @@ def load_policy(folder: str | os.PathLike) -> tuple[Learner, TrainedPolicy]:
     try:
         summary = json.loads((Path(folder) / "summary.json").read_text())
         settings = {name: tuples(value) for name, value in summary["settings"]["learner"].items()}
-        learner = CATALOGUE[summary["learner"]].algorithm(**settings)
+        learner = learner_entry(summary["learner"], summary.get("plugin")).algorithm(**settings)
         stored = load_tree(Path(folder) / "policy")
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no result of trajclust train there ({error})") from None

@@ -1,9 +1,10 @@
-"""The learners' networks in NumPy float64, and a small batch."""
+"""The learners' networks in NumPy float64, and small data."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trajclust_jax.data import from_episodes
 from trajclust_jax.learners import Batch
 
 SIZE, D, A = 6, 3, 2
@@ -14,6 +15,21 @@ def some_batch(seed=1):
     normal = lambda k, *shape: jax.random.normal(k, (SIZE, *shape))
     actions = jnp.tanh(normal(keys[1], A))
     return Batch(normal(keys[0], D), actions, normal(keys[2]), normal(keys[3], D), jnp.arange(SIZE) % 3 == 0)
+
+
+def episodes(count=12, steps=5):
+    rng = np.random.default_rng(0)
+    return from_episodes(
+        [
+            (
+                rng.normal(size=(steps + 1, D)).astype(np.float32),
+                np.tanh(rng.normal(size=(steps, A))).astype(np.float32),
+                rng.normal(size=steps).astype(np.float32),
+                bool(n % 2),
+            )
+            for n in range(count)
+        ]
+    )
 
 
 def wide(tree):

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 import trajclust_envs as envs
-from trajclust_experiments.catalogue import CATALOGUE, entries
+from trajclust_experiments.catalogue import CATALOGUE, entries, learner_entry
 from trajclust_experiments.cells.cell import record_id
 from trajclust_experiments.rendering.stored import committed, stored_cells
 from trajclust_experiments.tables import get_table, table_names
@@ -153,9 +153,9 @@ def as_restarts(cloned):
     }
 
 
-def learned(name, data=continuous, **settings):
+def learned(name, data=continuous, plug_in=None, **settings):
     trajectories, _ = data()
-    entry = CATALOGUE[name]
+    entry = learner_entry(name, plug_in)
     given = LEARNER | {key: value for key, value in SIZES.items() if key in entry.names()}
     if "behaviour_updates" in entry.names():
         given["behaviour_updates"] = 4
@@ -222,6 +222,8 @@ CASES = {
     "support": supported,
     "images": lambda: digest(train_inputs(images()[0])),
     **{name: functools.partial(learned, name) for name in entries("learner")},
+    **{f"td3_bc {name}": functools.partial(learned, "td3_bc", plug_in=name) for name in entries("plug-in")},
+    "iql c4": functools.partial(learned, "iql", plug_in="c4", recluster_every=2),
     "side by side": side_by_side,
     "best share of images": best_share_of_images,
     **{name: functools.partial(walked, name) for name in envs.ENVIRONMENTS},

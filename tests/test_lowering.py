@@ -11,7 +11,7 @@ import pytest
 import test_golden as golden
 
 import trajclust_envs as envs
-from trajclust_experiments.catalogue import CATALOGUE, entries
+from trajclust_experiments.catalogue import CATALOGUE, entries, learner_entry
 from trajclust_jax.clustering.empo_grid import EmpoGrid
 from trajclust_jax.devices import traced_for
 from trajclust_jax.lowering import PLATFORMS, Program, counted, lowered_for, programs
@@ -31,12 +31,12 @@ def _clusterer(name, data):
     return (method.labelled(labels) if entry.kind == "ceiling" else method), trajectories
 
 
-def _learner(name):
-    entry = CATALOGUE[name]
+def _learner(name, plug_in=None, **settings):
+    entry = learner_entry(name, plug_in)
     given = golden.LEARNER | golden.SIZES | dict.fromkeys(("behaviour_updates", "critic_updates", "value_updates"), 4)
     given |= {**golden.SHORTER["EmpoEM"], "em_epochs": 2, "epochs": 2}
     given = {key: value for key, value in given.items() if key in entry.names()}
-    return entry.build(2, **given), golden.continuous()[0]
+    return entry.build(2, **given, **settings), golden.continuous()[0]
 
 
 CASES = {
@@ -55,6 +55,7 @@ CASES = {
         golden.continuous()[0],
     ),
     **{name: functools.partial(_learner, name) for name in entries("learner")},
+    "td3_bc c4": functools.partial(_learner, "td3_bc", "c4", kl_weight=0.1),
 }
 
 

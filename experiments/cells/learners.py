@@ -9,17 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.catalogue import learner_entry, revisions
 from trajclust_experiments.cells.cell import Cell, Job, changed, tracked
 from trajclust_experiments.cells.evaluation import best_cluster, evaluator, normaliser, returns_of, summarise
 from trajclust_experiments.cells.methods import MethodCell
 from trajclust_jax.clustering import Clustering, PGKmeans
-from trajclust_jax.data import REGISTRY, Dataset, returns
+from trajclust_jax.data import REGISTRY, Dataset, reduced, returns
 from trajclust_jax.data.transforms import ActionScaling
 from trajclust_jax.learners import Clustered, Offline, Scaling, TrainedPolicy
 from trajclust_jax.metrics import scores
 from trajclust_jax.networks import PolicyNetwork
-from trajclust_jax.records import plain
 
 CLUSTER_SEED = 0  # of a clustering that learners learn from
 
@@ -29,26 +28,36 @@ class LearnerCell(Cell):
     """A learner on a registered dataset, evaluated where the data is from; `method` is its name in the catalogue.
 
     `settings` override the entry's. With `clusters`, a clustering method (and all its `cluster_settings`), it learns
-    from that of the k* clusters found whose trajectories have the highest mean return.
+    from that of the k* clusters found whose trajectories have the highest mean return. With `plugin` it is changed by
+    that; with `transitions` it learns from so many, whole trajectories `draw`n.
     """
 
     clusters: str | None = None
     cluster_settings: tuple[tuple[str, Any], ...] = ()
     episodes: int = 10
     evaluate_every: int = 10_000
+    plugin: str | None = None
+    transitions: int = 0  # 0: all of them
+    draw: int = 0
     beside: "SweptCell | None" = dataclasses.field(default=None, compare=False, repr=False)
     """Trains this cell with others in one program; how a cell is trained is no part of what it is."""
 
     @property
     def title(self) -> str:
-        return super().title + (f" on {self.clusters}'s best cluster" if self.clusters else "")
+        plugged = f" + {self.plugin}" if self.plugin else ""
+        reduced = f" of {self.transitions} transitions" if self.transitions else ""
+        return super().title + plugged + reduced + (f" on {self.clusters}'s best cluster" if self.clusters else "")
+
+    def load(self) -> tuple[Dataset, float]:
+        dataset, seconds = super().load()
+        return (reduced(dataset, self.transitions, self.draw) if self.transitions else dataset), seconds
 
     def build(self, action_size: int = 1) -> Offline:
-        entry = CATALOGUE[self.method]
+        entry = learner_entry(self.method, self.plugin)
         return entry.build(action_size, **{**entry.suited(REGISTRY[self.dataset].environment), **dict(self.settings)})
 
     def hyperparameters(self) -> set[str]:
-        return CATALOGUE[self.method].names()
+        return learner_entry(self.method, self.plugin).names()
 
     def clustering(self) -> MethodCell:
         """The cell whose clusters it learns from."""
@@ -73,6 +82,10 @@ class LearnerCell(Cell):
             "version": [offline.VERSION, offline.learner.VERSION],
             "settings": {name: value for name, value in chosen.items() if name not in ("learner", "action_size")},
         }
+        if self.plugin is not None:
+            described["plugin"] = {"name": self.plugin, "revisions": revisions(self.plugin)}
+        if self.transitions:
+            described |= {"transitions": self.transitions, "draw": self.draw}
         if self.clusters is not None:
             found = self.clustering().essential()
             names = ("version", "actions_version", "hyperparameters")
@@ -82,7 +95,7 @@ class LearnerCell(Cell):
 
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         if self.beside is not None:
-            return self._found(job.needed[self.beside].record, job)
+            return self._found(dataset, job)
         trajectories, environment = dataset.trajectories, REGISTRY[self.dataset].environment
         offline = self.build(trajectories.action_size)
         body: dict[str, Any] = {"policies": of_policies(dataset, environment), "config": dataclasses.asdict(offline)}
@@ -104,12 +117,14 @@ class LearnerCell(Cell):
                 tracker.summary(seed, {f"final/{name}": values[index] for name, values in body["scores"].items()})
         return {**body, "history": outcome.history}
 
-    def _found(self, record: dict[str, Any], job: Job) -> dict[str, Any]:
+    def _found(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         """This cell's part of the record of several, logged as if it had been trained alone."""
-        body = next(each for each in record["swept"] if each["settings"] == plain(dict(self.settings)))
-        body = {name: value for name, value in body.items() if name != "settings"}
+        record, index = job.needed[self.beside].record, self.beside.members().index(self)
+        history = [_of_member(entry, index) for entry in record["history"]]
+        config = dataclasses.asdict(self.build(dataset.trajectories.action_size))
+        body = {"policies": record["policies"], "config": config, **record["swept"][index], "history": history}
         with job.tracker(self) as tracker:
-            for total, entry in enumerate(body["history"]):
+            for total, entry in enumerate(history):
                 metrics = {n: np.asarray(v, float) for n, v in entry.items() if n not in ("phase", "iteration")}
                 tracker.log(total, tracked(entry["phase"], metrics))
             for index, seed in enumerate(self.seeds):
@@ -119,7 +134,8 @@ class LearnerCell(Cell):
 
 @dataclasses.dataclass(frozen=True)
 class SweptCell(LearnerCell):
-    """Learners that differ in numbers of their losses alone, side by side in one program; its record has all of theirs.
+    """Learners that differ in numbers of their losses alone, side by side in one program; its record has all of theirs,
+    scores named by value.
 
     `settings` are the common ones.
     """
@@ -160,11 +176,21 @@ class SweptCell(LearnerCell):
             )
             body = summarise(member.build(trajectories.action_size), alone, environment)
             body["timing"] |= {name: body["timing"][name] / len(members) for name in _SHARED_SECONDS}
-            body["timing"]["beside"] = len(members)  # that shared the seconds
-            config = {"policies": of_policies(dataset, environment), "settings": plain(dict(member.settings))}
-            config["config"] = dataclasses.asdict(member.build(trajectories.action_size))
-            found.append({**config, **body, "history": alone.history})
-        return {"scores": {}, "swept": found, "arrays": {}, "timing": outcome.timing}
+            found.append({**body, "timing": {**body["timing"], "beside": len(members)}})  # that shared the seconds
+        named = {
+            f"{name} {' '.join(f'{value:g}' for value in values)}": of_seeds
+            for values, body in zip(zip(*(values for _, values in self.sweep), strict=True), found, strict=True)
+            for name, of_seeds in body["scores"].items()
+        }
+        return {
+            "policies": of_policies(dataset, environment),
+            "config": dataclasses.asdict(offline),
+            "scores": named,
+            "swept": found,
+            "history": outcome.history,  # [S, V] each
+            "arrays": {},
+            "timing": outcome.timing,
+        }
 
 
 _SHARED_SECONDS = "run_seconds", "compile_seconds", "evaluate_seconds"

@@ -92,7 +92,7 @@ def of_clusters(
     rand, agreed = [], []
     for seed in range(len(policy.scaling.mean)):
         one = jax.tree.map(lambda x, seed=seed: x[seed], policy)
-        clusters = np.asarray(learner.clusters(one.actor))
+        clusters = np.asarray(learner.assignments(one.actor))
         rand.append(scores(dataset.labels, clusters)["ri"])
         behaviour = _behaviour_of(dataset.labels, clusters, learner.k)
         agreed.append(_agreement(offline, one, behaviour, ways, episodes.observations[seed], episodes.lengths[seed]))

@@ -7,9 +7,9 @@ from trajclust_jax.data import REGISTRY
 
 
 def show(json: bool) -> None:
-    """Prints tables, datasets, methods and learners, with one line each."""
+    """Prints tables, datasets, methods, learners and plug-ins, with one line each."""
     tables = {name: get_table(name) for name in table_names()}
-    learners = entries("learner")
+    learners, plug_ins = entries("learner"), entries("plug-in")
     sections = {
         "tables": {name: table.summary for name, table in tables.items()},
         "presets": {name: preset.summary for name, preset in tables["pgkmeans/table1"].presets.items()},
@@ -17,6 +17,8 @@ def show(json: bool) -> None:
         "methods": {name: entry.summary for name, entry in entries("clusterer").items()},
         "learners": {name: entry.summary for name, entry in learners.items()},
         "settings of learners": {name: pairs(entry.defaults()) for name, entry in learners.items()},
+        "plug-ins of learners": {name: entry.summary for name, entry in plug_ins.items()},
+        "settings of plug-ins": {name: pairs(entry.own()) for name, entry in plug_ins.items()},
     }
     if json:
         return print_json(sections)

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE, entries
+from trajclust_experiments.catalogue import entries, learner_entry, plug_in_entries, revisions
 from trajclust_experiments.cells.cell import checkpoint_seconds, tracked
 from trajclust_experiments.cells.evaluation import (
     action_bounds,
@@ -27,7 +27,7 @@ from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.checkpoint import save_tree
-from trajclust_jax.data import DataError, Dataset, fingerprint, load, returns, suspicious
+from trajclust_jax.data import DataError, Dataset, fingerprint, load, reduced, returns, suspicious
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Clustered, Offline
 from trajclust_jax.records import cell_id, environment, plain
@@ -46,8 +46,11 @@ OUTPUTS = {"summary.json", "policy", "losses.csv", "evaluations.csv", "learning-
 def train(
     dataset: str,
     learner: str,
+    plugin: str | None,
     clusters: Path | None,
     cluster: str | None,
+    transitions: int | None,
+    draw: int,
     seeds: int,
     environment: str | None,
     episodes: int,
@@ -70,10 +73,18 @@ def train(
     if cluster is not None and clusters is None:
         raise UsageError(f"--cluster {cluster}: of which clustering? Give its folder with --clusters")
     settings = parsed_settings(set)
+    try:
+        plug_in_entries(plugin)
+    except ValueError as error:
+        raise UsageError(f"--plugin: {error}") from None
+    if transitions is not None and clusters is not None:
+        raise UsageError("--transitions and --clusters: a clustering is of all trajectories; give one of both")
     if "sweep" in settings:
         raise UsageError("--set sweep: sweeps are for Python (Offline); here give each value a run of its own")
     check_out(out, OUTPUTS)
     loaded = load(dataset)
+    if transitions is not None:
+        loaded = reduced(loaded, transitions, draw)
     summary = train_on_dataset(
         loaded,
         learner,
@@ -82,10 +93,11 @@ def train(
         track,
         Progress(),
         clusters=None if clusters is None else chosen_clusters(clusters, cluster or "all", loaded),
+        plugin=plugin,
         environment_name=environment,
         episodes=episodes,
         evaluate_every=evaluate_every,
-        **settings,
+        settings=settings,
     )
     print_json(summary) if json else _print(summary)
     return int(bool(summary["diverged"]))
@@ -176,10 +188,11 @@ def train_on_dataset(
     progress: Progress,
     *,
     clusters: tuple[np.ndarray, list[int]] | None = None,
+    plugin: str | None = None,
     environment_name: str | None = None,
     episodes: int = 10,
     evaluate_every: int = 10_000,
-    **settings: Any,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Trains a learner and writes `out`; returns its summary.
 
@@ -190,7 +203,11 @@ def train_on_dataset(
 
     Args:
         clusters: what `chosen_clusters` gave: a learner for each of them.
+        plugin: the names of what changes the learner, joined by `+`.
         environment_name: where to evaluate; by default where the dataset says it is from.
+        episodes: of an evaluation.
+        evaluate_every: gradient steps between evaluations.
+        settings: of the learner, of its plug-ins and of `Offline`.
 
     Raises:
         DataError: settings or data that the learner does not allow, an `out` that another process is writing.
@@ -203,11 +220,12 @@ def train_on_dataset(
     if given is not None and given not in environment_names():
         raise DataError(f"--environment {given}: choose one of {', '.join(environment_names())}")
     try:
-        entry = CATALOGUE[learner_name]
-        offline = entry.build(trajectories.action_size, **{**entry.suited(environment_name), **settings})
+        entry = learner_entry(learner_name, plugin)
+        offline = entry.build(trajectories.action_size, **{**entry.suited(environment_name), **(settings or {})})
         offline.check(trajectories)
     except ValueError as error:
-        raise DataError(f"--learner {learner_name}: {error}") from None
+        with_plugin = "" if plugin is None else f" --plugin {plugin}"
+        raise DataError(f"--learner {learner_name}{with_plugin}: {error}") from None
     sizes = int(np.prod(trajectories.observation_shape)), trajectories.action_size
     if environment_name in environment_names() and sizes != sizes_of(environment_name):
         if given is not None:
@@ -220,6 +238,8 @@ def train_on_dataset(
         "dataset": dataset.spec.name,
         "fingerprint": dataset.provenance.fingerprint,
         "learner": learner_name,
+        **({} if plugin is None else {"plugin": plugin, "revisions": revisions(plugin)}),
+        **({"reduced": drawn} if (drawn := dataset.provenance.parameters.get("reduced")) else {}),
         "settings": dataclasses.asdict(offline),
         "version": [offline.VERSION, offline.learner.VERSION],
         "seeds": list(seeds),
@@ -267,7 +287,7 @@ def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any]
     folder.mkdir()
     save_tree(folder / "policy", {"actor": outcome.result.actor, "scaling": dataclasses.asdict(outcome.result.scaling)})
     _losses(offline, outcome, summary["clusters"]).to_csv(folder / "losses.csv", index=False)
-    found = offline.learner.clusters(outcome.result.actor)
+    found = offline.learner.assignments(outcome.result.actor)
     if found is not None:
         names = {f"seed {seed}": np.asarray(each) for seed, each in zip(outcome.seeds, found, strict=True)}
         pd.DataFrame(names).rename_axis("trajectory").to_csv(folder / "assignments.csv")

@@ -63,7 +63,7 @@ def write_report(results: Results, out: Path, skip: Callable[[str], None] | None
     Raises:
         RecordError: where no record can be shown.
     """
-    records = [record for record in readable(results, skip) if "swept" not in record]  # several cells' have their own
+    records = readable(results, skip)
     if not records:
         raise RecordError(f"{results.cells}: none of the records there can be shown")
     planned = sections(records)
@@ -250,6 +250,8 @@ def _unusual(cell: dict[str, Any]) -> str:
     """The hyperparameters of a record's cell that are not the method's default."""
     if "settings" in cell:  # a learner's cell: these alone
         settings = cell["settings"] | ({"clusters": cell["clusters"]} if cell["clusters"] else {})
+        settings |= {"plugin": cell["plugin"]["name"]} if "plugin" in cell else {}
+        settings |= {name: cell[name] for name in ("transitions", "draw") if name in cell}
         return ", ".join(f"{name} {value}" for name, value in settings.items()) or "-"
     known = catalogue.entries("clusterer", "ceiling", "centres")
     if "hyperparameters" not in cell or cell["method"] not in known or cell["dataset"] not in REGISTRY:

@@ -4,7 +4,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trajclust_jax.data import Codebook, apply, build_dataset, compress, dense, fingerprint, transitions
+from trajclust_jax.data import (
+    Codebook,
+    DataError,
+    apply,
+    build_dataset,
+    compress,
+    dense,
+    fingerprint,
+    reduced,
+    transitions,
+)
 
 
 def test_transitions_of_a_codebook_equal_those_of_its_dense_form(discrete, expand):
@@ -120,3 +130,26 @@ def test_apply_evaluates_the_table_only(discrete, expand):
     for name, shape in (("sum", (12, 7)), ("pair", (12, 7, 2))):
         assert coded[name].shape == shape
         np.testing.assert_array_equal(coded[name], plain[name])
+
+
+def test_reduced_data_is_whole_trajectories_drawn_by_seed(continuous):
+    """As many as it takes; a longer draw begins with a shorter one's; the provenance has which."""
+    dataset = build_dataset(continuous(), name="whole", source="test")
+    lengths = np.asarray(dataset.trajectories.lengths)
+    fewest = None
+    for count in (1, int(lengths.sum()) // 2, int(lengths.sum())):
+        found = reduced(dataset, count, 5)
+        drawn = found.provenance.parameters["reduced"]
+        rows = drawn["trajectories"]
+        np.testing.assert_array_equal(found.trajectories.lengths, lengths[rows])
+        assert drawn["transitions"] == lengths[rows].sum() >= count
+        assert rows == sorted(rows)
+        order = np.random.default_rng(5).permutation(len(lengths))[: len(rows)]
+        assert set(order.tolist()) == set(rows)
+        assert lengths[order[:-1]].sum() < count
+        fewest = fewest or set(rows)
+        assert fewest <= set(rows)
+    assert reduced(dataset, 1, 5).provenance.fingerprint != dataset.provenance.fingerprint
+    for count in (0, int(lengths.sum()) + 1):
+        with pytest.raises(DataError, match=f"transitions is {count}: give 1 to {lengths.sum()}"):
+            reduced(dataset, count, 0)

@@ -54,11 +54,15 @@ def test_commands_know_what_a_module_adds(lab, trajclust, tmp_path):
     rewards = -np.linalg.norm(steering.trajectories.observations, axis=-1)
     rewarded = steering.trajectories.replace(rewards=rewards)
     save_npz(build_dataset(rewarded, steering.labels, name="steering", source="steering"), tmp_path / "steering.npz")
+    small = ("--seeds", 1, "--episodes", 1, "--set", "updates=20", "block=10", "batch_size=16")
     for learner in ("median_bc", "smooth_td3_bc"):
-        small = ("--seeds", 1, "--episodes", 1, "--set", "updates=20", "block=10", "batch_size=16")
         code, out, err = trajclust("train", "steering.npz", "--learner", learner, "--json", *small)
         assert code == 0, err
         assert json.loads(out)["learner"] == learner
+    plugged = ("--learner", "mean_td3_bc", "--plugin", "c4", "--json", *small, "clusters=3", "weight=0.1")
+    code, out, err = trajclust("train", "steering.npz", *plugged)
+    assert code == 0, err
+    assert json.loads(out)["settings"]["learner"]["clusters"] == 3
 
     code, out, err = trajclust("run", "own/corners", "--preset", "smoke")
     assert code == 0, err

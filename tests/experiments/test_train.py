@@ -11,6 +11,7 @@ from trajclust_experiments.commands import train
 from trajclust_experiments.models import load_policy
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.data import DataError, build_dataset, from_episodes, save_npz
+from trajclust_jax.learners import C4
 
 SMALL = ("--set", "updates=40", "block=10", "batch_size=16", "actor_features=[8]")
 
@@ -60,6 +61,46 @@ def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
     assert "every return is 0: no reward was met in Pathfollowing-v0, or it gives none" in again[1]
 
 
+def test_a_plug_in_on_reduced_data(trajclust, tmp_path):
+    """Its settings are given as the learner's; what was drawn is told; the policy is read back."""
+    plane(tmp_path / "plane.npz")
+    plugged = ("--learner", "td3_bc", "--plugin", "c4", "--transitions", 30, "--draw", 4, "--seeds", 1, "--json")
+    settings = ("features=[8]", "clusters=2", "weight=0.5", "recluster_every=20", "em_iterations=1")
+    code, out, err = trajclust("train", "plane.npz", *plugged, *SMALL, *settings)
+    assert code == 0, err
+    summary = json.loads(out)
+    assert (summary["plugin"], summary["settings"]["learner"]["clusters"]) == ("c4", 2)
+    assert summary["reduced"]["transitions"] == 36
+    assert len(summary["reduced"]["trajectories"]) == 3
+    losses = pd.read_csv(tmp_path / "runs/train/losses.csv")
+    assert (losses["clusters/effective"] <= 2).all()
+    assert (losses["critic/penalty"] > 0).all()
+    learner, _ = load_policy(tmp_path / "runs/train")
+    assert isinstance(learner, C4)
+    assert learner.weight == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--plugin", "c5"), "unknown plug-in 'c5': choose one of c4, dr3, layer_norm"),
+        (("--learner", "bc", "--plugin", "c4"), "--learner bc --plugin c4: bc has no critics of its own"),
+        (("--plugin", "c4", "--set", "weight=-1"), "--plugin c4: weight is -1.0: it must be at least 0"),
+        (("--set", "weight=1"), "no setting 'weight'"),
+        (("--transitions", 1000), "transitions is 1000: give 1 to 120, which plane has"),
+        (("--transitions", 10, "--draw", -1), "draw is -1: give 0 to 4294967295"),
+        (("--transitions", 10, "--clusters", "runs/none"), "a clustering is of all trajectories"),
+    ],
+)
+def test_plug_ins_and_draws_that_are_none(trajclust, tmp_path, arguments, message):
+    plane(tmp_path / "plane.npz")
+    learner = () if "--learner" in arguments else ("--learner", "td3_bc")
+    code, out, err = trajclust("train", "plane.npz", *learner, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
 def test_a_learner_that_finds_clusters_says_which(trajclust, tmp_path):
     """`--learner empo`: the data's own bounds of the actions, evaluations of the improvement's epochs."""
     steps = ("critic_updates=20", "value_updates=20", "features=[8]", "bias_epochs=1", "pretrain_epochs=1")
@@ -73,7 +114,7 @@ def test_a_learner_that_finds_clusters_says_which(trajclust, tmp_path):
     found = pd.read_csv(folder / "assignments.csv", index_col="trajectory")
     assert list(found) == ["seed 0", "seed 1"]
     learner, policy = load_policy(folder)
-    np.testing.assert_array_equal(found.to_numpy().T, learner.clusters(policy.actor))
+    np.testing.assert_array_equal(found.to_numpy().T, learner.assignments(policy.actor))
     assert found.isin([0, 1, 2]).all(axis=None)
     evaluated = pd.read_csv(folder / "evaluations.csv")
     assert sorted(set(evaluated["updates"])) == list(range(1, 11)), "epochs"

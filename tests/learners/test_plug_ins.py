@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from learner_reference import A, D, moved_state, some_batch, wide
+from learner_reference import A, D, episodes, moved_state, some_batch, wide
 
 from trajclust_jax.data import from_episodes, transitions
 from trajclust_jax.data.preparation import ScaleReturns, ShiftRewards, n_steps, next_actions
@@ -17,21 +17,6 @@ from trajclust_jax.training import fit
 SMALL = {"features": (8, 8), "actor_features": (6,)}
 BATCH, KEY = some_batch(), jax.random.key(2)
 KEYS = {IQL: None, CQL: tuple(jax.random.split(KEY))}  # as their updates give them; the others' is one key
-
-
-def episodes(count=12, steps=5):
-    rng = np.random.default_rng(0)
-    return from_episodes(
-        [
-            (
-                rng.normal(size=(steps + 1, D)).astype(np.float32),
-                np.tanh(rng.normal(size=(steps, A))).astype(np.float32),
-                rng.normal(size=steps).astype(np.float32),
-                bool(n % 2),
-            )
-            for n in range(count)
-        ]
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +71,8 @@ def test_gradients_in_the_input_are_those_of_finite_differences():
 
 class OneTrajectory:
     """Draws from one trajectory at a time, the next one at every block, and counts its blocks."""
+
+    period = 0
 
     def init(self, view):
         return jnp.int32(-1)

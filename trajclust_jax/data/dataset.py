@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from trajclust_jax.data.codebook import compress
-from trajclust_jax.data.types import Codebook, Dataset, Provenance, Spec, Trajectories, Transitions
+from trajclust_jax.data.types import Codebook, DataError, Dataset, Provenance, Spec, Trajectories, Transitions
 from trajclust_jax.data.validation import validate, validate_labels, validate_likelihoods
 
 
@@ -63,6 +63,27 @@ def subset(dataset: Dataset, rows: np.ndarray, parameters: dict[str, Any], seed:
         seed=seed,
         true_log_likelihoods=None if likelihoods is None else likelihoods[rows],
     )
+
+
+def reduced(dataset: Dataset, transitions: int, seed: int) -> Dataset:
+    """At least so many transitions of a dataset: whole trajectories, drawn by the seed until there are as many.
+
+    Those drawn, by their place in the dataset, are in its provenance ("reduced"); a longer draw by the same seed begins
+    with a shorter one's. They stand in the dataset's order.
+
+    Raises:
+        DataError: for fewer than 1 transition, more than there are, or a seed that is none.
+    """
+    lengths = np.asarray(dataset.trajectories.lengths)
+    if not 1 <= transitions <= lengths.sum():
+        raise DataError(f"transitions is {transitions}: give 1 to {lengths.sum()}, which {dataset.spec.name} has")
+    if not 0 <= seed < 2**32:
+        raise DataError(f"draw is {seed}: give 0 to {2**32 - 1}")
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    count = int(np.searchsorted(np.cumsum(lengths[order]), transitions)) + 1
+    rows = np.sort(order[:count])
+    drawn = {"transitions": int(lengths[rows].sum()), "draw": seed, "trajectories": rows.tolist()}
+    return subset(dataset, rows, {"reduced": drawn}, dataset.provenance.seed)
 
 
 def returns(trajectories: Trajectories) -> np.ndarray:

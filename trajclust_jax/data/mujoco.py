@@ -18,6 +18,7 @@ MIXTURES = {
     "medium-expert": {"medium": ("medium",), "expert": ("expert",)},
     "medium-replay": {"medium": ("medium",), "replay": ("replay-1", "replay-2", "replay-3", "replay-4")},
     "late-expert": {"late": ("late",), "expert": ("expert",)},  # two checkpoints of one training
+    "medium": {"medium": ("medium",)},
 }
 
 

@@ -193,6 +193,7 @@ _PAIRS = {  # of MuJoCo policies: what follows the task's title, and a summary
     "medium-expert": ("", "SAC at a third of its return and at convergence"),
     "medium-replay": (", medium and replay", "SAC at a third of its return, and what it was before"),
     "late-expert": (", late and expert", "two late checkpoints of one training, noise 0.1: the hard pair"),
+    "medium": (", medium", "SAC at a third of its return, alone"),
 }
 
 

@@ -4,10 +4,13 @@ from trajclust_jax.data.preparation import Scaling
 from trajclust_jax.learners.awac import AWAC
 from trajclust_jax.learners.bc import BC
 from trajclust_jax.learners.brac_v import BRACv
+from trajclust_jax.learners.c4 import C4
 from trajclust_jax.learners.cql import CQL
+from trajclust_jax.learners.dr3 import DR3
 from trajclust_jax.learners.empo import EMPO
 from trajclust_jax.learners.iql import IQL
-from trajclust_jax.learners.learner import ActorCritic, Backup, Learner, LearnerState, plugged
+from trajclust_jax.learners.layer_norm import LayerNorm
+from trajclust_jax.learners.learner import ActorCritic, Backup, Learner, LearnerState, PlugIn, plugged
 from trajclust_jax.learners.offline import Clustered, Offline, TrainedPolicy
 from trajclust_jax.learners.replay import Replay
 from trajclust_jax.learners.sac import SAC
@@ -17,7 +20,9 @@ from trajclust_jax.learners.td3_bc import TD3BC
 __all__ = [
     "AWAC",
     "BC",
+    "C4",
     "CQL",
+    "DR3",
     "EMPO",
     "IQL",
     "SAC",
@@ -27,9 +32,11 @@ __all__ = [
     "Backup",
     "Batch",
     "Clustered",
+    "LayerNorm",
     "Learner",
     "LearnerState",
     "Offline",
+    "PlugIn",
     "Replay",
     "Sampler",
     "Scaling",

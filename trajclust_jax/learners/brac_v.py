@@ -65,7 +65,7 @@ class BRACv(ActorCritic):
 
     def stages(self) -> tuple[Stage, ...]:
         return (
-            Stage("behaviour", self.update_behaviour, self.behaviour_updates),
+            Stage("behaviour", self.update_behaviour, self.behaviour_updates, uniform=True),
             Stage("train", self.update, self.updates, self.begin_as_behaviour),
         )
 

@@ -99,6 +99,7 @@ class EMPO(Learner):
 
     FIXED = ("restriction", "momentum", "discount")  # of acting, of the clustering, of what is prepared once
     BOOTSTRAPS = True
+    CRITIC = "critic"
     ASKS = ("next_actions", "n_steps", "returns")
 
     def check(self) -> None:
@@ -196,13 +197,13 @@ class EMPO(Learner):
         return state.replace(params={**state.params, **found, "policies": policies})
 
     def stages(self) -> tuple[Stage, ...]:
-        classify = Stage("classify", self.update_classifier, self.classifier_updates)
+        classify = Stage("classify", self.update_classifier, self.classifier_updates, uniform=True)
         return (
             *(() if self.clusterer == "empo" else (classify,)),
             Stage("critic", self.update_critic, self.critic_updates),
-            Stage("value", self.update_value, self.value_updates),
-            Stage("choose", self.update, self.updates),
-            Stage("improve", self.improve, self.epochs, whole=True),
+            Stage("value", self.update_value, self.value_updates, uniform=True),
+            Stage("choose", self.update, self.updates, uniform=True),
+            Stage("improve", self.improve, self.epochs, whole=True, uniform=True),
         )
 
     def _own(self, values: jax.Array, params: dict[str, Any], batch: Batch) -> jax.Array:
@@ -232,6 +233,21 @@ class EMPO(Learner):
         following = jnp.where(batch.terminated, 0, self._own(following, params, batch))
         loss = ((value - (batch.rewards + self.discount * following)) ** 2).mean()
         return loss, {"critic/loss": loss, "critic/value": value.mean(), "critic/bias": (value - batch.returns).mean()}
+
+    def first_critic(self, critic: Any) -> Any:
+        """See `ActorCritic`, as the next two: each transition has one Q, its own cluster's."""
+        return critic
+
+    def valued(
+        self, critic: Any, params: dict[str, Any], batch: Batch, observations: jax.Array, actions: jax.Array
+    ) -> jax.Array:
+        return self._own(self.heads.apply(critic, observations, actions), params, batch)[None]
+
+    def valued_gradients(
+        self, critic: Any, params: dict[str, Any], batch: Batch, observations: jax.Array, actions: jax.Array
+    ) -> jax.Array:
+        total = lambda *inputs: self.valued(critic, params, batch, *inputs).sum()
+        return jnp.concatenate(jax.grad(total, (0, 1))(observations, actions), axis=-1)[None]
 
     def update_critic(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
         """SARSA along the data."""
@@ -344,7 +360,7 @@ class EMPO(Learner):
         """What acts, and the clusters `[N]` of the trajectories trained on."""
         return {name: params[name] for name in ("policies", "high_critic", "classifier", "clusters")}
 
-    def clusters(self, actor: dict[str, Any]) -> jax.Array:
+    def assignments(self, actor: dict[str, Any]) -> jax.Array:
         return actor["clusters"]
 
     def chosen(self, actor: dict[str, Any], observations: jax.Array) -> jax.Array:

@@ -10,7 +10,8 @@ and one function `..._loss` for each loss, which returns `(loss, info)`. `Offlin
 `train_online` by acting. Observations are flat float32, actions in [-1, 1].
 
 A plug-in changes any learner with critics without its knowing: a class that overrides what it changes (`critic_loss`,
-`sampler`, ...) and calls `super()`. `plugged(PlugIn, TD3BC)` is TD3+BC with it.
+`sampler`, ...) and calls `super()`. `plugged(Mine, TD3BC)` is TD3+BC with it, and a `PlugIn` takes a learner, too:
+`C4(TD3BC(3), clusters=5)`.
 """
 
 import abc
@@ -54,6 +55,7 @@ class Stage(NamedTuple):
     updates: int  # gradient steps; of a whole stage epochs
     begin: Callable[[LearnerState], LearnerState] = lambda state: state  # what the stage before left; any axes
     whole: bool = False  # update takes the `View` of all transitions in place of a minibatch
+    uniform: bool = False  # it trains no critic: minibatches are drawn uniformly, whatever the learner's sampler
 
 
 Part = Callable[[jax.Array, jax.Array, jax.Array], Any]  # (key, observation [1, D], action [1, A]) -> parameters
@@ -73,7 +75,7 @@ class Learner(abc.ABC):
     VERSION: ClassVar[int] = 1  # of the algorithm: part of a record's identity; raise it when results change
     PAUSING: ClassVar[tuple[str, ...]] = ()  # prefixes of infos that are NaN at steps where their part has no turn
     FIXED: ClassVar[tuple[str, ...]] = ()  # numbers that decide what is computed: they cannot be swept
-    ASKS: ClassVar[tuple[str, ...]] = ()  # of "next_actions", "n_steps" (`self.n_steps`) and "returns": see `Batch`
+    ASKS: ClassVar[tuple[str, ...]] = ()  # of "next_actions", "pairs", "n_steps" (`self.n_steps`), "returns": `Batch`
     BOOTSTRAPS: ClassVar[bool] = False  # it learns from values of what followed
 
     def check(self) -> None:
@@ -133,7 +135,7 @@ class Learner(abc.ABC):
         """Of a training's parameters what `act` needs, one network or a pytree of several."""
         return params["actor"]
 
-    def clusters(self, actor: Any) -> jax.Array | None:
+    def assignments(self, actor: Any) -> jax.Array | None:
         """`[..., N]` int32: of each trajectory trained on, in order, the cluster that was found `before`; by default
         None."""
         del actor
@@ -165,6 +167,7 @@ class ActorCritic(Learner):
     """Settings of learners with two critics that bootstrap."""
 
     BOOTSTRAPS = True
+    CRITIC: ClassVar[str] = "critics"  # the part that plug-ins change
 
     discount: float = 0.99
     target_rate: float = 0.005
@@ -194,16 +197,37 @@ class ActorCritic(Learner):
 
     def values(self, critics: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
         """`[2, ...]`: each critic's Q of `[..., D]` and `[..., A]`."""
-        # Rows of their own for each critic: products by shared rows come out with the critics' axis inside.
-        flat = (x.reshape(-1, x.shape[-1]) for x in (observations, actions))
-        rows = (jnp.broadcast_to(x, (CRITICS, *x.shape)) for x in flat)
-        return ensemblize(self.critic.apply, 1)(critics, *rows).reshape(CRITICS, *actions.shape[:-1])
+        rows = _rows(critics, observations, actions)
+        return ensemblize(self.critic.apply, 1)(critics, *rows).reshape(-1, *actions.shape[:-1])
 
     def input_gradients(self, critics: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
         """`[2, B, D + A]`: of each critic's Q in its input `[B, D]` and `[B, A]`."""
-        total = lambda critic, *inputs: self.critic.apply(critic, *inputs).sum()
-        gradients = ensemblize(jax.grad(total, (1, 2)), 1, (0, None, None))(critics, observations, actions)
-        return jnp.concatenate(gradients, axis=-1)
+        total = lambda *rows: ensemblize(self.critic.apply, 1)(critics, *rows).sum()
+        # the forward pass is that of `values`, to the operation: a program that has both computes it once
+        return jnp.concatenate(jax.grad(total, (0, 1))(*_rows(critics, observations, actions)), axis=-1)
+
+    def penultimate(self, critics: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """`[2, B, H]`: of each critic what its last layer sees of `[B, D]` and `[B, A]`."""
+        hidden = lambda critic, *rows: self.critic.apply(critic, *rows, penultimate=True)
+        return ensemblize(hidden, 1)(critics, *_rows(critics, observations, actions))
+
+    # What of critics plug-ins look at; learners with others have these, too.
+
+    def first_critic(self, critics: Any) -> Any:
+        """The first of them, with its axis."""
+        return jax.tree.map(lambda x: x[:1], critics)
+
+    def valued(self, critics: Any, params: Any, batch: Batch, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """`[E, B]`: of each critic Q in other inputs, `[B, D]` and `[B, A]`, of a minibatch's transitions."""
+        del params, batch
+        return self.values(critics, observations, actions)
+
+    def valued_gradients(
+        self, critics: Any, params: Any, batch: Batch, observations: jax.Array, actions: jax.Array
+    ) -> jax.Array:
+        """`[E, B, D + A]`: its gradients in them."""
+        del params, batch
+        return self.input_gradients(critics, observations, actions)
 
     @abc.abstractmethod
     def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: Any) -> Backup:
@@ -239,6 +263,14 @@ class ActorCritic(Learner):
         return state.replace(targets=optax.incremental_update(now, state.targets, self.target_rate))
 
 
+def _rows(critics: Any, *inputs: jax.Array) -> list[jax.Array]:
+    """Inputs `[..., I]` as rows of their own for each critic: products by shared rows come out with the critics' axis
+    inside."""
+    count = jax.tree.leaves(critics)[0].shape[0]
+    flat = (x.reshape(-1, x.shape[-1]) for x in inputs)
+    return [jnp.broadcast_to(x, (count, *x.shape)) for x in flat]
+
+
 def gradient(loss: Callable, *arguments: Any) -> tuple[Any, Info]:
     """Of a loss `(params, ...) -> (loss, info)`, in its first argument."""
     return jax.grad(loss, has_aux=True)(*arguments)
@@ -249,8 +281,38 @@ def step_keys(state: LearnerState, step: jax.Array, count: int) -> list[jax.Arra
     return list(jax.random.split(jax.random.fold_in(state.key, step), count))
 
 
+class _Wrapping(abc.ABCMeta):
+    """Of plug-ins, which are called with a learner."""
+
+    def __call__(cls, *args: Any, **settings: Any) -> Any:
+        if issubclass(cls, Learner):  # it has one already
+            return super().__call__(*args, **settings)
+        if len(args) != 1 or not isinstance(args[0], Learner):
+            raise ValueError(f"{cls.__name__} takes a learner, and its own settings by name")
+        (learner,) = args
+        own = {field.name for field in dataclasses.fields(cls)}
+        names = [field.name for field in dataclasses.fields(learner) if field.name not in own]
+        return plugged(cls, type(learner))(**{name: getattr(learner, name) for name in names}, **settings)
+
+
+class PlugIn(metaclass=_Wrapping):
+    """A plug-in that wraps a learner and is one: `C4(TD3BC(3), clusters=5)`; its own settings by name.
+
+    Derive from it, with fields that have defaults.
+    """
+
+    REVISION: ClassVar[int] = 1  # of the plug-in, beside the learner's VERSION: raise it when results change
+
+
 @functools.cache
 def plugged(plug_in: type, algorithm: type[ActorCritic]) -> type[ActorCritic]:
-    """The algorithm with a plug-in: a class with the settings of both, the plug-in's methods first."""
-    both = type(f"{plug_in.__name__}{algorithm.__name__}", (plug_in, algorithm), {"__doc__": plug_in.__doc__})
+    """The algorithm with a plug-in: a class with the settings of both, the plug-in's methods first.
+
+    What both ask of a batch, or do not allow to be swept, is joined.
+    """
+    joined = {
+        name: tuple(dict.fromkeys((*getattr(algorithm, name), *getattr(plug_in, name, ()))))
+        for name in ("ASKS", "FIXED", "PAUSING")
+    }
+    both = type(f"{plug_in.__name__}{algorithm.__name__}", (plug_in, algorithm), {"__doc__": plug_in.__doc__, **joined})
     return dataclasses.dataclass(frozen=True)(both)

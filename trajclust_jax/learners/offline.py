@@ -36,7 +36,7 @@ from trajclust_jax.data.preparation import (
 from trajclust_jax.data.transforms import CLIP, ActionScaling, Inputs
 from trajclust_jax.devices import INNER, OUTER, shared, shared_rows
 from trajclust_jax.learners.learner import Learner, LearnerState, Stage
-from trajclust_jax.learners.sampling import Batch, OfflineData, View
+from trajclust_jax.learners.sampling import Batch, OfflineData, Uniform, View
 from trajclust_jax.networks import member_keys
 from trajclust_jax.training import Info, Phase
 from trajclust_jax.validation import check_above
@@ -222,9 +222,13 @@ class Offline:
             asked |= {"n_step_rewards": ahead.rewards, "n_step_discount": ahead.discount}
             asked["n_step_observations"] = successors[ahead.last]
             known = known & known[ahead.last]
+        ends = flat.terminated | flat.truncated
+        if {"next_actions", "pairs"} & set(self.learner.ASKS):
+            asked["next_actions"] = next_actions(actions, ends)
         if "next_actions" in self.learner.ASKS:
-            asked["next_actions"] = next_actions(actions, flat.terminated | flat.truncated)
             known = known & ~flat.truncated
+        if "pairs" in self.learner.ASKS:
+            asked["paired"] = ~ends
         if "returns" in self.learner.ASKS:
             asked["returns"] = returns_to_go(flat, self.learner.discount)
         rest = {"terminated": flat.terminated, "trajectory": flat.trajectory, **asked}
@@ -280,17 +284,29 @@ class Offline:
 
             def train(state, first, count, scaling, settings):
                 learner, view = dataclasses.replace(self.learner, **settings), View(data, first, count, scaling)
-                update, sampler = learner.stages()[index].update, learner.sampler
-                begun = state.replace(sampler=sampler.renew(state.sampler, learner, state, view, steps[0]))
+                update, sampler = learner.stages()[index].update, Uniform() if stage.uniform else learner.sampler
+
+                def renewed(current, step):
+                    return current.replace(sampler=sampler.renew(current.sampler, learner, current, view, step))
 
                 def body(current, step):
                     if stage.whole:
                         return update(current, view, step)
                     key = jax.random.fold_in(jax.random.fold_in(current.key, BATCHES), step)
                     rows = shared_rows(sampler.rows(current.sampler, key, learner.batch_size, view))
-                    return update(current, view.batch(rows), step)
+                    return update(current, view.batch(rows)._replace(sampler=current.sampler), step)
 
-                trained, infos = jax.lax.scan(body, begun, steps)
+                def between_renewals(current, steps):
+                    due = steps[0] % sampler.period == 0  # the same for all runs: no branch is taken for naught
+                    begun = jax.lax.cond(due, lambda: renewed(current, steps[0]), lambda: current)
+                    return jax.lax.scan(body, begun, steps)
+
+                if not sampler.period:
+                    trained, infos = jax.lax.scan(body, renewed(state, steps[0]), steps)
+                else:
+                    parts = steps.reshape(-1, math.gcd(block, sampler.period))
+                    trained, infos = jax.lax.scan(between_renewals, state, parts)
+                    infos = jax.tree.map(lambda x: x.reshape(block, *x.shape[2:]), infos)
                 trained = jax.tree.map(lambda a, b: jnp.where(count > 0, a, b), trained, state)
                 mean = lambda name: jnp.nanmean if name.startswith(learner.PAUSING) else jnp.mean
                 means = {name: mean(name)(values, 0) for name, values in infos.items()}

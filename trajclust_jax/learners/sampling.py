@@ -17,7 +17,8 @@ from trajclust_jax.data.preparation import Frames, Scaling
 class Batch(NamedTuple):
     """B transitions. `terminated` cuts the bootstrap; a time limit does not.
 
-    The trajectory is there where transitions were recorded; what follows it, where a learner asks for it (`ASKS`).
+    The trajectory is there where transitions were recorded, and the sampler's state where one drew them; what stands
+    between, where a learner asks for it (`ASKS`).
     """
 
     observations: jax.Array  # [B, D]
@@ -26,11 +27,13 @@ class Batch(NamedTuple):
     next_observations: jax.Array  # [B, D]
     terminated: jax.Array  # [B] bool
     trajectory: jax.Array | None = None  # [B] int32: its place in the data
-    next_actions: jax.Array | None = None  # [B, A]: as recorded; zeros after a terminal step
+    next_actions: jax.Array | None = None  # [B, A]: as recorded; zeros after a trajectory's last step
+    paired: jax.Array | None = None  # [B] bool, of "pairs": the next action was recorded. "next_actions" leave out cuts
     n_step_rewards: jax.Array | None = None  # [B]: discounted sum of up to n rewards
     n_step_observations: jax.Array | None = None  # [B, D]: what followed the last of them
     n_step_discount: jax.Array | None = None  # [B]: of its value; 0 after a terminal step
     returns: jax.Array | None = None  # [B]: discounted sum of the rewards from this step to the trajectory's end
+    sampler: Any = None  # the state of the sampler that drew it, for losses that depend on the draw
 
     def observed(self, change: Callable[[Any], Any]) -> "Batch":
         """With every kind of observation changed."""
@@ -73,11 +76,13 @@ class View(NamedTuple):
 class Sampler(Protocol):
     """Draws minibatches for one learner; a hashable object without arrays, whose state is a pytree of its own."""
 
+    period: int  # gradient steps between two renewals; 0: once a block
+
     def init(self, view: View) -> Any:
         """The state that a training begins with."""
 
     def renew(self, state: Any, learner: Any, learner_state: Any, view: View, step: jax.Array) -> Any:
-        """The state for the coming block of gradient steps, the first of which is the `step`-th."""
+        """The state for the coming period (or block) of gradient steps, the first of which is the `step`-th."""
 
     def rows(self, state: Any, key: jax.Array, size: int, view: View) -> jax.Array:
         """`[size]` int32 in `[view.first, view.first + view.count)`; the key is consumed."""
@@ -85,6 +90,8 @@ class Sampler(Protocol):
 
 class Uniform:
     """All transitions alike, with repetition."""
+
+    period = 0
 
     def init(self, view: View) -> tuple[()]:
         return ()

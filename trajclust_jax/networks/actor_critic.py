@@ -100,16 +100,21 @@ class Heads(nn.Module):
 
 
 class Critic(nn.Module):
-    """`[..., D_1], [..., D_2], ... -> [...]`: Q of observations and actions, or V of observations alone."""
+    """`[..., D_1], [..., D_2], ... -> [...]`: Q of observations and actions, or V of observations alone.
+
+    With `penultimate` what its last layer sees, `[..., H]`.
+    """
 
     features: tuple[int, ...] = (256, 256)
     layer_norm: bool = False
     kernel_init: nn.initializers.Initializer = STANDARD
 
     @nn.compact
-    def __call__(self, *inputs: jax.Array) -> jax.Array:
+    def __call__(self, *inputs: jax.Array, penultimate: bool = False) -> jax.Array:
         x = jnp.concatenate(inputs, axis=-1)
         for size in self.features:
             x = Dense(size, kernel_init=self.kernel_init)(x)
             x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
+        if penultimate:
+            return x
         return Dense(1, kernel_init=self.kernel_init)(x)[..., 0]
