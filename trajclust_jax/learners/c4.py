@@ -122,7 +122,6 @@ class C4(PlugIn):
     em_iterations: int = 10
     ridge: float = 1e-4
     """On the covariances of the mixture, whose points are standardised."""
-
     kl_weight: float = 0.0
     """beta of section 6, of values whose standard deviation is 1."""
     pearson_weight: float = 0.0
@@ -192,7 +191,7 @@ class C4(PlugIn):
             raise ValueError("C4 learns from recorded trajectories: train it with Offline")
         loss, info = super().critic_loss(critics, params, targets, batch, *key)
         info = info | batch.sampler.measured
-        if isinstance(self.weight, float) and self.weight == 0:  # a swept one is an array
+        if isinstance(self.weight, int | float) and self.weight == 0:  # a swept one is an array
             return loss, info
         covariance = cross_covariance(self.pairs(critics, params, targets, batch), batch.paired)  # [2, M, M]
         penalty = batch.sampler.unit * cross_penalty(covariance, self.trace_weight)
@@ -333,9 +332,15 @@ class OneCluster:
         return jnp.concatenate([following, current], axis=-1)
 
     def _mixture(
-        self, state: Clusters, learner: C4, key_points: jax.Array, key_start: jax.Array, points: jax.Array, valid: Any
+        self,
+        state: Clusters,
+        learner: C4,
+        key_points: jax.Array,
+        key_start: jax.Array,
+        points: jax.Array,
+        valid: jax.Array,
     ) -> GaussianMixture:
-        """The mixture of some of the points, from the last one."""
+        """The mixture of some of the points, from the last one; the keys are consumed."""
         if learner.cluster_points < len(points):
             chosen = jax.random.randint(key_points, (learner.cluster_points,), 0, jnp.maximum(valid.sum(), 1))
             points, valid = points[chosen], valid[chosen]
@@ -346,7 +351,10 @@ class OneCluster:
 
 
 def _without_few(soft: jax.Array) -> jax.Array:
-    """Responsibilities `[n, K]` without those of clusters that have hardly any; rows that do not count stay zeros."""
+    """Responsibilities `[n, K]` without those of clusters that have hardly any; rows that do not count stay zeros.
+
+    What is of no other cluster at all goes to the largest.
+    """
     shares = soft.sum(0) / jnp.maximum(soft.sum(), 1)
     kept = soft * (shares >= FEWEST)
     total = kept.sum(1, keepdims=True)
