@@ -10,7 +10,9 @@ from trajclust_jax.networks.actor_critic import (
     Heads,
     TanhGaussianActor,
     sample_squashed,
+    squashed_log_prob,
 )
+from trajclust_jax.networks.embedded import EmbeddedActor, EmbeddedCritic, direction
 from trajclust_jax.networks.ensemble import ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.networks.planner import EXTRACTORS, MOVES, Placed, Planner
 from trajclust_jax.networks.policies import (
@@ -36,6 +38,8 @@ __all__ = [
     "CategoricalHead",
     "Critic",
     "DeterministicActor",
+    "EmbeddedActor",
+    "EmbeddedCritic",
     "GaussianActor",
     "GaussianHead",
     "Heads",
@@ -44,9 +48,11 @@ __all__ = [
     "PolicyNetwork",
     "TanhGaussianActor",
     "TrajectoryAutoencoder",
+    "direction",
     "ensemblize",
     "ensemblize_wide",
     "gru_step",
     "member_keys",
     "sample_squashed",
+    "squashed_log_prob",
 ]
