@@ -177,6 +177,16 @@ def _drawn_navigation(num_behaviours: int, name: str, size: int, seed: int) -> D
     return _expert_episodes("Navigation-v0", name, size, seed, "steps", subgoals=subgoals)
 
 
+for _count in range(1, 9):
+    REGISTRY[f"gates-{_count}"] = expert_entry(
+        "Gates-v0",
+        _count,
+        f"{_count} ways through the walls of a corridor, whose mean meets them, continuous",
+        f"Gates, k = {_count}",
+        continuous=True,
+        behaviours=_count,
+    )
+
 for _count in range(2, 6):
     REGISTRY[f"navigation-drawn-{_count}"] = Entry(
         f"Navigation, {_count} ways drawn",
