@@ -1,8 +1,8 @@
 """Gates-v0: walk down a corridor whose walls have narrow openings, each behaviour through one of its own.
 
-A heterogeneous task where behaviours agree between the walls and differ at them, and where the mean of any of them meets
-a wall: a policy that is held to their mixture fails, one that is held to any of them does not. It is for Zhang and
-Kashima, "Behavior Estimation from Multi-Source Data for Offline Reinforcement Learning", whose own tasks are MuJoCo's.
+A heterogeneous task where behaviours agree between the walls and differ at them, and where the mean of any of them
+meets a wall: a policy that is held to their mixture fails, one that is held to any of them does not. It stands beside
+the MuJoCo tasks of Zhang and Kashima, "Behavior Estimation from Multi-Source Data for Offline Reinforcement Learning".
 """
 
 from typing import Any

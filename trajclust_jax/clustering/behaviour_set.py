@@ -47,8 +47,8 @@ SCALE = 0.005
 class BehaviourModel:
     """The behaviour set's network, embeddings and losses, written for one run; learners share it.
 
-    Its parameters are `{"network", "codes" [K, d], "trajectories" [N, d]}`. Of the K codes the first `k` are in use,
-    which may be a traced number: runs with other numbers of codes are then one program.
+    Its parameters are `{"network", "codes" [K, d], "trajectories" [N, d]}`. A code of length 0 is out of use and stays
+    so: runs with other numbers of codes are then one program (`trimmed`).
     """
 
     action_size: int
@@ -92,11 +92,16 @@ class BehaviourModel:
         """Embeddings as Eqs. 3 and 5 compare them."""
         return direction(embeddings) if self.cosine else embeddings
 
-    def matched(self, params: dict[str, Any], trajectory: jax.Array, k: jax.Array | int) -> jax.Array:
-        """`[B]` int32: the code in use of each of the trajectories `[B]` (Eq. 3)."""
-        codes, embeddings = self.compared(params["codes"]), self.compared(params["trajectories"][trajectory])
-        similarity = jnp.where(jnp.arange(self.codes) < k, embeddings @ codes.T, -jnp.inf)
-        return similarity.argmax(-1).astype(jnp.int32)
+    def trimmed(self, params: dict[str, Any], k: jax.Array | int) -> dict[str, Any]:
+        """The parameters with the first `k` codes in use, which may be a traced number."""
+        used = (jnp.arange(self.codes) < k)[:, None]
+        return {**params, "codes": jnp.where(used, params["codes"], 0)}
+
+    def matched(self, codes: jax.Array, embeddings: jax.Array) -> jax.Array:
+        """`[..., n]` int32: of codes `[..., K, d]` in use the one of each embedding `[..., n, d]` (Eq. 3)."""
+        used = (codes != 0).any(-1)[..., None, :]
+        similarity = jnp.einsum("...nd,...kd->...nk", self.compared(embeddings), self.compared(codes))
+        return jnp.where(used, similarity, -jnp.inf).argmax(-1).astype(jnp.int32)
 
     def loss(self, params: dict[str, Any], batch: Any, code: jax.Array) -> tuple[jax.Array, Info]:
         """L_rec + alpha L_com of `batch.observations [B, D]`, `actions [B, A]` and `trajectory [B]` with codes `[B]`.
@@ -247,7 +252,7 @@ class BehaviourSet(Clusterer):
             params, optimizer = carry
             key = jax.random.fold_in(state.key, iteration * self.steps + number)
             batch = data.rows(jax.random.randint(key, (self.batch_size,), 0, len(data.actions)))
-            code = model.matched(params, batch.trajectory, self.num_clusters)
+            code = model.matched(params["codes"], params["trajectories"][batch.trajectory])
             gradients, info = jax.grad(model.loss, has_aux=True)(params, batch, code)
             updates, optimizer = self._optimizer.update(gradients, optimizer, params)
             return (optax.apply_updates(params, updates), optimizer), info
@@ -257,9 +262,8 @@ class BehaviourSet(Clusterer):
 
     def _seen(self, state: State, data: Steps, means: Info) -> tuple[State, Info]:
         """The state with its assignments, and what the loop shows: of one restart `[1]` each."""
-        every = jnp.arange(len(data.lengths))
         model = self.model_of(data.actions.shape[1])
-        assignments = model.matched(state.params, every, self.num_clusters)
+        assignments = model.matched(state.params["codes"], state.params["trajectories"])
         changed = jnp.int32(0) if state.assignments is None else (assignments != state.assignments).sum()
         told = {"behaviour/loss": jnp.float32(jnp.inf), "behaviour/distance": jnp.float32(jnp.inf), **means}
         info = {

@@ -7,6 +7,7 @@ from trajclust_jax.learners.brac_v import BRACv
 from trajclust_jax.learners.cql import CQL
 from trajclust_jax.learners.empo import EMPO
 from trajclust_jax.learners.iql import IQL
+from trajclust_jax.learners.lbrac_v import LBRACv
 from trajclust_jax.learners.learner import ActorCritic, Backup, Learner, LearnerState, plugged
 from trajclust_jax.learners.offline import Clustered, Offline, TrainedPolicy
 from trajclust_jax.learners.replay import Replay
@@ -27,6 +28,7 @@ __all__ = [
     "Backup",
     "Batch",
     "Clustered",
+    "LBRACv",
     "Learner",
     "LearnerState",
     "Offline",
