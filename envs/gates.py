@@ -17,10 +17,9 @@ from jax.scipy.stats import norm
 from trajclust_envs.plane import Plane
 
 SECTION = 8  # steps from one wall to the next
-SPEED = 0.3  # of a step across the corridor, where the action is 1
-NOISE = 0.05  # standard deviation of a behaviour's actions
-LARGEST = 0.8  # of a behaviour's mean action
-WIDTH = 0.06  # of an opening, to either side of its middle
+SPEED = 1.1  # of a step across the corridor, where the action is 1
+NOISE = 0.01  # standard deviation of a behaviour's actions
+WIDTH = 0.045  # of an opening, to either side of its middle
 EDGE = 1.2  # the corridor's own walls, which are only leant on
 # Middles of the openings; of any number of them from the front the mean lies at least .083 off all of them.
 OPENINGS = 0.125 * np.array([1, -5, 5, 7, -7, -3, 3, -1], np.float32)
@@ -45,8 +44,9 @@ class EnvParams(environment.EnvParams):
 class Gates(environment.Environment[EnvState, EnvParams]):
     """The corridor with its behaviours; experts of other environments are behaviours here.
 
-    A step is worth 1, and 0 where it meets a wall, which ends the episode. Between two walls a behaviour returns to the
-    middle in the first half of the steps, and goes to its opening in the second.
+    A step is worth 1, and 0 where it meets a wall, which ends the episode. A behaviour walks in the middle, goes to its
+    opening in the step that meets the wall, and returns with the next one: where it has to choose, no state tells which
+    behaviour it is.
 
     Args:
         behaviours: how many there are, with the first openings.
@@ -98,9 +98,9 @@ class Gates(environment.Environment[EnvState, EnvParams]):
 
     def _means(self, state: EnvState) -> jax.Array:
         """`[B]`: the behaviours' actions without noise."""
-        leaving = state.time % SECTION < SECTION // 2
-        target = jnp.where(leaving, 0.0, OPENINGS[: self.behaviours])
-        return jnp.clip((target - state.position) / SPEED, -LARGEST, LARGEST)
+        before_wall = state.time % SECTION == SECTION - 1
+        target = jnp.where(before_wall, OPENINGS[: self.behaviours], 0.0)
+        return (target - state.position) / SPEED
 
     def expert_plan(self, state: EnvState, params: EnvParams) -> None:
         """Nothing is worked out ahead."""

@@ -32,10 +32,10 @@ def test_an_opening_is_as_wide_as_it_is(opening):
 
 
 def test_a_step_by_hand():
-    observation, position, reward, terminated = stepped(0.1, 1, 3.0)
-    assert position == pytest.approx(0.1 + SPEED)  # the action was clipped
+    observation, position, reward, terminated = stepped(-0.2, 1, 3.0)
+    assert position == pytest.approx(SPEED - 0.2)  # the action was clipped
     assert (reward, terminated) == (1.0, False)
-    np.testing.assert_allclose(observation, [0.1 + SPEED, 0, 1], atol=1e-6)  # a quarter of the way
+    np.testing.assert_allclose(observation, [SPEED - 0.2, 0, 1], atol=1e-6)  # a quarter of the way
 
 
 def test_the_mean_of_any_behaviours_meets_a_wall():
@@ -64,8 +64,8 @@ def test_likelihoods(dataset):
     n, trajectories = 40, dataset.trajectories
     steps = np.arange(trajectories.lengths[n])
     position, actions = trajectories.observations[n, steps, 0], trajectories.actions[n, steps, 0]
-    targets = np.where((steps % SECTION < SECTION // 2)[:, None], 0, OPENINGS)
-    means = np.clip((targets - position[:, None]) / SPEED, -0.8, 0.8)
+    targets = np.where((steps % SECTION == SECTION - 1)[:, None], OPENINGS, 0)
+    means = (targets - position[:, None]) / SPEED
     expected = norm.logpdf(actions[:, None], means, NOISE).sum(0)
     np.testing.assert_allclose(dataset.true_log_likelihoods[n], expected, rtol=1e-4)
 

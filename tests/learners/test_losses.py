@@ -274,7 +274,7 @@ def test_brac_vs_divergence_is_that_of_squashed_policies():
     tanh = distrax.Transformed(behaviour, distrax.Block(distrax.Tanh(), 1))
     inside = jnp.clip(drawn, -1 + 1e-6, 1 - 1e-6)
     estimate = (log_prob - tanh.log_prob(inside)).mean(0)
-    np.testing.assert_allclose(policy.kl_divergence(agent.behaviour(params, OBSERVATIONS, None)), estimate, rtol=0.1)
+    np.testing.assert_allclose(agent.divergence(policy, params, OBSERVATIONS, None), estimate, rtol=0.1)
 
 
 def test_brac_v_clones_first():

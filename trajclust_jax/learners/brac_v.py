@@ -81,10 +81,12 @@ class BRACv(ActorCritic):
         """The policy that is learned, before its tanh."""
         return self.actor.apply(actor, observations)
 
-    def behaviour(self, params: dict[str, Any], observations: jax.Array, trajectory: Any) -> "distrax.Independent":
-        """The behaviour that it is held to at observations `[B, D]` of trajectories `[B]`, before its tanh."""
+    def divergence(
+        self, policy: "distrax.Independent", params: dict[str, Any], observations: jax.Array, trajectory: Any
+    ) -> jax.Array:
+        """`[B]`: KL(pi || b) at `[B, D]` of trajectories `[B]` (Eq. 9 of LBRAC-v's paper), nats."""
         del trajectory
-        return self.actor.apply(params["behaviour"], observations)
+        return policy.kl_divergence(self.actor.apply(params["behaviour"], observations))
 
     def behaviour_loss(self, behaviour: Any, batch: Batch) -> tuple[jax.Array, Info]:
         """Negative log-likelihood of the data's actions."""
@@ -96,14 +98,14 @@ class BRACv(ActorCritic):
         policy = self.pi(params["actor"], batch.next_observations)
         actions, _ = sample_squashed(key, policy)
         next_values = self.values(targets["critics"], batch.next_observations, actions).min(0)
-        divergence = policy.kl_divergence(self.behaviour(params, batch.next_observations, batch.trajectory))
+        divergence = self.divergence(policy, params, batch.next_observations, batch.trajectory)
         return Backup(actions, next_values - self.value_penalty * self.penalty * divergence)
 
     def actor_loss(self, actor: Any, params: dict[str, Any], batch: Batch, key: jax.Array) -> tuple[jax.Array, Info]:
         """Eq. 8 of LBRAC-v's paper; the key is consumed."""
         policy = self.pi(actor, batch.observations)
         actions, _ = sample_squashed(key, policy)
-        divergence = policy.kl_divergence(self.behaviour(params, batch.observations, batch.trajectory))
+        divergence = self.divergence(policy, params, batch.observations, batch.trajectory)
         values = self.values(params["critics"], batch.observations, actions).min(0)
         chex.assert_equal_shape([divergence, values, batch.rewards])
         divergence = divergence.mean()

@@ -56,6 +56,9 @@ class LBRACv(BRACv):
     """Embeddings are compared by direction; else by the products that are printed."""
     moves_behaviours: bool = False
     """The penalty's gradient moves the behaviours towards the policy, too, as in the release."""
+    nearest: bool = False
+    """The policy is held to the behaviour that it is nearest to, in place of its sample's own (not in the paper). Where
+    behaviours meet, the mean divergence from the samples' own has its minimum between them, as that from one clone."""
     given: tuple[int, ...] = ()
     """The cluster of each trajectory, found elsewhere, in place of the codes' own; k of them."""
 
@@ -136,8 +139,19 @@ class LBRACv(BRACv):
     def behaviour(
         self, params: dict[str, Any], observations: jax.Array, trajectory: jax.Array
     ) -> "distrax.Independent":
+        """b_z at observations `[B, D]` of trajectories `[B]`, before its tanh."""
         actor = params["actor"]
         return self.model.policy(actor, observations, actor["codes"][self.code(actor, trajectory)])
+
+    def divergence(
+        self, policy: "distrax.Independent", params: dict[str, Any], observations: jax.Array, trajectory: jax.Array
+    ) -> jax.Array:
+        if not self.nearest:
+            return policy.kl_divergence(self.behaviour(params, observations, trajectory))
+        codes = params["actor"]["codes"]
+        each = jnp.broadcast_to(codes[:, None], (len(codes), len(observations), self.embedding_size))
+        found = policy.kl_divergence(self.model.policy(params["actor"], observations, each))  # [K, B]
+        return jnp.where((codes != 0).any(-1)[:, None], found, jnp.inf).min(0)
 
     def values(self, critics: dict[str, Any], observations: jax.Array, actions: jax.Array) -> jax.Array:
         """`[2, B]`: each critic's Q of pi."""
