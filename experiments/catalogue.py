@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
-from trajclust_jax.clustering import CAAE, DEC, Cloning, EmpoEM, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
+from trajclust_jax.clustering import CAAE, DEC, BehaviourSet, Cloning, EmpoEM, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
 from trajclust_jax.clustering import suited as rule
 from trajclust_jax.clustering.empo_grid import EmpoGrid
 from trajclust_jax.clustering.model_selection import PGKmeansRange
 from trajclust_jax.data import Trajectories
-from trajclust_jax.learners import AWAC, BC, CQL, EMPO, IQL, TD3BC, BRACv, Learner, Offline
+from trajclust_jax.learners import AWAC, BC, BCQ, CQL, EMPO, IQL, PLAS, TD3BC, BRACv, LBRACv, Learner, Offline
 
 # clusterer: finds clusters; ceiling: with the labels, what a policy class could tell, which no command offers;
 # selection: clusterings for several K; grid: for several settings; centres: a clusterer whose clusters' policies act;
@@ -265,6 +265,24 @@ CATALOGUE.update(
     empo_gru=_empo(
         "gru", title="EMPO's EM, GRU", summary="soft EM, posteriors with momentum; policies of the observations so far"
     ),
+    behaviour_set=MethodEntry(
+        "Behaviour set", "LBRAC-v's: trajectories matched to codes of policies", BehaviourSet, family="lbrac_v"
+    ),
+    behaviour_set_released=MethodEntry(
+        "Behaviour set, release",
+        "embeddings' scale and learning rate as in LBRAC-v's code",
+        BehaviourSet,
+        family="lbrac_v",
+        factory=BehaviourSet.released,
+    ),
+    behaviour_set_printed=MethodEntry(
+        "Behaviour set, printed",
+        "as its release, embeddings compared by the products that are printed",
+        BehaviourSet,
+        {"cosine": False},
+        family="lbrac_v",
+        factory=BehaviourSet.released,
+    ),
     return_kmeans=MethodEntry("Return + k-means", "k-means on sums of rewards", SummaryKmeans, family="return"),
     length_kmeans=MethodEntry("Length + k-means", "k-means on numbers of steps", SummaryKmeans, {"of": "length"}),
     mean_kmeans=MethodEntry(
@@ -327,4 +345,9 @@ CATALOGUE.update(
         in_environments={"Navigation-v0": _DIDACTIC},
     ),
     brac_v=LearnerEntry("BRAC-v", "values with a KL penalty to a cloned behaviour", BRACv, {"normalise": False}),
+    lbrac_v=LearnerEntry(
+        "LBRAC-v", "BRAC-v held to one of several behaviours, which it finds", LBRACv, {"normalise": False}
+    ),
+    bcq=LearnerEntry("BCQ", "the best of actions that a VAE of the data gives", BCQ, {"normalise": False}),
+    plas=LearnerEntry("PLAS", "a policy in the latents of a VAE of the data's actions", PLAS, {"normalise": False}),
 )

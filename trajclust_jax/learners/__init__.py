@@ -3,6 +3,7 @@
 from trajclust_jax.data.preparation import Scaling
 from trajclust_jax.learners.awac import AWAC
 from trajclust_jax.learners.bc import BC
+from trajclust_jax.learners.bcq import BCQ
 from trajclust_jax.learners.brac_v import BRACv
 from trajclust_jax.learners.cql import CQL
 from trajclust_jax.learners.empo import EMPO
@@ -10,6 +11,7 @@ from trajclust_jax.learners.iql import IQL
 from trajclust_jax.learners.lbrac_v import LBRACv
 from trajclust_jax.learners.learner import ActorCritic, Backup, Learner, LearnerState, plugged
 from trajclust_jax.learners.offline import Clustered, Offline, TrainedPolicy
+from trajclust_jax.learners.plas import PLAS
 from trajclust_jax.learners.replay import Replay
 from trajclust_jax.learners.sac import SAC
 from trajclust_jax.learners.sampling import Batch, Sampler, Uniform, View
@@ -18,9 +20,11 @@ from trajclust_jax.learners.td3_bc import TD3BC
 __all__ = [
     "AWAC",
     "BC",
+    "BCQ",
     "CQL",
     "EMPO",
     "IQL",
+    "PLAS",
     "SAC",
     "TD3BC",
     "ActorCritic",

@@ -25,6 +25,7 @@ from trajclust_jax.networks.policies import (
     gru_step,
 )
 from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
+from trajclust_jax.networks.vae import ActionVAE
 
 __all__ = [
     "EXTRACTORS",
@@ -35,6 +36,7 @@ __all__ = [
     "MOVES",
     "ORTHOGONAL",
     "STANDARD",
+    "ActionVAE",
     "CategoricalHead",
     "Critic",
     "DeterministicActor",
