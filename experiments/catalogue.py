@@ -203,6 +203,12 @@ _DIDACTIC = {
     **{"em_epochs": 60, "critic_updates": 200_000, "value_updates": 80_000, "epochs": 10},
     **{"expectile": 0.9, "discount": 0.999, "reward_scale": 0.01},
 }
+# Small networks, for one dimension. The behaviours' actions have a std of .01, so that policies between two of them are
+# tens of nats from both: the penalty is small beside that.
+_GATES_NETWORKS = {"features": (64, 64, 64), "actor_features": (64, 64, 64)}
+_GATES = {"Gates-v0": {**_GATES_NETWORKS, "updates": 10_000}}
+_GATES_TWO_STAGES = {"Gates-v0": {**_GATES["Gates-v0"], "behaviour_updates": 10_000}}
+_GATES_PENALTY = {"Gates-v0": {**_GATES_TWO_STAGES["Gates-v0"], "penalty": 0.01}}
 _CORL_CQL = {
     "conservatism": 10.0,
     "actor_rate": 3e-5,
@@ -336,7 +342,13 @@ CATALOGUE.update(
         "IQL, CORL", "as iql, observations normalised, rewards as they are: CORL's settings but on Hopper", IQL
     ),
     awac=LearnerEntry("AWAC", "advantage-weighted cloning with a critic of the policy", AWAC),
-    cql=LearnerEntry("CQL", "SAC with Q pushed down off the data (young-geng's settings)", CQL, {"normalise": False}),
+    cql=LearnerEntry(
+        "CQL",
+        "SAC with Q pushed down off the data (young-geng's settings)",
+        CQL,
+        {"normalise": False},
+        in_environments=_GATES,
+    ),
     cql_corl=LearnerEntry("CQL, CORL", "as cql, with CORL's settings for locomotion", CQL, _CORL_CQL),
     empo=LearnerEntry(
         "EMPO",
@@ -344,10 +356,28 @@ CATALOGUE.update(
         EMPO,
         in_environments={"Navigation-v0": _DIDACTIC},
     ),
-    brac_v=LearnerEntry("BRAC-v", "values with a KL penalty to a cloned behaviour", BRACv, {"normalise": False}),
-    lbrac_v=LearnerEntry(
-        "LBRAC-v", "BRAC-v held to one of several behaviours, which it finds", LBRACv, {"normalise": False}
+    brac_v=LearnerEntry(
+        "BRAC-v",
+        "values with a KL penalty to a cloned behaviour",
+        BRACv,
+        {"normalise": False},
+        in_environments=_GATES_PENALTY,
     ),
-    bcq=LearnerEntry("BCQ", "the best of actions that a VAE of the data gives", BCQ, {"normalise": False}),
-    plas=LearnerEntry("PLAS", "a policy in the latents of a VAE of the data's actions", PLAS, {"normalise": False}),
+    lbrac_v=LearnerEntry(
+        "LBRAC-v",
+        "BRAC-v held to one of several behaviours, which it finds",
+        LBRACv,
+        {"normalise": False},
+        in_environments=_GATES_PENALTY,
+    ),
+    bcq=LearnerEntry(
+        "BCQ", "the best of actions that a VAE of the data gives", BCQ, {"normalise": False}, in_environments=_GATES
+    ),
+    plas=LearnerEntry(
+        "PLAS",
+        "a policy in the latents of a VAE of the data's actions",
+        PLAS,
+        {"normalise": False},
+        in_environments=_GATES_TWO_STAGES,
+    ),
 )
