@@ -27,6 +27,11 @@ class HeterogeneousCell(LearnerCell):
     the settings gives every score an axis after that of seeds.
     """
 
+    @property
+    def title(self) -> str:
+        own = dataclasses.replace(self, clusters=None)
+        return super(HeterogeneousCell, own).title + (f" on {self.clusters} as clusters" if self.clusters else "")
+
     def needs(self) -> tuple[MethodCell, ...]:
         return () if self.clusters in (None, LABELS) else (self.clustering(),)
 

@@ -17,7 +17,7 @@ Shown = tuple[str, dict[str, Any], dict[str, Any]]  # title, an entry of a recor
 
 
 def map_figure(shown: Sequence[Shown]) -> "Figure":
-    """Two rows of panels: W coloured by the returns' percentiles, and by true policies; codes are stars, pi a triangle."""
+    """Two rows of panels: W coloured by returns' percentiles, and by true policies; codes are stars, pi a triangle."""
     columns = max(1, len(shown))
     figure = new_figure(2.6 * columns, 5.0)
     for place, (title, points, described) in enumerate(shown):
