@@ -1,4 +1,4 @@
-"""Cells of learners on the data of several policies: relative returns, K swept, clusters given, maps; and their tables."""
+"""Cells of learners on several policies' data, and their tables: relative returns, K swept, clusters given, maps."""
 
 import json
 
@@ -47,7 +47,7 @@ def records(tmp_path_factory):
 
 @pytest.mark.slow
 def test_records_say_what_a_table_needs(records):
-    own, labels, swept_k, of_brac, behaviours = records
+    own, labels, swept_k, _, behaviours = records
     worth = np.mean(list(own["policies"].values()))
     assert worth > 70
     assert own["scores"]["relative"] == pytest.approx((np.array(own["scores"]["last_return"]) / worth).tolist())
