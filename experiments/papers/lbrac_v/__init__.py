@@ -14,6 +14,7 @@ from trajclust_experiments.catalogue import CATALOGUE, title
 from trajclust_experiments.cells.behaviours import LABELS, HeterogeneousCell, swept
 from trajclust_experiments.presets import LEARNING
 from trajclust_experiments.tables import Preset
+from trajclust_jax.clustering.suited import SHORT_CONTINUOUS
 from trajclust_jax.data import REGISTRY
 
 COUNTS = (1, 5, 10, 15, 20)  # K
@@ -90,6 +91,14 @@ def size_of(preset: Preset, dataset: str) -> int:
     return preset.long_size
 
 
+def suited(method: str, dataset: str) -> dict[str, Any]:
+    """A clusterer's settings for a dataset with continuous actions."""
+    entry = CATALOGUE[method]
+    if REGISTRY[dataset].long:
+        return entry.long_settings()
+    return dict(SHORT_CONTINUOUS.get((entry.algorithm, entry.policy), {}))
+
+
 def cell(
     preset: Preset, dataset: str, method: str, seeds: Sequence[int], clusters: str | None = None, **more: Any
 ) -> HeterogeneousCell:
@@ -102,9 +111,7 @@ def cell(
     k = {"k": REGISTRY[dataset].num_policies} if entry == "lbrac_v" and dataset not in D4RL else {}
     settings = {**k, **of_preset, **variant, **more}
     clusters = LABELS if method == "lbrac_v_labels" else clusters
-    cluster_settings: Mapping[str, Any] = {}
-    if clusters not in (None, LABELS) and REGISTRY[dataset].long:
-        cluster_settings = CATALOGUE[clusters].long_settings()
+    cluster_settings = {} if clusters in (None, LABELS) else suited(clusters, dataset)
     return HeterogeneousCell(
         dataset,
         size_of(preset, dataset),

@@ -5,10 +5,9 @@
 The settings that work and those of the release beside each other, PG-Kmeans after them.
 """
 
-from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.cells.behaviours import BehaviourSetCell
 from trajclust_experiments.cells.methods import MethodCell
-from trajclust_experiments.papers.lbrac_v import D4RL, HETEROGENEOUS, PRESETS, scale_of, size_of
+from trajclust_experiments.papers.lbrac_v import D4RL, HETEROGENEOUS, PRESETS, scale_of, size_of, suited
 from trajclust_experiments.papers.lbrac_v._maps import map_figure
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
@@ -25,13 +24,14 @@ RELEASED = {"smoke": SETTINGS["smoke"], "cpu": {"iterations": 80}, "paper": {}}
 
 def cells(preset, datasets, methods, seeds):
     scale, chosen = scale_of(preset), []
+    seeds = range(10) if scale == "cpu" and len(seeds) == preset.seeds else seeds
     for dataset in datasets:
         entry = REGISTRY[dataset]
         size = min(size_of(preset, dataset), 50) if dataset in D4RL else size_of(preset, dataset)
         for method in methods:
             if method not in SETS:
-                settings = CATALOGUE[method].long_settings() if entry.long else {}
-                chosen.append(MethodCell(dataset, size, method, tuple(seeds), tuple(sorted(settings.items()))))
+                settings = tuple(sorted(suited(method, dataset).items()))
+                chosen.append(MethodCell(dataset, size, method, tuple(seeds), settings))
                 continue
             settings = SETTINGS[scale] if method == "behaviour_set" else RELEASED[scale]
             for k in sorted({1, entry.num_policies, *COUNTS}):
