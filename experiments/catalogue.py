@@ -206,8 +206,8 @@ _DIDACTIC = {
 # Small networks, for one dimension. The behaviours' actions have a std of .01, so that policies between two of them are
 # tens of nats from both: the penalty is small beside that.
 _GATES_NETWORKS = {"features": (64, 64, 64), "actor_features": (64, 64, 64)}
-_GATES = {"Gates-v0": {**_GATES_NETWORKS, "updates": 10_000}}
-_GATES_TWO_STAGES = {"Gates-v0": {**_GATES["Gates-v0"], "behaviour_updates": 10_000}}
+_GATES = {"Gates-v0": {**_GATES_NETWORKS, "updates": 5_000}}
+_GATES_TWO_STAGES = {"Gates-v0": {**_GATES["Gates-v0"], "behaviour_updates": 5_000}}
 _GATES_PENALTY = {"Gates-v0": {**_GATES_TWO_STAGES["Gates-v0"], "penalty": 0.01}}
 _CORL_CQL = {
     "conservatism": 10.0,

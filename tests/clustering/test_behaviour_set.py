@@ -120,8 +120,10 @@ def test_likelihoods_are_the_codes_policies(dataset, outcome):
     seen = method.preprocessing(trajectories)
     steps = slice(0, int(trajectories.lengths[n]))
     inputs = seen.inputs(np.asarray(trajectories.observations[n, steps]))
-    bound = np.maximum(np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max(0), 1)
-    actions = np.asarray(trajectories.actions[n, steps]) / bound
+    everything = np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]
+    low, high = everything.min(0), everything.max(0)
+    bound = (high - low) / 2
+    actions = (np.asarray(trajectories.actions[n, steps]) - (low + high) / 2) / bound
     for k in range(3):
         codes = np.broadcast_to(one.params["codes"][k], (len(actions), 8))
         expected = log_probs(one.params, inputs, actions, codes).sum() - len(actions) * np.log(bound).sum()

@@ -32,8 +32,7 @@ from trajclust_jax.clustering.clusterer import Clusterer
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Trajectories, dense, transitions
-from trajclust_jax.data.preparation import action_bound
-from trajclust_jax.data.transforms import ActionScaling, action_scaling, input_transform
+from trajclust_jax.data.transforms import CLIP, ActionScaling, action_scaling, input_transform
 from trajclust_jax.networks import EmbeddedActor, direction, member_keys, squashed_log_prob
 from trajclust_jax.training import Info, Phase
 from trajclust_jax.validation import check_above, check_at_least
@@ -207,11 +206,19 @@ class BehaviourSet(Clusterer):
         return BehaviourModel(action_size, codes=self.num_clusters, **given)
 
     def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
-        """Observations standardised; actions by the largest of each dimension, for the policies' tanh."""
-        scaling, flat = action_scaling(trajectories), transitions(trajectories)
-        bound = action_bound(np.asarray(flat.actions, np.float32), flat.trajectory, ())
-        actions = ActionScaling(scaling.columns, np.zeros_like(scaling.shift), bound[scaling.columns])
-        return Preprocessing(input_transform(trajectories), actions)
+        """Observations standardised; of actions, for the policies' tanh, the range of each dimension to [-1, 1].
+
+        What is more than `CLIP` stds from a dimension's mean is no part of its range.
+        """
+        scaling = action_scaling(trajectories)
+        columns, far = scaling.columns, CLIP * scaling.scale
+        mean, actions = scaling.shift[columns], np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]
+        low = np.maximum(actions.min(0)[columns], mean - far)
+        high = np.minimum(actions.max(0)[columns], mean + far)
+        shift = scaling.shift.copy()
+        shift[columns] = (low + high) / 2
+        half = np.where(high > low, (high - low) / 2, scaling.scale).astype(np.float32)
+        return Preprocessing(input_transform(trajectories), ActionScaling(columns, shift, half))
 
     def prepare(
         self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None
