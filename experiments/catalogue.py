@@ -209,6 +209,7 @@ _GATES_NETWORKS = {"features": (64, 64, 64), "actor_features": (64, 64, 64)}
 _GATES = {"Gates-v0": {**_GATES_NETWORKS, "updates": 5_000}}
 _GATES_TWO_STAGES = {"Gates-v0": {**_GATES["Gates-v0"], "behaviour_updates": 5_000}}
 _GATES_PENALTY = {"Gates-v0": {**_GATES_TWO_STAGES["Gates-v0"], "penalty": 0.01}}
+_GATES_SET = {"Gates-v0": {**_GATES_PENALTY["Gates-v0"], "scale": 0.005, "behaviour_rate": 5e-4}}
 _CORL_CQL = {
     "conservatism": 10.0,
     "actor_rate": 3e-5,
@@ -368,7 +369,7 @@ CATALOGUE.update(
         "BRAC-v held to one of several behaviours, which it finds",
         LBRACv,
         {"normalise": False},
-        in_environments=_GATES_PENALTY,
+        in_environments=_GATES_SET,
     ),
     bcq=LearnerEntry(
         "BCQ", "the best of actions that a VAE of the data gives", BCQ, {"normalise": False}, in_environments=_GATES

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_jax.clustering.behaviour_set import SCALE, BehaviourModel
+from trajclust_jax.clustering.behaviour_set import BehaviourModel
 from trajclust_jax.data import Trajectories
 from trajclust_jax.learners.brac_v import BRACv
 from trajclust_jax.learners.learner import CRITICS, LearnerState, Part, Stage, gradient, step_keys
@@ -46,10 +46,11 @@ class LBRACv(BRACv):
     """Codes that there is room for, so that `k` may be swept in one program; 0: k."""
     embedding_size: int = 8
     """d."""
-    scale: float = SCALE
+    scale: float = 0.002
     """Of the embeddings at first; .05 in the release."""
-    behaviour_rate: float = 5e-4
-    """Of the behaviours until the policy begins; then it is `actor_rate`. The release has 5e-5 in both."""
+    behaviour_rate: float = 2e-4
+    """Of the behaviours until the policy begins; then it is `actor_rate`. The release has 5e-5 in both. Divided by the
+    scale it is as `BehaviourSet` has it; layers of 200 need both smaller."""
     commitment: float = 0.1
     """alpha, of L_com."""
     cosine: bool = True
