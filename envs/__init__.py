@@ -7,6 +7,7 @@ import gymnax
 
 from trajclust_envs.diagonal import Diagonal
 from trajclust_envs.extra import Extra, ExtraFixed
+from trajclust_envs.gates import Gates
 from trajclust_envs.gridworld import Expert, GridWorld
 from trajclust_envs.navigation import Navigation, Ways, drawn_subgoals, routes
 from trajclust_envs.pathfollowing import Pathfollowing
@@ -21,6 +22,7 @@ ENVIRONMENTS = {
     "ExtraFixed-v0": ExtraFixed,
     "Pathfollowing-v0": Pathfollowing,
     "Navigation-v0": Navigation,
+    "Gates-v0": Gates,
 }
 
 for _name, _class in ENVIRONMENTS.items():
@@ -40,6 +42,7 @@ __all__ = [
     "Expert",
     "Extra",
     "ExtraFixed",
+    "Gates",
     "GridWorld",
     "Navigation",
     "Pathfollowing",

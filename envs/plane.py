@@ -6,11 +6,11 @@ import numpy as np
 
 
 class Plane(NamedTuple):
-    """A square with a goal, paths to follow and a shaded box."""
+    """A square, and in it what there is of a goal, paths to follow or walls, and a shaded box."""
 
     low: float  # of both coordinates, as `high`
     high: float
     ticks: np.ndarray  # where lines are drawn
-    goal: np.ndarray  # [2], (x, y)
+    goal: np.ndarray | None  # [2], (x, y)
     paths: tuple[np.ndarray, ...] = ()  # [C, 2] each: corners
     box: tuple[tuple[float, float], tuple[float, float]] | None = None  # its lower left and upper right corner

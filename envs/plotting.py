@@ -209,7 +209,7 @@ def _span(values: np.ndarray) -> tuple[float, float]:
 
 
 def _draw_plane(ax: Axes, plane: Plane, size: float) -> None:
-    """The square, its shaded box, the paths to follow and the goal."""
+    """The square, its shaded box, its paths and the goal."""
     for line in plane.paths:
         ax.plot(*line.T, color=_WALL, linewidth=0.3 * size, alpha=0.5, solid_capstyle="round", zorder=1)
     if plane.box is not None:
@@ -222,7 +222,8 @@ def _draw_plane(ax: Axes, plane: Plane, size: float) -> None:
     ax.set_axisbelow(True)
     ax.tick_params(length=0, labelbottom=False, labelleft=False)
     ax.spines[:].set_visible(False)
-    _draw_goal(ax, *plane.goal, size)
+    if plane.goal is not None:
+        _draw_goal(ax, *plane.goal, size)
 
 
 def _draw_goal(ax: Axes, x: float, y: float, size: float) -> None:

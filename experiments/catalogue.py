@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
-from trajclust_jax.clustering import CAAE, DEC, Cloning, EmpoEM, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
+from trajclust_jax.clustering import CAAE, DEC, BehaviourSet, Cloning, EmpoEM, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
 from trajclust_jax.clustering import suited as rule
 from trajclust_jax.clustering.empo_grid import EmpoGrid
 from trajclust_jax.clustering.model_selection import PGKmeansRange
@@ -19,14 +19,17 @@ from trajclust_jax.data import Trajectories
 from trajclust_jax.learners import (
     AWAC,
     BC,
+    BCQ,
     C4,
     CQL,
     DR3,
     EMPO,
     IQL,
+    PLAS,
     TD3BC,
     BRACv,
     LayerNorm,
+    LBRACv,
     Learner,
     Offline,
     PlugIn,
@@ -267,6 +270,13 @@ _DIDACTIC = {
     **{"em_epochs": 60, "critic_updates": 200_000, "value_updates": 80_000, "epochs": 10},
     **{"expectile": 0.9, "discount": 0.999, "reward_scale": 0.01},
 }
+# Small networks, for one dimension. The behaviours' actions have a std of .01, so that policies between two of them are
+# tens of nats from both: the penalty is small beside that.
+_GATES_NETWORKS = {"features": (64, 64, 64), "actor_features": (64, 64, 64)}
+_GATES = {"Gates-v0": {**_GATES_NETWORKS, "updates": 5_000}}
+_GATES_TWO_STAGES = {"Gates-v0": {**_GATES["Gates-v0"], "behaviour_updates": 5_000}}
+_GATES_PENALTY = {"Gates-v0": {**_GATES_TWO_STAGES["Gates-v0"], "penalty": 0.01}}
+_GATES_SET = {"Gates-v0": {**_GATES_PENALTY["Gates-v0"], "scale": 0.005, "behaviour_rate": 5e-4}}
 _CORL_CQL = {
     "conservatism": 10.0,
     "actor_rate": 3e-5,
@@ -329,6 +339,24 @@ CATALOGUE.update(
     empo_gru=_empo(
         "gru", title="EMPO's EM, GRU", summary="soft EM, posteriors with momentum; policies of the observations so far"
     ),
+    behaviour_set=MethodEntry(
+        "Behaviour set", "LBRAC-v's: trajectories matched to codes of policies", BehaviourSet, family="lbrac_v"
+    ),
+    behaviour_set_released=MethodEntry(
+        "Behaviour set, release",
+        "embeddings' scale and learning rate as in LBRAC-v's code",
+        BehaviourSet,
+        family="lbrac_v",
+        factory=BehaviourSet.released,
+    ),
+    behaviour_set_printed=MethodEntry(
+        "Behaviour set, printed",
+        "as its release, embeddings compared by the products that are printed",
+        BehaviourSet,
+        {"cosine": False},
+        family="lbrac_v",
+        factory=BehaviourSet.released,
+    ),
     return_kmeans=MethodEntry("Return + k-means", "k-means on sums of rewards", SummaryKmeans, family="return"),
     length_kmeans=MethodEntry("Length + k-means", "k-means on numbers of steps", SummaryKmeans, {"of": "length"}),
     mean_kmeans=MethodEntry(
@@ -382,7 +410,13 @@ CATALOGUE.update(
         "IQL, CORL", "as iql, observations normalised, rewards as they are: CORL's settings but on Hopper", IQL
     ),
     awac=LearnerEntry("AWAC", "advantage-weighted cloning with a critic of the policy", AWAC),
-    cql=LearnerEntry("CQL", "SAC with Q pushed down off the data (young-geng's settings)", CQL, {"normalise": False}),
+    cql=LearnerEntry(
+        "CQL",
+        "SAC with Q pushed down off the data (young-geng's settings)",
+        CQL,
+        {"normalise": False},
+        in_environments=_GATES,
+    ),
     cql_corl=LearnerEntry("CQL, CORL", "as cql, with CORL's settings for locomotion", CQL, _CORL_CQL),
     empo=LearnerEntry(
         "EMPO",
@@ -390,7 +424,30 @@ CATALOGUE.update(
         EMPO,
         in_environments={"Navigation-v0": _DIDACTIC},
     ),
-    brac_v=LearnerEntry("BRAC-v", "values with a KL penalty to a cloned behaviour", BRACv, {"normalise": False}),
+    brac_v=LearnerEntry(
+        "BRAC-v",
+        "values with a KL penalty to a cloned behaviour",
+        BRACv,
+        {"normalise": False},
+        in_environments=_GATES_PENALTY,
+    ),
+    lbrac_v=LearnerEntry(
+        "LBRAC-v",
+        "BRAC-v held to one of several behaviours, which it finds",
+        LBRACv,
+        {"normalise": False},
+        in_environments=_GATES_SET,
+    ),
+    bcq=LearnerEntry(
+        "BCQ", "the best of actions that a VAE of the data gives", BCQ, {"normalise": False}, in_environments=_GATES
+    ),
+    plas=LearnerEntry(
+        "PLAS",
+        "a policy in the latents of a VAE of the data's actions",
+        PLAS,
+        {"normalise": False},
+        in_environments=_GATES_TWO_STAGES,
+    ),
     # plug-ins
     c4=PlugInEntry("C^4", "minibatches of one cluster of gradients each, and a penalty on their cross-covariance", C4),
     dr3=PlugInEntry("DR3", "a penalty on inner products of the features of consecutive states", DR3),

@@ -12,6 +12,7 @@ from trajclust_jax.learners.learner import ActorCritic
 _TINY = {"updates": 200, "block": 100, "batch_size": 32, "actor_features": (32, 32)}
 _TINY_CRITICS = {**_TINY, "features": (32, 32)}
 _SHORT = {"updates": 100_000}
+_TWO_STAGES = tuple(name for name, entry in entries("learner").items() if "behaviour_updates" in entry.names())
 _TINY_EMPO = {
     **_TINY_CRITICS,
     **dict.fromkeys(("critic_updates", "value_updates"), 200),
@@ -33,7 +34,7 @@ LEARNING = {
                 name: _TINY_CRITICS if issubclass(entry.algorithm, ActorCritic) else _TINY
                 for name, entry in entries("learner").items()
             },
-            "brac_v": {**_TINY_CRITICS, "behaviour_updates": 200},
+            **{name: {**_TINY_CRITICS, "behaviour_updates": 200} for name in _TWO_STAGES},
             "empo": _TINY_EMPO,
         },
     ),
@@ -45,7 +46,7 @@ LEARNING = {
         settings={
             **dict.fromkeys(entries("learner"), _SHORT),
             **{name: {"updates": 20_000} for name in ("cql", "cql_corl")},
-            "brac_v": {**_SHORT, "behaviour_updates": 100_000},
+            **{name: {**_SHORT, "behaviour_updates": 100_000} for name in _TWO_STAGES},
             "empo": _SHORT_EMPO,
         },
     ),

@@ -105,3 +105,21 @@ def bellman(agent, params, batch, following):
     rewards, terminated = wide(batch.rewards), np.asarray(batch.terminated)
     wanted = rewards + agent.discount * np.where(terminated, 0, following)
     return ((critics(params, batch.observations, batch.actions) - wanted) ** 2).mean(1).sum()
+
+
+def unit(x):
+    return wide(x) / np.linalg.norm(wide(x), axis=-1, keepdims=True)
+
+
+def embedded(params, inputs, embeddings, depth):
+    """`networks.Embedded` and the last layer: two layers, layer normalisation, the direction, the rest."""
+    layers = params["params"]["Embedded_0"]
+    x = np.asarray(inputs, np.float64)
+    for i in range(2):
+        x = np.maximum(dense(x, layers[f"Dense_{i}"]), 0)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    x = x * wide(layers["LayerNorm_0"]["scale"]) + wide(layers["LayerNorm_0"]["bias"])
+    x = np.concatenate([x, unit(embeddings)], -1)
+    for i in range(2, depth):
+        x = np.maximum(dense(x, layers[f"Dense_{i}"]), 0)
+    return dense(x, params["params"]["Dense_0"])

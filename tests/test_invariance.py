@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from trajclust_jax.clustering import CAAE, DEC, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
+from trajclust_jax.clustering import CAAE, DEC, BehaviourSet, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
 from trajclust_jax.data import Trajectories, build_dataset, load, save_minari
 from trajclust_jax.metrics import nmi
 from trajclust_jax.training import fit
@@ -17,6 +17,7 @@ METHODS = {
     "sorl": Sorl.default(2, restarts=3, iterations=20),
     "caae": CAAE(2, warmup_iterations=6, iterations=2, **ENCODER),
     "mean": SummaryKmeans(2, "mean"),
+    "behaviour_set": BehaviourSet(2, features=(16, 16, 16), batch_size=64, steps=300, iterations=3),
     "pg_kmeans_gru": PGKmeans.default(2, "gru", restarts=3, iterations=10, polish_iterations=2),
     "dec": DEC(2, pretrain_iterations=8, iterations=2, **ENCODER),
     "vae": VAEKmeans(2, iterations=8, **ENCODER),

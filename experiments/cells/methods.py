@@ -98,7 +98,7 @@ class MethodCell(Cell):
 
 def _clustering_body(method: Clusterer, cell: MethodCell, dataset: Dataset, job: Job) -> dict[str, Any]:
     """Scores of the clusterings, and where there are several restarts whether they agree."""
-    body, clustering = _fitted_body(method, cell, dataset, job)
+    body, clustering = fitted_body(method, cell, dataset, job)
     if clustering.restart_assignments.shape[1] > 1:
         body["ambiguity"] = [_ambiguity(dataset, _seed(clustering, s)) for s in range(len(cell.seeds))]
     return body
@@ -106,10 +106,10 @@ def _clustering_body(method: Clusterer, cell: MethodCell, dataset: Dataset, job:
 
 def _ceiling_body(method: Cloning, cell: MethodCell, dataset: Dataset, job: Job) -> dict[str, Any]:
     """Scores of what the labels tell."""
-    return _fitted_body(method.labelled(dataset.labels), cell, dataset, job)[0]
+    return fitted_body(method.labelled(dataset.labels), cell, dataset, job)[0]
 
 
-def _fitted_body(method: Method, cell: MethodCell, dataset: Dataset, job: Job) -> tuple[dict[str, Any], Grouping]:
+def fitted_body(method: Method, cell: MethodCell, dataset: Dataset, job: Job) -> tuple[dict[str, Any], Grouping]:
     """The body of a record of a method's fit, and the fit's result, for all seeds."""
     score = functools.partial(batch_scores, dataset.labels)
     with job.fitted(cell, method, dataset.trajectories, score=score) as (outcome, tracker):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from trajclust_envs import ENVIRONMENTS, Diagonal, GridWorld, Navigation
+from trajclust_envs import ENVIRONMENTS, Diagonal, Gates, GridWorld, Navigation
 from trajclust_envs.gridworld import DOWN, LEFT, RIGHT, STAY, border_walls
 from trajclust_envs.gym_wrapper import make_gym
 
@@ -73,6 +73,7 @@ def variations(params):
         "wall_share": 0.1,
         "min_free": 42,
         "speed": 0.2,
+        "width": 0.5,
     }
     if hasattr(params, "walls"):
         changed |= {
@@ -81,6 +82,8 @@ def variations(params):
         }
         if (params.start_low == params.start_high).all():  # a block of one cell: it becomes four
             changed |= {"start_low": params.start_low, "start_high": jnp.array([2, 2], jnp.int32)}
+    elif hasattr(params, "width"):
+        changed["start_high"] = 0.5
     else:
         changed |= {"start_low": -2.0, "start_high": 0.0}
     if hasattr(params, "pool"):
@@ -130,7 +133,7 @@ def test_spaces_hold_what_comes_out(env):
     assert env.state_space(params).contains(state).all()
     assert set(env.state_space(params).spaces) == set(vars(state))
     assert reward.dtype == jnp.float32
-    assert reward.any() == isinstance(env, Navigation)  # the others give none
+    assert reward.any() == isinstance(env, Gates | Navigation)  # the others give none
     for flag in (terminated, truncated, info["terminated"], info["truncated"]):
         assert flag.dtype == bool
     np.testing.assert_array_equal(info["terminated"], terminated)

@@ -140,7 +140,8 @@ def test_every_stored_table_renders(table, preset):
     assert text.startswith("# ")
     assert text.count("\n| ") >= 2
     plain = ("table6", "table7", "extra", "data", "table3", "ablations")
-    assert figures or table.split("/")[1] in plain
+    only_others = ("lbrac_v/table1", "lbrac_v/figure7")  # which draw what no record has yet: behaviour sets
+    assert figures or table.split("/")[1] in plain or table in only_others
 
 
 def test_every_record_is_shown():

@@ -15,8 +15,10 @@ from learner_reference import (
     bellman,
     critic,
     critics,
+    dense,
     deterministic,
     gaussian,
+    hidden,
     moved_state,
     normal_log_prob,
     some_batch,
@@ -25,7 +27,7 @@ from learner_reference import (
 )
 from scipy.special import logsumexp
 
-from trajclust_jax.learners import AWAC, BC, CQL, IQL, SAC, TD3BC, BRACv
+from trajclust_jax.learners import AWAC, BC, BCQ, CQL, IQL, PLAS, SAC, TD3BC, BRACv
 from trajclust_jax.networks import sample_squashed
 
 SMALL = {"features": (8, 8), "actor_features": (6,)}
@@ -274,7 +276,7 @@ def test_brac_vs_divergence_is_that_of_squashed_policies():
     tanh = distrax.Transformed(behaviour, distrax.Block(distrax.Tanh(), 1))
     inside = jnp.clip(drawn, -1 + 1e-6, 1 - 1e-6)
     estimate = (log_prob - tanh.log_prob(inside)).mean(0)
-    np.testing.assert_allclose(agent.divergence(policy, params["behaviour"], OBSERVATIONS), estimate, rtol=0.1)
+    np.testing.assert_allclose(agent.divergence(policy, params, OBSERVATIONS, None), estimate, rtol=0.1)
 
 
 def test_brac_v_clones_first():
@@ -290,3 +292,96 @@ def test_brac_v_clones_first():
     assert changed == {"behaviour"}
     begun_again = agent.stages()[1].begin(after).params
     assert all(map(np.array_equal, *map(jax.tree.leaves, (begun_again["actor"], after.params["behaviour"]))))
+
+
+def vae(params, observations, actions, noise):
+    """Decoded actions, and the mean KL of each."""
+    layers = params["params"]
+    x = hidden(np.concatenate([wide(observations), wide(actions)], -1), layers["encoder"])
+    mean, log_std = np.split(dense(x, layers["encoded"]), 2, -1)
+    std = np.exp(np.clip(log_std, -4, 15))
+    divergence = ((mean**2 + std**2 - 1) / 2 - np.log(std)).mean(-1)
+    return decoded(params, observations, mean + std * wide(noise)), divergence
+
+
+def decoded(params, observations, latents):
+    layers = params["params"]
+    x = hidden(np.concatenate([wide(observations), latents], -1), layers["decoder"])
+    return np.tanh(dense(x, layers["decoded"]))
+
+
+def perturbed(agent, params, observations, actions):
+    change = deterministic(params, np.concatenate([wide(observations), actions], -1))
+    return np.clip(actions + agent.shift * change, -1, 1)
+
+
+def test_bcq():
+    agent = BCQ(A, choices=4, shift=0.2, **SMALL)
+    state = begun(agent)
+    params, targets = state.params, state.targets
+    noise = jax.random.normal(KEY, (SIZE, 2 * A))
+    actions, divergence = vae(params["vae"], OBSERVATIONS, BATCH.actions, noise)
+    close(agent.vae_loss(params["vae"], BATCH, KEY), ((actions - BATCH.actions) ** 2).mean() + divergence.mean() / 2)
+
+    latents = np.clip(wide(jax.random.normal(KEY, (4, SIZE, 2 * A))), -0.5, 0.5)
+    each = []
+    for n in range(4):
+        actions = decoded(params["vae"], FOLLOWING, latents[n])
+        actions = perturbed(agent, targets["actor"], FOLLOWING, actions)
+        both = critics(targets["critics"], FOLLOWING, actions)
+        each.append(0.75 * both.min(0) + 0.25 * both.max(0))
+    expected = bellman(agent, params["critics"], BATCH, np.max(each, 0))
+    close(agent.critic_loss(params["critics"], params, targets, BATCH, KEY), expected)
+
+    actions = decoded(params["vae"], OBSERVATIONS, np.clip(wide(noise), -0.5, 0.5))
+    actions = perturbed(agent, params["actor"], OBSERVATIONS, actions)
+    expected = -critics(params["critics"], OBSERVATIONS, actions)[0].mean()
+    close(agent.actor_loss(params["actor"], params, BATCH, KEY), expected)
+
+
+def test_bcq_takes_the_best_of_its_actions():
+    agent = BCQ(A, acting_choices=5, **SMALL)
+    params = agent.policy(begun(agent).params)
+    found = agent.act(params, OBSERVATIONS)
+    noise = np.clip(wide(jax.random.normal(jax.random.key(0x626371), (5, 2 * A))), -0.5, 0.5)
+    each = []
+    for n in range(5):
+        actions = decoded(params["vae"], OBSERVATIONS, np.tile(noise[n], (SIZE, 1)))
+        each.append(perturbed(agent, params["actor"], OBSERVATIONS, actions))
+    best = np.argmax([critics(params["critics"], OBSERVATIONS, actions)[0] for actions in each], 0)
+    np.testing.assert_allclose(found, np.array(each)[best, np.arange(SIZE)], atol=1e-5)
+    np.testing.assert_allclose(agent.act(params, OBSERVATIONS[0]), found[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.2])
+def test_plas(shift):
+    agent = PLAS(A, shift=shift, **SMALL)
+    state = begun(agent)
+    params, targets = state.params, state.targets
+
+    def chosen(actor, observations):
+        actions = decoded(params["vae"], observations, 2 * deterministic(actor["latent"], observations))
+        return perturbed(agent, actor["moved"], observations, actions) if shift else actions
+
+    both = critics(targets["critics"], FOLLOWING, chosen(targets["actor"], FOLLOWING))
+    expected = bellman(agent, params["critics"], BATCH, 0.75 * both.min(0) + 0.25 * both.max(0))
+    close(agent.critic_loss(params["critics"], params, targets, BATCH, None), expected)
+    actions = chosen(params["actor"], OBSERVATIONS)
+    close(
+        agent.actor_loss(params["actor"], params, BATCH), -critics(params["critics"], OBSERVATIONS, actions)[0].mean()
+    )
+    np.testing.assert_allclose(agent.act(agent.policy(params), OBSERVATIONS), actions, atol=1e-5)
+    assert [stage.name for stage in agent.stages()] == ["behaviour", "train"]
+
+
+def test_brac_v_of_policy_regularisation_and_a_warm_start():
+    agent = BRACv(A, penalty=0.7, value_penalty=0.0, warm_updates=10, **SMALL)
+    state = begun(agent)
+    actions, _ = of_policy(agent, state.params["actor"], FOLLOWING, KEY)
+    following = critics(state.targets["critics"], FOLLOWING, actions).min(0)
+    expected = bellman(agent, state.params["critics"], BATCH, following)
+    close(agent.critic_loss(state.params["critics"], state.params, state.targets, BATCH, KEY), expected)
+    assert [stage.name for stage in agent.stages()] == ["behaviour", "warm", "train"]
+    after, _ = agent.update_critics(state, BATCH, jnp.int32(0))
+    same = lambda part: all(map(np.array_equal, *map(jax.tree.leaves, (state.params[part], after.params[part]))))
+    assert [part for part in state.params if not same(part)] == ["critics"]

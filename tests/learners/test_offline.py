@@ -81,12 +81,12 @@ def _slow(values, *slow):
     return [pytest.param(each, marks=[pytest.mark.slow] if each in slow else []) for each in values]
 
 
-@pytest.mark.parametrize("name", _slow(sorted(ALGORITHMS.values()), "awac", "brac_v"))
+@pytest.mark.parametrize("name", _slow(sorted(ALGORITHMS.values()), "awac", "brac_v", "lbrac_v", "plas"))
 def test_learns_alone_as_among_others(name):
     method, data = tiny(name), some_data()
     together, alone = fit(method, data, [3, 5]), fit(method, data, [5])
     assert_close(jax.tree.map(lambda x: x[1:], together.result), alone.result, atol=2e-5)
-    begun = method.phases()[0].start(_key(5, 0), method.prepare(data, 1), None)[0].learner.params["actor"]
+    begun = method.learner.policy(method.phases()[0].start(_key(5, 0), method.prepare(data, 1), None)[0].learner.params)
     moved = jax.tree.map(lambda a, b: np.abs(a[0] - b).max(), alone.result.actor, begun)
     assert max(map(float, jax.tree.leaves(moved))) > 1e-3
     last = together.history[-1]

@@ -1,5 +1,6 @@
 """Clustering methods."""
 
+from trajclust_jax.clustering.behaviour_set import BehaviourSet
 from trajclust_jax.clustering.cloning import Cloning
 from trajclust_jax.clustering.clusterer import Clusterer
 from trajclust_jax.clustering.empo import EmpoEM
@@ -13,6 +14,7 @@ from trajclust_jax.clustering.types import Clustering
 __all__ = [
     "CAAE",
     "DEC",
+    "BehaviourSet",
     "Cloning",
     "Clusterer",
     "Clustering",

@@ -1,7 +1,9 @@
 """Labelled datasets like D4RL's, made on the spot by the policies that come with the package."""
 
 import functools
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from trajclust_jax.lazy import lazy
 
 mujoco = lazy("trajclust_envs.mujoco")
 
+_TOGETHER = 16  # episodes that are rolled out at a time
+
 # By the end of a dataset's name: the policies of each label. Replay is what was left behind on the way to medium.
 MIXTURES = {
     "medium-expert": {"medium": ("medium",), "expert": ("expert",)},
@@ -20,6 +24,41 @@ MIXTURES = {
     "late-expert": {"late": ("late",), "expert": ("expert",)},  # two checkpoints of one training
     "medium": {"medium": ("medium",)},
 }
+AGENTS = 5  # of a heterogeneous set, which `scripts/train_experts.py TASK --agents 5` trains
+
+
+def has_agents(task: str) -> bool:
+    """Whether a task's heterogeneous set comes with the package."""
+    found = importlib.util.find_spec("trajclust_envs")  # which does not import it
+    folder = Path(found.submodule_search_locations[0])
+    return (folder / "weights" / f"{task}-heterogeneous.npz").is_file()
+
+
+def heterogeneous(task: str, k: int, name: str, size: int, seed: int) -> Dataset:
+    """LBRAC-v's heterogeneous-k: whole episodes of each of the first k agents until each has `size` steps."""
+    shipped = mujoco.shipped_policies(f"{task}-heterogeneous")
+    agents = {f"agent {i}": shipped[f"agent-{i}"] for i in range(1, k + 1)}
+    episodes, counts = [], []
+    for label, policy in enumerate(agents.values()):
+        key = int(np.random.SeedSequence((seed, label)).generate_state(1)[0])
+        steps = first = 0
+        while steps < size:  # an episode depends on its number alone
+            for episode in mujoco.run_episodes(task, policy.sample, range(first, first + _TOGETHER), key):
+                if steps < size:
+                    episodes.append((episode.observations, episode.actions, episode.rewards, episode.terminated))
+                    steps, first = steps + len(episode.rewards), first + 1
+        counts.append(first)
+    trajectories = from_episodes(episodes)
+    return build_dataset(
+        trajectories,
+        np.repeat(np.arange(k, dtype=np.int32), counts),
+        name=name,
+        source=name,
+        policy_names=tuple(agents),
+        parameters={"environment": ENVIRONMENTS[task], "task": task, "size": size},
+        seed=seed,
+        true_log_likelihoods=policy_log_likelihoods(trajectories, list(agents.values())).astype(np.float32),
+    )
 
 
 def rolled_out(task: str, mixture: str, name: str, size: int, seed: int, noise: float | None = None) -> Dataset:

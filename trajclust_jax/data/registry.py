@@ -13,7 +13,7 @@ import numpy as np
 from trajclust_jax.data.cache import cached
 from trajclust_jax.data.d4rl import ENVIRONMENTS, files_of, load_hdf5
 from trajclust_jax.data.dataset import build_dataset, subset
-from trajclust_jax.data.mujoco import MIXTURES, rolled_out
+from trajclust_jax.data.mujoco import AGENTS, MIXTURES, has_agents, heterogeneous, rolled_out
 from trajclust_jax.data.types import Codebook, DataError, Dataset, Observations, Trajectories
 from trajclust_jax.lazy import lazy
 
@@ -177,6 +177,16 @@ def _drawn_navigation(num_behaviours: int, name: str, size: int, seed: int) -> D
     return _expert_episodes("Navigation-v0", name, size, seed, "steps", subgoals=subgoals)
 
 
+for _count in range(1, 9):
+    REGISTRY[f"gates-{_count}"] = expert_entry(
+        "Gates-v0",
+        _count,
+        f"{_count} ways through the walls of a corridor, whose mean meets them, continuous",
+        f"Gates, k = {_count}",
+        continuous=True,
+        behaviours=_count,
+    )
+
 for _count in range(2, 6):
     REGISTRY[f"navigation-drawn-{_count}"] = Entry(
         f"Navigation, {_count} ways drawn",
@@ -233,6 +243,20 @@ for _task, _environment in ENVIRONMENTS.items():
             options=("noise",),
             long=True,
             continuous=True,
+        )
+
+
+for _task, _environment in ENVIRONMENTS.items():
+    for _count in range(1, AGENTS + 1) if has_agents(_task) else ():
+        REGISTRY[f"{_task}-heterogeneous-{_count}"] = Entry(
+            f"{_environment.rpartition('-')[0]}, k = {_count}",
+            f"{_environment}: {_count} SAC agents that were trained equally long; its size is in steps",
+            _environment,
+            _count,
+            partial(heterogeneous, _task, _count),
+            long=True,
+            continuous=True,
+            unit="steps",
         )
 
 

@@ -75,6 +75,7 @@ class Learner(abc.ABC):
     VERSION: ClassVar[int] = 1  # of the algorithm: part of a record's identity; raise it when results change
     PAUSING: ClassVar[tuple[str, ...]] = ()  # prefixes of infos that are NaN at steps where their part has no turn
     FIXED: ClassVar[tuple[str, ...]] = ()  # numbers that decide what is computed: they cannot be swept
+    SWEPT: ClassVar[tuple[str, ...]] = ()  # whole numbers that enter computations alone: they can be swept
     ASKS: ClassVar[tuple[str, ...]] = ()  # of "next_actions", "pairs", "n_steps" (`self.n_steps`), "returns": `Batch`
     BOOTSTRAPS: ClassVar[bool] = False  # it learns from values of what followed
 
@@ -118,10 +119,15 @@ class Learner(abc.ABC):
         """The training, in order."""
         return (Stage("train", self.update, self.updates),)
 
-    def init(self, key: jax.Array, observation_size: int) -> LearnerState:
+    def parts_for(self, num_trajectories: int) -> dict[str, Part]:
+        """`parts` of a training on so many trajectories; by default the same for any number."""
+        del num_trajectories
+        return self.parts()
+
+    def init(self, key: jax.Array, observation_size: int, num_trajectories: int = 1) -> LearnerState:
         """A new run; the key is consumed."""
         observation, action = jnp.zeros((1, observation_size)), jnp.zeros((1, self.action_size))
-        parts = self.parts()
+        parts = self.parts_for(num_trajectories)
         key, *keys = jax.random.split(key, 1 + len(parts))
         params = {name: begin(k, observation, action) for k, (name, begin) in zip(keys, parts.items(), strict=True)}
         targets = {name: jax.tree.map(jnp.copy, params[name]) for name in self.lagged()}
@@ -312,7 +318,7 @@ def plugged(plug_in: type, algorithm: type[ActorCritic]) -> type[ActorCritic]:
     """
     joined = {
         name: tuple(dict.fromkeys((*getattr(algorithm, name), *getattr(plug_in, name, ()))))
-        for name in ("ASKS", "FIXED", "PAUSING")
+        for name in ("ASKS", "FIXED", "PAUSING", "SWEPT")
     }
     both = type(f"{plug_in.__name__}{algorithm.__name__}", (plug_in, algorithm), {"__doc__": plug_in.__doc__, **joined})
     return dataclasses.dataclass(frozen=True)(both)

@@ -122,7 +122,8 @@ class Offline:
         if len({len(values) for _, values in self.sweep}) > 1:
             raise ValueError("sweep: every setting needs the same number of values")
         for name, values in self.sweep:
-            if not isinstance(getattr(self.learner, name, None), float) or name in self.learner.FIXED:
+            number = isinstance(getattr(self.learner, name, None), float) or name in self.learner.SWEPT
+            if not number or name in self.learner.FIXED:
                 raise ValueError(f"sweep: {name} is no setting of {type(self.learner).__name__} that can be swept")
             for value in values:
                 dataclasses.replace(self.learner, **{name: value}).check()
@@ -175,10 +176,11 @@ class Offline:
         batch = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
         if not clustered:
             before = self._prepared_before(trajectories, scalings[0], num_seeds)
-            return OfflineData(batch, first[0], count[0], scalings[0], frames, before)
+            return OfflineData(batch, first[0], count[0], scalings[0], frames, before, len(found))
         if self.learner.before() is not None:
             raise ValueError(f"{type(self.learner).__name__} finds clusters itself: train it on all trajectories")
-        return OfflineData(batch, first, count, jax.tree.map(lambda *x: np.stack(x), *scalings), frames)
+        scaling = jax.tree.map(lambda *x: np.stack(x), *scalings)
+        return OfflineData(batch, first, count, scaling, frames, None, len(found))
 
     def _prepared_before(self, trajectories: Trajectories, scaling: Scaling, num_seeds: int) -> Any:
         """The data of what is trained before the learner, seen as the learner sees it."""
@@ -266,7 +268,7 @@ class Offline:
                 return previous.replace(learner=begun.replace(key=self._keys(key, data))), {}
 
             def init(key, first, count, scaling):
-                state = self.learner.init(key, scaling.mean.shape[-1])
+                state = self.learner.init(key, scaling.mean.shape[-1], data.num_trajectories)
                 return state.replace(sampler=self.learner.sampler.init(View(data, first, count, scaling)))
 
             init = self._over_learners(init, data)

@@ -55,6 +55,7 @@ class OfflineData:
     scaling: Scaling
     frames: Frames | None = None
     before: Any = None  # the data of what is trained before the learner
+    num_trajectories: int = struct.field(pytree_node=False, default=1)  # N, those without a transition here included
 
 
 class View(NamedTuple):

@@ -10,7 +10,9 @@ from trajclust_jax.networks.actor_critic import (
     Heads,
     TanhGaussianActor,
     sample_squashed,
+    squashed_log_prob,
 )
+from trajclust_jax.networks.embedded import EmbeddedActor, EmbeddedCritic, direction
 from trajclust_jax.networks.ensemble import ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.networks.planner import EXTRACTORS, MOVES, Placed, Planner
 from trajclust_jax.networks.policies import (
@@ -23,6 +25,7 @@ from trajclust_jax.networks.policies import (
     gru_step,
 )
 from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
+from trajclust_jax.networks.vae import ActionVAE
 
 __all__ = [
     "EXTRACTORS",
@@ -33,9 +36,12 @@ __all__ = [
     "MOVES",
     "ORTHOGONAL",
     "STANDARD",
+    "ActionVAE",
     "CategoricalHead",
     "Critic",
     "DeterministicActor",
+    "EmbeddedActor",
+    "EmbeddedCritic",
     "GaussianActor",
     "GaussianHead",
     "Heads",
@@ -44,9 +50,11 @@ __all__ = [
     "PolicyNetwork",
     "TanhGaussianActor",
     "TrajectoryAutoencoder",
+    "direction",
     "ensemblize",
     "ensemblize_wide",
     "gru_step",
     "member_keys",
     "sample_squashed",
+    "squashed_log_prob",
 ]

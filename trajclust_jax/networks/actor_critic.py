@@ -15,6 +15,7 @@ distrax = lazy("distrax")
 ORTHOGONAL = orthogonal(2**0.5)
 STANDARD = nn.initializers.lecun_normal()  # flax's
 LOG_STD_BOUNDS = (-5.0, 2.0)
+MARGIN = 1e-3  # recorded actions are taken as inside their bounds by so much, where the tanh is undone
 
 
 class TanhGaussianActor(nn.Module):
@@ -51,6 +52,14 @@ def sample_squashed(key: jax.Array, policy: "distrax.Independent") -> tuple[jax.
     """
     drawn, log_prob = policy.sample_and_log_prob(seed=key)
     return jnp.tanh(drawn), log_prob - (2 * (jnp.log(2.0) - drawn - nn.softplus(-2 * drawn))).sum(-1)
+
+
+def squashed_log_prob(policy: "distrax.Independent", actions: jax.Array) -> jax.Array:
+    """`[...]`: the log-density of recorded actions `[..., A]` in [-1, 1] under tanh of the policy."""
+    actions = jnp.clip(actions, -1 + MARGIN, 1 - MARGIN)
+    of_gaussian = policy.log_prob(jnp.arctanh(actions))
+    change = jnp.log1p(-(actions**2)).sum(-1)
+    return of_gaussian - change
 
 
 class GaussianActor(nn.Module):

@@ -20,6 +20,9 @@ METHODS = tuple(entries("learner"))
 PUBLISHED = CORL | {
     "iql_corl": {"halfcheetah-medium-expert": 94.7, "walker2d-medium-expert": 111.7},  # on Hopper it has other settings
     "brac_v": {"halfcheetah-medium-expert": 41.9, "walker2d-medium-expert": 81.6, "hopper-medium-expert": 0.8},
+    "lbrac_v": {"halfcheetah-medium-expert": 94.22, "walker2d-medium-expert": 109.65, "hopper-medium-expert": 98.08},
+    "bcq": {"halfcheetah-medium-expert": 64.7, "walker2d-medium-expert": 57.5, "hopper-medium-expert": 110.9},
+    "plas": {"halfcheetah-medium-expert": 96.6, "walker2d-medium-expert": 89.6, "hopper-medium-expert": 111.0},
 }
 
 
@@ -36,7 +39,8 @@ def render(records: Records):
     notes = [
         *provenance(records),
         *NOTES,
-        "Paper: CORL's last scores on D4RL's medium-expert data; BRAC-v's are of the LBRAC-v paper's Table 1.",
+        "Paper: CORL's last scores on D4RL's medium-expert data; BRAC-v's, LBRAC-v's, BCQ's and PLAS' are of the "
+        "LBRAC-v paper's Table 1.",
         *filter(None, lines),
     ]
     text = columns.table("Offline learners on made data", score_columns(), shown, notes)

@@ -104,6 +104,7 @@ TABLE = Table(
     methods=(
         *("pg_kmeans_tabular", "pg_kmeans_mlp", "pg_kmeans_gru", "pg_kmeans_planner"),
         *("caae", "dec", "vae_kmeans", "sorl", "sorl_sum"),
+        *("empo_mlp", "behaviour_set", "behaviour_set_released"),
         *("return_kmeans", "length_kmeans", "mean_kmeans"),
         *("cloning_mlp", "cloning_planner"),
     ),

@@ -1,0 +1,126 @@
+"""Beyond the LBRAC-v paper: why BRAC-v falls from its clone, and what holds it.
+
+    trajclust run lbrac_v/brac-v --preset cpu
+
+BRAC-v on medium and expert data: penalties from .1 to 100 beside each other in one program, with the value penalty and
+without it (policy regularisation), with a warm start of the critics, with the release's own rates, with rewards a
+hundredth as large. A penalty of weight beta on rewards scaled by c is one of beta / c on rewards as they are.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from trajclust_experiments.cells.behaviours import swept
+from trajclust_experiments.papers import lbrac_v
+from trajclust_experiments.papers.lbrac_v import PRESETS
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.markdown import provenance, spread
+from trajclust_experiments.tables import Records, Table
+from trajclust_jax.lazy import lazy
+
+plotting = lazy("trajclust_envs.plotting")
+
+PENALTIES = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
+# The release's rates for BRAC-v; its behaviour policy has two layers and a rate of 5e-4, which ours has not.
+_RATES = {"learning_rate": 1e-3, "actor_rate": 3e-5, "target_rate": 0.005}
+METHODS = {
+    "value penalty": {},
+    "policy regularisation": {"value_penalty": 0.0},
+    "warm start": {"warm_updates": 20_000},
+    "the release's rates": _RATES,
+    "rewards x .01": {"reward_scale": 0.01},
+}
+_FEWER = {"updates": 50_000, "behaviour_updates": 50_000}
+PRESETS_HERE = {
+    **PRESETS,
+    "cpu": dataclasses.replace(PRESETS["cpu"], settings={**PRESETS["cpu"].settings, "brac_v": _FEWER}),
+}
+
+
+def cells(preset, datasets, methods, seeds):
+    chosen = []
+    for dataset in datasets:
+        for method in methods:
+            settings = dict(METHODS[method])
+            if "warm_updates" in settings and lbrac_v.scale_of(preset) == "smoke":
+                settings["warm_updates"] = 100
+            sweep = {"sweep": (("penalty", PENALTIES),)}
+            chosen.append(lbrac_v.cell(preset, dataset, "brac_v", seeds, **settings, **sweep))
+    return chosen
+
+
+def variant(record) -> str:
+    """Which of METHODS a record is of."""
+    settings = record["cell"]["settings"]
+    for name, changes in METHODS.items():
+        if changes and all(key in settings for key in changes):
+            return name
+    return "value penalty"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    record: dict
+    place: int
+
+    @property
+    def penalty(self) -> float:
+        return swept(self.record["config"])[self.place]["penalty"]
+
+    def score(self, name: str) -> np.ndarray:
+        return np.array(self.record["scores"][name], float)[:, self.place]
+
+    def last(self, name: str) -> np.ndarray:
+        """Of the last report in the training."""
+        return np.array([entry[name] for entry in self.record["history"] if name in entry][-1], float)[:, self.place]
+
+
+COLUMNS = [
+    columns.task(),
+    columns.method("BRAC-v with", lambda line: variant(line.record)),
+    Column("penalty", lambda line: f"{line.penalty:g}"),
+    Column("score", lambda line: spread(line.score("last_score"), 1)),
+    Column("best evaluation", lambda line: spread(line.score("best_score"), 1)),
+    Column("value", lambda line: spread(line.last("critic/value"), 1)),
+    Column("KL, nats", lambda line: spread(line.last("actor/divergence"), 2)),
+    columns.num_seeds(),
+    columns.seconds("seconds, all (compile + run)", "compile", "run"),
+]
+
+
+def render(records: Records):
+    lines = [_Line(record, place) for record in records for place in range(len(swept(record["config"])))]
+    datasets = list(dict.fromkeys(record["cell"]["dataset"] for record in records))
+    figure, axes = panels(datasets, 4.2, 3.4)
+    for ax, dataset in zip(axes, datasets, strict=True):
+        for color, name in zip(plotting.PALETTE, METHODS, strict=False):
+            own = [line for line in lines if line.record["cell"]["dataset"] == dataset and variant(line.record) == name]
+            if own:
+                ax.plot(
+                    [line.penalty for line in own],
+                    [line.score("last_score").mean() for line in own],
+                    color=color,
+                    marker="o",
+                    label=name,
+                )
+        ax.set(xscale="log", xlabel="penalty", ylabel="normalised score")
+        ax.legend(fontsize=6)
+    notes = [
+        *provenance(records),
+        "Value and KL(pi || b): means over the last block of gradient steps; values in the unit of the scaled rewards.",
+    ]
+    return columns.table("BRAC-v: what holds it", COLUMNS, lines, notes), {"score-against-penalty": figure}
+
+
+TABLE = Table(
+    name="lbrac_v/brac-v",
+    summary="BRAC-v's penalty, value penalty, warm start, rates and scale of rewards",
+    datasets=("hopper-medium-expert", "walker2d-medium-expert", "halfcheetah-medium-expert"),
+    methods=tuple(METHODS),
+    presets=PRESETS_HERE,
+    cells=cells,
+    render=render,
+)

@@ -1,0 +1,333 @@
+"""LBRAC-v's behaviour set: K policies in one network, and which of them made a trajectory, by vector quantisation.
+
+Zhang and Kashima, "Behavior Estimation from Multi-Source Data for Offline Reinforcement Learning", AAAI 2023.
+
+    W [N, d], E [K, d]: embeddings of trajectories and of policies ("codes")
+    for each gradient step, on transitions (s, a) of trajectories m:
+        z_m       = arg max_j cos(E_j, W_m)                                              (Eq. 3)
+        minimise  -log b(a | s, E_z) - log b(a | s, W_m)                                 (L_rec, Eq. 4)
+                  + alpha (1 - cos(W_m, E_z))                                            (L_com, Eq. 5)
+    a trajectory's cluster is z_m
+
+Both of L_rec's terms have gradients of their own, W's through the second and E's through the first: there is no
+straight-through estimator. L_Q (Eq. 6), which the learner adds (`learners.lbrac_v`), shares no parameter with these
+two and cannot move a trajectory: the clusterer leaves it out.
+
+A network sees an embedding's direction alone, and Adam moves each of its numbers by the learning rate whatever the
+gradient: by how much a direction turns in a step is the rate divided by the embedding's scale. As released that is 1e-3
+(5e-5 / .05), and the codes are hardly sorted when the shared network has learned to do without them; here it is .1.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from trajclust_jax.clustering.clusterer import Clusterer
+from trajclust_jax.clustering.preprocessing import Preprocessing
+from trajclust_jax.clustering.types import Clustering, lone
+from trajclust_jax.data import Trajectories, dense, transitions
+from trajclust_jax.data.transforms import CLIP, ActionScaling, action_scaling, input_transform
+from trajclust_jax.networks import EmbeddedActor, direction, member_keys, squashed_log_prob
+from trajclust_jax.training import Info, Phase
+from trajclust_jax.validation import check_above, check_at_least
+
+SCORED = 4096  # transitions whose likelihoods are computed at a time
+SCALE = 0.005
+"""Of the embeddings at first: a learning rate of 5e-4 then turns them by a tenth in a step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BehaviourModel:
+    """The behaviour set's network, embeddings and losses, written for one run; learners share it.
+
+    Its parameters are `{"network", "codes" [K, d], "trajectories" [N, d]}`. A code of length 0 is out of use and stays
+    so: runs with other numbers of codes are then one program (`trimmed`).
+    """
+
+    action_size: int
+    features: tuple[int, ...] = (200, 200, 200)
+    codes: int = 5
+    """K: rows of E."""
+    embedding_size: int = 8
+    """d."""
+    scale: float = SCALE
+    """Embeddings begin uniform within so much of 0 in every number."""
+    commitment: float = 0.1
+    """alpha of Eq. 7."""
+    cosine: bool = True
+    """Codes are looked up, and held to trajectories, by direction, as in the release; else by the products that Eqs. 3
+    and 5 print, which long embeddings win."""
+
+    @property
+    def actor(self) -> EmbeddedActor:
+        return EmbeddedActor(self.action_size, self.features)
+
+    def init(self, key: jax.Array, observation: jax.Array, num_trajectories: int) -> dict[str, Any]:
+        """New parameters; those of a code depend on its index alone. The key is consumed."""
+        key_network, key_codes, key_trajectories = jax.random.split(key, 3)
+        none = jnp.zeros((len(observation), self.embedding_size))
+        return {
+            "network": self.actor.init(key_network, observation, none),
+            "codes": self.embeddings(key_codes, self.codes),
+            "trajectories": self.embeddings(key_trajectories, num_trajectories),
+        }
+
+    def embeddings(self, key: jax.Array, count: int) -> jax.Array:
+        """`[count, d]`, random; the key is consumed."""
+        draw = lambda key: jax.random.uniform(key, (self.embedding_size,), minval=-self.scale, maxval=self.scale)
+        return jax.vmap(draw)(member_keys(key, count))
+
+    def policy(self, params: dict[str, Any], observations: jax.Array, embeddings: jax.Array) -> Any:
+        """The policies of embeddings `[..., B, d]` at `[B, D]`, before their tanh."""
+        return self.actor.apply(params["network"], observations, embeddings)
+
+    def compared(self, embeddings: jax.Array) -> jax.Array:
+        """Embeddings as Eqs. 3 and 5 compare them."""
+        return direction(embeddings) if self.cosine else embeddings
+
+    def trimmed(self, params: dict[str, Any], k: jax.Array | int) -> dict[str, Any]:
+        """The parameters with the first `k` codes in use, which may be a traced number."""
+        used = (jnp.arange(self.codes) < k)[:, None]
+        return {**params, "codes": jnp.where(used, params["codes"], 0)}
+
+    def matched(self, codes: jax.Array, embeddings: jax.Array) -> jax.Array:
+        """`[..., n]` int32: of codes `[..., K, d]` in use the one of each embedding `[..., n, d]` (Eq. 3)."""
+        used = (codes != 0).any(-1)[..., None, :]
+        similarity = jnp.einsum("...nd,...kd->...nk", self.compared(embeddings), self.compared(codes))
+        return jnp.where(used, similarity, -jnp.inf).argmax(-1).astype(jnp.int32)
+
+    def loss(self, params: dict[str, Any], batch: Any, code: jax.Array) -> tuple[jax.Array, Info]:
+        """L_rec + alpha L_com of `batch.observations [B, D]`, `actions [B, A]` and `trajectory [B]` with codes `[B]`.
+
+        Their mean over transitions (Eqs. 4, 5 and 7).
+        """
+        own, chosen = params["trajectories"][batch.trajectory], params["codes"][code]
+        policies = self.policy(params, batch.observations, jnp.stack([chosen, own]))
+        log_probs = squashed_log_prob(policies, batch.actions)  # [2, B]
+        chex.assert_shape(log_probs, (2, *code.shape))
+        distance = 1 - (self.compared(own) * self.compared(chosen)).sum(-1)
+        loss = -log_probs.sum(0).mean() + self.commitment * distance.mean()
+        return loss, self.told(log_probs[0]) | {"behaviour/distance": distance.mean()}
+
+    def loss_of_codes(self, params: dict[str, Any], batch: Any, code: jax.Array) -> tuple[jax.Array, Info]:
+        """Where it is known which code is whose: L_rec's first term alone."""
+        policies = self.policy(params, batch.observations, params["codes"][code])
+        log_probs = squashed_log_prob(policies, batch.actions)
+        chex.assert_shape(log_probs, code.shape)
+        return -log_probs.mean(), self.told(log_probs)
+
+    def told(self, log_probs: jax.Array) -> Info:
+        """What a training shows of the codes' likelihoods `[B]`."""
+        return {"behaviour/loss": -log_probs.mean()}
+
+
+@struct.dataclass
+class Steps:
+    """P transitions of N trajectories, in order, as the network sees them."""
+
+    observations: jax.Array  # [P, D]
+    actions: jax.Array  # [P, A] in [-1, 1]
+    trajectory: jax.Array  # [P] int32
+    lengths: jax.Array  # [N] int32
+    log_volume: jax.Array  # [] float32: see `ActionScaling`
+
+    def rows(self, rows: jax.Array) -> "Steps":
+        """Some of the transitions."""
+        return self.replace(**{name: getattr(self, name)[rows] for name in ("observations", "actions", "trajectory")})
+
+
+@struct.dataclass
+class State:
+    """State of one run."""
+
+    params: dict[str, Any]
+    optimizer: Any
+    assignments: jax.Array  # [N] int32
+    converged: jax.Array  # [] bool, False: the budget alone ends a training
+    key: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class BehaviourSet(Clusterer):
+    """The behaviour set as a clusterer of trajectories with continuous actions.
+
+    `released` has the settings of the authors' code.
+    """
+
+    num_clusters: int
+    """K."""
+    features: tuple[int, ...] = (64, 64, 64)
+    """Hidden layers: two shared by all policies, then the embedding, then the rest. The paper's have 200: of five
+    policies on Hopper one of two seeds then found nothing, where narrow layers found them with all of three."""
+    embedding_size: int = 8
+    """d."""
+    scale: float = SCALE
+    """Of the embeddings at first."""
+    commitment: float = 0.1
+    """alpha, of L_com."""
+    cosine: bool = True
+    """Embeddings are compared by direction; else by the products that are printed."""
+    learning_rate: float = 5e-4
+    batch_size: int = 256
+    """Transitions of a gradient step."""
+    steps: int = 500
+    """Gradient steps of an iteration, after which it is seen who is where."""
+    iterations: int = 20
+
+    VERSION: ClassVar[int] = 1
+    ACTIONS_VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "num_clusters", "embedding_size", "batch_size", "steps", "iterations")
+        check_above(self, 0, "scale", "learning_rate")
+        check_at_least(self, 0, "commitment")
+
+    @classmethod
+    def released(cls, num_clusters: int, **settings: Any) -> "BehaviourSet":
+        """Layers of 200, embeddings within .05 and a rate of 5e-5, for 500,000 gradient steps."""
+        released = {"features": (200, 200, 200), "scale": 0.05, "learning_rate": 5e-5, "iterations": 1_000}
+        return cls(num_clusters, **{**released, **settings})
+
+    def check(self, trajectories: Trajectories) -> None:
+        """Raises ValueError for discrete actions, and for images."""
+        if trajectories.discrete:
+            raise ValueError("a behaviour set needs continuous actions: its policies are Gaussians")
+        if np.asarray(dense_rows(trajectories)).dtype == np.uint8:
+            raise ValueError("a behaviour set needs observations of real numbers, not of bytes")
+
+    def model_of(self, action_size: int) -> BehaviourModel:
+        """Network, embeddings and losses."""
+        shared = ("features", "embedding_size", "scale", "commitment", "cosine")
+        given = {name: getattr(self, name) for name in shared}
+        return BehaviourModel(action_size, codes=self.num_clusters, **given)
+
+    def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
+        """Observations standardised; of actions, for the policies' tanh, the range of each dimension to [-1, 1].
+
+        What is more than `CLIP` stds from a dimension's mean is no part of its range.
+        """
+        scaling = action_scaling(trajectories)
+        columns, far = scaling.columns, CLIP * scaling.scale
+        mean, actions = scaling.shift[columns], np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]
+        low = np.maximum(actions.min(0)[columns], mean - far)
+        high = np.minimum(actions.max(0)[columns], mean + far)
+        shift = scaling.shift.copy()
+        shift[columns] = (low + high) / 2
+        half = np.where(high > low, (high - low) / 2, scaling.scale).astype(np.float32)
+        return Preprocessing(input_transform(trajectories), ActionScaling(columns, shift, half))
+
+    def prepare(
+        self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None
+    ) -> Steps:
+        """All transitions (host-side, once)."""
+        del num_seeds
+        self.check(trajectories)
+        seen = self.preprocessing(trajectories) if preprocessing is None else preprocessing
+        flat = transitions(trajectories)
+        return Steps(
+            np.asarray(seen.inputs(np.asarray(dense(flat.observations))), np.float32),
+            np.clip(seen.actions(np.asarray(flat.actions)), -1, 1),
+            flat.trajectory,
+            np.asarray(trajectories.lengths, np.int32),
+            np.float32(np.log(seen.actions.scale).sum()),
+        )
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One."""
+        return (Phase("train", self._start, self._step, self.iterations, light_start=True),)
+
+    @property
+    def _optimizer(self) -> optax.GradientTransformation:
+        return optax.adam(self.learning_rate)
+
+    def _start(self, key: jax.Array, data: Steps, previous: None) -> tuple[State, Info]:
+        """Random embeddings and a new network."""
+        del previous
+        key, key_init = jax.random.split(key)
+        params = self.model_of(data.actions.shape[1]).init(key_init, data.observations[:1], len(data.lengths))
+        return self._seen(State(params, self._optimizer.init(params), None, jnp.bool_(False), key), data, {})
+
+    def _step(self, state: State, data: Steps, iteration: jax.Array) -> tuple[State, Info]:
+        """`steps` gradient steps."""
+        model = self.model_of(data.actions.shape[1])
+
+        def descend(carry, number):
+            params, optimizer = carry
+            key = jax.random.fold_in(state.key, iteration * self.steps + number)
+            batch = data.rows(jax.random.randint(key, (self.batch_size,), 0, len(data.actions)))
+            code = model.matched(params["codes"], params["trajectories"][batch.trajectory])
+            gradients, info = jax.grad(model.loss, has_aux=True)(params, batch, code)
+            updates, optimizer = self._optimizer.update(gradients, optimizer, params)
+            return (optax.apply_updates(params, updates), optimizer), info
+
+        (params, optimizer), infos = jax.lax.scan(descend, (state.params, state.optimizer), jnp.arange(self.steps))
+        return self._seen(state.replace(params=params, optimizer=optimizer), data, jax.tree.map(jnp.mean, infos))
+
+    def _seen(self, state: State, data: Steps, means: Info) -> tuple[State, Info]:
+        """The state with its assignments, and what the loop shows: of one restart `[1]` each."""
+        model = self.model_of(data.actions.shape[1])
+        assignments = model.matched(state.params["codes"], state.params["trajectories"])
+        changed = jnp.int32(0) if state.assignments is None else (assignments != state.assignments).sum()
+        told = {"behaviour/loss": jnp.float32(jnp.inf), "behaviour/distance": jnp.float32(jnp.inf), **means}
+        info = {
+            "objective": -told["behaviour/loss"][None] - data.log_volume,
+            "distance": told["behaviour/distance"][None],
+            "changed": changed[None],
+            "used_clusters": jnp.zeros(self.num_clusters, bool).at[assignments].set(True).sum()[None],
+            "assignments": assignments[None],
+        }
+        return state.replace(assignments=assignments), info
+
+    def result(self, state: State, data: Steps) -> Clustering:
+        """The codes of all trajectories; likelihoods and posterior are those of the codes' policies, latents W's
+        directions.
+        """
+        log_likelihoods = self._log_likelihoods(state.params, data)
+        used = jnp.zeros(self.num_clusters, bool).at[state.assignments].set(True)
+        own = jnp.take_along_axis(log_likelihoods, state.assignments[:, None], axis=1)
+        return lone(
+            state.assignments,
+            jax.nn.softmax(log_likelihoods),
+            own.sum(),
+            {**state.params, "used": used},
+            log_likelihoods=log_likelihoods,
+            latents=direction(state.params["trajectories"]),
+        )
+
+    def _log_likelihoods(self, params: dict[str, Any], data: Steps) -> jax.Array:
+        """`[N, K]`: of each trajectory's actions under each code's policy, in the data's unit."""
+        model, count = self.model_of(data.actions.shape[1]), len(data.actions)
+        size = min(SCORED, count)
+
+        def add(totals, first):
+            rows = first + jnp.arange(size)
+            steps = data.rows(jnp.minimum(rows, count - 1))
+            codes = jnp.broadcast_to(params["codes"][:, None], (self.num_clusters, size, self.embedding_size))
+            found = squashed_log_prob(model.policy(params, steps.observations, codes), steps.actions)  # [K, size]
+            found = jnp.where(rows < count, found - data.log_volume, 0)
+            return totals.at[steps.trajectory].add(found.T), None
+
+        zeros = jnp.zeros((len(data.lengths), self.num_clusters))
+        return jax.lax.scan(add, zeros, jnp.arange(0, count, size))[0]
+
+    def assign(self, model: dict[str, Any], data: Steps) -> Clustering:
+        """The likeliest code, of those that had trajectories: one that is new has no embedding."""
+        log_likelihoods = jnp.where(model["used"], self._log_likelihoods(model, data), -jnp.inf)
+        return lone(
+            log_likelihoods.argmax(1).astype(jnp.int32),
+            jax.nn.softmax(log_likelihoods),
+            log_likelihoods.max(1).sum(),
+            model,
+            log_likelihoods=log_likelihoods,
+        )
+
+
+def dense_rows(trajectories: Trajectories) -> Any:
+    """What observations are made of: a codebook's table, or they themselves."""
+    return getattr(trajectories.observations, "table", trajectories.observations)
