@@ -11,6 +11,7 @@ from trajclust_jax.networks.actor_critic import (
     TanhGaussianActor,
     sample_squashed,
 )
+from trajclust_jax.networks.cvae import CVAE
 from trajclust_jax.networks.ensemble import ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.networks.planner import EXTRACTORS, MOVES, Placed, Planner
 from trajclust_jax.networks.policies import (
@@ -25,6 +26,7 @@ from trajclust_jax.networks.policies import (
 from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
 
 __all__ = [
+    "CVAE",
     "EXTRACTORS",
     "GRU",
     "LOG_STD_BOUNDS",
