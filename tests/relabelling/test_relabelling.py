@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from relabelling_data import A, D, some_data
@@ -23,7 +22,6 @@ from trajclust_jax.relabelling import (
 )
 from trajclust_jax.relabelling import clue as module
 from trajclust_jax.relabelling.clue import temperature_by_spread
-from trajclust_jax.training import fit
 
 B = 10
 SMALL = {"features": (8, 6), "batch_size": 8, "updates": 4, "block": 2}
@@ -124,15 +122,17 @@ def test_rewards_are_eq_6(clustered, monkeypatch):
             np.testing.assert_allclose(found.rewards[s, e], expected, rtol=1e-4)
     monkeypatch.setattr(relabeller, "CHUNK", 4)
     monkeypatch.setattr(module, "CHUNK", 4)
-    monkeypatch.setattr(AGENT.__class__, "__hash__", lambda self: id(self))  # compiled anew
-    again = dataclasses.replace(agent)
+    again = dataclasses.replace(agent, updates=8)  # a program of its own
     np.testing.assert_allclose(again.rewards(found.model, clustered), found.rewards, rtol=1e-5)
-    np.testing.assert_allclose(again.relabel(clustered, (0,)).model.centre[0], found.model.centre[0], atol=1e-5)
+    steps = jax.device_put(again.prepare(clustered, 1))
+    params = jax.tree.map(lambda x: x[0, 1], found.model.params)
+    centre = again.centre(params, steps, steps.first[1], steps.count[1])
+    np.testing.assert_allclose(centre, found.model.centre[0, 1], atol=1e-5)
 
 
 def test_sampled_rewards_are_those_of_the_models_seed(clustered):
     found = AGENT.relabel(clustered, (0,))
-    assert (found.rewards > 0).all()
+    assert (found.rewards >= 0).all()
     assert (found.rewards <= 1).all()
     np.testing.assert_array_equal(AGENT.rewards(found.model, clustered), found.rewards)
     other = found.model.replace(seed=found.model.seed + 1)
@@ -153,14 +153,15 @@ def test_experts_and_seeds_learn_alone_as_among_others(clustered):
 
 def test_resumes_exactly(clustered, tmp_path):
     def stop(event):
-        if event.iteration == 1:
+        if event.iteration == 2:
             raise RuntimeError("killed")
 
-    whole = AGENT.relabel(clustered, (0, 1))
+    agent = dataclasses.replace(AGENT, updates=6)
+    whole = agent.relabel(clustered, (0, 1))
     kept = {"checkpoint_dir": str(tmp_path), "checkpoint_seconds": 0}
     with pytest.raises(RuntimeError, match="killed"):
-        AGENT.relabel(clustered, (0, 1), callbacks=[stop], **kept)
-    resumed = AGENT.relabel(clustered, (0, 1), **kept)
+        agent.relabel(clustered, (0, 1), callbacks=[stop], **kept)
+    resumed = agent.relabel(clustered, (0, 1), **kept)
     assert resumed.outcome.resumed
     assert resumed.outcome.history == whole.outcome.history
     np.testing.assert_array_equal(resumed.rewards, whole.rewards)
@@ -229,7 +230,7 @@ def test_a_datasets_new_rewards():
     dataset = build_dataset(data, np.arange(6) % 2, name="some", source="some")
     both = of_demonstrations(data, demonstration)
     rewards = np.arange(both.num_steps, dtype=np.float32)
-    made = relabelled_dataset(dataset, AGENT, both, rewards, 1000.0, {"relabelled": {"method": "clue"}})
+    made = relabelled_dataset(dataset, AGENT, both, rewards, {"relabelled": {"method": "clue"}})
     assert np.ptp(returns(made.trajectories)) == pytest.approx(1000, rel=1e-5)
     flat = transitions(made.trajectories).rewards
     np.testing.assert_allclose(flat / flat[1], rewards, rtol=1e-5)
@@ -237,7 +238,7 @@ def test_a_datasets_new_rewards():
     assert made.provenance.parameters == {"relabelled": {"method": "clue"}}
     assert made.provenance.fingerprint != dataset.provenance.fingerprint
     plain = Indicator()
-    joined = relabelled_dataset(dataset, plain, both, plain.relabel(both, (0,)).rewards[0, 0], None, {})
+    joined = relabelled_dataset(dataset, plain, both, plain.relabel(both, (0,)).rewards[0, 0], {})
     assert joined.trajectories.num_trajectories == 8
     assert joined.labels is None
     np.testing.assert_array_equal(returns(joined.trajectories)[6:], demonstration.lengths)
@@ -255,11 +256,3 @@ def test_settings_and_data_that_make_no_sense():
     discrete = data.replace(actions=np.zeros(data.rewards.shape, np.int32), num_actions=2)
     with pytest.raises(DataError, match="actions are discrete"):
         AGENT.relabel(of_trajectories(discrete, [0]), (0,))
-
-
-def test_a_thousand_updates_are_compiled_once(clustered):
-    """Blocks share one program, and it takes no new shapes."""
-    outcome = fit(dataclasses.replace(AGENT, updates=6), clustered, 1)
-    assert [entry["iteration"] for entry in outcome.history] == [0, 1, 2, 3]
-    assert np.isfinite([entry["cvae/loss"] for entry in outcome.history[1:]]).all()
-    assert jnp.isfinite(outcome.result.centre).all()

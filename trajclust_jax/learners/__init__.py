@@ -12,6 +12,7 @@ from trajclust_jax.learners.offline import Clustered, Offline, TrainedPolicy
 from trajclust_jax.learners.replay import Replay
 from trajclust_jax.learners.sac import SAC
 from trajclust_jax.learners.sampling import Batch, Sampler, Uniform, View
+from trajclust_jax.learners.sqil import SQIL
 from trajclust_jax.learners.td3_bc import TD3BC
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "EMPO",
     "IQL",
     "SAC",
+    "SQIL",
     "TD3BC",
     "ActorCritic",
     "BRACv",

@@ -14,6 +14,7 @@ from trajclust_jax.metrics.clustering import (
     used_clusters,
 )
 from trajclust_jax.metrics.policies import behavioural_kl
+from trajclust_jax.metrics.ranking import auc, rank_correlation
 from trajclust_jax.metrics.statistics import (
     bootstrap_interval,
     interquartile_mean,
@@ -24,6 +25,7 @@ from trajclust_jax.metrics.statistics import (
 
 __all__ = [
     "adjusted_rand",
+    "auc",
     "batch_scores",
     "behavioural_kl",
     "bootstrap_interval",
@@ -37,6 +39,7 @@ __all__ = [
     "nmi",
     "probability_of_improvement",
     "rand_index",
+    "rank_correlation",
     "scores",
     "stratified_bootstrap",
     "used_clusters",

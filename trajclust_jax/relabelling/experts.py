@@ -28,7 +28,7 @@ class ExpertData:
     @functools.cached_property
     def pooled(self) -> Trajectories:
         """The trajectories, and after them the demonstrations."""
-        return self.trajectories if self.demonstrations is None else _joined(self.trajectories, self.demonstrations)
+        return self.trajectories if self.demonstrations is None else joined(self.trajectories, self.demonstrations)
 
     @functools.cached_property
     def flat(self) -> Transitions:
@@ -153,20 +153,20 @@ def _checked(data: ExpertData) -> ExpertData:
     return data
 
 
-def _joined(one: Trajectories, other: Trajectories) -> Trajectories:
-    """The trajectories of both, observations dense."""
-    horizon = max(one.max_length, other.max_length)
+def joined(*several: Trajectories) -> Trajectories:
+    """The trajectories of all, one after the other; observations are dense."""
+    horizon = max(each.max_length for each in several)
 
     def padded(steps):
         steps = np.asarray(steps)
         return np.pad(steps, ((0, 0), (0, horizon - steps.shape[1]), *((0, 0) for _ in steps.shape[2:])))
 
-    both = lambda field, change: np.concatenate([change(field(one)), change(field(other))])
-    return one.replace(
-        observations=both(lambda each: dense(each.observations), padded),
-        final_observations=both(lambda each: dense(each.final_observations), np.asarray),
-        **{name: both(operator.attrgetter(name), padded) for name in ("actions", "rewards")},
-        **{name: both(operator.attrgetter(name), np.asarray) for name in ("lengths", "terminated")},
+    every = lambda field, change: np.concatenate([change(field(each)) for each in several])
+    return several[0].replace(
+        observations=every(lambda each: dense(each.observations), padded),
+        final_observations=every(lambda each: dense(each.final_observations), np.asarray),
+        **{name: every(operator.attrgetter(name), padded) for name in ("actions", "rewards")},
+        **{name: every(operator.attrgetter(name), np.asarray) for name in ("lengths", "terminated")},
     )
 
 

@@ -50,6 +50,7 @@ class OTR(Relabeller):
     """Observations have mean 0 and std 1, which the release leaves as they are."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_above(self, 0, "alpha", "epsilon")
         check_at_least(self, 1, "iterations")
 

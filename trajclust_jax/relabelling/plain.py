@@ -13,6 +13,8 @@ from trajclust_jax.relabelling.relabeller import Relabelled, Relabeller
 class Indicator(Relabeller):
     """1 on the expert's steps and 0 on all others (SQIL's rewards, and UDS's of unlabelled data)."""
 
+    returns_range: float | None = None
+
     WITH_DEMONSTRATIONS: ClassVar[bool] = True  # nothing else has a reward
 
     def relabel(self, data: ExpertData, seeds: tuple[int, ...], **options: Any) -> Relabelled:
@@ -24,6 +26,8 @@ class Indicator(Relabeller):
 @dataclasses.dataclass(frozen=True)
 class Constant(Relabeller):
     """1 on every step: what staying alive is worth, for it is most of the reward on tasks that end by a fall."""
+
+    returns_range: float | None = None
 
     NEEDS_EXPERT: ClassVar[bool] = False
 

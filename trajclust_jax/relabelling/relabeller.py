@@ -18,7 +18,7 @@ from trajclust_jax.data.dataset import build_dataset, transitions
 from trajclust_jax.data.preparation import STD_FLOOR, ScaleReturns, action_bound, moments
 from trajclust_jax.data.types import DataError, Dataset, Trajectories, dense
 from trajclust_jax.networks import member_keys
-from trajclust_jax.relabelling.experts import ExpertData
+from trajclust_jax.relabelling.experts import ExpertData, joined
 from trajclust_jax.training import Fit, Info, Phase, fit
 from trajclust_jax.validation import check_above, check_at_least
 
@@ -39,9 +39,17 @@ class Relabelled(NamedTuple):
 class Relabeller(abc.ABC):
     """Settings of every relabeller."""
 
+    returns_range: float | None = 1000.0
+    """Rewards are then scaled so that the best return of all trajectories exceeds the worst by so much (CLUE, appendix
+    8.2; IQL's code); None: they stay as they are."""
+
     VERSION: ClassVar[int] = 1  # raise it when results change
     NEEDS_EXPERT: ClassVar[bool] = True
     WITH_DEMONSTRATIONS: ClassVar[bool] = False  # demonstrations get rewards, too, and are learned from
+
+    def __post_init__(self) -> None:
+        if self.returns_range is not None:
+            check_above(self, 0, "returns_range")
 
     def check(self, data: ExpertData) -> None:
         """Raises DataError for data or experts that it has no answer for."""
@@ -109,6 +117,7 @@ class TrainedRelabeller(Relabeller):
     """Hidden layers."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_above(self, 0, "learning_rate")
         check_at_least(self, 1, "updates", "block", "batch_size")
         if self.updates % self.block:
@@ -263,19 +272,28 @@ def with_rewards(trajectories: Trajectories, rewards: np.ndarray, returns_range:
     return scaled.replace(rewards=np.asarray(scaled.rewards, np.float32))
 
 
+def side_by_side(relabeller: Relabeller, data: ExpertData, rewards: np.ndarray) -> tuple[Trajectories, np.ndarray]:
+    """A copy of the trajectories for each row of rewards `[M, P]`, scaled, and `[M N]` int: whose copy each is.
+
+    `Clustered` then trains a learner for each, all in one program; on the device there are M times the transitions.
+    """
+    trajectories = relabeller.rewarded(data)
+    copies = joined(*(with_rewards(trajectories, row, relabeller.returns_range) for row in rewards))
+    return copies, np.repeat(np.arange(len(rewards)), trajectories.num_trajectories)
+
+
 def relabelled_dataset(
     dataset: Dataset,
     relabeller: Relabeller,
     data: ExpertData,
     rewards: np.ndarray,
-    returns_range: float | None,
     parameters: dict[str, Any],
 ) -> Dataset:
-    """A dataset with the rewards `[P]` of `relabeller.rewarded(data)`, scaled as `with_rewards` has it.
+    """A dataset with the rewards `[P]` that a relabeller gave `rewarded(data)`, scaled.
 
     `parameters` join its provenance's. Labels stay, but where demonstrations, which have none, are joined to the data.
     """
-    trajectories = with_rewards(relabeller.rewarded(data), rewards, returns_range)
+    trajectories = with_rewards(relabeller.rewarded(data), rewards, relabeller.returns_range)
     same = trajectories.num_trajectories == dataset.trajectories.num_trajectories
     return build_dataset(
         trajectories,
