@@ -10,6 +10,7 @@ from trajclust_envs.extra import Extra, ExtraFixed
 from trajclust_envs.gridworld import Expert, GridWorld
 from trajclust_envs.navigation import Navigation, Ways, drawn_subgoals, routes
 from trajclust_envs.pathfollowing import Pathfollowing
+from trajclust_envs.pointmaze import PointMaze
 from trajclust_envs.rollout import Rollout, draw_observations, expert_policy, expert_rollout, first_steps, rollout
 from trajclust_envs.takeball import Takeball, TakeballPermuted
 
@@ -21,6 +22,7 @@ ENVIRONMENTS = {
     "ExtraFixed-v0": ExtraFixed,
     "Pathfollowing-v0": Pathfollowing,
     "Navigation-v0": Navigation,
+    "PointMaze-v0": PointMaze,
 }
 
 for _name, _class in ENVIRONMENTS.items():
@@ -43,6 +45,7 @@ __all__ = [
     "GridWorld",
     "Navigation",
     "Pathfollowing",
+    "PointMaze",
     "Rollout",
     "Takeball",
     "TakeballPermuted",
