@@ -18,7 +18,8 @@ from trajclust_envs.plane import Plane
 SIZE = 10.0  # of the square
 START, GOAL = (1.0, 1.0), (9.0, 9.0)
 REACHED = 0.5  # the goal is reached at less than this distance
-GO_ON = 0.5  # the share of episodes in which a behaviour goes on from a corner; in the others it stays there
+TURNED = 0.1  # and a corner at less than this one
+GO_ON = 0.5  # the share of episodes in which a behaviour goes on from a corner; in the others it turns round there
 # Both ends of each wall: two walls, open at one end, make three corridors.
 WALLS = np.array([[[0, 3], [7, 3]], [[3, 7], [10, 7]]], np.float32)
 # The corners of each behaviour's way: the first keeps to the inner side of the corridors, the second to the outer one.
@@ -33,8 +34,8 @@ class EnvState(environment.EnvState):
     """The maze's state."""
 
     position: jax.Array  # [2] float32
-    progress: jax.Array  # [B] int32: how many of its corners, in order, each behaviour would have reached
-    patience: jax.Array  # [B] int32: at which of its corners each behaviour stays; after the last one is the goal
+    progress: jax.Array  # [B] int32: how many of its targets, one after the other, each behaviour would have reached
+    turn: jax.Array  # [B] int32: the place on its way, from 1, where each behaviour turns round; the last is the goal
 
 
 @struct.dataclass
@@ -46,7 +47,8 @@ class EnvParams(environment.EnvParams):
 
 
 class PointMaze(Navigation):
-    """The maze with its behaviours, of which few arrive: each stays at every corner with probability one half.
+    """The maze with its behaviours, of which few arrive: at every corner each turns round with probability one half,
+    and then goes to and fro between there and the start.
 
     A step that arrives has reward 1 and ends the episode, every other 0. A move that would cross a wall goes on along
     one of the axes, if that does not, too.
@@ -56,6 +58,7 @@ class PointMaze(Navigation):
 
     def __init__(self):
         super().__init__(CORNERS)
+        self.way = np.concatenate([np.full((len(CORNERS), 1, 2), START, np.float32), self.targets], axis=1)  # [B, L, 2]
 
     @property
     def default_params(self) -> EnvParams:
@@ -63,11 +66,11 @@ class PointMaze(Navigation):
 
     def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
         """Starts an episode in the lower left corner; the key is consumed."""
-        key_start, key_patience = jax.random.split(key)
+        key_start, key_turn = jax.random.split(key)
         position = jnp.array(START) + jax.random.uniform(key_start, (2,), maxval=params.start_high)
-        goes_on = jax.random.uniform(key_patience, (len(self.last), int(self.last.max()))) < GO_ON
-        patience = jnp.minimum(jnp.cumprod(goes_on, axis=1).sum(1), self.last).astype(jnp.int32)
-        return position, EnvState(jnp.int32(0), position, jnp.zeros_like(self.last), patience)
+        goes_on = jax.random.uniform(key_turn, (len(self.last), int(self.last.max()))) < GO_ON
+        turn = 1 + jnp.minimum(jnp.cumprod(goes_on, axis=1).sum(1), self.last).astype(jnp.int32)
+        return position, EnvState(jnp.int32(0), position, jnp.zeros_like(self.last), turn)
 
     def step_env(
         self, key: jax.Array, state: EnvState, action: jax.Array, params: EnvParams
@@ -99,9 +102,13 @@ class PointMaze(Navigation):
         return ("inner", "outer")
 
     def _target(self, state: EnvState) -> jax.Array:
-        """`[B, 2]`: where each behaviour goes, or stays, now."""
-        number = jnp.minimum(state.progress, state.patience)
-        return jnp.take_along_axis(jnp.asarray(self.targets), number[:, None, None], axis=1)[:, 0]
+        """`[B, 2]`: where each behaviour goes now."""
+        number = (state.progress + 1) % (2 * state.turn)
+        number = jnp.minimum(number, 2 * state.turn - number)  # 1, 2, ... to the turn, and back to 0
+        return jnp.take_along_axis(jnp.asarray(self.way), number[:, None, None], axis=1)[:, 0]
+
+    def _progress(self, state: EnvState, position: jax.Array) -> jax.Array:
+        return state.progress + (jnp.linalg.norm(position - self._target(state), axis=-1) < TURNED)
 
     # --- descriptions --------------------------------------------------------------------------
 
@@ -120,7 +127,8 @@ class PointMaze(Navigation):
 
     def state_space(self, params: EnvParams | None = None) -> spaces.Dict:
         whole = super().state_space(params).spaces
-        return spaces.Dict({**whole, "position": self.observation_space(params), "patience": whole["progress"]})
+        counts = spaces.Box(0, 2**31 - 1, self.last.shape, jnp.int32)
+        return spaces.Dict({**whole, "position": self.observation_space(params), "progress": counts, "turn": counts})
 
 
 def moved(position: jax.Array, move: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trajclust_envs import PointMaze
-from trajclust_envs.pointmaze import CORNERS, GOAL, SIZE, WALLS, EnvState, crossed, moved
+from trajclust_envs.pointmaze import CORNERS, GOAL, SIZE, START, WALLS, EnvState, crossed, moved
 from trajclust_jax.data import make
 
 ENV = PointMaze()
@@ -14,8 +14,8 @@ PARAMS = ENV.default_params
 KEY = jax.random.key(0)
 
 
-def at(*position, progress=(0, 0), patience=(9, 9)):
-    numbers = (jnp.array(each, jnp.int32) for each in (progress, patience))
+def at(*position, progress=(0, 0), turn=(5, 7)):
+    numbers = (jnp.array(each, jnp.int32) for each in (progress, turn))
     return EnvState(jnp.int32(0), jnp.array(position, jnp.float32), *numbers)
 
 
@@ -61,17 +61,24 @@ def test_the_goal_alone_has_a_reward():
         assert (float(got), bool(ends)) == (reward, bool(reward))
 
 
-def test_behaviours_stay_where_their_patience_ends():
-    state = at(8.0, 1.0, progress=(1, 0), patience=(0, 9))
-    actions = jax.vmap(lambda i: ENV.expert_action(i, KEY, None, state, PARAMS))(jnp.arange(2))
-    noise = np.asarray(0.1 * jax.random.normal(KEY, (2,)))
-    expected = np.array([[0.0, 0.0], [-0.2, 0.2]])  # at (8, 1) it stays; the other goes to (1, 2.2)
-    np.testing.assert_allclose(actions, np.clip(expected + noise, -0.2, 0.2), atol=1e-5)
+def test_behaviours_turn_round():
+    """To the corner where they turn, back to the start, and on again; or to the goal."""
+    for turn, progress, expected in (
+        ((2, 2), 0, CORNERS[0][0]),
+        ((2, 2), 1, CORNERS[0][1]),
+        ((2, 2), 2, CORNERS[0][0]),
+        ((2, 2), 3, START),
+        ((2, 2), 4, CORNERS[0][0]),
+        ((1, 1), 1, START),
+        ((5, 7), 4, GOAL),
+    ):
+        state = at(5.0, 5.0, progress=(progress, 0), turn=turn)
+        np.testing.assert_allclose(ENV._target(state)[0], expected)
     states = jax.vmap(lambda key: ENV.reset_env(key, PARAMS)[1])(jax.random.split(KEY, 4000))
-    patience = np.asarray(states.patience)
+    turn = np.asarray(states.turn)
     for b, corners in enumerate(CORNERS):
-        np.testing.assert_allclose((patience[:, b] == len(corners)).mean(), 0.5 ** len(corners), atol=0.02)
-        np.testing.assert_allclose((patience[:, b] == 1).mean(), 0.25, atol=0.03)
+        np.testing.assert_allclose((turn[:, b] == 1 + len(corners)).mean(), 0.5 ** len(corners), atol=0.02)
+        np.testing.assert_allclose((turn[:, b] == 2).mean(), 0.25, atol=0.03)
 
 
 def test_data_in_which_few_arrive():
