@@ -16,16 +16,16 @@ from trajclust_envs.navigation import SPEED, Navigation
 from trajclust_envs.plane import Plane
 
 SIZE = 10.0  # of the square
-START, GOAL = (1.0, 1.0), (9.0, 9.0)
-REACHED = 0.5  # the goal is reached at less than this distance
-TURNED = 0.1  # and a corner at less than this one
-GO_ON = 0.5  # the share of episodes in which a behaviour goes on from a corner; in the others it turns round there
+START, GOAL = (1.0, 1.0), (9.0, 8.5)
+REACHED = 1.8  # the goal is reached at less than this distance: it fills the corridor
+TURNED = 0.5  # and a corner at less than this one
+GO_ON = 0.6  # the share of episodes in which a behaviour goes on from a corner; in the others it turns round there
 # Both ends of each wall: two walls, open at one end, make three corridors.
 WALLS = np.array([[[0, 3], [7, 3]], [[3, 7], [10, 7]]], np.float32)
 # The corners of each behaviour's way: the first keeps to the inner side of the corridors, the second to the outer one.
 CORNERS = (
     ((8.0, 1.0), (8.0, 4.5), (2.0, 4.5), (2.0, 9.0)),
-    ((1.0, 2.2), (9.0, 2.2), (9.0, 5.5), (1.0, 5.5), (1.0, 8.0), (9.0, 8.0)),
+    ((1.0, 2.2), (9.0, 2.2), (9.0, 5.5), (1.0, 5.5), (1.0, 8.0)),
 )
 
 
@@ -47,8 +47,8 @@ class EnvParams(environment.EnvParams):
 
 
 class PointMaze(Navigation):
-    """The maze with its behaviours, of which few arrive: at every corner each turns round with probability one half,
-    and then goes to and fro between there and the start.
+    """The maze with its behaviours, of which few arrive: at every corner each may turn round, and then goes to and fro
+    between there and the start.
 
     A step that arrives has reward 1 and ends the episode, every other 0. A move that would cross a wall goes on along
     one of the axes, if that does not, too.

@@ -122,7 +122,7 @@ class RewardCell(_Relabelling):
 class RelabelledCell(LearnerCell, _Relabelling):
     """A learner, by its name in the catalogue, on rewards that an expert gives; each seed by its own relabelling.
 
-    Without a relabeller it learns from the expert's trajectories alone.
+    Without a relabeller it learns from the expert's trajectories alone; without an expert, from the data as they are.
     """
 
     relabeller: str | None = "clue"
@@ -130,7 +130,8 @@ class RelabelledCell(LearnerCell, _Relabelling):
     @property
     def title(self) -> str:
         settings = "".join(f" {name}={value}" for name, value in self.relabeller_settings)
-        return f"{super().title} by {self.relabeller or 'the expert alone'}{settings} {self.expert}"
+        by = f" by {self.relabeller or 'the expert alone'}{settings} {self.expert}" if self.expert else ""
+        return super().title + by
 
     def relabelling(self) -> dict[str, Any]:
         return {"relabeller": None, "expert": self.expert} if self.relabeller is None else super().relabelling()
@@ -140,11 +141,10 @@ class RelabelledCell(LearnerCell, _Relabelling):
 
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         environment = REGISTRY[self.dataset].environment
-        data = expert_data(dataset, self.dataset, self.expert)
         offline = self.build(dataset.trajectories.action_size)
         offline = dataclasses.replace(offline, bounds=action_bounds(dataset, environment))
         body: dict[str, Any] = {"policies": _of_policies(dataset, environment), "config": dataclasses.asdict(offline)}
-        learned, cell, relabelling_seconds = self._data(data, dataset, job, body)
+        learned, cell, relabelling_seconds = self._data(dataset, job, body)
         evaluate = evaluator(offline, environment, self.episodes, self.evaluate_every)
         with job.fitted(cell, offline, learned, folder="learner", evaluate=evaluate) as (outcome, tracker):
             body |= summarise(offline, outcome, environment)
@@ -154,8 +154,11 @@ class RelabelledCell(LearnerCell, _Relabelling):
         body["timing"]["relabelling_seconds"] = relabelling_seconds
         return {**body, "history": outcome.history}
 
-    def _data(self, data: ExpertData, dataset: Dataset, job: Job, body: dict[str, Any]) -> tuple[Any, Cell, float]:
+    def _data(self, dataset: Dataset, job: Job, body: dict[str, Any]) -> tuple[Any, Cell, float]:
         """What is learned from, the cell whose seeds `fit` trains, and the relabelling's seconds."""
+        if not self.expert:
+            return dataset.trajectories, self, 0.0
+        data = expert_data(dataset, self.dataset, self.expert)
         if self.relabeller is None:
             rows = np.unique(data.flat.trajectory[data.experts[0]])
             return jax.tree.map(lambda x: np.asarray(x)[rows], data.pooled), self, 0.0

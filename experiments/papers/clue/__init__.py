@@ -10,6 +10,7 @@ import numpy as np
 
 from trajclust_experiments.catalogue import entries
 from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.cells.evaluation import normaliser
 from trajclust_experiments.cells.learners import LearnerCell
 from trajclust_experiments.cells.relabelling import RelabelledCell, RewardCell
 from trajclust_experiments.presets import LEARNING
@@ -18,6 +19,7 @@ from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import panels
 from trajclust_experiments.rendering.markdown import spread
 from trajclust_experiments.tables import Preset, Records
+from trajclust_jax.data import REGISTRY
 from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import bootstrap_interval
 
@@ -52,18 +54,21 @@ WAYS = {
 
 _TINY = {"batch_size": 16, "features": (8, 8), "updates": 20, "block": 10}
 _TINY_IQL = {"actor_features": (8,), "batch_size": 16, "block": 10, "features": (8,), "updates": 20}
-# The maze: antmaze's settings of IQL and, of the CVAE, of Table 8, in smaller networks and fewer steps; r - 1.
+# The maze: antmaze's settings of the CVAE (Table 8) and of IQL (its expectile, r - 1), in smaller networks, fewer steps
+# and, of IQL, with a higher learning rate.
 _MAZE_IQL = {
     **{"features": (64, 64), "actor_features": (64, 64), "batch_size": 128, "normalise": True},
-    **{"expectile": 0.9, "temperature": 10.0, "reward_shift": -1.0},
+    **{"expectile": 0.9, "learning_rate": 1e-3, "reward_shift": -1.0},
 }
 _MAZE_CVAE = {"calibration": 0.8, "learning_rate": 1e-3, "updates": 5_000, "returns_range": None, "temperature": None}
+_OF_BC = ("actor_features", "batch_size", "block", "learning_rate", "updates")
 _MAZE_OTHERS = {"otr": {"returns_range": None, "alpha": 1.0, "beta": 1.0, "by_size": False}, "indicator": {}}
 
 
 def _maze(summary: str, size: int, seeds: int, learner: Mapping[str, Any], cvae: Mapping[str, Any]) -> Preset:
     relabellers = {name: dict(cvae) for name in ("clue", "clue_uncalibrated", "clue_mean")}
-    settings = {"iql": dict(learner), **relabellers, **_MAZE_OTHERS}
+    cloning = {name: value for name, value in learner.items() if name in _OF_BC}
+    settings = {"iql": dict(learner), "bc": cloning, **relabellers, **_MAZE_OTHERS}
     settings["clue_uncalibrated"].pop("calibration")
     return Preset(summary, size=size, long_size=size, seeds=seeds, settings=settings)
 
@@ -73,8 +78,8 @@ MAZE = {
         "seconds: does everything run? The numbers mean nothing", 20, 2, _TINY_IQL, _TINY | {"calibration": 0.8}
     ),
     "cpu": _maze(
-        "half an hour on one core: 100 trajectories a policy, 20,000 gradient steps, 10 seeds",
-        *(100, 10, {**_MAZE_IQL, "updates": 20_000}, _MAZE_CVAE),
+        "half an hour on one core: 200 trajectories a policy, 10,000 gradient steps, 10 seeds",
+        *(200, 10, {**_MAZE_IQL, "updates": 10_000}, {**_MAZE_CVAE, "updates": 3_000}),
     ),
     "paper": _maze(
         "1,000 trajectories a policy, a million gradient steps, 10 seeds",
@@ -111,8 +116,10 @@ def learned_cell(
     chosen = lambda given: tuple(sorted(given.items()))
     settings = chosen(preset.settings.get(way.learner, {}))
     place = (dataset, preset.long_size, way.learner, tuple(seeds), settings)
+    if way.on_data and normaliser(REGISTRY[dataset].environment) is not None:
+        return LearnerCell(*place)  # which other papers' tables have, too
     if way.on_data:
-        return LearnerCell(*place)
+        return RelabelledCell(*place, relabeller=None, expert="")
     own = {} if way.relabeller is None else {**preset.settings.get(way.relabeller, {}), **relabelling}
     return RelabelledCell(*place, relabeller=way.relabeller, relabeller_settings=chosen(own), expert=expert)
 
@@ -128,7 +135,7 @@ def reward_cell(
 def way_of(record: Mapping[str, Any]) -> str:
     """One of `WAYS`."""
     cell = record["cell"]
-    on_data = "relabeller" not in cell
+    on_data = not cell.get("expert")
     wanted = (cell.get("relabeller"), cell["method"], on_data)
     return next(name for name, way in WAYS.items() if (way.relabeller, way.learner, way.on_data) == wanted)
 
