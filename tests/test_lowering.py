@@ -12,6 +12,7 @@ import trajclust_envs as envs
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_jax.clustering.empo_grid import EmpoGrid
 from trajclust_jax.lowering import PLATFORMS, Program, lowered_for, programs
+from trajclust_jax.relabelling import of_trajectories
 
 FAST = ("caae", "pg_kmeans_mlp continuous", "iql")
 
@@ -51,6 +52,10 @@ CASES = {
         golden.continuous()[0],
     ),
     **{name: functools.partial(_learner, name) for name in entries("learner")},
+    "clue": lambda: (
+        CATALOGUE["clue"].build(**golden.RELABELLER),
+        of_trajectories(golden.continuous()[0], [0, 2]),
+    ),
 }
 
 
