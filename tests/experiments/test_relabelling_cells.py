@@ -7,6 +7,9 @@ import pytest
 
 from trajclust_experiments.cells.relabelling import RelabelledCell, RewardCell, demonstrations, expert_data, judged
 from trajclust_experiments.cells.runner import run_cells
+from trajclust_experiments.cells.skills import SkillCell, classes_of, spread_out
+from trajclust_experiments.papers.clue import way_of
+from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.data import make, returns, transitions
 from trajclust_jax.records import Results
 
@@ -34,6 +37,10 @@ def test_records_of_rewards(tmp_path):
     assert np.shape(record["latents"]["points"]) == (len(record["latents"]["groups"]), 2)
     by_c = {c: each["auc"] for c, each in record["temperatures"].items()}
     np.testing.assert_allclose(by_c["5"], record["scores"]["auc"], atol=1e-3)  # c = 5 is the default
+    text, figures = get_table("clue/figure2").render([record])
+    assert "| Point maze | CLUE, means of z |" in text
+    assert "spreads trajectories most" in text
+    assert set(figures) == {"latents"}
 
 
 @pytest.mark.slow
@@ -47,6 +54,53 @@ def test_records_of_learners(tmp_path):
     assert plain["relabelling"]["auc"] == [1.0, 1.0]
     assert "relabelling" not in alone
     assert [each["cell"]["relabeller"] for each in (trained, plain, alone)] == ["clue", "indicator", None]
+    assert way_of(alone) == "bc_expert"
+    acted = [{**each, "cell": {**each["cell"], "method": "iql"}} for each in (trained, plain)]
+    text, figures = get_table("clue/table1").render([*acted, alone])
+    assert "| Point maze | CLUE |" in text
+    assert "| AntMaze umaze (not here) | CLUE | 1 | not run |  | 92.1 ± 3.9 |" in text
+    assert set(figures) == {"arrived"}
+    text, _ = get_table("clue/table6").render([{**acted[0], "cell": {**acted[0]["cell"], "expert": "success:1"}}])
+    assert "| 1 | 5 |" in text
+    assert "| 61.0 | 2 |" in text  # the mean of Table 6's column c = 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["transitions", "return_kmeans"])
+def test_skills(method, tmp_path):
+    """Each part of the data is an expert; what learners do is compared by pairs."""
+    dataset = "pathfollowing" if method == "transitions" else "pointmaze"
+    sizes = (("actor_features", (8,)), ("batch_size", 8), ("block", 2), ("features", (8,)), ("updates", 4))
+    cell = SkillCell(dataset, 10, "iql", (0,), sizes, clusters=method, relabeller_settings=SHORT, skills=2, episodes=2)
+    (record,) = computed([cell], tmp_path)
+    for name in ("distances", "divergences"):
+        matrix = np.array(record[name])
+        assert matrix.shape == (2, 2)
+        np.testing.assert_allclose(np.diag(matrix), 0, atol=1e-4)
+        assert (matrix[~np.eye(2, dtype=bool)] > 0).all()
+    text, figures = get_table("clue/figure3").render([record])
+    assert text.count("| 2 |") >= 1
+    assert len(figures) == 1
+
+
+def test_classes_that_are_spread_out():
+    centres = np.array([[0.0], [1.0], [10.0], [4.0]])
+    classes = np.array([1, 1, 1, 0, 2, 3])
+    assert spread_out(classes, centres, 3) == [1, 2, 3]
+    assert spread_out(classes, centres, 9) == [1, 2, 3, 0]
+    labels, found = classes_of(make("pathfollowing", 2).trajectories, 5)
+    assert labels.shape == (300,)
+    assert found.shape == (5, 6)
+
+
+@pytest.mark.parametrize("name", [name for name in table_names() if name.startswith("clue/")])
+def test_tables_have_cells_that_can_be_told_apart(name):
+    table = get_table(name)
+    for preset in table.presets.values():
+        cells = table.cells(preset, table.datasets, table.methods, tuple(range(preset.seeds)))
+        assert len({str(cell.essential()) for cell in cells}) == len(cells) > 0
+    text, _ = table.render([])
+    assert text.startswith("# ")
 
 
 def test_identities_tell_cells_apart():
