@@ -210,16 +210,15 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _by_temperature(dataset: Dataset, relabeller: CLUE, found: Relabelled, data: ExpertData) -> dict[str, Any]:
-    """For each c of `TEMPERATURES` what `judged` says, of a draw of z: distances are computed once."""
-    unit = dataclasses.replace(relabeller, temperature=1.0)
-    distances = -np.log(np.maximum(unit.rewards(found.model, data)[:, 0], np.finfo(np.float32).tiny))
+    """For each c of `TEMPERATURES` what `judged` says: distances are computed once."""
+    distances = relabeller.scores(found.model, data)[:, 0]
     return {f"{c:g}": judged(dataset, np.exp(-np.float32(c) * distances)) for c in TEMPERATURES}
 
 
 def _latents(dataset: Dataset, relabeller: CLUE, found: Relabelled, data: ExpertData) -> dict[str, Any]:
     """Two principal axes of the first seed's latent means: some steps of each label and of the expert."""
     one = jax.tree.map(lambda x: x[0], found.model)
-    steps = relabeller.prepare(data, 1, one)
+    steps = relabeller.prepare(data, 1)
     rng = np.random.default_rng(0)
     group = np.full(len(steps.actions), -1)
     group[: data.num_steps] = dataset.labels[transitions(dataset.trajectories).trajectory]

@@ -13,6 +13,7 @@ from trajclust_jax.relabelling import (
     CLUE,
     ORIL,
     Constant,
+    ExpertData,
     Indicator,
     of_clusters,
     of_demonstrations,
@@ -138,6 +139,9 @@ def test_sampled_rewards_are_those_of_the_models_seed(clustered):
     np.testing.assert_array_equal(AGENT.rewards(found.model, clustered), found.rewards)
     other = found.model.replace(seed=found.model.seed + 1)
     assert (AGENT.rewards(other, clustered) != found.rewards).any()
+    new = some_data(2, seed=8)
+    without = AGENT.rewards(found.model, ExpertData(new))
+    assert without.shape == (1, 2, int(np.asarray(new.lengths).sum()))
     mean = dataclasses.replace(AGENT, sampled=False).rewards(found.model, clustered)
     assert np.abs(mean - found.rewards).max() > 0.01
 

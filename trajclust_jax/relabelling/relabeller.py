@@ -147,31 +147,21 @@ class TrainedRelabeller(Relabeller):
 
     # --- for `training.fit` ---------------------------------------------------------------------
 
-    def prepare(self, data: ExpertData, num_seeds: int, model: Model | None = None) -> Steps:
-        """All steps on the host, standardised over data and demonstrations, or as one seed's model has it.
+    def prepare(self, data: ExpertData, num_seeds: int) -> Steps:
+        """All steps on the host, standardised over data and demonstrations.
 
         Raises:
             DataError: what `check` says, and for discrete actions.
         """
         self.check(data)
-        if data.trajectories.discrete:
-            raise DataError("actions are discrete: these rewards are learned from continuous ones")
-        actions = np.asarray(data.flat.actions, np.float32)
-        observations = np.asarray(dense(data.flat.observations), np.float32).reshape(len(actions), -1)
-        if model is None:
-            mean, std = moments(observations, None)
-            scales = mean, std + STD_FLOOR, action_bound(actions, np.zeros(len(actions), np.int32), ())
-        else:
-            scales = model.mean, model.std, model.bound
-        mean, std, bound = (np.asarray(each, np.float32) for each in scales)
+        observations, actions = _inputs(data)
+        mean, std = moments(observations, None)
+        bound = action_bound(actions, np.zeros(len(actions), np.int32), ())
+        scales = [np.asarray(each, np.float32) for each in (mean, std + STD_FLOOR, bound)]
         count = np.array([len(steps) for steps in data.experts], np.int32)
+        rows = np.concatenate(data.experts).astype(np.int32)
         return Steps(
-            (observations - mean) / std,
-            np.clip(actions / bound, -1, 1),
-            np.concatenate(data.experts).astype(np.int32),
-            (np.cumsum(count) - count).astype(np.int32),
-            count,
-            *(mean, std, bound),
+            *_scaled(observations, actions, *scales), rows, (np.cumsum(count) - count).astype(np.int32), count, *scales
         )
 
     def phases(self) -> tuple[Phase, ...]:
@@ -226,13 +216,34 @@ class TrainedRelabeller(Relabeller):
         return Relabelled(self.rewards(model, data), model, outcome)
 
     def rewards(self, model: Model, data: ExpertData) -> np.ndarray:
-        """`[S, E, P]` float32: a trained model's rewards, of data that may be new to it."""
-        ones = [jax.tree.map(lambda x, seed=seed: x[seed], model) for seed in range(len(model.seed))]
-        steps = self.prepare(data, 1, ones[0])  # scaled as for every seed
+        """`[S, E, P]` float32: a trained model's rewards, of data that may be new to it and need no expert."""
         trajectory = transitions(self.rewarded(data)).trajectory
-        count = len(trajectory)
-        scores = (_scores(self, one, steps.observations[:count], steps.actions[:count]) for one in ones)
-        return np.stack([self.rewards_of(np.asarray(each), trajectory) for each in scores])
+        return np.stack([self.rewards_of(each, trajectory) for each in self.scores(model, data)])
+
+    def scores(self, model: Model, data: ExpertData) -> np.ndarray:
+        """`[S, E, P]` float32: what `rewards` are made of."""
+        ones = [jax.tree.map(lambda x, seed=seed: x[seed], model) for seed in range(len(model.seed))]
+        count = int(np.asarray(self.rewarded(data).lengths).sum())
+        inputs = (each[:count] for each in _inputs(data))
+        steps = _scaled(*inputs, ones[0].mean, ones[0].std, ones[0].bound)  # as for every seed
+        return np.stack([np.asarray(_scores(self, one, *steps)) for one in ones])
+
+
+def _inputs(data: ExpertData) -> tuple[np.ndarray, np.ndarray]:
+    """Observations `[P + Q, D]`, flat, and actions `[P + Q, A]` of all steps, float32.
+
+    Raises:
+        DataError: for discrete actions.
+    """
+    if data.trajectories.discrete:
+        raise DataError("actions are discrete: these rewards are learned from continuous ones")
+    actions = np.asarray(data.flat.actions, np.float32)
+    return np.asarray(dense(data.flat.observations), np.float32).reshape(len(actions), -1), actions
+
+
+def _scaled(observations, actions, mean, std, bound) -> tuple[np.ndarray, np.ndarray]:
+    """As networks see them; the arguments are NumPy's."""
+    return (observations - mean) / std, np.clip(actions / bound, -1, 1)
 
 
 @jax.jit(static_argnums=0)
