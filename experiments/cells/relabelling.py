@@ -147,6 +147,9 @@ class RelabelledCell(LearnerCell, _Relabelling):
         learned, cell, relabelling_seconds = self._data(dataset, job, body)
         evaluate = evaluator(offline, environment, self.episodes, self.evaluate_every)
         with job.fitted(cell, offline, learned, folder="learner", evaluate=evaluate) as (outcome, tracker):
+            if cell is not self:  # the learners' axis is that of the seeds
+                whole = jax.tree.map(lambda x: x[0], outcome.result)
+                outcome = dataclasses.replace(outcome, result=whole, seeds=self.seeds)
             body |= summarise(offline, outcome, environment)
             body["scores"] = {name: np.ravel(values).tolist() for name, values in body["scores"].items()}
             for index, seed in enumerate(cell.seeds):

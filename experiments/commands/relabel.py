@@ -125,8 +125,12 @@ def relabel(
         raise UsageError(f"--out {out}: give a file name that ends in .hdf5 or .npz")
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder: give a file name")
+    folder = folder_of(out)
     check_writable(out.parent, str(out.parent))
-    check_out(folder_of(out), OUTPUTS)
+    check_out(folder, OUTPUTS)
+    ours = (folder / "summary.json", folder.with_name(f".{folder.name}.work"))  # of a run that is done, or was killed
+    if out.exists() and not any(path.exists() for path in ours):
+        raise UsageError(f"--out {out} is another file: give a new name")
     summary = relabel_dataset(load(dataset), asked, out, Progress())
     if json:
         return print_json(summary)
@@ -135,7 +139,7 @@ def relabel(
         print(f"rank correlation of returns with those of the data's rewards: {summary['rank_correlation']:.2f}")
     for name, value in (summary["auc"] or {}).items():
         print(f"steps of {name} above others with probability {value:.2f} (AUC)")
-    print(f"{summary['timing']['run_seconds']:.0f} s; written to {out}, the model to {folder_of(out)}")
+    print(f"{summary['timing']['run_seconds']:.0f} s; written to {out}, the model to {folder}")
     return None
 
 

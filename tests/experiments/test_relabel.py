@@ -47,6 +47,9 @@ def test_relabel_writes_a_dataset_and_its_model(trajclust, tmp_path, files):
     assert (said["id"], said["made_from"]) == (summary["id"], "some")
     assert said["expert_fingerprint"] == load("demo.npz").provenance.fingerprint
     assert made.provenance.fingerprint == summary["fingerprint"]
+    again = trajclust("relabel", "some.npz", "--expert", "demo.npz", "--out", "new.hdf5", "--set", *SHORT)
+    assert again[0] == 0, "the same command may write its file anew"
+    assert load("new.hdf5").provenance.fingerprint == summary["fingerprint"]
     with pytest.raises(DataError, match="no model of trajclust relabel there"):
         load_relabeller(tmp_path)
 
@@ -99,6 +102,7 @@ def test_an_expert_a_cluster(trajclust, tmp_path, files):
         (("some.npz", "--expert", "best:1", "--set", "temperature=-1"), "temperature is -1.0: it must be above 0"),
         (("some.npz", "--expert", "best:1", "--set", "heat=1"), "no setting 'heat'"),
         (("some.npz", "--expert", "best:1", "--out", "new.csv"), "give a file name that ends in .hdf5 or .npz"),
+        (("some.npz", "--expert", "best:1", "--out", "demo.npz"), "--out demo.npz is another file: give a new name"),
         (("takeball:size=1", "--expert", "best:1"), "all returns are equal"),
     ],
 )
