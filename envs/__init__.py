@@ -11,6 +11,7 @@ from trajclust_envs.gates import Gates
 from trajclust_envs.gridworld import Expert, GridWorld
 from trajclust_envs.navigation import Navigation, Ways, drawn_subgoals, routes
 from trajclust_envs.pathfollowing import Pathfollowing
+from trajclust_envs.pointmaze import PointMaze
 from trajclust_envs.rollout import Rollout, draw_observations, expert_policy, expert_rollout, first_steps, rollout
 from trajclust_envs.takeball import Takeball, TakeballPermuted
 
@@ -23,6 +24,7 @@ ENVIRONMENTS = {
     "Pathfollowing-v0": Pathfollowing,
     "Navigation-v0": Navigation,
     "Gates-v0": Gates,
+    "PointMaze-v0": PointMaze,
 }
 
 for _name, _class in ENVIRONMENTS.items():
@@ -46,6 +48,7 @@ __all__ = [
     "GridWorld",
     "Navigation",
     "Pathfollowing",
+    "PointMaze",
     "Rollout",
     "Takeball",
     "TakeballPermuted",

@@ -3,7 +3,7 @@
 Park, Cho and Sung, "EMPO: A Clustering-Based On-Policy Algorithm for Offline Reinforcement Learning", appendix A.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -60,11 +60,14 @@ class Navigation(environment.Environment[EnvState, EnvParams]):
         subgoals: a list for each behaviour, which then goes on to the goal.
     """
 
+    goal: ClassVar[tuple[float, float]] = GOAL
+
     def __init__(self, subgoals: tuple[Subgoals, ...] = SUBGOALS):
         super().__init__()
         self.subgoals = subgoals
         longest = max(map(len, subgoals))
-        self.targets = np.array([[*points, *[GOAL] * (1 + longest - len(points))] for points in subgoals], np.float32)
+        targets = [[*points, *[self.goal] * (1 + longest - len(points))] for points in subgoals]
+        self.targets = np.array(targets, np.float32)
         self.last = np.array([len(points) for points in subgoals], np.int32)
 
     @property
@@ -82,8 +85,7 @@ class Navigation(environment.Environment[EnvState, EnvParams]):
         """One move, the action clipped to its bounds. Returns observation, state, reward, terminated and info."""
         del key
         position = jnp.clip(state.position + jnp.clip(action, -SPEED, SPEED), 0, SIZE)
-        reached = jnp.linalg.norm(position - self._target(state), axis=-1) < REACHED
-        progress = jnp.minimum(state.progress + reached, self.last)
+        progress = self._progress(state, position)
         state = EnvState(time=state.time + 1, position=position, progress=progress)
         observation, state = self._apply_transition_gradient_policy(position, state)
         terminated = self.is_terminated(state, params)
@@ -113,6 +115,11 @@ class Navigation(environment.Environment[EnvState, EnvParams]):
         # The first corner may be missed by `start_high`, and every one by REACHED, before and after.
         spared = EnvParams().start_high + 2 * REACHED * (1 + self.last)
         return int(((np.abs(np.diff(corners, axis=1)).max(-1).sum(1) - spared) / SPEED).min())
+
+    def _progress(self, state: EnvState, position: jax.Array) -> jax.Array:
+        """`[B]`: after a step to `position`."""
+        reached = jnp.linalg.norm(position - self._target(state), axis=-1) < REACHED
+        return jnp.minimum(state.progress + reached, self.last)
 
     def _target(self, state: EnvState) -> jax.Array:
         """`[B, 2]`: where each behaviour goes now."""

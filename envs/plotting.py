@@ -209,7 +209,9 @@ def _span(values: np.ndarray) -> tuple[float, float]:
 
 
 def _draw_plane(ax: Axes, plane: Plane, size: float) -> None:
-    """The square, its shaded box, its paths and the goal."""
+    """The square, its walls, its shaded box, the paths to follow and the goal."""
+    for wall in plane.walls:
+        ax.plot(*np.asarray(wall).T, color=_INK, linewidth=0.1 * size, solid_capstyle="round", zorder=2)
     for line in plane.paths:
         ax.plot(*line.T, color=_WALL, linewidth=0.3 * size, alpha=0.5, solid_capstyle="round", zorder=1)
     if plane.box is not None:

@@ -26,6 +26,7 @@ from trajclust_jax.learners import (
     EMPO,
     IQL,
     PLAS,
+    SQIL,
     TD3BC,
     BRACv,
     LayerNorm,
@@ -35,11 +36,12 @@ from trajclust_jax.learners import (
     PlugIn,
     plugged,
 )
+from trajclust_jax.relabelling import CLUE, ORIL, OTR, Constant, Indicator, Relabeller
 
 # clusterer: finds clusters; ceiling: with the labels, what a policy class could tell, which no command offers;
 # selection: clusterings for several K; grid: for several settings; centres: a clusterer whose clusters' policies act;
-# learner: of offline RL; plug-in: changes a learner with critics.
-Kind = Literal["clusterer", "ceiling", "selection", "grid", "centres", "learner", "plug-in"]
+# learner: of offline RL; plug-in: changes a learner with critics; relabeller: gives trajectories new rewards.
+Kind = Literal["clusterer", "ceiling", "selection", "grid", "centres", "learner", "plug-in", "relabeller"]
 
 BLOCK = 1_000  # gradient steps between two looks at a training
 _OFFLINE = {field.name for field in dataclasses.fields(Offline)} - {"learner"}
@@ -90,6 +92,7 @@ class LearnerEntry:
     algorithm: type[Learner]
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     in_environments: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by Gymnasium id
+    imitates: bool = False  # it learns from a relabeller's rewards alone
 
     kind: ClassVar[Kind] = "learner"
 
@@ -179,6 +182,38 @@ def revisions(plug_ins: str | None) -> list[int]:
     return [entry.plug_in.REVISION for entry in plug_in_entries(plug_ins)]
 
 
+@dataclasses.dataclass(frozen=True)
+class RelabellerEntry:
+    """A named relabeller, with what differs from its algorithm's defaults."""
+
+    title: str
+    summary: str
+    algorithm: type[Relabeller]
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    kind: ClassVar[Kind] = "relabeller"
+
+    def names(self) -> set[str]:
+        """The settings that `build` takes."""
+        return {field.name for field in dataclasses.fields(self.algorithm)}
+
+    def build(self, **settings: Any) -> Relabeller:
+        """The relabeller; `settings` override those of the entry.
+
+        Raises:
+            ValueError: for a setting that it does not have, or a value it refuses.
+        """
+        fields = {field.name: field for field in dataclasses.fields(self.algorithm)}
+        given = {**self.settings, **settings}
+        unknown = sorted(set(given) - set(fields))
+        if unknown:
+            raise ValueError(f"no setting {unknown[0]!r}: choose from {', '.join(sorted(fields))}")
+        given = {name: _typed(fields[name], value) for name, value in given.items()}
+        if "updates" in given and "block" not in given:
+            given["block"] = math.gcd(BLOCK, given["updates"])
+        return self.algorithm(**given)
+
+
 def _typed(field: dataclasses.Field, value: Any) -> Any:
     """A setting's value in its field's type: 1e5 is a whole number, too.
 
@@ -192,7 +227,7 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         wanted = "a whole number" if isinstance(value, bool) or not isinstance(value, int) else None
-    elif value is None and default is None:
+    elif value is None and (default is None or field.type == float | None):
         pass
     elif isinstance(default, float) or field.type == float | None:
         wanted = "a number" if isinstance(value, bool) or not isinstance(value, (int, float)) else None
@@ -205,7 +240,7 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
     return value
 
 
-Entry = MethodEntry | LearnerEntry | PlugInEntry
+Entry = MethodEntry | LearnerEntry | PlugInEntry | RelabellerEntry
 CATALOGUE: dict[str, Entry] = {}
 
 
@@ -448,8 +483,19 @@ CATALOGUE.update(
         {"normalise": False},
         in_environments=_GATES_TWO_STAGES,
     ),
+    sqil=LearnerEntry("SQIL", "TD3+BC, half of each minibatch an expert's, which has a reward", SQIL, imitates=True),
     # plug-ins
     c4=PlugInEntry("C^4", "minibatches of one cluster of gradients each, and a penalty on their cross-covariance", C4),
     dr3=PlugInEntry("DR3", "a penalty on inner products of the features of consecutive states", DR3),
     layer_norm=PlugInEntry("LN", "layer normalisation in the critics", LayerNorm),
+    # relabellers
+    clue=RelabellerEntry("CLUE", "distances to an expert in a calibrated latent space", CLUE),
+    clue_uncalibrated=RelabellerEntry(
+        "CLUE, not calibrated", "as clue, latents of a plain CVAE: the paper's ablation", CLUE, {"calibration": 0.0}
+    ),
+    clue_mean=RelabellerEntry("CLUE, means", "as clue, latents' means instead of draws", CLUE, {"sampled": False}),
+    otr=RelabellerEntry("OTR", "optimal transport to an expert's episode (needs ott-jax)", OTR),
+    oril=RelabellerEntry("ORIL", "a discriminator of an expert's steps from all", ORIL),
+    indicator=RelabellerEntry("1 on the expert", "1 on an expert's steps, 0 on others", Indicator),
+    constant=RelabellerEntry("1 everywhere", "1 on every step: what living on is worth", Constant),
 )

@@ -1,4 +1,5 @@
-"""The command line: `trajclust list | run | sweep | status | cluster | assign | train | data | report`.
+"""The command line: `trajclust list | run | sweep | status | cluster | assign | train | relabel | data |
+report`.
 
 `TRAJCLUST_EXTENSIONS=my_module` imports modules that register methods, learners, datasets and tables of their own.
 Compiled programs are kept in ~/.cache/trajclust/compiled, or in the folder TRAJCLUST_COMPILE_CACHE names; off keeps
@@ -269,6 +270,13 @@ class Train:
     """Gradient steps between evaluations, in whole blocks (of 1,000 steps, by default)."""
     set: tuple[str, ...] = ()
     """Settings to change, e.g. updates=100000 expectile=0.9 best=0.1; `trajclust list` has all."""
+    relabel: str | None = None
+    """Learn from rewards by an expert: clue, oril, otr and what else `trajclust list` shows."""
+    expert: str | None = None
+    """With --relabel: as `trajclust relabel` takes it; cluster:all, with --clusters, trains a learner for each cluster
+    as its expert, on everything."""
+    set_relabel: tuple[str, ...] = ()
+    """Settings of the relabeller to change, e.g. temperature=3 calibration=0.8."""
     out: Path = Path("runs/train")
     """Folder for the results."""
     track: Track = "off"
@@ -280,6 +288,39 @@ class Train:
         from trajclust_experiments.commands.train import train
 
         return train(**vars(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Relabel:
+    """Writes a dataset with new rewards: how like an expert's each step is. The data's own rewards are not read.
+
+    The same command goes on where a killed one was. The model and what it is like go to a folder beside the dataset.
+
+    Example: trajclust relabel hopper.npz --expert demonstration.npz --out new.hdf5
+    """
+
+    dataset: tyro.conf.Positional[str]
+    """An .npz or .hdf5 file, a Minari folder or id, or a registered dataset (hopper-medium-expert:size=200)."""
+    expert: str | None = None
+    """A dataset whose trajectories are all an expert's; best:K, the K trajectories with the highest returns; success:K,
+    those K that meet a sparse reward soonest (success: all); cluster:K, with --clusters."""
+    method: str = "clue"
+    """clue, oril, otr, and what else `trajclust list` shows."""
+    clusters: Path | None = None
+    """The folder of an earlier `trajclust cluster` on the same dataset, one of whose clusters is the expert."""
+    seed: int = 0
+    """Seed of everything random."""
+    set: tuple[str, ...] = ()
+    """Settings to change, e.g. updates=100000 temperature=3 returns_range=null."""
+    out: Path = Path("relabelled.hdf5")
+    """A file name ending in .hdf5 or .npz; the folder is NAME-relabeller."""
+    json: bool = False
+    """Print the summary as JSON."""
+
+    def run(self) -> int | None:
+        from trajclust_experiments.commands.relabel import relabel
+
+        return relabel(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -401,6 +442,7 @@ Command = (
     | Annotated[Cluster, tyro.conf.subcommand("cluster")]
     | Annotated[Assign, tyro.conf.subcommand("assign")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Relabel, tyro.conf.subcommand("relabel")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )

@@ -18,6 +18,7 @@ from trajclust_jax.data import Codebook, DataError, Trajectories
 from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling, input_transform
 from trajclust_jax.learners import Learner, Scaling, TrainedPolicy
 from trajclust_jax.records import tuples
+from trajclust_jax.relabelling import Model, TrainedRelabeller
 
 FAR, WIDE = 5.0, 10.0  # stds of the data trained on: a mean so far away, a std so large, is another unit
 # What may be wrong with a folder that another program, or another version, wrote.
@@ -205,3 +206,23 @@ def load_policy(folder: str | os.PathLike) -> tuple[Learner, TrainedPolicy]:
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
     return learner, TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
+
+
+def load_relabeller(folder: str | os.PathLike) -> tuple[TrainedRelabeller, Model]:
+    """The relabeller and its model, of one seed and expert, that `trajclust relabel` left in a folder.
+
+    `relabeller.rewards(model, data)` are its rewards `[1, 1, P]` of any data of the same environment.
+
+    Raises:
+        DataError: for a folder without them.
+    """
+    try:
+        summary = json.loads((Path(folder) / "summary.json").read_text())
+        settings = {name: tuples(value) for name, value in summary["settings"].items()}
+        relabeller = CATALOGUE[summary["method"]].algorithm(**settings)
+        model = Model(**load_tree(Path(folder) / "model"))
+    except _UNREADABLE as error:
+        raise DataError(f"{folder}: no model of trajclust relabel there ({error})") from None
+    if summary["version"] != relabeller.VERSION:
+        raise DataError(f"{folder}: a model of another version of {summary['method']}: relabel again")
+    return relabeller, model

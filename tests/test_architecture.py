@@ -25,7 +25,9 @@ FORBIDDEN = {
         "trajclust_jax.training",
     ),
     "trajclust_jax/metrics": ("trajclust_jax.clustering", "trajclust_jax.learners", "trajclust_jax.training"),
-    "trajclust_jax/clustering": ("trajclust_jax.learners",),
+    "trajclust_jax/clustering": ("trajclust_jax.learners", "trajclust_jax.relabelling"),
+    "trajclust_jax/relabelling": ("trajclust_jax.clustering", "trajclust_jax.learners"),
+    "trajclust_jax/learners": ("trajclust_jax.relabelling",),
     "trajclust_jax/clustering/policies": (
         "trajclust_jax.clustering.clusterer",
         "trajclust_jax.clustering.mixture",
@@ -112,6 +114,15 @@ def test_clustering_never_sees_labels():
         names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
         attributes = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert not {"labels", "Dataset", "true_log_likelihoods"} & (names | attributes), path
+
+
+def test_relabelling_never_sees_labels():
+    """But where a dataset is written, which keeps its labels."""
+    for path in _files("trajclust_jax/relabelling"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name != "relabelled_dataset":
+                attributes = {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+                assert not {"labels", "true_log_likelihoods"} & attributes, f"{path}: {node.name}"
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")

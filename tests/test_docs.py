@@ -19,7 +19,20 @@ from trajclust_experiments.tables import get_table
 ROOT = update_docs.ROOT
 PAGES = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in update_docs.pages()}
 README = PAGES["README.md"]
-NAMES = {"trajclust", "list", "run", "cluster", "assign", "train", "data", "make", "info", "convert", "report"}
+NAMES = {
+    "trajclust",
+    "list",
+    "run",
+    "cluster",
+    "assign",
+    "train",
+    "relabel",
+    "data",
+    "make",
+    "info",
+    "convert",
+    "report",
+}
 
 
 def python_blocks(page):

@@ -35,6 +35,7 @@ from trajclust_jax.clustering.model_selection import PGKmeansRange
 from trajclust_jax.clustering.support import support
 from trajclust_jax.data import Trajectories, make
 from trajclust_jax.learners import IQL, TD3BC, Clustered, Offline
+from trajclust_jax.relabelling import TrainedRelabeller, of_trajectories
 from trajclust_jax.training import fit
 
 FOLDER = Path(__file__).parent / "golden"
@@ -124,6 +125,7 @@ SHORTER = {  # by algorithm
 # What has no answer on the GridWorlds: every return is equal there, and actions are discrete.
 NOT_ON_GRIDS = ("return_kmeans", "behaviour_set", "behaviour_set_released", "behaviour_set_printed")
 MAPS = ("pg_kmeans_tabular", "pg_kmeans_planner", "caae_conv", "caae_planner", "cloning_conv", "cloning_planner")
+RELABELLER = {"updates": 4, "block": 2, "batch_size": 8, "features": (8, 8)}
 LEARNER = {"updates": 4, "block": 2, "batch_size": 8}
 SIZES = {"features": (8, 8), "actor_features": (8, 8)}
 
@@ -166,6 +168,14 @@ def learned(name, data=continuous, plug_in=None, **settings):
         given |= {"critic_updates": 4, "value_updates": 4, "epochs": 2, **SHORTER["EmpoEM"], "em_epochs": 2}
         given = {key: value for key, value in given.items() if key in entry.names()}
     return of_fit(fit(entry.build(2, **given, **settings), trajectories, 1))
+
+
+def relabelled(name):
+    """A relabeller's training and its rewards, two of the trajectories the expert's."""
+    trajectories, _ = continuous()
+    found = CATALOGUE[name].build(**RELABELLER).relabel(of_trajectories(trajectories, [0, 2]), (0,))
+    history = list(map(observed, found.outcome.history))
+    return digest({"model": dataclasses.asdict(found.model), "rewards": found.rewards, "history": history})
 
 
 def side_by_side():
@@ -227,6 +237,11 @@ CASES = {
     **{name: functools.partial(learned, name) for name in entries("learner")},
     **{f"td3_bc {name}": functools.partial(learned, "td3_bc", plug_in=name) for name in entries("plug-in")},
     "iql c4": functools.partial(learned, "iql", plug_in="c4", recluster_every=2),
+    **{
+        name: functools.partial(relabelled, name)
+        for name, entry in entries("relabeller").items()
+        if issubclass(entry.algorithm, TrainedRelabeller)
+    },
     "side by side": side_by_side,
     "best share of images": best_share_of_images,
     **{name: functools.partial(walked, name) for name in envs.ENVIRONMENTS},

@@ -16,6 +16,7 @@ from trajclust_jax.clustering.empo_grid import EmpoGrid
 from trajclust_jax.devices import traced_for
 from trajclust_jax.lowering import PLATFORMS, Program, counted, lowered_for, programs
 from trajclust_jax.parallel import over_seeds
+from trajclust_jax.relabelling import of_trajectories
 
 FAST = ("caae", "pg_kmeans_mlp continuous", "iql")
 
@@ -56,6 +57,10 @@ CASES = {
     ),
     **{name: functools.partial(_learner, name) for name in entries("learner")},
     "td3_bc c4": functools.partial(_learner, "td3_bc", "c4", kl_weight=0.1),
+    "clue": lambda: (
+        CATALOGUE["clue"].build(**golden.RELABELLER),
+        of_trajectories(golden.continuous()[0], [0, 2]),
+    ),
 }
 
 

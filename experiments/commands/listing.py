@@ -16,6 +16,7 @@ def show(json: bool) -> None:
         "datasets": {name: entry.summary for name, entry in REGISTRY.items()},
         "methods": {name: entry.summary for name, entry in entries("clusterer").items()},
         "learners": {name: entry.summary for name, entry in learners.items()},
+        "relabellers": {name: entry.summary for name, entry in entries("relabeller").items()},
         "settings of learners": {name: pairs(entry.defaults()) for name, entry in learners.items()},
         "plug-ins of learners": {name: entry.summary for name, entry in plug_ins.items()},
         "settings of plug-ins": {name: pairs(entry.own()) for name, entry in plug_ins.items()},

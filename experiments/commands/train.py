@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from trajclust_experiments.catalogue import entries, learner_entry, plug_in_entr
 from trajclust_experiments.cells.cell import checkpoint_seconds, tracked
 from trajclust_experiments.cells.evaluation import (
     action_bounds,
-    best_clusters,
     environment_names,
     evaluations,
     evaluator,
@@ -20,14 +20,15 @@ from trajclust_experiments.cells.evaluation import (
     sizes_of,
     summarise,
 )
+from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
 from trajclust_experiments.commands.output import check_out, resolve_out, staged
 from trajclust_experiments.commands.printing import number, print_json
-from trajclust_experiments.commands.rows import read_assignments
+from trajclust_experiments.commands.relabel import Asked, relabelled_for_training
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.checkpoint import save_tree
-from trajclust_jax.data import DataError, Dataset, fingerprint, load, reduced, returns, suspicious
+from trajclust_jax.data import DataError, Dataset, load, reduced, returns, suspicious
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Clustered, Offline
 from trajclust_jax.records import cell_id, environment, plain
@@ -56,6 +57,9 @@ def train(
     episodes: int,
     evaluate_every: int,
     set: tuple[str, ...],
+    relabel: str | None,
+    expert: str | None,
+    set_relabel: tuple[str, ...],
     out: Path,
     track: str,
     json: bool,
@@ -81,10 +85,22 @@ def train(
         raise UsageError("--transitions and --clusters: a clustering is of all trajectories; give one of both")
     if "sweep" in settings:
         raise UsageError("--set sweep: sweeps are for Python (Offline); here give each value a run of its own")
+    if relabel is None and (expert is not None or set_relabel):
+        raise UsageError("--expert and --set-relabel are for a relabeller: name one with --relabel")
+    asked = None if relabel is None else Asked(relabel, expert, clusters, set_relabel, seed=0)
+    if asked is not None:
+        asked.relabeller()
+        if clusters is not None and (cluster is not None or not (expert or "").startswith("cluster:")):
+            raise UsageError("--clusters with --relabel are the experts': give --expert cluster:K, or cluster:all")
     check_out(out, OUTPUTS)
-    loaded = load(dataset)
+    loaded, chosen = load(dataset), None
     if transitions is not None:
         loaded = reduced(loaded, transitions, draw)
+    work = resolve_out(out).with_name(f".{resolve_out(out).name}.relabeller")
+    if asked is not None:
+        loaded, chosen = relabelled_for_training(loaded, asked, work, Progress())
+    elif clusters is not None:
+        chosen = chosen_clusters(clusters, cluster or "all", loaded)
     summary = train_on_dataset(
         loaded,
         learner,
@@ -92,13 +108,14 @@ def train(
         out,
         track,
         Progress(),
-        clusters=None if clusters is None else chosen_clusters(clusters, cluster or "all", loaded),
+        clusters=chosen,
         plugin=plugin,
         environment_name=environment,
         episodes=episodes,
         evaluate_every=evaluate_every,
         settings=settings,
     )
+    shutil.rmtree(work, ignore_errors=True)
     print_json(summary) if json else _print(summary)
     return int(bool(summary["diverged"]))
 
@@ -122,61 +139,6 @@ def _by_seed(values: list, clusters: list[int] | None) -> str:
         return ", ".join(number(value, 1) for value in values)
     named = lambda row: ", ".join(f"{number(value, 1)} (cluster {k})" for k, value in zip(clusters, row, strict=True))
     return "; ".join(map(named, values))
-
-
-def parsed_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`name=value` pairs; values are JSON (numbers, true, null, lists)."""
-    settings = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value, equals = None, ""
-        if not equals:
-            raise UsageError(f"--set {pair}: give name=value with a number, true, false, null or a list [256,256]")
-        settings[name] = tuple(value) if isinstance(value, list) else value
-    return settings
-
-
-def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndarray, list[int]]:
-    """Assignments `[N]` to the chosen clusters of an earlier `trajclust cluster`, and their numbers.
-
-    `which` is `all`, `best` (the highest mean return) or a cluster's number. Other trajectories have -1.
-
-    assignments.csv may have been sorted and saved: its column `trajectory` says what is whose.
-
-    Raises:
-        DataError: for a folder that is none of a clustering of this data, an assignments.csv that has not every
-            trajectory once, a cluster that is not there, or `best` where no returns tell which it is.
-    """
-    try:
-        summary = json.loads((folder / "summary.json").read_text("utf-8"))
-        count, of = len(summary["clusters"]), {summary["fingerprint"], summary.get("trajectories_fingerprint")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"--clusters {folder}: no result of trajclust cluster there ({error})") from None
-    trajectories = dataset.trajectories
-    if dataset.provenance.fingerprint not in of and fingerprint(trajectories) not in of:
-        raise DataError(f"--clusters {folder}: a clustering of other trajectories than {dataset.spec.name}")
-    assignments = read_assignments(folder / "assignments.csv", trajectories.num_trajectories, count)
-    episode_returns = returns(trajectories)
-    filled = [k for k in range(count) if (assignments == k).any()]
-    if which == "all":
-        chosen = filled
-    elif which == "best":
-        chosen = best_clusters(assignments, episode_returns)
-        if len(chosen) > 1:
-            equal = ", ".join(map(str, chosen))
-            raise DataError(f"--cluster best: the mean returns of clusters {equal} are equal; give all or a number")
-    elif which.isdecimal() and int(which) in filled:
-        chosen = [int(which)]
-    else:
-        numbers = ", ".join(map(str, filled))
-        raise DataError(f"--cluster {which}: give best, all or one of {numbers}")
-    renumbered = np.full(len(assignments), -1)
-    for place, k in enumerate(chosen):
-        renumbered[assignments == k] = place
-    return renumbered, chosen
 
 
 def train_on_dataset(
@@ -277,6 +239,8 @@ def train_on_dataset(
                 checkpoint_seconds=checkpoint_seconds(),
             )
         summary = {"id": id, **described, **summarise(offline, outcome, described["environment"])}
+        if "relabelled" in dataset.provenance.parameters:
+            summary["relabelled"] = dataset.provenance.parameters["relabelled"]
         summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
         _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}))
     files = [str(out / name) for name in sorted(OUTPUTS) if (out / name).exists()]

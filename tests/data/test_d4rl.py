@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trajclust_jax.data import DataError, cache, load, loading
+from trajclust_jax.data import DataError, build_dataset, cache, from_episodes, load, loading, save_hdf5
 from trajclust_jax.data.d4rl import load_hdf5, return_boundary
 
 LENGTHS = (4, 6, 3, 5, 2, 7)  # three episodes of medium, three of expert
@@ -245,3 +245,18 @@ def test_memory_stays_near_the_files_size(tmp_path):
     done = subprocess.run([sys.executable, "-c", MEASURE, path], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 1.5 * os.path.getsize(path)
+
+
+def test_a_file_says_where_its_content_is_from(tmp_path):
+    """Parameters come back, though not what is read off the file anew; damage is told in a line."""
+    trajectories = from_episodes([(np.zeros((3, 2), np.float32), np.zeros((2, 1), np.float32), np.ones(2), True)])
+    parameters = {"environment": "Hopper-v4", "relabelled": {"method": "clue"}, "labels": "guessed", "ends": "mine"}
+    dataset = build_dataset(trajectories, name="some", source="somewhere", parameters=parameters)
+    save_hdf5(dataset, tmp_path / "some.hdf5")
+    found = load_hdf5(tmp_path / "some.hdf5").provenance.parameters
+    assert found == {"ends": "terminals", **{k: parameters[k] for k in ("environment", "relabelled")}}
+    with h5py.File(tmp_path / "some.hdf5", "r+") as file:
+        del file["provenance"]
+        file["provenance"] = "not JSON"
+    with pytest.raises(DataError, match="provenance is damaged"):
+        load_hdf5(tmp_path / "some.hdf5")

@@ -133,7 +133,7 @@ def test_spaces_hold_what_comes_out(env):
     assert env.state_space(params).contains(state).all()
     assert set(env.state_space(params).spaces) == set(vars(state))
     assert reward.dtype == jnp.float32
-    assert reward.any() == isinstance(env, Gates | Navigation)  # the others give none
+    assert reward.any() == (type(env) in (Gates, Navigation))  # the others give none, or not so soon
     for flag in (terminated, truncated, info["terminated"], info["truncated"]):
         assert flag.dtype == bool
     np.testing.assert_array_equal(info["terminated"], terminated)

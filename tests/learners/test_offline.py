@@ -81,7 +81,7 @@ def _slow(values, *slow):
     return [pytest.param(each, marks=[pytest.mark.slow] if each in slow else []) for each in values]
 
 
-@pytest.mark.parametrize("name", _slow(sorted(ALGORITHMS.values()), "awac", "brac_v", "lbrac_v", "plas"))
+@pytest.mark.parametrize("name", _slow(sorted(ALGORITHMS.values()), "awac", "brac_v", "lbrac_v", "plas", "sqil"))
 def test_learns_alone_as_among_others(name):
     method, data = tiny(name), some_data()
     together, alone = fit(method, data, [3, 5]), fit(method, data, [5])
@@ -93,7 +93,7 @@ def test_learns_alone_as_among_others(name):
     assert all(np.isfinite(last[key]).all() for key in last if "/" in key)
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS.values()))
+@pytest.mark.parametrize("name", _slow(sorted(ALGORITHMS.values()), "sqil"))
 def test_resumes_exactly(name, tmp_path):
     method, data = tiny(name, updates=40, block=10), some_data()
 

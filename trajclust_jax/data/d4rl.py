@@ -5,6 +5,8 @@ D4RL's `*-medium-expert-v2` are the episodes of its `medium` file, cut at the la
 hold their weights (`metadata/policy/*`), the true policies' likelihoods are known too.
 """
 
+import dataclasses
+import json
 import numbers
 import os
 import re
@@ -27,6 +29,7 @@ mujoco = lazy("trajclust_envs.mujoco")
 # Of the beginnings of files' names; `trajclust_envs.mujoco` has these tasks.
 ENVIRONMENTS = {"halfcheetah": "HalfCheetah-v4", "hopper": "Hopper-v4", "walker2d": "Walker2d-v4", "ant": "Ant-v4"}
 
+_PROVENANCE = "provenance"  # of a file that `save_hdf5` wrote: where its content is from, as JSON
 _PAIR = re.compile(r"medium([-_])expert")
 _ANTMAZE = re.compile(r"ant[-_]?maze", re.IGNORECASE)
 _LOG_STD_BOUNDS = (-20.0, 2.0)  # of the networks that made D4RL
@@ -62,6 +65,7 @@ def load_hdf5(path: str | os.PathLike, medium: str | os.PathLike | int | None = 
         maze = _ANTMAZE.match(path.name)
         with opened(path) as file:
             trajectories, labels, names, parameters = read_file(file, _with_goals(file) if maze else {})
+            parameters = {**_stored_parameters(file), **parameters}
         if labels is None and (medium is not None or _PAIR.search(path.name)):
             medium = next(iter(_siblings(path, "medium")), None) if medium is None else medium
             labels, parameters["labels"] = _pair_labels(trajectories, medium)
@@ -93,6 +97,7 @@ def save_hdf5(dataset: Dataset, path: str | os.PathLike) -> None:
 
     Flat arrays of steps: observations and their successors, actions, rewards, terminals, timeouts; of discrete actions
     `num_actions` (and `action_parts`), of labels, where there are any, the policies' names or numbers, a trajectory.
+    Beside them the provenance, as JSON.
 
     Raises:
         OSError: if the file cannot be written.
@@ -119,6 +124,18 @@ def save_hdf5(dataset: Dataset, path: str | os.PathLike) -> None:
     with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
         for name, array in arrays.items():
             file[name] = np.asarray(array)
+        file[_PROVENANCE] = json.dumps(dataclasses.asdict(dataset.provenance))
+
+
+def _stored_parameters(file: Any) -> dict[str, Any]:
+    """The provenance's parameters, of a file that `save_hdf5` wrote."""
+    if _PROVENANCE not in file:
+        return {}
+    try:
+        parameters = json.loads(file[_PROVENANCE][()])["parameters"]
+        return {name: value for name, value in parameters.items() if name not in ("labels", "ends")}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise DataError(f"{_PROVENANCE} is damaged: write the file again, or delete it there") from None
 
 
 def _with_goals(file: Any) -> dict[str, np.ndarray]:

@@ -168,6 +168,14 @@ REGISTRY: dict[str, Entry] = {
         continuous=True,
         unit="steps",
     ),
+    "pointmaze": expert_entry(
+        "PointMaze-v0",
+        2,
+        "2 ways through a maze, of which few episodes arrive: a sparse reward, continuous",
+        "Point maze",
+        long=True,
+        continuous=True,
+    ),
 }
 
 

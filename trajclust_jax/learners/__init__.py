@@ -18,6 +18,7 @@ from trajclust_jax.learners.plas import PLAS
 from trajclust_jax.learners.replay import Replay
 from trajclust_jax.learners.sac import SAC
 from trajclust_jax.learners.sampling import Batch, Sampler, Uniform, View
+from trajclust_jax.learners.sqil import SQIL
 from trajclust_jax.learners.td3_bc import TD3BC
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "IQL",
     "PLAS",
     "SAC",
+    "SQIL",
     "TD3BC",
     "ActorCritic",
     "BRACv",

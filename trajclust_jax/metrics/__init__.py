@@ -14,6 +14,8 @@ from trajclust_jax.metrics.clustering import (
     used_clusters,
 )
 from trajclust_jax.metrics.policies import behavioural_kl
+from trajclust_jax.metrics.ranking import auc, rank_correlation
+from trajclust_jax.metrics.skills import policy_divergences, state_distances
 from trajclust_jax.metrics.statistics import (
     bootstrap_interval,
     interquartile_mean,
@@ -24,6 +26,7 @@ from trajclust_jax.metrics.statistics import (
 
 __all__ = [
     "adjusted_rand",
+    "auc",
     "batch_scores",
     "behavioural_kl",
     "bootstrap_interval",
@@ -35,9 +38,12 @@ __all__ = [
     "matched_correct",
     "mean_std",
     "nmi",
+    "policy_divergences",
     "probability_of_improvement",
     "rand_index",
+    "rank_correlation",
     "scores",
+    "state_distances",
     "stratified_bootstrap",
     "used_clusters",
 ]

@@ -12,6 +12,7 @@ from trajclust_jax.networks.actor_critic import (
     sample_squashed,
     squashed_log_prob,
 )
+from trajclust_jax.networks.cvae import CVAE
 from trajclust_jax.networks.embedded import EmbeddedActor, EmbeddedCritic, direction
 from trajclust_jax.networks.ensemble import ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.networks.planner import EXTRACTORS, MOVES, Placed, Planner
@@ -28,6 +29,7 @@ from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
 from trajclust_jax.networks.vae import ActionVAE
 
 __all__ = [
+    "CVAE",
     "EXTRACTORS",
     "GRU",
     "LOG_STD_BOUNDS",

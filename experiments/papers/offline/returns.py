@@ -16,7 +16,7 @@ from trajclust_experiments.tables import Records, Table
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
-METHODS = tuple(entries("learner"))
+METHODS = tuple(name for name, entry in entries("learner").items() if not entry.imitates)
 PUBLISHED = CORL | {
     "iql_corl": {"halfcheetah-medium-expert": 94.7, "walker2d-medium-expert": 111.7},  # on Hopper it has other settings
     "brac_v": {"halfcheetah-medium-expert": 41.9, "walker2d-medium-expert": 81.6, "hopper-medium-expert": 0.8},

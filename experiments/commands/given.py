@@ -1,0 +1,67 @@
+"""What options of several commands mean: settings, and the clusters of an earlier clustering."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trajclust_experiments.cells.evaluation import best_clusters
+from trajclust_experiments.commands.rows import read_assignments
+from trajclust_experiments.usage import UsageError
+from trajclust_jax.data import DataError, Dataset, fingerprint, returns
+
+
+def parsed_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`name=value` pairs; values are JSON (numbers, true, null, lists)."""
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value, equals = None, ""
+        if not equals:
+            raise UsageError(f"--set {pair}: give name=value with a number, true, false, null or a list [256,256]")
+        settings[name] = tuple(value) if isinstance(value, list) else value
+    return settings
+
+
+def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndarray, list[int]]:
+    """Assignments `[N]` to the chosen clusters of an earlier `trajclust cluster`, and their numbers.
+
+    `which` is `all`, `best` (the highest mean return) or a cluster's number. Other trajectories have -1.
+
+    assignments.csv may have been sorted and saved: its column `trajectory` says what is whose.
+
+    Raises:
+        DataError: for a folder that is none of a clustering of this data, an assignments.csv that has not every
+            trajectory once, a cluster that is not there, or `best` where no returns tell which it is.
+    """
+    try:
+        summary = json.loads((folder / "summary.json").read_text("utf-8"))
+        count, of = len(summary["clusters"]), {summary["fingerprint"], summary.get("trajectories_fingerprint")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"--clusters {folder}: no result of trajclust cluster there ({error})") from None
+    trajectories = dataset.trajectories
+    if dataset.provenance.fingerprint not in of and fingerprint(trajectories) not in of:
+        raise DataError(f"--clusters {folder}: a clustering of other trajectories than {dataset.spec.name}")
+    assignments = read_assignments(folder / "assignments.csv", trajectories.num_trajectories, count)
+    episode_returns = returns(trajectories)
+    filled = [k for k in range(count) if (assignments == k).any()]
+    if which == "all":
+        chosen = filled
+    elif which == "best":
+        chosen = best_clusters(assignments, episode_returns)
+        if len(chosen) > 1:
+            equal = ", ".join(map(str, chosen))
+            raise DataError(f"--cluster best: the mean returns of clusters {equal} are equal; give all or a number")
+    elif which.isdecimal() and int(which) in filled:
+        chosen = [int(which)]
+    else:
+        numbers = ", ".join(map(str, filled))
+        raise DataError(f"--cluster {which}: give best, all or one of {numbers}")
+    renumbered = np.full(len(assignments), -1)
+    for place, k in enumerate(chosen):
+        renumbered[assignments == k] = place
+    return renumbered, chosen

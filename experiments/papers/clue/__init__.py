@@ -1,0 +1,256 @@
+"""What the CLUE paper's tables share: whose rewards which learner learns from, cells, rows, published numbers.
+
+Liu, Zu, He and Wang, "CLUE: Calibrated Latent Guidance for Offline Reinforcement Learning".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from trajclust_experiments.catalogue import entries
+from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.cells.evaluation import normaliser
+from trajclust_experiments.cells.learners import LearnerCell
+from trajclust_experiments.cells.relabelling import RelabelledCell, RewardCell
+from trajclust_experiments.presets import LEARNING
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.markdown import spread
+from trajclust_experiments.tables import Preset, Records
+from trajclust_jax.data import REGISTRY
+from trajclust_jax.lazy import lazy
+from trajclust_jax.metrics import bootstrap_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+plotting = lazy("trajclust_envs.plotting")
+
+
+class Way(NamedTuple):
+    """Whose rewards, and who learns from them."""
+
+    title: str
+    relabeller: str | None  # None: the data's own rewards, or the expert's trajectories alone
+    learner: str
+    on_data: bool = False  # the data's own rewards
+
+
+WAYS = {
+    "iql": Way("IQL, true rewards", None, "iql", on_data=True),
+    "otr": Way("OTR", "otr", "iql"),
+    "clue": Way("CLUE", "clue", "iql"),
+    "uncalibrated": Way("CLUE, not calibrated", "clue_uncalibrated", "iql"),
+    "means": Way("CLUE, means of z", "clue_mean", "iql"),
+    "indicator": Way("IQL, 1 on the expert", "indicator", "iql"),
+    "constant": Way("IQL, 1 everywhere", "constant", "iql"),
+    "sqil": Way("SQIL", "indicator", "sqil"),
+    "oril": Way("ORIL", "oril", "td3_bc"),
+    "bc": Way("BC on everything", None, "bc", on_data=True),
+    "bc_expert": Way("BC on the expert", None, "bc"),
+}
+
+_TINY = {"batch_size": 16, "features": (8, 8), "updates": 20, "block": 10}
+_TINY_IQL = {"actor_features": (8,), "batch_size": 16, "block": 10, "features": (8,), "updates": 20}
+# The maze: antmaze's settings of the CVAE (Table 8) and of IQL (its expectile, r - 1), in smaller networks, fewer steps
+# and, of IQL, with a higher learning rate.
+_MAZE_IQL = {
+    **{"features": (64, 64), "actor_features": (64, 64), "batch_size": 128, "normalise": True},
+    **{"expectile": 0.9, "learning_rate": 1e-3, "reward_shift": -1.0},
+}
+_MAZE_CVAE = {"calibration": 0.8, "learning_rate": 1e-3, "updates": 5_000, "returns_range": None, "temperature": None}
+_OF_BC = ("actor_features", "batch_size", "block", "learning_rate", "updates")
+_MAZE_OTHERS = {"otr": {"returns_range": None, "alpha": 1.0, "beta": 1.0, "by_size": False}, "indicator": {}}
+
+
+def _maze(summary: str, size: int, seeds: int, learner: Mapping[str, Any], cvae: Mapping[str, Any]) -> Preset:
+    relabellers = {name: dict(cvae) for name in ("clue", "clue_uncalibrated", "clue_mean")}
+    cloning = {name: value for name, value in learner.items() if name in _OF_BC}
+    settings = {"iql": dict(learner), "bc": cloning, **relabellers, **_MAZE_OTHERS}
+    settings["clue_uncalibrated"].pop("calibration")
+    return Preset(summary, size=size, long_size=size, seeds=seeds, settings=settings)
+
+
+MAZE = {
+    "smoke": _maze(
+        "seconds: does everything run? The numbers mean nothing", 20, 2, _TINY_IQL, _TINY | {"calibration": 0.8}
+    ),
+    "cpu": _maze(
+        "half an hour on one core: 200 trajectories a policy, 10,000 gradient steps, 10 seeds",
+        *(200, 10, {**_MAZE_IQL, "updates": 10_000}, {**_MAZE_CVAE, "updates": 3_000}),
+    ),
+    "paper": _maze(
+        "1,000 trajectories a policy, a million gradient steps, 10 seeds",
+        *(1_000, 10, {**_MAZE_IQL, "updates": 1_000_000}, {**_MAZE_CVAE, "updates": 100_000}),
+    ),
+}
+
+
+def _relabelling(preset: Preset, **settings: Mapping[str, Any]) -> Preset:
+    return Preset(
+        preset.summary,
+        size=preset.size,
+        long_size=preset.long_size,
+        seeds=preset.seeds,
+        settings={**preset.settings, **settings},
+    )
+
+
+# Imitation: learners at all learners' scales; a relabeller has its own, which takes a minute.
+IMITATION = {
+    **LEARNING,
+    "smoke": _relabelling(
+        LEARNING["smoke"],
+        **{name: _TINY for name in entries("relabeller") if name.startswith("clue") or name == "oril"},
+    ),
+}
+
+
+def learned_cell(
+    preset: Preset, dataset: str, name: str, seeds: Sequence[int], expert: str, **relabelling: Any
+) -> LearnerCell:
+    """One of `WAYS` on a dataset at a preset's scale, with an expert as `cells.relabelling` has it."""
+    way = WAYS[name]
+    chosen = lambda given: tuple(sorted(given.items()))
+    settings = chosen(preset.settings.get(way.learner, {}))
+    place = (dataset, preset.long_size, way.learner, tuple(seeds), settings)
+    if way.on_data and normaliser(REGISTRY[dataset].environment) is not None:
+        return LearnerCell(*place)  # which other papers' tables have, too
+    if way.on_data:
+        return RelabelledCell(*place, relabeller=None, expert="")
+    own = {} if way.relabeller is None else {**preset.settings.get(way.relabeller, {}), **relabelling}
+    return RelabelledCell(*place, relabeller=way.relabeller, relabeller_settings=chosen(own), expert=expert)
+
+
+def reward_cell(
+    preset: Preset, dataset: str, relabeller: str, seeds: Sequence[int], expert: str, **settings: Any
+) -> Cell:
+    """What a relabeller's rewards are like."""
+    own = tuple(sorted({**preset.settings.get(relabeller, {}), **settings}.items()))
+    return RewardCell(dataset, preset.long_size, relabeller, tuple(seeds), relabeller_settings=own, expert=expert)
+
+
+def way_of(record: Mapping[str, Any]) -> str:
+    """One of `WAYS`."""
+    cell = record["cell"]
+    on_data = not cell.get("expert")
+    wanted = (cell.get("relabeller"), cell["method"], on_data)
+    return next(name for name, way in WAYS.items() if (way.relabeller, way.learner, way.on_data) == wanted)
+
+
+def number_of_experts(record: Mapping[str, Any]) -> int | None:
+    """K, as the cell was asked for; None without an expert, or for all that succeed."""
+    _, _, count = record["cell"].get("expert", "").partition(":")
+    return int(count) if count else None
+
+
+SCORES = (
+    "Scores are D4RL-normalised, of 10 episodes a seed without the policies' noise: mean ± std and bootstrap interval "
+    "over seeds, after the last gradient step. Every seed learns by a relabelling of its own."
+)
+
+
+class Row(NamedTuple):
+    """A line of a table: a record, or a published number of what was not run."""
+
+    record: dict[str, Any] | None
+    dataset: str
+    way: str
+    experts: int | None
+    paper: str = "-"
+
+
+def final(record: Mapping[str, Any]) -> np.ndarray:
+    """`[S]`: normalised scores; where there are none, the share of episodes that arrive, in percent."""
+    scores = record["scores"]
+    return np.array(scores["last_score"]) if "last_score" in scores else 100 * np.array(scores["last_return"])
+
+
+def interval(values: np.ndarray) -> str:
+    """A 95 % bootstrap interval of the mean over seeds."""
+    return "{:.1f} to {:.1f}".format(*bootstrap_interval(values, np.random.default_rng(0)))
+
+
+def _ours(text) -> Any:
+    """A column's cell that is empty where nothing was run."""
+    return lambda row: "" if row.record is None else text(row.record)
+
+
+def _judged(name: str, digits: int = 2) -> Any:
+    def text(record: Mapping[str, Any]) -> str:
+        values = [value for value in record.get("relabelling", {}).get(name, []) if value is not None]
+        return spread(values, digits) if values else ""
+
+    return _ours(text)
+
+
+ROWS = [
+    Column("task", lambda row: columns.dataset_title(row.dataset)),
+    Column("rewards and learner", lambda row: WAYS[row.way].title if row.way in WAYS else row.way),
+    Column("K", lambda row: "" if row.experts is None else str(row.experts)),
+    Column("score", lambda row: "not run" if row.record is None else spread(final(row.record), 1)),
+    Column("95% interval", _ours(lambda record: interval(final(record)))),
+    Column("paper", lambda row: row.paper),
+    Column("AUC of steps", _judged("auc")),
+    Column("AUC of trajectories", _judged("trajectory_auc")),
+    Column("rank correlation", _judged("rank_correlation")),
+    Column("gradient steps", _ours(lambda record: f"{record['config']['learner']['updates']:,}")),
+    Column("seeds", _ours(lambda record: str(len(record["cell"]["seeds"])))),
+    Column("seconds, rewards + learner", _ours(lambda record: "{:.0f} + {:.0f}".format(*_seconds(record)))),
+]
+
+
+def _seconds(record: Mapping[str, Any]) -> tuple[float, float]:
+    return record["timing"].get("relabelling_seconds", 0.0), record["timing"]["run_seconds"]
+
+
+def table(title: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """A table's Markdown."""
+    shown = [row if row.record is not None else row._replace(record=None) for row in rows]
+    header, lines = [column.header for column in ROWS], [[column.cell(row) for column in ROWS] for row in shown]
+    return columns.document(title, header, lines, notes)
+
+
+def against(records: Records, name: str, other: str, experts: int | None = 1) -> list[str]:
+    """One way beside another, a line a dataset: share of the mean, difference with a bootstrap interval."""
+    found = {(r["cell"]["dataset"], way_of(r), number_of_experts(r)): final(r) for r in records}
+    lines = []
+    for dataset in dict.fromkeys(place[0] for place in found):
+        ours = found.get((dataset, name, experts))
+        theirs = found.get((dataset, other, None if WAYS[other].on_data else experts))
+        if ours is None or theirs is None:
+            continue
+        rng = np.random.default_rng(0)
+        draws = [rng.choice(ours, len(ours)).mean() - rng.choice(theirs, len(theirs)).mean() for _ in range(2000)]
+        low, high = np.percentile(draws, [2.5, 97.5])
+        share = f"{ours.mean() / theirs.mean():.0%} of" if theirs.mean() > 0 else "against"
+        where = columns.dataset_title(dataset)
+        lines.append(
+            f"{where}: {WAYS[name].title} has {share} {WAYS[other].title}, {ours.mean() - theirs.mean():+.1f} "
+            f"({low:+.1f} to {high:+.1f})."
+        )
+    return lines
+
+
+def bars(records: Records, label: str) -> "Figure":
+    """A panel a dataset, a bar with its interval and seeds for each way."""
+    by_dataset: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        by_dataset.setdefault(record["cell"]["dataset"], []).append(record)
+    figure, axes = panels(by_dataset, 3.4)
+    for ax, shown in zip(axes, by_dataset.values(), strict=True):
+        titles = []
+        for position, record in enumerate(shown):
+            values, count = final(record), number_of_experts(record)
+            low, high = bootstrap_interval(values, np.random.default_rng(0))
+            ax.barh(position, values.mean(), height=0.6, color=plotting.PALETTE[way_of(record) == "clue"], zorder=2)
+            error = [[values.mean() - low], [high - values.mean()]]
+            ax.errorbar(values.mean(), position, xerr=error, color="black", capsize=3, lw=1, zorder=3)
+            ax.plot(values, np.full(len(values), position), ".", color="black", ms=3, zorder=4)
+            titles.append(WAYS[way_of(record)].title + ("" if count is None else f", K = {count}"))
+        ax.set_yticks(range(len(shown)), titles, fontsize=6)
+        ax.set_xlabel(label, fontsize=7)
+        ax.set_ylim(len(shown) - 0.4, -0.6)
+    return figure

@@ -1,0 +1,153 @@
+"""Figures 2 and 7 of the CLUE paper, in numbers: latents with and without calibration, rewards against true ones.
+
+    trajclust run clue/figure2 --preset cpu --datasets hopper
+
+Minutes instead of hours: whether rewards tell the expert's policy from another one is known before any learner is
+trained. Labels and true rewards judge; no relabeller sees them.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trajclust_experiments.catalogue import title
+from trajclust_experiments.cells.cell import Cell
+from trajclust_experiments.papers.clue import IMITATION, reward_cell
+from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.figures import new_figure
+from trajclust_experiments.rendering.markdown import provenance, spread
+from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_jax.lazy import lazy
+
+plotting = lazy("trajclust_envs.plotting")
+
+DATASETS = tuple(f"{task}-medium-expert" for task in ("halfcheetah", "hopper", "walker2d", "ant"))
+METHODS = ("clue", "clue_uncalibrated", "oril", "otr")
+SEEDS = 10
+PRESETS = {
+    "smoke": IMITATION["smoke"],
+    "cpu": Preset(
+        "an hour on one core: 50 trajectories a policy, the paper's settings, 10 seeds", 50, SEEDS, long_size=50
+    ),
+    "paper": Preset("1,000 trajectories a policy, 10 seeds", 1000, SEEDS, long_size=1000),
+}
+
+
+def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+    """A cell a dataset and relabeller, one demonstration each."""
+    return [reward_cell(preset, d, method, seeds, "demonstrations:1") for d in datasets for method in methods]
+
+
+class _Line(NamedTuple):
+    record: dict[str, Any]
+    title: str
+    judged: dict[str, Any]
+
+
+def _lines(records: Records) -> list[_Line]:
+    lines = []
+    for record in records:
+        name = title(record["cell"]["method"])
+        lines.append(_Line(record, name, record["scores"]))
+        if "means" in record:
+            lines.append(_Line(record, f"{name}, means of z", record["means"]))
+    return lines
+
+
+def _value(name: str, digits: int = 2):
+    def text(line: _Line) -> str:
+        values = [value for value in line.judged[name] if value is not None]
+        return spread(values, digits) if values else "-"
+
+    return text
+
+
+COLUMNS = [
+    columns.task(),
+    Column("rewards", lambda line: line.title),
+    Column("AUC of steps", _value("auc")),
+    Column("AUC of trajectories", _value("trajectory_auc")),
+    Column("rank correlation, returns", _value("rank_correlation")),
+    Column("rank correlation, mean rewards", _value("mean_rank_correlation")),
+    Column("correlation step by step", _value("step_correlation")),
+    Column("mean", _value("mean", 3)),
+    Column("std", _value("std", 3)),
+    columns.num_seeds(),
+    columns.seconds("seconds, all seeds (compile + run)", "compile", "run"),
+]
+
+
+def render(records: Records):
+    notes = [
+        *provenance(records),
+        "AUC: a step (trajectory) of the better policy is rewarded more than another one's, by one demonstration that "
+        "is no part of the data. Rank correlations: of trajectories' summed or mean rewards with true returns.",
+        *_calibration_pays(records),
+        *_temperatures(records),
+    ]
+    text = columns.table("CLUE's rewards before any learner: Figures 2 and 7", COLUMNS, _lines(records), notes)
+    drawn = [record for record in records if "latents" in record]
+    return text, {"latents": _latents(drawn)} if drawn else {}
+
+
+def _calibration_pays(records: Records) -> list[str]:
+    found = {(record["cell"]["dataset"], record["cell"]["method"]): record for record in records}
+    lines = []
+    for dataset, method in found:
+        other = found.get((dataset, "clue_uncalibrated"))
+        if method == "clue" and other is not None:
+            ours, theirs = (np.mean(each["scores"]["auc"]) for each in (found[dataset, method], other))
+            where = columns.dataset_title(dataset)
+            lines.append(f"{where}: the calibration adds {ours - theirs:+.2f} to the AUC of steps by draws of z.")
+    return lines
+
+
+def _temperatures(records: Records) -> list[str]:
+    """The c that spreads trajectories most, beside the one whose rewards order them best."""
+    lines = []
+    for record in records:
+        if record["cell"]["method"] != "clue":
+            continue
+        by_c = record["temperatures"]
+        mean = lambda name, by_c=by_c: {c: np.mean([x or 0 for x in each[name]]) for c, each in by_c.items()}
+        spreads, orders = mean("spread"), mean("rank_correlation")
+        chosen, best = max(spreads, key=spreads.get), max(orders, key=orders.get)
+        where = columns.dataset_title(record["cell"]["dataset"])
+        lines.append(
+            f"{where}: c = {chosen} spreads trajectories most, with rank correlation {orders[chosen]:.2f} of returns; "
+            f"best in hindsight c = {best} with {orders[best]:.2f}."
+        )
+    return lines
+
+
+def _latents(records: Records):
+    """A panel a dataset and relabeller: latent means on two principal axes, the expert's mean as a cross."""
+    per_row = 4
+    rows = -(-len(records) // per_row)
+    figure = new_figure(2.6 * min(per_row, len(records)), 2.8 * rows)
+    for place, record in enumerate(records):
+        ax = figure.add_subplot(rows, min(per_row, len(records)), place + 1)
+        points, groups = (np.array(record["latents"][name]) for name in ("points", "groups"))
+        for k, name in enumerate(record["latents"]["names"]):
+            own = points[groups == k]
+            color = "black" if k == groups.max() else plotting.PALETTE[k]
+            ax.plot(*own.T, ".", ms=1.5, color=color, label=name)
+        ax.plot(*record["latents"]["centre"], "x", color="black", ms=8)
+        where, name = columns.dataset_title(record["cell"]["dataset"]), title(record["cell"]["method"])
+        ax.set_title(f"{where}, {name}", fontsize=7)
+        ax.tick_params(labelsize=5)
+        if place == 0:
+            ax.legend(fontsize=5, markerscale=3)
+    return figure
+
+
+TABLE = Table(
+    name="clue/figure2",
+    summary="CLUE's latents, and rewards judged before any learner is trained",
+    datasets=DATASETS,
+    methods=METHODS,
+    presets=PRESETS,
+    cells=cells,
+    render=render,
+)

@@ -1,0 +1,134 @@
+"""`trajclust relabel` and `trajclust train --relabel`: what they write, and one clear line for whatever is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+from relabelling_data import some_data
+
+from trajclust_experiments.catalogue import CATALOGUE, entries
+from trajclust_experiments.commands.relabel import OUTPUTS
+from trajclust_experiments.models import load_policy, load_relabeller
+from trajclust_jax.data import DataError, build_dataset, load, returns, save_npz, transitions
+from trajclust_jax.relabelling import of_demonstrations, with_rewards
+
+SHORT = ("updates=4", "batch_size=8", "features=[8]")
+LEARN = ("--learner", "bc", "--seeds", 1, "--set", "updates=4", "batch_size=8", "actor_features=[8]")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Data of two policies and a demonstration of the first."""
+    data, demonstration = some_data(), some_data(1, seed=9)
+    save_npz(build_dataset(data, np.arange(6) % 2, name="some", source="some"), tmp_path / "some.npz")
+    save_npz(build_dataset(demonstration, name="demo", source="demo"), tmp_path / "demo.npz")
+    return data, demonstration
+
+
+def test_relabel_writes_a_dataset_and_its_model(trajclust, tmp_path, files):
+    data, demonstration = files
+    code, out, err = trajclust(
+        *("relabel", "some.npz", "--expert", "demo.npz", "--out", "new.hdf5", "--json", "--set", *SHORT)
+    )
+    assert code == 0, err
+    summary = json.loads(out)
+    assert {path.name for path in (tmp_path / "new-relabeller").iterdir()} == OUTPUTS
+    relabeller, model = load_relabeller(tmp_path / "new-relabeller")
+    both = of_demonstrations(data, demonstration)
+    rewards = relabeller.rewards(model, both)[0, 0]
+    assert summary["rewards"]["mean"] == pytest.approx(rewards.mean(), rel=1e-5)
+    assert set(summary["auc"]) == {"label 0", "label 1"}
+    made = load("new.hdf5")
+    np.testing.assert_allclose(
+        transitions(made.trajectories).rewards, transitions(with_rewards(data, rewards, 1000.0)).rewards, rtol=1e-5
+    )
+    assert np.ptp(returns(made.trajectories)) == pytest.approx(1000, rel=1e-4)
+    said = made.provenance.parameters["relabelled"]
+    assert (said["id"], said["made_from"]) == (summary["id"], "some")
+    assert said["expert_fingerprint"] == load("demo.npz").provenance.fingerprint
+    assert made.provenance.fingerprint == summary["fingerprint"]
+    again = trajclust("relabel", "some.npz", "--expert", "demo.npz", "--out", "new.hdf5", "--set", *SHORT)
+    assert again[0] == 0, "the same command may write its file anew"
+    assert load("new.hdf5").provenance.fingerprint == summary["fingerprint"]
+    with pytest.raises(DataError, match="no model of trajclust relabel there"):
+        load_relabeller(tmp_path)
+
+
+def test_train_by_new_rewards(trajclust, tmp_path, files):
+    """One program after the other; the data's own rewards enter nowhere."""
+    policies = []
+    for name in ("some.npz", "shuffled.npz"):
+        if name == "shuffled.npz":
+            other = load("some.npz").trajectories
+            rewards = np.random.default_rng(1).permuted(np.asarray(other.rewards))
+            save_npz(build_dataset(other.replace(rewards=rewards), name="some", source="some"), tmp_path / name)
+        code, out, err = trajclust(
+            *("train", name, "--relabel", "clue", "--expert", "demo.npz", "--set-relabel", *SHORT, "--json"),
+            *("--learner", "td3_bc", *LEARN[2:], "features=[8]"),
+        )
+        assert code == 0, err
+        assert json.loads(out)["relabelled"]["method"] == "clue"
+        policies.append(load_policy(tmp_path / "runs/train")[1])
+    assert not list((tmp_path / "runs").glob(".*")), "no checkpoints are left"
+    for a, b in zip(*(np.ravel(p.actor["params"]["Dense_0"]["kernel"]) for p in policies), strict=True):
+        assert a == b
+
+
+def test_an_expert_a_cluster(trajclust, tmp_path, files):
+    """Two learners on the same steps, by rewards of their own."""
+    assert trajclust("cluster", "some.npz", "--k", 2, "--method", "length_kmeans", "--out", "c")[0] == 0
+    code, out, err = trajclust(
+        *("train", "some.npz", "--relabel", "indicator", "--expert", "cluster:all", "--clusters", "c", "--json", *LEARN)
+    )
+    assert code == 0, err
+    assert json.loads(out)["clusters"] == [0, 1]
+    _, policy = load_policy(tmp_path / "runs/train")
+    assert policy.scaling.mean.shape == (1, 2, 3)
+    np.testing.assert_array_equal(policy.scaling.mean[0, 0], policy.scaling.mean[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("some.npz",), "clue needs an expert: give --expert FILE, best:1, success:1 or cluster:K"),
+        (("some.npz", "--expert", "some.npz"), "expert is all of the data: there is nothing to tell it from"),
+        (("some.npz", "--expert", "pathfollowing:size=1"), "observations [2], of the data [3]: give an expert of the"),
+        (("some.npz", "--expert", "best:9"), "expert is all of the data"),
+        (("some.npz", "--expert", "best:some"), "give a number of trajectories, such as best:1"),
+        (("some.npz", "--expert", "success:1"), "a sparse task's two: give best:K"),
+        (("some.npz", "--expert", "cluster:1"), "of which clustering? Give its folder with --clusters"),
+        (("some.npz", "--expert", "nowhere.npz"), "nowhere.npz"),
+        (("some.npz", "--expert", "best:1", "--method", "magic"), "unknown relabeller 'magic': choose one of clue"),
+        (("some.npz", "--expert", "best:1", "--set", "temperature=-1"), "temperature is -1.0: it must be above 0"),
+        (("some.npz", "--expert", "best:1", "--set", "heat=1"), "no setting 'heat'"),
+        (("some.npz", "--expert", "best:1", "--out", "new.csv"), "give a file name that ends in .hdf5 or .npz"),
+        (("some.npz", "--expert", "best:1", "--out", "demo.npz"), "--out demo.npz is another file: give a new name"),
+        (("takeball:size=1", "--expert", "best:1"), "all returns are equal"),
+    ],
+)
+def test_what_cannot_be_relabelled(trajclust, files, arguments, text):
+    code, out, err = trajclust("relabel", *arguments)
+    assert (code, out) == (2, "")
+    assert text in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--expert", "best:1"), "--expert and --set-relabel are for a relabeller: name one with --relabel"),
+        (("--relabel", "clue", "--expert", "best:1", "--clusters", "c"), "give --expert cluster:K, or cluster:all"),
+    ],
+)
+def test_what_cannot_be_trained(trajclust, files, arguments, text):
+    code, _, err = trajclust("train", "some.npz", *arguments)
+    assert code == 2
+    assert text in err
+
+
+def test_every_relabeller_is_built_by_its_name():
+    for name, entry in entries("relabeller").items():
+        built = entry.build()
+        assert isinstance(built, entry.algorithm), name
+        assert entry.names() >= set(entry.settings)
+    assert CATALOGUE["clue"].build(temperature=None, updates=1500).block == 500

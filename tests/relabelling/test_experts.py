@@ -1,0 +1,94 @@
+"""Which steps are an expert's, and what is none."""
+
+import numpy as np
+import pytest
+from relabelling_data import some_data
+
+from trajclust_jax.data import DataError, from_episodes, returns, transitions
+from trajclust_jax.relabelling import (
+    ExpertData,
+    of_best,
+    of_classes,
+    of_clusters,
+    of_demonstrations,
+    of_successes,
+    of_trajectories,
+)
+
+DATA = some_data()
+TRAJECTORY = transitions(DATA).trajectory
+
+
+def sparse():
+    """Goals at step 3, never, at step 1; rewards of 0 and 1."""
+    episodes = []
+    for goal in (3, None, 1):
+        rewards = np.zeros(5, np.float32)
+        if goal is not None:
+            rewards[goal] = 1
+        episodes.append((np.zeros((6, 2), np.float32), np.zeros((5, 1), np.float32), rewards, False))
+    return from_episodes(episodes)
+
+
+def whose(data, number=0):
+    return np.unique(data.flat.trajectory[data.experts[number]]).tolist()
+
+
+def test_the_best_trajectories():
+    order = np.argsort(-returns(DATA))
+    assert whose(of_best(DATA, 2)) == sorted(order[:2].tolist())
+    for count, text in ((0, "give at least 1"), (6, "is all of the data")):
+        with pytest.raises(DataError, match=text):
+            of_best(DATA, count)
+    with pytest.raises(DataError, match="all returns are equal"):
+        of_best(DATA.replace(rewards=np.zeros_like(DATA.rewards)), 1)
+
+
+def test_the_successful_trajectories(caplog):
+    assert whose(of_successes(sparse())) == [0, 2]
+    assert whose(of_successes(sparse(), 1)) == [2], "the soonest"
+    assert not caplog.text
+    assert whose(of_successes(sparse(), 5)) == [0, 2]
+    assert "only 2 trajectories succeeded" in caplog.text
+    with pytest.raises(DataError, match="a sparse task's two: give best:K"):
+        of_successes(DATA)
+    with pytest.raises(DataError, match="every reward is 0, so no trajectory succeeded"):
+        of_successes(sparse().replace(rewards=np.zeros((3, 5), np.float32)))
+    with pytest.raises(DataError, match="success:0: give at least 1"):
+        of_successes(sparse(), 0)
+
+
+def test_demonstrations_come_after_the_data():
+    demonstration = some_data(2, seed=7)
+    data = of_demonstrations(DATA, demonstration)
+    assert whose(data) == [6, 7]
+    assert data.pooled.num_trajectories == 8
+    np.testing.assert_array_equal(data.flat.observations[: data.num_steps], transitions(DATA).observations)
+    np.testing.assert_array_equal(data.flat.actions[data.experts[0]], transitions(demonstration).actions)
+    np.testing.assert_array_equal(
+        data.flat.next_observations[data.experts[0]], transitions(demonstration).next_observations
+    )
+
+
+def test_an_expert_of_another_environment_or_the_data_itself():
+    with pytest.raises(DataError, match=r"observations \[2\], of the data \[3\]: give an expert of the same"):
+        of_demonstrations(DATA, sparse())
+    other = DATA.replace(rewards=np.zeros_like(DATA.rewards))
+    with pytest.raises(DataError, match="expert is all of the data"):
+        of_demonstrations(DATA, other)
+    with pytest.raises(DataError, match="actions 1, of the data 2"):
+        of_demonstrations(DATA, DATA.replace(actions=DATA.actions[..., :1]))
+
+
+def test_clusters_and_classes():
+    data = of_clusters(DATA, np.array([0, 2, 0, 1, 1, 2]), [2, 0])
+    assert [whose(data, number) for number in range(2)] == [[1, 5], [0, 2]]
+    with pytest.raises(DataError, match="expert 1 has no step"):
+        of_clusters(DATA, np.array([0, 2, 0, 1, 1, 2]), [2, 3])
+    classes = np.arange(len(TRAJECTORY)) % 3
+    data = of_classes(DATA, classes, [1])
+    np.testing.assert_array_equal(data.members()[0], classes == 1)
+    with pytest.raises(DataError, match="expert: there is none"):
+        ExpertData(DATA).check()
+    with pytest.raises(DataError, match="no step"):
+        of_trajectories(DATA, [])

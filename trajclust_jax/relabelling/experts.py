@@ -1,0 +1,185 @@
+"""Trajectories to give new rewards, and the experts by whom: CLUE's three settings.
+
+Experts are sets of steps: of successful trajectories (sparse rewards), of demonstrations that are no part of the data
+(imitation), of a clustering's trajectories or classes of transitions (skills, a set a cluster).
+"""
+
+import dataclasses
+import functools
+import logging
+import operator
+
+import numpy as np
+
+from trajclust_jax.data.dataset import returns, transitions
+from trajclust_jax.data.types import DataError, Trajectories, Transitions, dense
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertData:
+    """Trajectories with E sets of expert steps, numbered as in `transitions` of `pooled`."""
+
+    trajectories: Trajectories
+    experts: tuple[np.ndarray, ...] = ()  # E times [R] int64: steps, each set sorted
+    demonstrations: Trajectories | None = None  # of an expert, no part of the data
+
+    @functools.cached_property
+    def pooled(self) -> Trajectories:
+        """The trajectories, and after them the demonstrations."""
+        return self.trajectories if self.demonstrations is None else joined(self.trajectories, self.demonstrations)
+
+    @functools.cached_property
+    def flat(self) -> Transitions:
+        """The transitions of `pooled`."""
+        return transitions(self.pooled)
+
+    @property
+    def num_steps(self) -> int:
+        """P, of the trajectories alone."""
+        return int(np.asarray(self.trajectories.lengths).sum())
+
+    def check(self) -> None:
+        """Raises DataError where there is no expert, or one that has no step or all of them."""
+        if not self.experts:
+            raise DataError("expert: there is none; give at least one trajectory")
+        for number, steps in enumerate(self.experts):
+            named = "expert" if len(self.experts) == 1 else f"expert {number}"
+            if not len(steps):
+                raise DataError(f"{named} has no step: give at least one trajectory")
+            if len(steps) == len(self.flat.rewards):
+                raise DataError(f"{named} is all of the data: there is nothing to tell it from")
+
+    def members(self) -> np.ndarray:
+        """`[E, P + Q]` bool: the steps of `pooled` that are an expert's."""
+        found = np.zeros((len(self.experts), len(self.flat.rewards)), bool)
+        for row, steps in zip(found, self.experts, strict=True):
+            row[steps] = True
+        return found
+
+
+def of_trajectories(trajectories: Trajectories, chosen: np.ndarray) -> ExpertData:
+    """The trajectories `chosen [n]` are the expert's.
+
+    Raises:
+        DataError: for none, or all of them.
+    """
+    return _checked(ExpertData(trajectories, (_steps_of(trajectories, chosen),)))
+
+
+def of_demonstrations(trajectories: Trajectories, demonstrations: Trajectories) -> ExpertData:
+    """Demonstrations that are no part of the data.
+
+    Raises:
+        DataError: where they are of another environment, or are the data.
+    """
+    for what, ours, theirs in (
+        ("observations", list(trajectories.observation_shape), list(demonstrations.observation_shape)),
+        ("actions", trajectories.action_size, demonstrations.action_size),
+        ("the number of discrete actions", trajectories.num_actions, demonstrations.num_actions),
+    ):
+        if ours != theirs:
+            raise DataError(f"expert: {what} {theirs}, of the data {ours}: give an expert of the same environment")
+    if _same(trajectories, demonstrations):
+        raise DataError("expert is all of the data: there is nothing to tell it from")
+    count = int(np.asarray(trajectories.lengths).sum())
+    steps = count + np.arange(int(np.asarray(demonstrations.lengths).sum()))
+    return _checked(ExpertData(trajectories, (steps,), demonstrations))
+
+
+def of_best(trajectories: Trajectories, count: int) -> ExpertData:
+    """The `count` trajectories with the highest returns; of equal ones the first.
+
+    Raises:
+        DataError: for a count below 1, or of all trajectories; returns that are all equal.
+    """
+    found = returns(trajectories)
+    if count < 1:
+        raise DataError(f"expert best:{count}: give at least 1")
+    if np.ptp(found) == 0:
+        raise DataError("expert best: all returns are equal, and do not tell which is best")
+    return of_trajectories(trajectories, np.sort(np.argsort(-found, kind="stable")[:count]))
+
+
+def of_successes(trajectories: Trajectories, count: int | None = None) -> ExpertData:
+    """The trajectories that meet the reward of a sparse task: the `count` that do so soonest, or all.
+
+    Rewards are sparse where they have two values, such as 0 and, at the goal, 1.
+
+    Raises:
+        DataError: for rewards that are not sparse, a count below 1, no success.
+    """
+    rewards, mask = np.asarray(trajectories.rewards), np.asarray(trajectories.mask)
+    values = np.unique(rewards[mask])
+    if len(values) > 2:
+        raise DataError(f"expert success: rewards have {len(values)} values, a sparse task's two: give best:K")
+    if len(values) < 2:
+        raise DataError(f"expert success: every reward is {values[0]:g}, so no trajectory succeeded")
+    if count is not None and count < 1:
+        raise DataError(f"expert success:{count}: give at least 1")
+    met = (rewards == values[1]) & mask
+    soonest = np.where(met.any(1), met.argmax(1), np.iinfo(np.int64).max)
+    order = np.argsort(soonest, kind="stable")[: int(met.any(1).sum())]
+    if count is not None and count > len(order):
+        log.warning("expert success:%d: only %d trajectories succeeded, and all are taken", count, len(order))
+    return of_trajectories(trajectories, np.sort(order[:count]))
+
+
+def of_clusters(trajectories: Trajectories, assignments: np.ndarray, clusters: list[int]) -> ExpertData:
+    """A set for each of these clusters: all steps of its trajectories.
+
+    Args:
+        assignments: `[N]` int, the cluster of each trajectory.
+
+    Raises:
+        DataError: for an empty cluster, or one with all trajectories.
+    """
+    sets = (_steps_of(trajectories, np.flatnonzero(np.asarray(assignments) == k)) for k in clusters)
+    return _checked(ExpertData(trajectories, tuple(sets)))
+
+
+def of_classes(trajectories: Trajectories, classes: np.ndarray, chosen: list[int]) -> ExpertData:
+    """A set for each of the chosen classes of steps.
+
+    Args:
+        classes: `[P]` int, the class of each step.
+    """
+    return _checked(ExpertData(trajectories, tuple(np.flatnonzero(np.asarray(classes) == k) for k in chosen)))
+
+
+def _checked(data: ExpertData) -> ExpertData:
+    data.check()
+    return data
+
+
+def joined(*several: Trajectories) -> Trajectories:
+    """The trajectories of all, one after the other; observations are dense."""
+    horizon = max(each.max_length for each in several)
+
+    def padded(steps):
+        steps = np.asarray(steps)
+        return np.pad(steps, ((0, 0), (0, horizon - steps.shape[1]), *((0, 0) for _ in steps.shape[2:])))
+
+    every = lambda field, change: np.concatenate([change(field(each)) for each in several])
+    return several[0].replace(
+        observations=every(lambda each: dense(each.observations), padded),
+        final_observations=every(lambda each: dense(each.final_observations), np.asarray),
+        **{name: every(operator.attrgetter(name), padded) for name in ("actions", "rewards")},
+        **{name: every(operator.attrgetter(name), np.asarray) for name in ("lengths", "terminated")},
+    )
+
+
+def _steps_of(trajectories: Trajectories, chosen: np.ndarray) -> np.ndarray:
+    lengths = np.asarray(trajectories.lengths)
+    inside = np.zeros(len(lengths), bool)
+    inside[chosen] = True
+    return np.flatnonzero(np.repeat(inside, lengths))
+
+
+def _same(one: Trajectories, other: Trajectories) -> bool:
+    """Whether both have the same steps, whatever their rewards."""
+    if not np.array_equal(np.asarray(one.lengths), np.asarray(other.lengths)):
+        return False
+    both = [(flat.actions, dense(flat.observations)) for flat in map(transitions, (one, other))]
+    return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(*both, strict=True))
