@@ -1,5 +1,6 @@
 """Killed at random moments and started again, a run ends with the record of an undisturbed one."""
 
+import contextlib
 import json
 import os
 import random
@@ -113,3 +114,62 @@ def test_ten_seeds_of_iql_killed_five_times(tmp_path):
     for file in ("losses.csv", "evaluations.csv"):
         assert (tmp_path / "undisturbed" / file).read_bytes() == (tmp_path / "killed" / file).read_bytes()
     chex.assert_trees_all_equal(*(load_tree(tmp_path / name / "policy") for name in ("undisturbed", "killed")))
+
+
+SWEPT = ("sweep", "pgkmeans/table1", "--preset", "smoke", "--datasets", "diagonal", "--methods", "pg_kmeans_tabular")
+SWEPT = (*SWEPT, "pg_kmeans_mlp", "sorl", "mean_kmeans")
+
+
+def _processes(session: int) -> list[int]:
+    """Of a session, Ray's own left out: of a cluster that dies nothing is asked here."""
+    listed = subprocess.run(["ps", "-s", str(session), "-o", "pid=,args="], capture_output=True, text=True).stdout
+    lines = [line.split(None, 1) for line in listed.splitlines()]
+    return [int(pid) for pid, args in lines if "ray/" not in args and "resource_tracker" not in args]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "kills"), [(("--jobs", 2), 60), (("--launcher", "ray"), 40)])
+def test_sweeps_whose_processes_are_killed(tmp_path, launcher, kills):
+    """100 times, at random moments, a launcher or a worker: nothing is lost, different, half-written or held."""
+    if "ray" in launcher:
+        pytest.importorskip("ray", reason="the extra ray is not installed")
+    results = Results(tmp_path / "killed")
+    _finish("run", *SWEPT[1:], "--results", tmp_path / "undisturbed")
+    expected = {record["id"]: comparable(record) for record in Results(tmp_path / "undisturbed").all()}
+    rng, killed, of_workers = random.Random(0), 0, 0
+
+    def check():
+        assert {record["id"]: comparable(record) for record in results.all()} == expected
+        held = [path for path in results.cells.glob("*.lease") if results.held(path.stem)]
+        left = [path for path in results.folder.rglob("*") if path.is_file() and path.suffix == ".tmp"]
+        assert not held + left
+
+    command = list(map(str, (*SWEPT, *launcher, "--results", results.folder)))
+    while killed < kills:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trajclust_experiments.cli", *command],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TRAJCLUST_CHECKPOINT_SECONDS": "0.2"},
+        )  # fmt: skip
+        time.sleep(rng.uniform(1, 15))
+        running = _processes(process.pid)
+        if running and process.poll() is None:
+            victim = rng.choice(running)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                killed += 1
+                of_workers += victim != process.pid
+            if victim != process.pid:  # the sweep goes on
+                process.wait(300)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 60
+        while _processes(process.pid) and time.monotonic() < deadline:  # workers notice that their launcher is gone
+            time.sleep(0.1)
+        assert not _processes(process.pid)
+        if len(results.ids()) == len(expected):  # whole: begin again
+            check()
+            shutil.rmtree(results.folder)
+    _finish(*SWEPT, *launcher, "--results", results.folder)
+    check()
+    assert of_workers > kills / 10
