@@ -28,6 +28,9 @@ class CostCell(LearnerCell):
     is trained: `seeds` has one seed.
     """
 
+    def essential(self) -> dict[str, Any]:
+        return {**super().essential(), "measures": "cost"}
+
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         began = time.perf_counter()
         offline = self.build(dataset.trajectories.action_size)

@@ -10,6 +10,7 @@ import numpy as np
 import trajclust_experiments as experiments
 from trajclust_experiments.catalogue import entries
 from trajclust_experiments.cells.cell import Cell, essential
+from trajclust_experiments.cells.learners import OPTIONAL
 from trajclust_experiments.cells.methods import ORACLE
 from trajclust_experiments.tables import Table
 from trajclust_jax.records import RecordError, Results, canonical
@@ -85,23 +86,28 @@ def stored_cells(table: Table, preset: str, records: Sequence[dict[str, Any]]) -
     found = {}
     for cell in table.cells(table.presets[preset], table.datasets, table.methods, (0,)):
         wanted, same_method = cell.essential(), _of_method(cell.method, records)
-        fitting = [record for record, has in same_method if wanted.items() <= has.items()]
+        fitting = [record for record, has in same_method if _fits(wanted, has)]
         if not fitting:
             before = _unscaled(wanted)
             fitting = [
                 {**record, "unscaled": True}
                 for record, has in same_method
-                if before != wanted and has == _unscaled(has) and before.items() <= has.items()
+                if before != wanted and has == _unscaled(has) and _fits(before, has)
             ]
         found[cell] = max(fitting, key=lambda record: (num_seeds(record), record["id"]), default=None)
     return found
+
+
+def _fits(wanted: dict[str, Any], has: dict[str, Any]) -> bool:
+    """Whether a record's cell, which has more than a cell says before its data is there, is the one that is wanted."""
+    return wanted.items() <= has.items() and not OPTIONAL & (has.keys() - wanted.keys())
 
 
 def record_of(cell: Cell, records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """A cell's stored record, with its very seeds; None where there is none. The data's fingerprint is not asked."""
     wanted = cell.essential()
     for record, has in _of_method(cell.method, records):
-        if wanted.items() <= has.items() and tuple(record["cell"].get("seeds", ())) == cell.seeds:
+        if _fits(wanted, has) and tuple(record["cell"].get("seeds", ())) == cell.seeds:
             return record
     return None
 

@@ -6,11 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from trajclust_experiments.catalogue import learner_entry
 from trajclust_experiments.cells.cell import record_id
 from trajclust_experiments.cells.cost import CostCell
 from trajclust_experiments.cells.learners import LearnerCell, SweptCell
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.papers import c4
+from trajclust_experiments.rendering.stored import record_of
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.records import Results
 
@@ -97,6 +99,19 @@ def test_tables_of_records(record, name):
     if name == "c4/table1":
         assert len([line for line in text.splitlines() if line.startswith("| Hopper")]) == len(c4.VARIANTS)
         assert "TD3+BC, penalty alone" in text
+
+
+def test_a_record_is_of_its_own_cell_alone(record):
+    """Not of the learner without the plug-in, on all the data, or of one whose time is measured."""
+    assert record_of(cell(), [record]) == record
+    plain = {name: value for name, value in TINY.items() if name in learner_entry("td3_bc").names()}
+    others = (
+        LearnerCell(DATASET, 3, "td3_bc", (0, 1), tuple(sorted(plain.items())), episodes=1, evaluate_every=10),
+        cell(transitions=0),
+        cell(CostCell),
+        cell(plugin="dr3+c4"),
+    )
+    assert [record_of(each, [record]) for each in others] == [None] * len(others)
 
 
 def test_every_cell_of_every_table_is_described():
