@@ -36,8 +36,9 @@ class HeterogeneousCell(LearnerCell):
         return () if self.clusters in (None, LABELS) else (self.clustering(),)
 
     def essential(self) -> dict[str, Any]:
+        others = "relative"  # scores that a `LearnerCell` of the same learner has not: its record is another one
         if self.clusters != LABELS:
-            return super().essential()
+            return {**super().essential(), "scores": others}
         return {**dataclasses.replace(self, clusters=None).essential(), "clusters": LABELS}
 
     def given(self, dataset: Dataset, job: Job) -> np.ndarray:

@@ -139,15 +139,6 @@ def name_of(record: Mapping[str, Any]) -> str:
     return "lbrac_v_penalty_1" if described["dataset"] in GATES and learner["penalty"] == 1.0 else "lbrac_v"
 
 
-def relative_of(record: Mapping[str, Any]) -> np.ndarray:
-    """`[S]`: what the last policies are worth beside the mean true policy; also of a record that other tables made."""
-    scores = record["scores"]
-    if "relative" in scores:
-        return np.array(scores["relative"])
-    last = scores.get("last_score", scores["last_return"])
-    return np.array(last) / np.mean(list(record["policies"].values()))
-
-
 def by_k(record: Mapping[str, Any], name: str) -> list[tuple[int, np.ndarray]]:
     """Of a sweep over K each K with a score `[S]`."""
     values = np.array(record["scores"][name], float)

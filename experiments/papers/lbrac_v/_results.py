@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajclust_experiments.papers import lbrac_v
-from trajclust_experiments.papers.lbrac_v import COUNTS, by_k, relative_of, title_of
+from trajclust_experiments.papers.lbrac_v import COUNTS, by_k, title_of
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.markdown import spread
@@ -36,7 +36,7 @@ def lines(record: dict[str, Any]) -> Iterator[Line]:
     """A line each K of a sweep, or one."""
     name = "last_score" if "last_score" in record["scores"] else "last_return"
     if not record["config"]["sweep"]:
-        yield Line(record, np.array(record["scores"][name]), relative_of(record))
+        yield Line(record, np.array(record["scores"][name]), np.array(record["scores"]["relative"]))
         return
     each = [by_k(record, score) for score in (name, "relative", "nmi", "homogeneity", "used_clusters")]
     for of_k in zip(*each, strict=True):

@@ -71,7 +71,9 @@ class _Line:
         return swept(self.record["config"])[self.place]["penalty"]
 
     def score(self, name: str) -> np.ndarray:
-        return np.array(self.record["scores"][name], float)[:, self.place]
+        """`[S]`; the return where there is no normalised score."""
+        found = self.record["scores"]
+        return np.array(found.get(name, found[name.replace("score", "return")]), float)[:, self.place]
 
     def last(self, name: str) -> np.ndarray:
         """Of the last report in the training."""

@@ -35,7 +35,7 @@ def cells(preset, datasets, methods, seeds):
 
 
 def _relative(entry: Entry) -> np.ndarray:
-    return lbrac_v.relative_of(entry.record)
+    return np.array(entry.record["scores"]["relative"])
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
