@@ -23,6 +23,7 @@ from trajclust_jax.data import REGISTRY
 from trajclust_jax.records import plain
 
 MEASURED = Path(__file__).parent / "records" / "costs.jsonl"  # by scripts/measure_costs.py
+WIDEST = 30.0  # an interval whose ends are further apart, as their ratio, tells nothing
 NOISE = 0.15  # standard deviation of the logarithm of seconds of one cell computed twice
 MEAN_LENGTH = 30.0, 1000.0  # steps of a trajectory, short and long, of a dataset that no record has
 
@@ -114,14 +115,18 @@ class CostModel:
 
 
 def of_cells(cells: Sequence[Cell], records: Sequence[dict[str, Any]], device: str) -> list[Costs]:
-    """What each cell will cost on a kind of device, by these records and those that come with the project."""
+    """What each cell will cost on a kind of device, by these records and those that come with the project.
+
+    None where they tell too little.
+    """
     known = [record for record in (*records, *measured()) if record["environment"]["device"]["kind"] == device]
     models = {what: CostModel.fitted(known, what) for what in ("seconds", "bytes")}
 
     def cost(cell: Cell, model: CostModel | None) -> Cost | None:
         if model is None or cell.method not in CATALOGUE or cell.dataset not in REGISTRY:
             return None
-        return model({**cell.essential(), "seeds": list(cell.seeds)})
+        found = model({**cell.essential(), "seeds": list(cell.seeds)})
+        return found if found.high < WIDEST * found.low else None
 
     return [Costs(*(cost(cell, models[what]) for what in ("seconds", "bytes"))) for cell in cells]
 

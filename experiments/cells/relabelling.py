@@ -97,6 +97,10 @@ class RewardCell(_Relabelling):
         settings = "".join(f" {name}={value}" for name, value in self.relabeller_settings)
         return f"rewards of {self.dataset} {self.method}{settings}"
 
+    def build(self) -> Relabeller:
+        """The relabeller."""
+        return self.build_relabeller()
+
     def essential(self) -> dict[str, Any]:
         return {**self.place(), "kind": "rewards", **self.relabelling()}
 

@@ -29,6 +29,8 @@ class Halves(NamedTuple):
 class Balanced:
     """Half of a minibatch from the transitions whose reward is above 0, half from the others."""
 
+    period = 0
+
     def init(self, view: View) -> Halves:
         rewards = jnp.asarray(view.data.batch.rewards)
         rows = jnp.arange(len(rewards))
