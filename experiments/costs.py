@@ -1,10 +1,10 @@
 """What a cell will cost: seconds and bytes, by a model fitted to the records of cells that have been computed.
 
-Seconds are seconds of one core on a CPU (`cpu_seconds` of a record, where it has them), and of the clock on an
-accelerator. Their logarithm is that of the work that the settings name (rows that networks are trained on and scored),
-plus effects of the algorithm, the policy class, the dataset and so on, each drawn from a normal distribution: a ridge
-regression. What no record tells, such as the effect of a new dataset, widens the interval. Each kind of device has a
-model of its own, and bytes have one.
+Seconds are seconds of one core on a CPU (`cpu_seconds` of a record; the clock's count little, as of a machine that may
+have been busy), and of the clock on an accelerator. Their logarithm is that of the work that the settings name (rows
+that networks are trained on and scored), plus effects of the algorithm, the policy class, the dataset and so on, each
+drawn from a normal distribution: a ridge regression. What no record tells, such as the effect of a new dataset, widens
+the interval. Each kind of device has a model of its own, and bytes have one.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from trajclust_jax.records import plain
 MEASURED = Path(__file__).parent / "records" / "costs.jsonl"  # by scripts/measure_costs.py
 WIDEST = 30.0  # an interval whose ends are further apart, as their ratio, tells nothing
 NOISE = 0.15  # standard deviation of the logarithm of seconds of one cell computed twice
+CLOCKS_NOISE = 0.6  # of the clock's, where the processor's are meant
 MEAN_LENGTH = 30.0, 1000.0  # steps of a trajectory, short and long, of a dataset that no record has
 
 # Standard deviations of effects and of exponents, before anything has been seen.
@@ -66,11 +67,11 @@ class CostModel:
             records: as they are stored.
             what: "seconds" or "bytes".
         """
-        pairs = [(record["cell"], value) for record in records if (value := told(record, what)) is not None]
+        pairs = [(record["cell"], *found) for record in records if (found := told(record, what)) is not None]
         if len(pairs) < 2:
             return None
         lengths = mean_lengths(records)
-        seen = [_features(cell, lengths) for cell, _ in pairs]
+        seen = [_features(cell, lengths) for cell, *_ in pairs]
         names = sorted({name for _, numbers, _ in seen for name in numbers})
         exponents = {
             name: float(np.mean([numbers[name] for _, numbers, _ in seen if name in numbers])) for name in names
@@ -79,15 +80,16 @@ class CostModel:
         columns = {name: i for i, name in enumerate(["constant", *names, *effects])}
         empty = cls(columns, np.zeros(0), np.zeros((0, 0)), exponents, lengths)
         rows = np.stack([empty._row(*features)[0] for _, *features in seen])
-        target = np.log([value for _, value in pairs]) - np.array([offset for offset, _, _ in seen])
+        target, noise = np.log([value for _, value, _ in pairs]), np.array([noise for *_, noise in pairs])
+        target = target - np.array([offset for offset, _, _ in seen])
         prior = np.array([_prior(name, exponents) for name in columns])
         # Errors in a record's own seconds are many and large: each counts by how well the others foretell it.
         weights = np.ones(len(target))
         for _ in range(5):
-            precision = (rows.T * (weights / NOISE**2)) @ rows + np.diag(1 / prior**2)
+            precision = (rows.T * (weights / noise**2)) @ rows + np.diag(1 / prior**2)
             covariance = np.linalg.inv(precision)
-            mean = covariance @ (rows.T @ (weights / NOISE**2 * target))
-            surprise = np.abs(target - rows @ mean) / NOISE
+            mean = covariance @ (rows.T @ (weights / noise**2 * target))
+            surprise = np.abs(target - rows @ mean) / noise
             weights = 1 / np.maximum(1, surprise)
         return cls(columns, mean, covariance, exponents, lengths)
 
@@ -163,7 +165,7 @@ def compared(expected: Sequence[tuple[Cell, Costs]], records: Sequence[dict[str,
         record = record_of(cell, records)
         took = None if record is None else told(record)
         if took is not None and cost.seconds is not None:
-            seconds.append((cost.seconds.estimate, took))
+            seconds.append((cost.seconds.estimate, took[0]))
     if not seconds:
         return None
     foretold, took = (sum(values) for values in zip(*seconds, strict=True))
@@ -178,17 +180,19 @@ def measured() -> list[dict[str, Any]]:
     return [json.loads(line) for line in MEASURED.read_text().splitlines()] if MEASURED.exists() else []
 
 
-def told(record: dict[str, Any], what: str = "seconds") -> float | None:
-    """What a record says that its whole cell cost, None where it does not."""
+def told(record: dict[str, Any], what: str = "seconds") -> tuple[float, float] | None:
+    """What a record says that its whole cell cost, and how noisy that is; None where it does not say."""
     cell, timing = record.get("cell", {}), record.get("timing", {})
     known = cell.get("method") in CATALOGUE and cell.get("dataset") in REGISTRY and "seeds" in cell
     if not known or timing.get("resumed") or "beside" in timing or "not_applicable" in record:
         return None
     if what == "bytes":
-        return timing.get("device_bytes") or None
-    if record["environment"]["device"]["platform"] == "cpu":
-        return timing.get("cpu_seconds") or None
-    return sum(timing.get(f"{part}_seconds", 0.0) for part in ("run", "compile", "evaluate")) or None
+        return (timing["device_bytes"], NOISE) if timing.get("device_bytes") else None
+    if timing.get("cpu_seconds") and record["environment"]["device"]["platform"] == "cpu":
+        return timing["cpu_seconds"], NOISE
+    clock = sum(timing.get(f"{part}_seconds", 0.0) for part in ("run", "compile", "evaluate"))
+    on_cpu = record["environment"]["device"]["platform"] == "cpu"
+    return (clock, CLOCKS_NOISE if on_cpu else NOISE) if clock else None
 
 
 def mean_lengths(records: Sequence[dict[str, Any]]) -> dict[str, float]:
