@@ -201,5 +201,9 @@ def test_data_within_the_limit_stays_on_the_device(monkeypatch):
     data = PGKmeans.default(4, "tabular").prepare(make("takeball", 20, 0).trajectories)
     assert within(data, None) is within(data, 1e9) is data
     assert isinstance(within(data, 1e3).data.chunks.cells, OnHost)
+    for wrong in ("4GB", "-1", "nan"):
+        monkeypatch.setenv("TRAJCLUST_DEVICE_GB", wrong)
+        with pytest.raises(ValueError, match=f"TRAJCLUST_DEVICE_GB is '{wrong}': give gigabytes"):
+            fit(PGKmeans.default(4, "tabular"), None, 1)
     with pytest.raises(ValueError, match="4e-06 GB of a device, and 1e-06 GB are allowed"):
         within({"x": np.zeros(1_000, np.float32)}, 1e3)

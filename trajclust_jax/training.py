@@ -145,10 +145,24 @@ def fit(
     """
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     run = _Run(checkpoint_dir, checkpoint_seconds, seeds)
-    if device_bytes is None and (given := os.environ.get("TRAJCLUST_DEVICE_GB")):
-        device_bytes = float(given) * 1e9
+    device_bytes = _allowed() if device_bytes is None else device_bytes
     with Deferred() as signals, contextlib.closing(run):
         return _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals, device_bytes)
+
+
+def _allowed() -> float | None:
+    """Bytes of a device by `$TRAJCLUST_DEVICE_GB`; None: no limit.
+
+    Raises:
+        ValueError: for what is no number above 0.
+    """
+    given = os.environ.get("TRAJCLUST_DEVICE_GB")
+    if not given:
+        return None
+    with contextlib.suppress(ValueError):
+        if float(given) > 0:
+            return float(given) * 1e9
+    raise ValueError(f"TRAJCLUST_DEVICE_GB is {given!r}: give gigabytes, as in 4 or 0.5, or unset it")
 
 
 def _fit(method, trajectories, seeds, score, evaluate, callbacks, run, signals, device_bytes) -> Fit:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from trajclust_experiments.cells.cell import Job
-from trajclust_experiments.cells.evaluation import evaluator, normaliser, summarise
-from trajclust_experiments.cells.learners import CLUSTER_SEED, LearnerCell
+from trajclust_experiments.cells.evaluation import evaluator, summarise
+from trajclust_experiments.cells.learners import CLUSTER_SEED, LearnerCell, of_policies
 from trajclust_experiments.cells.methods import MethodCell, fitted_body
 from trajclust_jax.data import REGISTRY, Dataset, returns
 from trajclust_jax.learners import LBRACv
@@ -99,13 +99,6 @@ def swept(config: dict[str, Any]) -> list[dict[str, Any]]:
     names = [name for name, _ in config["sweep"]]
     rows = zip(*(values for _, values in config["sweep"]), strict=True)
     return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def of_policies(dataset: Dataset, environment: str) -> dict[str, float]:
-    """What each true policy's trajectories are worth: the mean normalised score or, where there is none, return."""
-    normalised = normaliser(environment) or np.asarray
-    found = normalised(returns(dataset.trajectories))
-    return {name: float(found[dataset.labels == label].mean()) for label, name in enumerate(dataset.spec.policy_names)}
 
 
 def homogeneity(labels: np.ndarray, assignments: np.ndarray) -> float:

@@ -306,11 +306,10 @@ class CentreCell(MethodCell):
 
 
 def of_policies(dataset: Dataset, environment: str) -> dict[str, float]:
-    """The normalised score of each true policy's trajectories: what a learner is measured by."""
-    normalised = normaliser(environment)(returns(dataset.trajectories))
-    return {
-        name: float(normalised[dataset.labels == label].mean()) for label, name in enumerate(dataset.spec.policy_names)
-    }
+    """What each true policy's trajectories are worth: the mean normalised score or, where there is none, return."""
+    normalised = normaliser(environment) or np.asarray
+    found = normalised(returns(dataset.trajectories))
+    return {name: float(found[dataset.labels == label].mean()) for label, name in enumerate(dataset.spec.policy_names)}
 
 
 def centre_policies(method: PGKmeans, dataset: Dataset, clustering: Clustering) -> tuple[TrainedPolicy, Centres]:

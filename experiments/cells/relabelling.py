@@ -9,8 +9,8 @@ import numpy as np
 
 from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.cells.cell import Cell, Job, changed
-from trajclust_experiments.cells.evaluation import action_bounds, evaluator, normaliser, summarise
-from trajclust_experiments.cells.learners import LearnerCell
+from trajclust_experiments.cells.evaluation import action_bounds, evaluator, summarise
+from trajclust_experiments.cells.learners import LearnerCell, of_policies
 from trajclust_jax.data import REGISTRY, Dataset, Trajectories, make, returns, subset, transitions
 from trajclust_jax.data.preparation import best_share
 from trajclust_jax.learners import Clustered
@@ -147,7 +147,7 @@ class RelabelledCell(LearnerCell, _Relabelling):
         environment = REGISTRY[self.dataset].environment
         offline = self.build(dataset.trajectories.action_size)
         offline = dataclasses.replace(offline, bounds=action_bounds(dataset, environment))
-        body: dict[str, Any] = {"policies": _of_policies(dataset, environment), "config": dataclasses.asdict(offline)}
+        body: dict[str, Any] = {"policies": of_policies(dataset, environment), "config": dataclasses.asdict(offline)}
         learned, cell, relabelling_seconds = self._data(dataset, job, body)
         evaluate = evaluator(offline, environment, self.episodes, self.evaluate_every)
         with job.fitted(cell, offline, learned, folder="learner", evaluate=evaluate) as (outcome, tracker):
@@ -251,13 +251,4 @@ def _timing(found: Relabelled, seconds: float) -> dict[str, Any]:
     outcome = found.outcome
     if outcome is None:
         return {"run_seconds": seconds, "compile_seconds": 0.0, "resumed": False}
-    timing = {name: getattr(outcome, name) for name in ("run_seconds", "compile_seconds", "resumed")}
-    return {**timing, "rewards_seconds": max(0.0, seconds - outcome.run_seconds - outcome.compile_seconds)}
-
-
-def _of_policies(dataset: Dataset, environment: str) -> dict[str, float]:
-    """The mean score, or return, of each true policy's trajectories."""
-    values = returns(dataset.trajectories)
-    normalised = normaliser(environment)
-    values = values if normalised is None else normalised(values)
-    return {name: float(values[dataset.labels == k].mean()) for k, name in enumerate(dataset.spec.policy_names)}
+    return {**outcome.timing, "rewards_seconds": max(0.0, seconds - outcome.run_seconds - outcome.compile_seconds)}

@@ -120,7 +120,7 @@ class LBRACv(BRACv):
     def stages(self) -> tuple[Stage, ...]:
         _, *others = super().stages()
         return (
-            Stage("behaviours", self.update_behaviours, self.behaviour_updates),
+            Stage("behaviours", self.update_behaviours, self.behaviour_updates, uniform=True),
             Stage("begin", self.begin_at_best, 1, whole=True),
             *others,
         )

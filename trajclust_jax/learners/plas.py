@@ -60,7 +60,7 @@ class PLAS(BCQ):
 
     def stages(self) -> tuple[Stage, ...]:
         return (
-            Stage("behaviour", self.update_vae, self.behaviour_updates),
+            Stage("behaviour", self.update_vae, self.behaviour_updates, uniform=True),
             Stage("train", self.update, self.updates),
         )
 
