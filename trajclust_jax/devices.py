@@ -69,8 +69,9 @@ def within(data: Any, device_bytes: float | None) -> Any:
     if device_bytes is None or size <= device_bytes:
         return data
     if not hasattr(data, "on_host"):
+        taken, allowed = size / 1e9, device_bytes / 1e9
         raise ValueError(
-            f"the data takes {size / 1e9:.2g} GB of a device, and {device_bytes / 1e9:.2g} GB are allowed: raise the limit"
+            f"the data takes {taken:.2g} GB of a device, and {allowed:.2g} GB are allowed: raise the limit"
         )
     return data.on_host()
 

@@ -298,7 +298,7 @@ def vae(params, observations, actions, noise):
     """Decoded actions, and the mean KL of each."""
     layers = params["params"]
     x = hidden(np.concatenate([wide(observations), wide(actions)], -1), layers["encoder"])
-    mean, log_std = np.split(dense(x, layers["encoded"]), 2, -1)
+    mean, log_std = dense(x, layers["mean"]), dense(x, layers["log_std"])
     std = np.exp(np.clip(log_std, -4, 15))
     divergence = ((mean**2 + std**2 - 1) / 2 - np.log(std)).mean(-1)
     return decoded(params, observations, mean + std * wide(noise)), divergence
@@ -307,7 +307,7 @@ def vae(params, observations, actions, noise):
 def decoded(params, observations, latents):
     layers = params["params"]
     x = hidden(np.concatenate([wide(observations), latents], -1), layers["decoder"])
-    return np.tanh(dense(x, layers["decoded"]))
+    return np.tanh(dense(x, layers["action"]))
 
 
 def perturbed(agent, params, observations, actions):

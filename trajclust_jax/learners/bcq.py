@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Part, gradient, step_keys
 from trajclust_jax.learners.sampling import Batch
-from trajclust_jax.networks import ActionVAE, DeterministicActor
+from trajclust_jax.networks import CVAE, DeterministicActor, divergence
 from trajclust_jax.training import Info
 from trajclust_jax.validation import check_above, check_share
 
@@ -54,8 +54,8 @@ class BCQ(ActorCritic):
         check_share(self, "shift", "pessimism")
 
     @property
-    def vae(self) -> ActionVAE:
-        return ActionVAE(self.action_size, tuple(self.actor_features))
+    def vae(self) -> CVAE:
+        return CVAE(self.action_size, 2 * self.action_size, tuple(self.actor_features))
 
     @property
     def perturbation(self) -> DeterministicActor:
@@ -87,10 +87,10 @@ class BCQ(ActorCritic):
     def vae_loss(self, vae: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Info]:
         """Squared error and KL; the key is consumed."""
         noise = jax.random.normal(key, (*batch.rewards.shape, self.vae.latent_size))
-        actions, divergence = self.vae.apply(vae, batch.observations, batch.actions, noise)
+        actions, mean, std = self.vae.apply(vae, batch.observations, batch.actions, noise)
         chex.assert_equal_shape([actions, batch.actions])
         error = ((actions - batch.actions) ** 2).mean()
-        loss = error + self.divergence * divergence.mean()
+        loss = error + self.divergence * divergence(mean, std).mean()
         return loss, {"vae/loss": loss, "vae/error": error}
 
     def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array) -> Backup:

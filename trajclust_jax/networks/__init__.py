@@ -12,7 +12,7 @@ from trajclust_jax.networks.actor_critic import (
     sample_squashed,
     squashed_log_prob,
 )
-from trajclust_jax.networks.cvae import CVAE
+from trajclust_jax.networks.cvae import CVAE, divergence
 from trajclust_jax.networks.embedded import EmbeddedActor, EmbeddedCritic, direction
 from trajclust_jax.networks.ensemble import ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.networks.planner import EXTRACTORS, MOVES, Placed, Planner
@@ -26,7 +26,6 @@ from trajclust_jax.networks.policies import (
     gru_step,
 )
 from trajclust_jax.networks.trajectory import TrajectoryAutoencoder
-from trajclust_jax.networks.vae import ActionVAE
 
 __all__ = [
     "CVAE",
@@ -38,7 +37,6 @@ __all__ = [
     "MOVES",
     "ORTHOGONAL",
     "STANDARD",
-    "ActionVAE",
     "CategoricalHead",
     "Critic",
     "DeterministicActor",
@@ -53,6 +51,7 @@ __all__ = [
     "TanhGaussianActor",
     "TrajectoryAutoencoder",
     "direction",
+    "divergence",
     "ensemblize",
     "ensemblize_wide",
     "gru_step",

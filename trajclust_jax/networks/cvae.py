@@ -1,4 +1,4 @@
-"""A conditional variational autoencoder of actions."""
+"""A conditional variational autoencoder of actions: BCQ's, SPOT's and CLUE's."""
 
 import flax.linen as nn
 import jax
@@ -13,8 +13,9 @@ CVAE_LOG_STD = (-4.0, 15.0)
 class CVAE(nn.Module):
     """Latents `[..., Z]` of actions `[..., A]` in [-1, 1], given observations `[..., D]`.
 
-    The layout of SPOT (Wu et al., "Supported Policy Optimization for Offline Reinforcement Learning", 2022): hidden
-    layers with ReLU in encoder and decoder, the log std of the latents clipped, a tanh on the decoded action.
+    The layout of BCQ (Fujimoto, Meger and Precup, 2019), which SPOT (Wu et al., "Supported Policy Optimization for
+    Offline Reinforcement Learning", 2022) has, too: hidden layers with ReLU in encoder and decoder, the log std of the
+    latents clipped, a tanh on the decoded action.
     """
 
     action_size: int
@@ -41,3 +42,8 @@ class CVAE(nn.Module):
         """The actions decoded from latents that standard normal `noise [..., Z]` draws; mean and std."""
         mean, std = self.encode(observations, actions)
         return self.decode(observations, mean + std * noise), mean, std
+
+
+def divergence(mean: jax.Array, std: jax.Array) -> jax.Array:
+    """`[..., Z]`: KL(N(mean, std) || N(0, 1)) of each latent."""
+    return 0.5 * (mean**2 + std**2 - 1 - 2 * jnp.log(std))

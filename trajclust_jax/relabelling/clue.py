@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_jax.networks import CVAE
+from trajclust_jax.networks import CVAE, divergence
 from trajclust_jax.relabelling.relabeller import CHUNK, Steps, TrainedRelabeller
 from trajclust_jax.training import Info
 from trajclust_jax.validation import check_above, check_at_least
@@ -70,7 +70,7 @@ class CLUE(TrainedRelabeller):
         decoded, mean, std = network.apply(params, observations, actions, noise)
         chex.assert_equal_shape([decoded, actions])
         error = ((decoded - actions) ** 2).mean()
-        kl = 0.5 * (mean**2 + std**2 - 1 - 2 * jnp.log(std)).mean()
+        kl = divergence(mean, std).mean()
         expert_mean, expert_std = network.apply(params, *expert, method="encode")
         calibration = (expert_mean**2 + expert_std**2).sum(-1).mean()
         loss = error + self.beta * kl + self.calibration * calibration

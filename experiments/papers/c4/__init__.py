@@ -16,7 +16,7 @@ from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import panels
 from trajclust_experiments.rendering.markdown import provenance, spread
-from trajclust_experiments.tables import Preset, Records
+from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import bootstrap_interval, probability_of_improvement
 
@@ -403,3 +403,32 @@ def page(title: str, header: Sequence[Column], records: Records, shown: Sequence
     """A table's Markdown: `Line`s by default, and what all tables here say."""
     notes = [*provenance(records), *drawn(records), *NOTES, *more]
     return columns.table(title, header, lines(records) if shown is None else shown, notes)
+
+
+def on_all_data(
+    name: str, heading: str, summary: str, methods: Sequence[str], scores: Mapping[str, Sequence[float]]
+) -> Table:
+    """A table of methods on all the data of each dataset; `scores` are the paper's, one a method."""
+    published = {dataset: dict(zip(methods, each, strict=True)) for dataset, each in scores.items()}
+
+    def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+        make = lambda method: plain_cell if method in ("bc", "iql") else variant_cell
+        return [make(method)(preset, dataset, method, seeds, 0) for dataset in datasets for method in methods]
+
+    def render(records: Records):
+        paper = lambda line: published.get(line.record["cell"]["dataset"], {}).get(method_of(line.record))
+        return page(f"C^4 paper, {heading}", [*score_columns(paper), *measure_columns()], records), {}
+
+    return Table(name, summary, tuple(scores), tuple(methods), PRESETS, cells, render)
+
+
+def over_training(name: str, heading: str, learner: str) -> Table:
+    """Curves of a learner's variants of `COMPARED`; the cells are Table 1's."""
+
+    def render(records: Records):
+        text = page(f"C^4 paper, {heading} over the training", score_columns(lambda line: None), records)
+        return text, {"scores": course_figure(records, evaluated, "score")}
+
+    methods = tuple(method for method in COMPARED if method.startswith(learner))
+    summary = f"scores of {title(learner)} with LN, DR3 and C^4 over the training"
+    return Table(name, summary, DATASETS, methods, PRESETS, cells, render)

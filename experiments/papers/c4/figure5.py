@@ -6,20 +6,5 @@ The cells are Table 1's.
 """
 
 from trajclust_experiments.papers import c4
-from trajclust_experiments.tables import Records, Table
 
-
-def render(records: Records):
-    text = c4.page("C^4 paper, Figure 5: CQL over the training", c4.score_columns(lambda line: None), records)
-    return text, {"scores": c4.course_figure(records, c4.evaluated, "score")}
-
-
-TABLE = Table(
-    name="c4/figure5",
-    summary="scores of CQL with LN, DR3 and C^4 over the training",
-    datasets=c4.DATASETS,
-    methods=tuple(name for name in c4.COMPARED if name.startswith("cql")),
-    presets=c4.PRESETS,
-    cells=c4.cells,
-    render=render,
-)
+TABLE = c4.over_training("c4/figure5", "Figure 5: CQL", "cql")
