@@ -124,6 +124,15 @@ def learned_cell(
     return RelabelledCell(*place, relabeller=way.relabeller, relabeller_settings=chosen(own), expert=expert)
 
 
+def learned_cells(
+    preset: Preset, datasets: Sequence[str], methods: Sequence[str], seeds: Sequence[int], experts: str
+) -> list[Cell]:
+    """A cell a dataset and method: one of `WAYS`, or with a number of `experts` after it (`clue_10`), 1 by default."""
+    split = [(method, "", "1") if method in WAYS else method.rpartition("_") for method in methods]
+    cell = lambda dataset, way, _, count: learned_cell(preset, dataset, way, seeds, f"{experts}:{count}")
+    return [cell(dataset, *each) for dataset in datasets for each in split]
+
+
 def reward_cell(
     preset: Preset, dataset: str, relabeller: str, seeds: Sequence[int], expert: str, **settings: Any
 ) -> Cell:

@@ -12,7 +12,7 @@ from trajclust_experiments.papers.clue import (
     Row,
     against,
     bars,
-    learned_cell,
+    learned_cells,
     number_of_experts,
     table,
     way_of,
@@ -26,7 +26,7 @@ METHODS = ("clue", "uncalibrated")
 
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """With one expert trajectory; CLUE's are Table 3's cells."""
-    return [learned_cell(preset, d, way, seeds, "demonstrations:1") for d in datasets for way in methods]
+    return learned_cells(preset, datasets, methods, seeds, "demonstrations")
 
 
 def render(records: Records):

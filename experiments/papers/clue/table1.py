@@ -13,7 +13,7 @@ from trajclust_experiments.papers.clue import (
     Row,
     against,
     bars,
-    learned_cell,
+    learned_cells,
     number_of_experts,
     table,
     way_of,
@@ -66,12 +66,7 @@ def _quoted(of: str, numbers: dict[str, tuple[str, ...]]) -> list[Row]:
 
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """A cell a way and number of successful trajectories."""
-    chosen = []
-    for dataset in datasets:
-        for method in methods:
-            way, _, count = method.rpartition("_") if method not in WAYS else (method, "", "1")
-            chosen.append(learned_cell(preset, dataset, way, seeds, f"success:{count}"))
-    return chosen
+    return learned_cells(preset, datasets, methods, seeds, "success")
 
 
 def render(records: Records):

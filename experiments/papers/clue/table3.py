@@ -10,11 +10,10 @@ from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers.clue import (
     IMITATION,
     SCORES,
-    WAYS,
     Row,
     against,
     bars,
-    learned_cell,
+    learned_cells,
     number_of_experts,
     table,
     way_of,
@@ -56,12 +55,7 @@ PUBLISHED = {
 
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset, way and number of expert trajectories."""
-    chosen = []
-    for dataset in datasets:
-        for method in methods:
-            way, _, count = method.rpartition("_") if method not in WAYS else (method, "", "1")
-            chosen.append(learned_cell(preset, dataset, way, seeds, f"demonstrations:{count}"))
-    return chosen
+    return learned_cells(preset, datasets, methods, seeds, "demonstrations")
 
 
 def render(records: Records):

@@ -11,7 +11,7 @@ from trajclust_experiments.papers.clue import (
     Row,
     against,
     bars,
-    learned_cell,
+    learned_cells,
     number_of_experts,
     table,
     way_of,
@@ -44,10 +44,7 @@ PUBLISHED = {
 
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset, way and number of expert trajectories."""
-    split = [method.rpartition("_") for method in methods]
-    return [
-        learned_cell(preset, dataset, way, seeds, f"demonstrations:{k}") for dataset in datasets for way, _, k in split
-    ]
+    return learned_cells(preset, datasets, methods, seeds, "demonstrations")
 
 
 def render(records: Records):
