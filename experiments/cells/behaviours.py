@@ -14,7 +14,7 @@ from trajclust_experiments.cells.learners import CLUSTER_SEED, LearnerCell, of_p
 from trajclust_experiments.cells.methods import MethodCell, fitted_body
 from trajclust_jax.data import REGISTRY, Dataset, returns
 from trajclust_jax.learners import LBRACv
-from trajclust_jax.metrics import batch_scores, contingency
+from trajclust_jax.metrics import batch_scores
 
 LABELS = "labels"  # the true ones, given to a learner: a ceiling
 
@@ -53,7 +53,7 @@ class HeterogeneousCell(LearnerCell):
         config = dataclasses.asdict(offline)
         if self.clusters is not None:
             given = self.given(dataset, job)
-            body["clustering"] = _scores(dataset.labels, given) | {"seed": CLUSTER_SEED}
+            body["clustering"] = scored(dataset.labels, given) | {"seed": CLUSTER_SEED}
             learner = dataclasses.replace(offline.learner, k=int(given.max()) + 1, given=tuple(given.tolist()))
             offline = dataclasses.replace(offline, learner=learner)
         worth = of_policies(dataset, environment)
@@ -64,7 +64,7 @@ class HeterogeneousCell(LearnerCell):
             body["scores"]["relative"] = (last / np.mean(list(worth.values()))).tolist()
             found = offline.learner.assignments(outcome.result.actor)
             if found is not None and self.clusters is None:
-                body["scores"] |= _scores(dataset.labels, np.asarray(found))
+                body["scores"] |= scored(dataset.labels, np.asarray(found))
             for index, seed in enumerate(self.seeds):
                 final = {name: np.array(values)[index] for name, values in body["scores"].items()}
                 tracker.summary(seed, {f"final/{name}": float(each.mean()) for name, each in final.items()})
@@ -88,7 +88,7 @@ class BehaviourSetCell(MethodCell):
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         method = self.build()
         body, clustering = fitted_body(method, self, dataset, job)
-        body["scores"] |= _scores(dataset.labels, np.asarray(clustering.assignments))
+        body["scores"] |= scored(dataset.labels, np.asarray(clustering.assignments))
         params = clustering.params
         shown = plane_of(params["trajectories"][0], params["codes"][0])
         return {**body, "maps": [{"k": method.num_clusters, **shown}], "map_of": map_of(dataset)}
@@ -101,20 +101,13 @@ def swept(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def homogeneity(labels: np.ndarray, assignments: np.ndarray) -> float:
-    """1 where no cluster mixes labels (Rosenberg and Hirschberg, 2007): 1 - H(labels | clusters) / H(labels)."""
-    table = contingency(labels, assignments).astype(float)
-    entropy = lambda counts: -sum(c / counts.sum() * np.log(c / counts.sum()) for c in counts if c > 0)
-    whole = entropy(table.sum(1))
-    within = sum(column.sum() / table.sum() * entropy(column) for column in table.T if column.sum() > 0)
-    return 1.0 if whole == 0 else float(1 - within / whole)
+def scored(labels: np.ndarray, assignments: np.ndarray) -> dict[str, Any]:
+    """Scores of assignments `[..., N]`, homogeneity among them (1 where no cluster mixes labels)."""
+    from sklearn.metrics import homogeneity_score
 
-
-def _scores(labels: np.ndarray, assignments: np.ndarray) -> dict[str, Any]:
-    """Scores of assignments `[..., N]`, homogeneity among them."""
     found = {name: values.tolist() for name, values in batch_scores(labels, assignments).items()}
     rows = assignments.reshape(-1, assignments.shape[-1])
-    pure = np.array([homogeneity(labels, row) for row in rows]).reshape(assignments.shape[:-1])
+    pure = np.array([homogeneity_score(labels, row) for row in rows]).reshape(assignments.shape[:-1])
     return {**found, "homogeneity": pure.tolist()}
 
 

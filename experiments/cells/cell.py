@@ -10,7 +10,8 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -54,6 +55,10 @@ class Cell(abc.ABC):
         """Everything that determines the cell's result, for its record."""
         return {**self.essential(), "fingerprint": dataset.provenance.fingerprint, "seeds": list(self.seeds)}
 
+    def of_seeds(self, seeds: tuple[int, ...]) -> Self:
+        """The same with other seeds."""
+        return dataclasses.replace(self, seeds=seeds)
+
     def load(self) -> tuple[Dataset, float]:
         """The cell's dataset, and the seconds it took to make."""
         return load(self.dataset, self.size, self.data_seed)
@@ -85,6 +90,7 @@ class Job:
     id: str
     described: dict[str, Any]  # its identity
     results: Results
+    work: Path  # for its checkpoints
     track: str
     tags: Sequence[str]
     progress: Progress
@@ -116,7 +122,7 @@ class Job:
                 data,
                 cell.seeds,
                 callbacks=[beat, show, lambda event: tracker.log(event.total, tracked(event.phase, event.metrics))],
-                checkpoint_dir=self.results.work(self.id) / folder,
+                checkpoint_dir=self.work / folder,
                 checkpoint_seconds=checkpoint_seconds(),
                 **options,
             )

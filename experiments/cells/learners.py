@@ -3,7 +3,7 @@
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,10 @@ class LearnerCell(Cell):
         plugged = f" + {self.plugin}" if self.plugin else ""
         reduced = f" of {self.transitions} transitions" if self.transitions else ""
         return super().title + plugged + reduced + (f" on {self.clusters}'s best cluster" if self.clusters else "")
+
+    def of_seeds(self, seeds: tuple[int, ...]) -> Self:
+        beside = None if self.beside is None else self.beside.of_seeds(seeds)
+        return dataclasses.replace(self, seeds=seeds, beside=beside)
 
     def load(self) -> tuple[Dataset, float]:
         dataset, seconds = super().load()

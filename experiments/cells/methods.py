@@ -151,7 +151,7 @@ def _selection_body(method: PGKmeansRange, cell: MethodCell, dataset: Dataset, j
             dataset.trajectories,
             cell.seeds,
             callbacks=[job.guard, show],
-            checkpoint_dir=job.results.work(job.id),
+            checkpoint_dir=job.work,
         )
     return {
         "scores": batch_scores(dataset.labels, selection.clusterings.assignments),

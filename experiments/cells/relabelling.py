@@ -248,7 +248,7 @@ def _latents(dataset: Dataset, relabeller: CLUE, found: Relabelled, data: Expert
 
 
 def _timing(found: Relabelled, seconds: float) -> dict[str, Any]:
-    outcome = found.outcome
-    if outcome is None:
-        return {"run_seconds": seconds, "compile_seconds": 0.0, "resumed": False}
-    return {**outcome.timing, "rewards_seconds": max(0.0, seconds - outcome.run_seconds - outcome.compile_seconds)}
+    if found.outcome is None:
+        return found.timing | {"run_seconds": seconds}
+    training = found.outcome.run_seconds + found.outcome.compile_seconds
+    return found.timing | {"rewards_seconds": max(0.0, seconds - training)}

@@ -1,5 +1,5 @@
-"""Runs cells: a finished cell is never computed again, a killed one goes on from its checkpoint, and processes on one
-results folder share the cells out by leases.
+"""Runs cells: a finished cell is never computed again, further seeds of one are computed alone, a killed one goes on
+from its checkpoint, and processes on one results folder share the cells out by leases.
 
 Several hosts with one program (`devices`) compute each cell together: the first decides, keeps and writes.
 """
@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from trajclust_experiments.cells.cell import Cell, Finished, Job, record_id
+from trajclust_experiments.cells.joining import can_be_joined, joined, parts
 from trajclust_experiments.progress import Progress
+from trajclust_jax.data import Dataset
 from trajclust_jax.devices import anywhere, from_lead, leads
-from trajclust_jax.records import Results, cell_id, environment
+from trajclust_jax.records import RecordError, Results, cell_id, environment
 from trajclust_jax.training import Event
 
 BEAT_SECONDS = 2.0  # between two notes of how far a cell is
@@ -88,8 +90,10 @@ class Run:
         record = results.read(id)
         if from_lead(complete(record) and not results.work(id).exists()):
             return from_lead(record)
+        earlier = from_lead(self._of_fewer_seeds(cell, dataset, with_arrays))
+        todo = cell if earlier is None else cell.of_seeds(cell.seeds[len(earlier["cell"]["seeds"]) :])
         needed = {}
-        for other in cell.needs():
+        for other in todo.needs():
             finished = self.record(other, with_arrays=True)
             if finished is None:
                 return None
@@ -108,11 +112,12 @@ class Run:
                     if leads():
                         notes.take(event, total)
 
-                job = Job(id, described, results, self.track, self.tags, self.progress, guard, needed)
+                work = results.work(id) if todo is cell else results.work(id) / f"from-seed-{todo.seeds[0]}"
+                job = Job(id, described, results, work, self.track, self.tags, self.progress, guard, needed)
                 try:
                     guard()
                     began = time.process_time()
-                    body = cell.compute(dataset, job)
+                    body = todo.compute(dataset, job)
                     body["timing"]["cpu_seconds"] = time.process_time() - began  # since it was resumed, if it was
                     guard()
                 except LeaseLost:
@@ -120,15 +125,30 @@ class Run:
                 finally:
                     if leads():
                         notes.end()
+                body["timing"]["data_seconds"], place = data_seconds, environment()
+                if earlier is not None:
+                    new = {"seeds": list(todo.seeds), "environment": place, "timing": body["timing"]}
+                    body = joined(earlier, results.arrays(earlier["id"]) or {}, body)
+                    body["parts"] = [*parts(earlier), new]
                 arrays = body.pop("arrays", None)
-                body["timing"]["data_seconds"] = data_seconds
                 body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
-                whole = {"id": id, "preset": self.preset, "cell": described, **body, "environment": environment()}
+                whole = {"id": id, "preset": self.preset, "cell": described, **body, "environment": place}
                 if leads():
                     results.write(id, whole, arrays)
             if leads():  # its checkpoints, also those of a process killed right here
                 shutil.rmtree(results.work(id), ignore_errors=True)
         return from_lead(results.read(id) if leads() else None)
+
+    def _of_fewer_seeds(self, cell: Cell, dataset: Dataset, with_arrays: bool) -> dict[str, Any] | None:
+        """The record of the cell for the most of its first seeds, to which further ones can be added; None without."""
+        for number in range(len(cell.seeds) - 1, 0, -1):
+            fewer = cell.of_seeds(cell.seeds[:number])
+            with contextlib.suppress(RecordError):  # a damaged one is as good as none
+                record = self.results.read(record_id(fewer.identity(dataset)))
+                if record is not None and can_be_joined(record):
+                    has_arrays = self.results.arrays(record["id"]) is not None
+                    return record if has_arrays or not with_arrays else None
+        return None
 
 
 def progress_file(results: Results, id: str) -> Path:

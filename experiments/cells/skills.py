@@ -86,12 +86,7 @@ class SkillCell(RelabelledCell):
             "sizes": [len(steps) for steps in data.experts],
             "paths": paths,
             "history": [*found.outcome.history, *outcome.history],
-            "timing": {
-                "run_seconds": outcome.run_seconds,
-                "compile_seconds": outcome.compile_seconds,
-                "relabelling_seconds": found.outcome.run_seconds,
-                "resumed": outcome.resumed,
-            },
+            "timing": outcome.timing | {"relabelling_seconds": found.outcome.run_seconds},
         }
 
     def _parts(self, dataset: Dataset, job: Job) -> ExpertData:

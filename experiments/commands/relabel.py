@@ -172,7 +172,7 @@ def relabel_dataset(dataset: Dataset, asked: Asked, out: Path, progress: Progres
                 **described,
                 "fingerprint": made.provenance.fingerprint,
                 **compared(dataset, rewards[: data.num_steps]),
-                "timing": _timing(found),
+                "timing": found.timing,
                 "machine": environment(),
             }
         )
@@ -243,13 +243,6 @@ def compared(dataset: Dataset, rewards: np.ndarray) -> dict[str, Any]:
         "rank_correlation": None if np.isnan(correlation) else correlation,
         "auc": None if len(names) < 2 else {name: auc(rewards, labels == k) for k, name in enumerate(names)},
     }
-
-
-def _timing(found: Relabelled) -> dict[str, Any]:
-    outcome = found.outcome
-    if outcome is None:
-        return {"run_seconds": 0.0, "compile_seconds": 0.0, "resumed": False}
-    return {name: getattr(outcome, name) for name in ("run_seconds", "compile_seconds", "resumed")}
 
 
 def _write(folder: Path, dataset: Dataset, found: Relabelled, rewards: np.ndarray, summary: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trajclust_experiments.cells.joining import parts
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import mean_std
 
@@ -40,8 +41,8 @@ def provenance(records: Sequence[dict[str, Any]]) -> list[str]:
     presets = sorted({record["preset"] for record in records})
     sizes = sorted({(record["cell"]["size"], _unit(record)) for record in records})
     seeds = sorted({len(record["cell"]["seeds"]) for record in trained})
-    devices = sorted({device_name(record["environment"]) for record in trained})
-    versions = sorted({record["environment"]["versions"]["jax"] for record in trained})
+    devices = sorted({name for record in trained for name in machines(record)})
+    versions = sorted({part["environment"]["versions"]["jax"] for record in trained for part in parts(record)})
     notes = [
         f"Preset {', '.join(presets)}: {_sizes(sizes)} a policy, {', '.join(map(str, seeds)) or 'no'} seeds.",
         f"Device: {', '.join(devices) or 'none'}; jax {', '.join(versions) or '-'}.",
@@ -90,9 +91,14 @@ def device_name(environment: dict[str, Any]) -> str:
     return f"{device['count']} x {device['kind']} ({environment['cpu_count']} cores)"
 
 
+def machines(record: dict[str, Any]) -> list[str]:
+    """The machines of a record, in words: more than one where seeds were added on another."""
+    return sorted({device_name(part["environment"]) for part in parts(record)})
+
+
 def on_gpu(record: dict[str, Any]) -> bool:
-    """Whether a record was made on a GPU."""
-    return record["environment"]["device"]["platform"] in ("gpu", "cuda", "rocm")
+    """Whether seeds of a record were run on a GPU."""
+    return any(part["environment"]["device"]["platform"] in ("gpu", "cuda", "rocm") for part in parts(record))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from trajclust_experiments import catalogue
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.methods import ORACLE
-from trajclust_experiments.rendering.markdown import device_name, markdown_table, on_gpu, write_text
+from trajclust_experiments.rendering.markdown import machines, markdown_table, on_gpu, write_text
 from trajclust_experiments.rendering.page import FULL_COLOUR, page, slug
 from trajclust_experiments.rendering.stored import cell_key, num_seeds, readable, stored_cells, table_records
 from trajclust_experiments.rendering.tables import write_table
@@ -269,7 +269,7 @@ def _seconds(record: dict[str, Any]) -> tuple[float, float, float]:
 
 
 def _device(record: dict[str, Any]) -> str:
-    return device_name(record["environment"])
+    return ", ".join(machines(record))
 
 
 def _counted(number: int, noun: str) -> str:

@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import homogeneity_score
 
 from trajclust_experiments.cells.behaviours import (
     LABELS,
     BehaviourSetCell,
     HeterogeneousCell,
-    homogeneity,
     plane_of,
+    scored,
     swept,
 )
 from trajclust_experiments.cells.cell import record_id
@@ -100,12 +99,12 @@ def test_a_heterogeneous_set_is_as_large_whatever_k():
     assert min(totals) >= 0.95 * max(totals) == 0.95 * 240
 
 
-def test_homogeneity():
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        labels, assignments = rng.integers(0, 3, 40), rng.integers(0, 6, 40)
-        assert homogeneity(labels, assignments) == pytest.approx(homogeneity_score(labels, assignments))
-    assert homogeneity(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3])) == 1
+def test_scores_keep_the_axes_of_runs():
+    """Pure clusters beyond the labels cost NMI, not homogeneity."""
+    labels = np.array([0, 0, 1, 1])
+    found = scored(labels, np.array([[[0, 1, 2, 3], [0, 0, 0, 0]], [[1, 1, 0, 0], [0, 1, 0, 1]]]))
+    assert np.array(found["homogeneity"]) == pytest.approx(np.array([[1, 0], [1, 0]]))
+    assert found["nmi"][0][0] < 0.99 < found["nmi"][1][0]
 
 
 def test_a_plane_of_directions():

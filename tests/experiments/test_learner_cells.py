@@ -65,6 +65,20 @@ def test_records_say_what_a_table_needs(records):
     assert np.all(np.array(centres["scores"]["best_score"]) >= np.array(centres["scores"]["chosen_score"]))
 
 
+def test_learners_of_further_seeds_are_trained_alone(records, results):
+    """A learner on a cluster and a clustering's policies: one seed, then two, equal two at once."""
+    with_two = [
+        LearnerCell(DATASET, 3, "bc", (0, 1), TINY, clusters="return_kmeans", episodes=2, evaluate_every=10),
+        CentreCell(DATASET, 3, "centres", (0, 1), EM, episodes=2),
+    ]
+    elsewhere = Results(results.folder / "grown")
+    for number in (1, 2):
+        grown = run_cells([cell.of_seeds(tuple(range(number))) for cell in with_two], elsewhere, preset="smoke")
+    for one, other in zip(grown, records[1:], strict=True):
+        assert [part["seeds"] for part in one.pop("parts")] == [[0], [1]]
+        assert comparable(one) == comparable(other)
+
+
 def test_a_clustering_is_trained_once_for_all_that_learn_from_it(records, results, tmp_path, monkeypatch):
     """Two learners on its clusters, from empty results; then a third beside them; a lost file is made again."""
     begun = []

@@ -12,6 +12,7 @@ import pytest
 
 from trajclust_experiments.catalogue import entries
 from trajclust_experiments.cells.cell import load, record_id, tracked
+from trajclust_experiments.cells.joining import joined
 from trajclust_experiments.cells.methods import ORACLE, MethodCell
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.papers.own.data import SOURCES
@@ -137,6 +138,64 @@ def test_a_method_without_an_answer_leaves_its_reason(tmp_path):
 def test_a_second_run_equals_the_first(tmp_path):
     first, second = (run_cells([CELL], Results(tmp_path / name), preset="test")[0] for name in ("a", "b"))
     assert comparable(first) == comparable(second)
+
+
+def _without_seconds(record):
+    return {name: value for name, value in comparable(record).items() if name != "parts"}
+
+
+def test_further_seeds_are_computed_alone(tmp_path, monkeypatch):
+    """One seed, then three: two are trained, and the record is that of three trained at once."""
+    trained = []
+    compute = MethodCell.compute
+    monkeypatch.setattr(MethodCell, "compute", lambda self, *given: trained.append(self.seeds) or compute(self, *given))
+    cells = [dataclasses.replace(CELL, seeds=tuple(range(n))) for n in (1, 3)]
+    results = Results(tmp_path / "grown")
+    grown = [run_cells([cell], results, preset="test")[0] for cell in cells][1]
+    assert trained == [(0,), (1, 2)]
+    assert run_cells(cells[1:], results, preset="test") == [grown]
+    at_once = Results(tmp_path / "at_once")
+    whole = run_cells(cells[1:], at_once, preset="test")[0]
+    assert trained[2:] == [(0, 1, 2)]
+    assert _without_seconds(grown) == _without_seconds(whole)
+    assert (results.arrays(grown["id"])["assignments"] == at_once.arrays(whole["id"])["assignments"]).all()
+    assert [part["seeds"] for part in grown["parts"]] == [[0], [1, 2]]
+    seconds = [part["timing"]["run_seconds"] for part in grown["parts"]]
+    assert grown["timing"]["run_seconds"] == pytest.approx(sum(seconds))
+
+
+def test_what_further_seeds_cannot_be_added_to_is_computed_whole(tmp_path):
+    """A damaged record of fewer seeds, and one with what nobody has told how to join."""
+    cells = [dataclasses.replace(CELL, seeds=tuple(range(n))) for n in (1, 2)]
+    results = Results(tmp_path)
+    one = run_cells(cells[:1], results, preset="test")[0]
+    for damage in ("unknown", "cut"):
+        if damage == "unknown":
+            results.write(one["id"], {**one, "of_all_seeds_together": 1.0})
+        else:
+            path = results.cells / f"{one['id']}.json"
+            path.write_bytes(path.read_bytes()[:-9])
+        whole = run_cells(cells[1:], results, preset="test")[0]
+        assert "parts" not in whole
+        assert len(whole["scores"]["nmi"]) == 2
+        (results.cells / f"{whole['id']}.json").unlink()
+
+
+def test_histories_of_different_lengths_are_joined():
+    """Seeds that had converged stay as they were."""
+    entry = lambda phase, iteration, *losses: {"phase": phase, "iteration": iteration, "loss": list(losses)}
+    first = {"history": [entry("em", 0, 1.0), entry("polish", 0, 0.5)], "timing": {"run_seconds": 1.0}}
+    rest = {
+        "history": [entry("em", 0, 2.0, 3.0), entry("em", 1, 1.5, 2.5), entry("polish", 0, 0.1, 0.2)],
+        "timing": {"run_seconds": 2.0},
+    }
+    body = joined(first, {}, rest)
+    assert body["history"] == [
+        entry("em", 0, 1.0, 2.0, 3.0),
+        entry("em", 1, 1.0, 1.5, 2.5),
+        entry("polish", 0, 0.5, 0.1, 0.2),
+    ]
+    assert body["timing"] == {"run_seconds": 3.0, "resumed": False}
 
 
 def test_two_processes_compute_each_cell_once(tmp_path):

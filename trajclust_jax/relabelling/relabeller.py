@@ -34,6 +34,13 @@ class Relabelled(NamedTuple):
     model: Any = None  # what was trained, leaves [S, E, ...]; None where nothing is
     outcome: Fit | None = None  # its training
 
+    @property
+    def timing(self) -> dict[str, Any]:
+        """What a record says of the training; of none where nothing is trained."""
+        if self.outcome is None:
+            return {"run_seconds": 0.0, "compile_seconds": 0.0, "resumed": False}
+        return self.outcome.timing
+
 
 @dataclasses.dataclass(frozen=True)
 class Relabeller(abc.ABC):

@@ -10,7 +10,7 @@ from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
-from trajclust_experiments.rendering.markdown import device_name, provenance
+from trajclust_experiments.rendering.markdown import machines, provenance
 from trajclust_experiments.rendering.stored import grouped, of_methods
 from trajclust_experiments.tables import Records, Table
 
@@ -60,7 +60,7 @@ COLUMNS = [
     Column("run, minutes", _minutes),
     Column("minutes a seed", lambda entry: _minutes(entry, len(entry.record["cell"]["seeds"]))),
     Column("paper, minutes a seed (A6000)", _paper),
-    Column("device", lambda entry: device_name(entry.record["environment"])),
+    Column("device", lambda entry: ", ".join(machines(entry.record))),
 ]
 
 
