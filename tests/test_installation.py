@@ -1,6 +1,9 @@
 """What is installed works wherever it is called from: beside a user's own packages, and outside the clone."""
 
+import importlib.metadata
 import os
+import pydoc
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+
+import trajclust_jax
+from trajclust_experiments.catalogue import entries
+from trajclust_jax.documented import settings_of
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "trajclust_jax", "envs", "experiments")
@@ -33,6 +41,42 @@ def test_a_users_own_packages_are_not_in_the_way(tmp_path):
     code = "from trajclust_experiments.cli import main; main(['data', 'info', 'mine.npz'])"
     out = _run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=".")
     assert "trajectories           4" in out
+
+
+def test_the_top_package_has_what_programs_need():
+    """And costs nothing until it is asked."""
+    code = "import sys, trajclust_jax; print('jax' in sys.modules, 'PGKmeans' in dir(trajclust_jax))"
+    assert _run(sys.executable, "-c", code, cwd=ROOT).split() == ["False", "True"]
+    for name in trajclust_jax.__all__:
+        assert getattr(trajclust_jax, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'KMeans'"):
+        _ = trajclust_jax.KMeans
+
+
+ALGORITHMS = entries("clusterer", "ceiling", "learner", "relabeller")
+
+
+@pytest.mark.parametrize("algorithm", sorted({entry.algorithm for entry in ALGORITHMS.values()}, key=str))
+def test_help_says_what_each_setting_does(algorithm):
+    shown = re.sub(r"^ \|", "", pydoc.plain(pydoc.render_doc(algorithm)), flags=re.M)
+    for name, does in settings_of(algorithm).items():
+        assert does, f"{name} has no docstring"
+        assert f"    {name}" in shown
+        assert " ".join(does.split()[:4]) in " ".join(shown.split())
+
+
+def test_the_package_says_whose_it_is():
+    described = importlib.metadata.metadata("trajclust-jax")
+    assert described["Author"] == "the Trajclust developers"
+    assert described["License-Expression"] == "Apache-2.0"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == trajclust_jax.__version__ == described["Version"]
+    readme = (ROOT / "README.md").read_text()
+    cited = readme[readme.index("## Citation") :].replace("\n", " ")
+    titles = [reference["title"] for reference in citation["references"]]
+    assert len(titles) == 5
+    for title in titles:
+        assert title in " ".join(cited.split())
 
 
 @pytest.mark.slow
@@ -65,3 +109,4 @@ def test_the_wheel_runs_the_main_job_outside_the_clone(tmp_path):
     out = _run(tmp_path / "fresh" / "bin" / "trajclust", *job, cwd=place)
     assert "| Diagonal | PG-Kmeans, MLP |" in out
     assert list((place / "results" / "cells").glob("*.json"))
+    assert (installed / "trajclust_jax" / "py.typed").exists()

@@ -174,11 +174,13 @@ class BehaviourSet(Clusterer):
     cosine: bool = True
     """Embeddings are compared by direction; else by the products that are printed."""
     learning_rate: float = 5e-4
+    """Adam's."""
     batch_size: int = 256
     """Transitions of a gradient step."""
     steps: int = 500
     """Gradient steps of an iteration, after which it is seen who is where."""
     iterations: int = 20
+    """Reports of the training."""
 
     VERSION: ClassVar[int] = 1
     ACTIONS_VERSION: ClassVar[int] = 1

@@ -11,6 +11,7 @@ from trajclust_jax.clustering.policies import MarkovMapPolicy, PlanningPolicy, T
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
+from trajclust_jax.documented import documented
 from trajclust_jax.training import Method, Phase
 
 SupportPolicies = TransitionPolicy | MarkovMapPolicy | PlanningPolicy
@@ -23,6 +24,10 @@ class Algorithm(Protocol):
     num_clusters: int
     VERSION: ClassVar[int]  # part of a cell's identity; raise it when results change
     ACTIONS_VERSION: ClassVar[int | None] = None  # of how it scales continuous actions; None: it does not model them
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        documented(cls)
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError for data that it has no answer for; by default there are none."""

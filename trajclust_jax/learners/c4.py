@@ -120,6 +120,7 @@ class C4(PlugIn):
     cluster_points: int = 2_048
     """Of those, what the mixture is fitted to."""
     em_iterations: int = 10
+    """Of the mixture, at a clustering, from the last one."""
     ridge: float = 1e-4
     """On the covariances of the mixture, whose points are standardised."""
     kl_weight: float = 0.0

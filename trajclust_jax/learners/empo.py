@@ -61,9 +61,13 @@ class EMPO(Learner):
     bias_epochs: int = 3
     """N_b of the clustering, as the next five: see `EmpoEM`."""
     pretrain_epochs: int = 20
+    """N_p: epochs of every policy on everything, before EM (heuristic II)."""
     em_epochs: int = 100
+    """N_E: epochs of EM."""
     momentum: float = 0.9
+    """mu, of the responsibilities (heuristic I)."""
     least_steps: int = 1
+    """Gradient steps of an epoch of EM at least, where data are few."""
     scored_steps: int = 100
     """Random steps of a trajectory that an E-step looks at; 0: all."""
     critic_updates: int = 1_500_000
@@ -92,6 +96,7 @@ class EMPO(Learner):
     restriction: float = 5.0
     """b: a cluster is chosen where q(z | s) is at least the b-th part of the likeliest one's; infinite: anywhere."""
     discount: float = 0.99
+    """gamma."""
     features: tuple[int, ...] = (256, 256, 256)
     """Hidden layers of Q, V, Q_H and V_H."""
     actor_features: tuple[int, ...] = (256, 256, 256)

@@ -35,6 +35,7 @@ class IQL(ActorCritic):
     """
 
     expectile: float = 0.7
+    """tau, of V: above .5 leans to the better actions."""
     temperature: float = 3.0
     """beta, an inverse temperature."""
     dropout: float = 0.0

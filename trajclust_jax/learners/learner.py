@@ -27,6 +27,7 @@ import optax
 from flax import struct
 
 from trajclust_jax.data import Trajectories
+from trajclust_jax.documented import documented
 from trajclust_jax.learners.sampling import Batch, Sampler, Uniform
 from trajclust_jax.networks import Critic, ensemblize
 from trajclust_jax.training import Info, Method
@@ -66,9 +67,11 @@ class Learner(abc.ABC):
     """Settings of every learner."""
 
     action_size: int
+    """How many numbers an action has."""
     updates: int = 1_000_000
     """Gradient steps of a training; schedules end there."""
     batch_size: int = 256
+    """Transitions of a gradient step."""
     learning_rate: float = 3e-4
     """Adam's."""
 
@@ -78,6 +81,10 @@ class Learner(abc.ABC):
     SWEPT: ClassVar[tuple[str, ...]] = ()  # whole numbers that enter computations alone: they can be swept
     ASKS: ClassVar[tuple[str, ...]] = ()  # of "next_actions", "pairs", "n_steps" (`self.n_steps`), "returns": `Batch`
     BOOTSTRAPS: ClassVar[bool] = False  # it learns from values of what followed
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        documented(cls)
 
     def check(self) -> None:
         """Raises ValueError for settings that make no sense."""
@@ -176,6 +183,7 @@ class ActorCritic(Learner):
     CRITIC: ClassVar[str] = "critics"  # the part that plug-ins change
 
     discount: float = 0.99
+    """gamma."""
     target_rate: float = 0.005
     """tau."""
     features: tuple[int, ...] = (256, 256)
@@ -307,6 +315,10 @@ class PlugIn(metaclass=_Wrapping):
     Derive from it, with fields that have defaults.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        documented(cls)
+
     REVISION: ClassVar[int] = 1  # of the plug-in, beside the learner's VERSION: raise it when results change
 
 
@@ -320,5 +332,9 @@ def plugged(plug_in: type, algorithm: type[ActorCritic]) -> type[ActorCritic]:
         name: tuple(dict.fromkeys((*getattr(algorithm, name), *getattr(plug_in, name, ()))))
         for name in ("ASKS", "FIXED", "PAUSING", "SWEPT")
     }
-    both = type(f"{plug_in.__name__}{algorithm.__name__}", (plug_in, algorithm), {"__doc__": plug_in.__doc__, **joined})
+    both = type(
+        f"{plug_in.__name__}{algorithm.__name__}",
+        (plug_in, algorithm),
+        {"__doc__": f"{plug_in.__name__} of {algorithm.__name__}.", **joined},
+    )
     return dataclasses.dataclass(frozen=True)(both)

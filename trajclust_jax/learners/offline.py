@@ -35,6 +35,7 @@ from trajclust_jax.data.preparation import (
 )
 from trajclust_jax.data.transforms import CLIP, ActionScaling, Inputs
 from trajclust_jax.devices import INNER, OUTER, shared, shared_rows
+from trajclust_jax.documented import documented
 from trajclust_jax.learners.learner import Learner, LearnerState, Stage
 from trajclust_jax.learners.sampling import Batch, OfflineData, Uniform, View
 from trajclust_jax.networks import member_keys
@@ -79,6 +80,7 @@ class _OfBefore:
         return self.run(state_or_key, data.before, last)
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
 class Offline:
     """A learner's training from trajectories.
@@ -87,6 +89,7 @@ class Offline:
     """
 
     learner: Learner
+    """What is trained."""
     block: int = 1_000
     """Gradient steps a step of `fit`; they divide the learner's updates."""
     normalise: bool = True

@@ -30,6 +30,7 @@ class TD3BC(ActorCritic):
     target_noise: float = 0.2
     """Std of the noise of target actions."""
     noise_clip: float = 0.5
+    """At most so much of that noise."""
     actor_every: int = 2
     """Critic steps for each step of actor and targets."""
 

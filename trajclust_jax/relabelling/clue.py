@@ -45,6 +45,7 @@ class CLUE(TrainedRelabeller):
     sampled: bool = True
     """Rewards by a draw of z, as printed; else by its mean, which tells experts better and is almost flat."""
     latents_per_action: int = 2
+    """The size of the latent, times that of an action."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,7 +39,9 @@ class OTR(Relabeller):
     """
 
     alpha: float = 5.0
+    """Of the rewards alpha exp(beta s)."""
     beta: float = 5.0
+    """The exponent's factor."""
     by_size: bool = True
     """beta is divided by D, the size of an observation."""
     epsilon: float = 0.01

@@ -17,6 +17,7 @@ from flax import struct
 from trajclust_jax.data.dataset import build_dataset, transitions
 from trajclust_jax.data.preparation import STD_FLOOR, ScaleReturns, action_bound, moments
 from trajclust_jax.data.types import DataError, Dataset, Trajectories, dense
+from trajclust_jax.documented import documented
 from trajclust_jax.networks import member_keys
 from trajclust_jax.relabelling.experts import ExpertData, joined
 from trajclust_jax.training import Fit, Info, Phase, fit
@@ -53,6 +54,10 @@ class Relabeller(abc.ABC):
     VERSION: ClassVar[int] = 1  # raise it when results change
     NEEDS_EXPERT: ClassVar[bool] = True
     WITH_DEMONSTRATIONS: ClassVar[bool] = False  # demonstrations get rewards, too, and are learned from
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        documented(cls)
 
     def __post_init__(self) -> None:
         if self.returns_range is not None:
