@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -129,6 +130,31 @@ def test_the_readmes_python_example_runs(capsys):
     (code,) = python_blocks("README.md")
     exec(compile(code.replace("size=200", "size=10"), "README.md", "exec"), {})
     assert capsys.readouterr().out == "(3, 40)\n"
+
+
+def _run_example(name, tmp_path, monkeypatch):
+    """What it leaves behind, each cell run in its order."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    path = ROOT / "docs" / "examples" / f"{name}.py"
+    cells = re.split(r"^# %%", path.read_text(encoding="utf-8"), flags=re.M)[1:]
+    assert cells[0].startswith(" [markdown]")
+    for cell in cells:
+        marked = cell.startswith(" [markdown]")
+        assert all(line.startswith("#") for line in cell.splitlines()[1:] if line) == marked, cell
+    return runpy.run_path(str(path))
+
+
+def test_the_example_of_clustering_runs(tmp_path, monkeypatch):
+    left = _run_example("cluster_own_data", tmp_path, monkeypatch)
+    assert left["score"] == left["agreement"] == 1
+    assert (tmp_path / "clusters.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_example_of_learning_runs(tmp_path, monkeypatch):
+    left = _run_example("learn_from_a_cluster", tmp_path, monkeypatch)
+    assert left["from_cluster"] > left["everything"] + 500
 
 
 def test_set_up_is_two_lines():
