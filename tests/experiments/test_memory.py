@@ -1,23 +1,29 @@
-"""Images stay bytes until a network reads them: a run's memory grows by less than three times what the data do."""
+"""Images stay bytes until a network reads them: a run's memory grows by less than three times what the data do. Reading
+takes less than twice a file's size.
+"""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
+from trajclust_jax.data import load, save_minari
+
 ROOT = Path(__file__).parents[2]
 FEW, MANY, T = 10, 400, 40  # episodes; steps of each
-# Peak memory in bytes, of a command that ends well. Small heaps go back to the system: what is alive counts.
+# Peak memory in bytes, of a command that ends well; `getrusage` would count its parent's, too. Small heaps go back to
+# the system: what is alive counts.
 MEASURED = """
-import resource, sys
+import re, sys
 from trajclust_experiments.cli import main
 try:
     main(sys.argv[1:])
 finally:
-    print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print("PEAK", int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024)
 """
 
 
@@ -57,3 +63,38 @@ def test_memory_grows_by_less_than_three_times_the_data(command, tmp_path):
     growth = (peaks[MANY] - peaks[FEW]) / (sizes[MANY] - sizes[FEW])
     print(f"{command}: {growth:.2f} times, {peaks}")
     assert growth < 3
+
+
+def _flat(episodes):
+    """Episodes of 1,000 steps of 20 numbers, as D4RL stores them."""
+    steps, rng = 1_000 * episodes, np.random.default_rng(0)
+    observations = rng.standard_normal((steps, 20), np.float32)
+    return {
+        "observations": observations,
+        "next_observations": np.roll(observations, -1, 0),
+        "actions": rng.uniform(-1, 1, (steps, 4)).astype(np.float32),
+        "rewards": rng.standard_normal(steps, np.float32),
+        "terminals": np.zeros(steps, bool),
+        "timeouts": np.arange(steps) % 1_000 == 999,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["d4rl", "minari"])
+def test_reading_takes_less_than_twice_a_files_size(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAJCLUST_CACHE", str(tmp_path / "cache"))
+    peaks, sizes = {}, {}
+    for episodes in (10, 1_000):
+        path = tmp_path / f"{episodes}.hdf5"
+        with h5py.File(path, "w") as file:
+            for name, values in _flat(episodes).items():
+                file[name] = values
+        if kind == "minari":
+            save_minari(load(path), f"own/n{episodes}-v0", root=tmp_path / "minari")
+            path = tmp_path / "minari" / "own" / f"n{episodes}-v0"
+        files = path.rglob("*") if path.is_dir() else [path]
+        sizes[episodes] = sum(file.stat().st_size for file in files if file.is_file())
+        peaks[episodes] = _peak("data", "info", path)
+    growth = (peaks[1_000] - peaks[10]) / (sizes[1_000] - sizes[10])
+    print(f"{kind}: {growth:.2f} times, {peaks}")
+    assert growth < 2

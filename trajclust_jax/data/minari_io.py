@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = No
         lengths = [length for part in parts for length in part.lengths]
         chained = (episode for part in parts for episode in part.episodes())
         if len(parts) == 1 and first.ours is not None:
-            return _ours(first.ours, list(chained), first.labels, first.details)
+            return _ours(first.ours, chained, lengths, first.labels, first.details)
         offsets = column_offsets(lambda: (observations for part in parts for observations, *_ in part.episodes()))
         trajectories = from_episodes(chained, first.acted.num_actions, lengths=lengths, offsets=offsets)
         if first.acted.kind == "joint":
@@ -278,12 +278,18 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _ours(described: dict[str, Any], episodes: list[Episode], labels: Any, details: list[dict[str, Any]]) -> Dataset:
-    """The dataset that `save_minari` was given."""
+def _ours(
+    described: dict[str, Any],
+    episodes: Iterable[Episode],
+    lengths: list[int],
+    labels: Any,
+    details: list[dict[str, Any]],
+) -> Dataset:
+    """The dataset that `save_minari` was given; its episodes are read one at a time."""
     spec, provenance = metadata.restore(described)
     dtype = np.dtype(described["observation_dtype"])
-    episodes = [(observations.astype(dtype), *rest) for observations, *rest in episodes]
-    trajectories = from_episodes(episodes, described["num_actions"], described["max_length"])
+    stored = ((observations.astype(dtype), *rest) for observations, *rest in episodes)
+    trajectories = from_episodes(stored, described["num_actions"], described["max_length"], lengths)
     if described["codebook"]:
         trajectories = encode(trajectories)
     trajectories = trajectories.replace(action_parts=tuple(map(tuple, described.get("action_parts", ()))))
