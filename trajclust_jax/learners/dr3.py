@@ -37,6 +37,6 @@ class DR3(PlugIn):
         loss, info = super().critic_loss(critics, params, targets, batch, key)
         actions = jax.lax.stop_gradient(self.backup(params, targets, batch, key).actions)  # as the learner drew them
         features = self.penultimate(critics, batch.observations, batch.actions)
-        following = self.penultimate(critics, batch.next_observations, actions)
-        products = jnp.where(batch.terminated, 0, (features * following).sum(-1))  # [2, B]
+        next_features = self.penultimate(critics, batch.next_observations, actions)
+        products = jnp.where(batch.terminated, 0, (features * next_features).sum(-1))  # [2, B]
         return loss + self.feature_weight * products.mean(-1).sum(), info | {"critic/coadaptation": products.mean()}

@@ -234,9 +234,9 @@ class EMPO(Learner):
     ) -> tuple[jax.Array, Info]:
         """Eq. 11. Beside it how far Q is from what was earned, in the unit of the scaled rewards."""
         value = self._own(self.heads.apply(critic, batch.observations, batch.actions), params, batch)
-        following = self.heads.apply(targets["critic"], batch.next_observations, batch.next_actions)
-        following = jnp.where(batch.terminated, 0, self._own(following, params, batch))
-        loss = ((value - (batch.rewards + self.discount * following)) ** 2).mean()
+        next_values = self.heads.apply(targets["critic"], batch.next_observations, batch.next_actions)
+        next_values = jnp.where(batch.terminated, 0, self._own(next_values, params, batch))
+        loss = ((value - (batch.rewards + self.discount * next_values)) ** 2).mean()
         return loss, {"critic/loss": loss, "critic/value": value.mean(), "critic/bias": (value - batch.returns).mean()}
 
     def first_critic(self, critic: Any) -> Any:
@@ -285,8 +285,8 @@ class EMPO(Learner):
         critic, value = high
         own = self._own(self.heads.apply(critic, batch.observations), params, batch)
         at = lambda params, observations: self.high_value.apply(params, observations)[:, 0]
-        following = at(params["high_value"], batch.n_step_observations)
-        critic_loss = ((own - (batch.n_step_rewards + batch.n_step_discount * following)) ** 2).mean()
+        next_values = at(params["high_value"], batch.n_step_observations)
+        critic_loss = ((own - (batch.n_step_rewards + batch.n_step_discount * next_values)) ** 2).mean()
         target = self._own(self.heads.apply(targets["high_critic"], batch.observations), params, batch)
         difference = target - at(value, batch.observations)
         value_loss = (jnp.where(difference >= 0, self.expectile, 1 - self.expectile) * difference**2).mean()

@@ -182,8 +182,8 @@ class LBRACv(BRACv):
         """L_Q (Eq. 6); the key is consumed."""
         code = self.code(params["actor"], batch.trajectory)
         actions, _ = sample_squashed(key, self.behaviour(params, batch.next_observations, batch.trajectory))
-        following = self.behaviour_values(targets["critics"], batch.next_observations, actions, code).min(0)
-        td_target = batch.rewards + self.discount * jnp.where(batch.terminated, 0, following)
+        next_values = self.behaviour_values(targets["critics"], batch.next_observations, actions, code).min(0)
+        td_target = batch.rewards + self.discount * jnp.where(batch.terminated, 0, next_values)
         values = self.behaviour_values(critics, batch.observations, batch.actions, code)
         chex.assert_shape([values, td_target[None]], (None, *batch.rewards.shape))
         loss = ((values - jax.lax.stop_gradient(td_target)) ** 2).mean(-1).sum()
