@@ -72,7 +72,9 @@ class Run:
     results: Path | None = None
     """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
     track: Track = "off"
-    """W&B: one run a seed."""
+    """W&B: a run a seed, and one with all seeds' scores and the record."""
+    project: str | None = None
+    """W&B project; $WANDB_PROJECT or trajclust by default."""
     hosts: str | None = None
     """Several hosts that compute each cell together, all given this command and one results folder: auto where the
     cluster tells them apart (Slurm, TPU pods), else COORDINATOR:PORT,NUMBER,INDEX, as in node0:9876,2,0."""
@@ -82,7 +84,7 @@ class Run:
     def run(self) -> int | None:
         from trajclust_experiments.commands.run import run_table
 
-        return run_table(**vars(self))
+        return run_table(**_options(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,14 +138,16 @@ class Sweep:
     results: Path | None = None
     """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
     track: Track = "off"
-    """W&B: one run a seed."""
+    """W&B: a run a seed, and one with all seeds' scores and the record."""
+    project: str | None = None
+    """W&B project; $WANDB_PROJECT or trajclust by default."""
     json: bool = False
     """Print JSON: how many cells, which failed and why, the files."""
 
     def run(self) -> int | None:
         from trajclust_experiments.commands.sweep import sweep
 
-        return sweep(**vars(self))
+        return sweep(**_options(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,14 +204,16 @@ class Cluster:
     out: Path = Path("runs/cluster")
     """Folder for the results."""
     track: Track = "off"
-    """W&B tracking."""
+    """W&B: a run with the curves, and one with the scores, the figures and the record."""
+    project: str | None = None
+    """W&B project; $WANDB_PROJECT or trajclust by default."""
     json: bool = False
     """Print the summary as JSON."""
 
     def run(self) -> int | None:
         from trajclust_experiments.commands.cluster import cluster
 
-        return cluster(**vars(self))
+        return cluster(**_options(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,14 +286,16 @@ class Train:
     out: Path = Path("runs/train")
     """Folder for the results."""
     track: Track = "off"
-    """W&B: one run a seed."""
+    """W&B: a run a seed, and one with all seeds' scores and the record."""
+    project: str | None = None
+    """W&B project; $WANDB_PROJECT or trajclust by default."""
     json: bool = False
     """Print the summary as JSON."""
 
     def run(self) -> int | None:
         from trajclust_experiments.commands.train import train
 
-        return train(**vars(self))
+        return train(**_options(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -471,6 +479,15 @@ def _refuse_repeated(argv: Sequence[str]) -> None:
         if given.count(option) > 1:
             print(f"trajclust: {option} is given twice: give all its values after one, {option} A B", file=sys.stderr)
             sys.exit(2)
+
+
+def _options(command: Any) -> dict[str, Any]:
+    """A command's options, for its function; the W&B project goes to wandb's own variable, which workers inherit."""
+    options = dict(vars(command))
+    project = options.pop("project")
+    if project:
+        os.environ["WANDB_PROJECT"] = project
+    return options
 
 
 def _at_home(command: Any) -> Any:

@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ import pytest
 from PIL import Image
 from wandb_reader import read_runs
 
-from trajclust_jax.tracking import TrackingError, log_table, make_tracker, run_id
+from trajclust_jax.tracking import TrackingError, log_table, make_tracker, run_id, track_cell
 
 ROOT = Path(__file__).parents[1]
 SEEDS = [3, 7]
-COMMON = {"group": "pgkmeans-takeball", "tags": ["table1", "takeball"], "seeds": SEEDS}
-IDS = [run_id("pgkmeans-takeball", "0123456789abcdef", seed) for seed in SEEDS]
+NAMED = {"name": "takeball-pg_kmeans", "id": "0123456789abcdef", "tags": ["table1", "takeball"]}
+COMMON = {**NAMED, "seeds": SEEDS}
+IDS = [run_id("takeball-pg_kmeans", "0123456789abcdef", seed) for seed in SEEDS]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +48,7 @@ def test_off_does_nothing_and_never_imports_wandb(tmp_path):
     output = _python(f"""
 import sys
 from trajclust_jax.tracking import make_tracker
-with make_tracker("off", directory={str(tmp_path)!r}, group="g", seeds=[0], run_ids=["a"]) as tracker:
+with make_tracker("off", directory={str(tmp_path)!r}, name="g", id="a", seeds=[0]) as tracker:
     tracker.log(0, {{"objective": [1.0]}})
     tracker.summary(0, {{"nmi": 1.0}})
 assert "wandb" not in sys.modules
@@ -57,7 +59,7 @@ assert "wandb" not in sys.modules
 
 def test_offline_runs_hold_all_that_was_logged(tmp_path, capfd):
     config = {"lr": np.float32(0.5), "layers": (128, 128), "nested": {"k": 4}}
-    with make_tracker("offline", directory=tmp_path / "new", config=config, run_ids=IDS, **COMMON) as tracker:
+    with make_tracker("offline", directory=tmp_path / "new", config=config, **COMMON) as tracker:
         for i in range(3):
             metrics = {
                 "temperature": np.array([0.25, 0.5]) + i,
@@ -69,10 +71,11 @@ def test_offline_runs_hold_all_that_was_logged(tmp_path, capfd):
         tracker.summary(7, {"nmi": np.float64(0.75), "restart": np.int32(1)})
 
     runs = read_runs(tmp_path / "new")
-    assert [run.name for run in runs] == ["seed3", "seed7"]
+    assert [run.name for run in runs] == ["takeball-pg_kmeans-seed3", "takeball-pg_kmeans-seed7"]
     assert [run.id for run in runs] == IDS
+    assert {run.job_type for run in runs} == {"train"}
     for seed, run in zip(SEEDS, runs, strict=True):
-        assert (run.project, run.group) == ("trajclust", "pgkmeans-takeball")
+        assert (run.project, run.group) == ("trajclust", "takeball-pg_kmeans-0123456789abcdef")
         assert sorted(run.tags) == sorted(["table1", "takeball", f"seed:{seed}"])
         assert run.config["lr"] == 0.5
         assert run.config["layers"] == [128, 128]
@@ -96,7 +99,7 @@ def test_offline_runs_hold_all_that_was_logged(tmp_path, capfd):
 def test_a_resumed_job_continues_its_runs_and_a_failed_one_says_so(tmp_path):
     for start, fails in ((0, True), (1, False)):
         try:
-            with make_tracker("offline", directory=tmp_path, run_ids=IDS, **COMMON) as tracker:
+            with make_tracker("offline", directory=tmp_path, **COMMON) as tracker:
                 tracker.log(start, {"objective": np.zeros(2)})
                 if fails:
                     raise KeyboardInterrupt
@@ -108,6 +111,49 @@ def test_a_resumed_job_continues_its_runs_and_a_failed_one_says_so(tmp_path):
     assert [[row["_step"] for row in run.history] for run in runs] == [[0], [1], [0], [1]]
 
 
+def test_one_restart_is_logged_once_and_learners_against_gradient_steps(tmp_path):
+    with make_tracker("offline", directory=tmp_path, **{**COMMON, "seeds": [0]}) as tracker:
+        for step in range(2):
+            tracker.log(step, {"objective": np.array([[-1.0]]), "critic/loss": np.array([2.0])}, 500 * step)
+    (run,) = read_runs(tmp_path)
+    own = [{name: value for name, value in row.items() if not name.startswith("_")} for row in run.history]
+    expected = {"objective/best": -1, "critic/loss": 2}
+    assert own == [{**expected, "gradient_steps": 0}, {**expected, "gradient_steps": 500}]
+    assert run.axes["*"] == "gradient_steps"
+
+
+def test_wandbs_own_variables_are_honoured(tmp_path, monkeypatch):
+    for name in ("DIR", "PROJECT", "ENTITY", "RUN_GROUP", "TAGS", "NAME", "MODE"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    given = {"DIR": str(tmp_path / "own"), "PROJECT": "mine", "RUN_GROUP": "night", "TAGS": "a, b", "NAME": "try"}
+    for name, value in {**given, "MODE": "offline"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    make_tracker("online", directory=tmp_path, **{**COMMON, "seeds": [4]}).finish()  # a node without a network
+    (run,) = read_runs(tmp_path / "own")
+    assert (run.project, run.group, run.name) == ("mine", "night", "try-seed4")
+    assert set(run.tags) == {"table1", "takeball", "seed:4", "a", "b"}
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    make_tracker("online", directory=tmp_path / "none", **COMMON).finish()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_cells_run_has_the_scores_the_record_and_the_machine(tmp_path):
+    record = tmp_path / "record.json"
+    record.write_text('{"nmi": 1}')
+    with track_cell("offline", directory=tmp_path, config={"k": 4}, **NAMED) as tracker:
+        tracker.page(["seed", "nmi"], [["3", 0.5], ["7", 1.0]], [], record)
+        deadline = time.monotonic() + 20
+        while not any(run.machine for run in read_runs(tmp_path, 0)) and time.monotonic() < deadline:
+            time.sleep(0.1)  # for the first sample
+    (run,) = read_runs(tmp_path)
+    assert (run.job_type, run.name, run.config["k"]) == ("cell", "takeball-pg_kmeans", 4)
+    assert run.group == "takeball-pg_kmeans-0123456789abcdef"  # that of its seeds
+    assert (run.history[0]["table/nrows"], run.history[0]["table/ncols"]) == (2, 2)
+    ((kind, files),) = [found for name, found in run.artifacts.items() if name.startswith("record-")]
+    assert (kind, files) == ("record", ["record.json"])
+    assert any("memory" in name for name in run.machine), run.machine
+
+
 def test_run_ids_depend_on_all_three_parts():
     ids = {run_id(group, cell, seed) for group in "ab" for cell in "ab" for seed in (0, 1)}
     assert len(ids) == 8
@@ -116,10 +162,8 @@ def test_run_ids_depend_on_all_three_parts():
 
 def test_wrong_arguments_are_named(tmp_path):
     with pytest.raises(TrackingError, match="give off, offline or online"):
-        make_tracker("on", directory=tmp_path, run_ids=IDS, **COMMON)
-    with pytest.raises(TrackingError, match="1 run ids for 2 seeds"):
-        make_tracker("offline", directory=tmp_path, run_ids=IDS[:1], **COMMON)
-    with make_tracker("offline", directory=tmp_path, run_ids=IDS, **COMMON) as tracker:
+        make_tracker("on", directory=tmp_path, **COMMON)
+    with make_tracker("offline", directory=tmp_path, **COMMON) as tracker:
         with pytest.raises(ValueError, match=r"metric nmi: shape \(3,\)"):
             tracker.log(0, {"nmi": np.zeros(3)})
         tracker.finish()
@@ -131,8 +175,8 @@ def test_names_that_wandb_does_not_take_are_made_to_fit(tmp_path):
     """Tags of more than 64 characters stay distinct; bytes of a file's name that are no UTF-8 are spelled out."""
     long = ["dataset:" + "x" * 80 + end for end in "ab"]
     odd = b"caf\xe9".decode("utf-8", "surrogateescape")
-    given = {"group": odd + "g" * 200, "tags": [*long, odd, "t" * 64], "config": {"dataset": [odd]}, "seeds": [0]}
-    make_tracker("offline", directory=tmp_path, run_ids=[run_id(odd, "id", 0)], **given).finish()
+    given = {"tags": [*long, odd, "t" * 64], "config": {"dataset": [odd]}, "seeds": [0]}
+    make_tracker("offline", directory=tmp_path, name=odd + "g" * 200, id="id", **given).finish()
     (run,) = read_runs(tmp_path)
     assert len(set(run.tags)) == 5
     assert max(map(len, run.tags)) == 64
@@ -175,7 +219,7 @@ def test_what_wandb_refuses_is_a_warning(tmp_path, monkeypatch, caplog, where):
         return runs[-1]
 
     monkeypatch.setattr(wandb, "init", init)
-    with make_tracker("offline", directory=tmp_path, run_ids=IDS, **COMMON) as tracker:
+    with make_tracker("offline", directory=tmp_path, **COMMON) as tracker:
         for step in range(3):
             tracker.log(step, {"nmi": np.zeros(2)})
         tracker.summary(7, {"nmi": 1.0})
@@ -190,7 +234,7 @@ def test_online_without_a_key_fails_at_once_even_at_a_terminal(tmp_path):
     code = f"""
 from trajclust_jax.tracking import TrackingError, make_tracker
 try:
-    make_tracker("online", directory={str(tmp_path)!r}, group="g", seeds=[0], run_ids=["a"])
+    make_tracker("online", directory={str(tmp_path)!r}, name="g", id="a", seeds=[0])
 except TrackingError as error:
     print("ERROR:", error)
 """

@@ -24,10 +24,14 @@ class OfflineRun:
     project: str = ""
     group: str = ""
     name: str = ""
+    job_type: str = ""
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, str] = field(default_factory=dict)  # what metrics of a pattern are drawn against
+    artifacts: dict[str, tuple[str, list[str]]] = field(default_factory=dict)  # by name: type, files
+    machine: set[str] = field(default_factory=set)  # names of the system metrics
     exit_code: int | None = None  # None while the run goes on
 
 
@@ -57,7 +61,7 @@ def read_run(path: Path) -> OfflineRun:
         if kind == "run":
             start = record.run
             run.id, run.project, run.group = start.run_id, start.project, start.run_group
-            run.name, run.tags = start.display_name, list(start.tags)
+            run.name, run.tags, run.job_type = start.display_name, list(start.tags), start.job_type
             run.config |= _values(start.config.update)
         elif kind == "config":
             run.config |= _values(record.config.update)
@@ -65,6 +69,13 @@ def read_run(path: Path) -> OfflineRun:
             run.history.append(_values(record.history.item))
         elif kind == "summary":
             run.summary |= _values(record.summary.update)
+        elif kind == "metric" and record.metric.step_metric:
+            run.axes[record.metric.glob_name or record.metric.name] = record.metric.step_metric
+        elif kind == "artifact":
+            found = record.artifact
+            run.artifacts[found.name] = found.type, [entry.path for entry in found.manifest.contents]
+        elif kind == "stats":
+            run.machine |= {item.key for item in record.stats.item}
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run

@@ -1,4 +1,8 @@
-"""Weights & Biases tracking: one run a seed, written from the host between steps.
+"""Weights & Biases tracking, written from the host between steps.
+
+A cell is a group of runs: one a seed, of job type `train`, with the curves, and one of job type `cell`, with the
+machine's metrics, the scores of all seeds, figures and the record; a table is a run of job type `table`. wandb's own
+variables are honoured: WANDB_PROJECT, _ENTITY, _DIR, _MODE, _RUN_GROUP, _TAGS, _NAME.
 
 wandb is imported only where tracking is asked for. Offline runs need no account; `wandb sync` uploads them later.
 Tracking never ends a training: what W&B refuses is a warning, after which the training goes on untracked.
@@ -10,7 +14,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -29,19 +33,21 @@ class TrackingError(RuntimeError):
 class Tracker:
     """Tracks nothing: what `off` gives, and the interface of the real one."""
 
-    def log(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+    def log(self, iteration: int, metrics: Mapping[str, Any], gradient_steps: int | None = None) -> None:
         """Logs one outer iteration. Each metric has a leading seed axis.
 
-        A `[S]` metric is logged as it is. An `[S, R]` one gives each run `<name>/r0`, `<name>/r1`, ... and
-        `<name>/best` (the largest, if the name ends in `objective`) or else `<name>/mean`. One with more axes gives
-        `<name>/mean`, `<name>/min` and `<name>/max`.
+        A `[S]` metric is logged as it is. An `[S, R]` one gives each run `<name>/best` (the largest, if the name ends
+        in `objective`) or else `<name>/mean` and, of several restarts, `<name>/r0`, `<name>/r1`, ... One with more axes
+        gives `<name>/mean`, `<name>/min` and `<name>/max`. With `gradient_steps` W&B draws all metrics against them.
         """
 
     def summary(self, seed: int, values: Mapping[str, Any]) -> None:
         """Sets the final values of one seed's run."""
 
-    def page(self, name: str, header: Sequence[str], rows: Sequence[Sequence[str]], figures: Sequence[Path]) -> None:
-        """Logs a table and its figures, by their files' stems."""
+    def page(
+        self, header: Sequence[str], rows: Sequence[Sequence[Any]], figures: Sequence[Path], record: Path | None = None
+    ) -> None:
+        """Logs a table, figures by their files' stems, and a record's file as an artifact."""
 
     def finish(self, exit_code: int = 0) -> None:
         """Ends all runs. Later calls do nothing."""
@@ -53,36 +59,57 @@ class Tracker:
         self.finish(exit_code=0 if exception_type is None else 1)
 
 
-def run_id(group: str, cell: str, seed: int) -> str:
-    """The id of a seed's run: a resumed job finds its own runs again."""
-    return hashlib.sha256(f"{group}\n{cell}\n{seed}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+def run_id(name: str, cell: str, seed: int | str) -> str:
+    """The id of a seed's run, or of the cell's: a resumed job finds its own runs again."""
+    return hashlib.sha256(f"{name}\n{cell}\n{seed}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+class _Planned(NamedTuple):
+    """A run that is to be."""
+
+    id: str
+    name: str
+    tags: Sequence[str]
+    config: Mapping[str, Any]
 
 
 def make_tracker(
     mode: Mode,
     *,
-    project: str = "trajclust",
+    name: str,
+    id: str,
+    seeds: Sequence[int],
     directory: str | os.PathLike,
-    group: str,
     tags: Sequence[str] = (),
     config: Mapping[str, Any] | None = None,
-    seeds: Sequence[int],
-    run_ids: Sequence[str],
-    job_type: str = "train",
 ) -> Tracker:
-    """A tracker for all seeds of one cell. `group` names the cell; `run_ids` has one id a seed, see `run_id`.
+    """A run for each seed of one cell, called `name` (DATASET-METHOD) with `-seedN`, in the group `name` with its `id`.
 
-    `directory` gets the folder `wandb/`. A job that runs again under the same ids continues its runs. Long tags are
-    shortened, so that they stay distinct; bytes of names that are no UTF-8 are spelled out.
+    `directory` gets the folder `wandb/`. A job that runs again under the same name and id continues its runs. Long tags
+    are shortened, so that they stay distinct; bytes of names that are no UTF-8 are spelled out.
     Raises TrackingError for wrong arguments and online without a usable key; it never asks at the terminal.
     """
-    if mode == "off":
-        return Tracker()
-    if mode not in ("offline", "online"):
-        raise TrackingError(f"tracking mode {mode!r}: give off, offline or online")
-    if len(run_ids) != len(seeds):
-        raise TrackingError(f"{len(run_ids)} run ids for {len(seeds)} seeds: give one a seed")
-    return _WandbTracker(mode, project, Path(directory), group, tags, config or {}, seeds, run_ids, job_type)
+    called = os.environ.get("WANDB_NAME") or name
+    of_seed = lambda seed: ((*tags, f"seed:{seed}"), {**(config or {}), "seed": int(seed)})
+    runs = [_Planned(run_id(name, id, seed), f"{called}-seed{seed}", *of_seed(seed)) for seed in seeds]
+    return _tracker(mode, directory, f"{name}-{id}", runs, "train")
+
+
+def track_cell(
+    mode: Mode,
+    *,
+    name: str,
+    id: str,
+    directory: str | os.PathLike,
+    tags: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
+) -> Tracker:
+    """The run of a cell as a whole, with the machine's metrics while it is open; `page` is for its end.
+
+    Arguments and errors are `make_tracker`'s.
+    """
+    run = _Planned(run_id(name, id, "cell"), os.environ.get("WANDB_NAME") or name, tags, config or {})
+    return _tracker(mode, directory, f"{name}-{id}", [run], "cell")
 
 
 def log_table(
@@ -93,35 +120,35 @@ def log_table(
     figures: Sequence[Path],
     *,
     directory: str | os.PathLike,
-    project: str = "trajclust",
     tags: Sequence[str] = (),
 ) -> None:
     """A run of job type `table` with a table, and its figures by their files' stems; the same run for the same name.
 
     Raises TrackingError as `make_tracker` does; what else goes wrong is a warning.
     """
-    config = {"table": name, "rows": len(rows)}
-    given = {"group": "tables", "tags": tags, "config": config, "seeds": [0], "run_ids": [run_id("table", name, 0)]}
-    tracker = make_tracker(mode, project=project, directory=directory, job_type="table", **given)
-    with tracker:
-        tracker.page(name, header, rows, figures)
+    run = _Planned(run_id("table", name, 0), name, tags, {"table": name, "rows": len(rows)})
+    with _tracker(mode, directory, "tables", [run], "table") as tracker:
+        tracker.page(header, rows, figures)
+
+
+def _tracker(mode: Mode, directory: str | os.PathLike, group: str, runs: Sequence[_Planned], job_type: str) -> Tracker:
+    if mode not in ("off", "offline", "online"):
+        raise TrackingError(f"tracking mode {mode!r}: give off, offline or online")
+    asked = os.environ.get("WANDB_MODE")
+    if mode == "off" or asked == "disabled":
+        return Tracker()
+    if asked in ("offline", "dryrun"):  # on machines without a network
+        mode = "offline"
+    place = Path(os.environ.get("WANDB_DIR") or directory)
+    return _WandbTracker(mode, place, os.environ.get("WANDB_RUN_GROUP") or group, runs, job_type)
 
 
 class _WandbTracker(Tracker):
-    def __init__(
-        self,
-        mode: str,
-        project: str,
-        directory: Path,
-        group: str,
-        tags: Sequence[str],
-        config: Mapping[str, Any],
-        seeds: Sequence[int],
-        run_ids: Sequence[str],
-        job_type: str,
-    ):
-        self._seeds = list(seeds)
+    def __init__(self, mode: str, directory: Path, group: str, planned: Sequence[_Planned], job_type: str):
+        self._seeds = [run.config.get("seed") for run in planned]
         self._runs: list[Any] = []
+        self._against_steps = False
+        tagged = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
         with self._attempt("did not start"):
             import wandb
 
@@ -129,20 +156,21 @@ class _WandbTracker(Tracker):
             if mode == "online":
                 _check_key(wandb)
             directory.mkdir(parents=True, exist_ok=True)  # else wandb writes to /tmp
-            for seed, id in zip(seeds, run_ids, strict=True):
+            for one in planned:
                 run = wandb.init(
-                    project=project,
+                    project=os.environ.get("WANDB_PROJECT") or "trajclust",
                     dir=directory,
                     group=_short(_clean(group), _LONGEST_GROUP),
-                    name=f"seed{seed}" if job_type == "train" else _clean(config["table"]),
+                    name=_clean(one.name),
                     job_type=job_type,
-                    id=id,
-                    tags=[_short(_clean(tag), _LONGEST_TAG) for tag in (*tags, f"seed:{seed}")],
-                    config=_clean({**plain(dict(config)), "seed": int(seed)}),
+                    id=one.id,
+                    tags=[_short(_clean(tag), _LONGEST_TAG) for tag in dict.fromkeys((*one.tags, *tagged))],
+                    config=_clean(plain(dict(one.config))),
                     mode=mode,
                     resume="allow",
                     reinit="create_new",  # all seeds advance in one program, so their runs live side by side
-                    settings=wandb.Settings(console="off", x_disable_stats=True, silent=True),
+                    # of the machine's metrics one copy is enough
+                    settings=wandb.Settings(console="off", x_disable_stats=job_type != "cell", silent=True),
                 )
                 self._runs.append(run)
 
@@ -169,8 +197,9 @@ class _WandbTracker(Tracker):
             for run in reversed(runs):
                 stack.callback(run.finish, exit_code=exit_code)
 
-    def log(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        rows: list[dict[str, float]] = [{} for _ in self._seeds]
+    def log(self, iteration: int, metrics: Mapping[str, Any], gradient_steps: int | None = None) -> None:
+        axis = {} if gradient_steps is None else {"gradient_steps": int(gradient_steps)}
+        rows: list[dict[str, float]] = [dict(axis) for _ in self._seeds]
         for name, values in metrics.items():
             values = np.asarray(values)
             if values.ndim == 0 or len(values) != len(self._seeds):
@@ -180,6 +209,11 @@ class _WandbTracker(Tracker):
             for row, value in zip(rows, values, strict=True):
                 row.update(_scalars(name, value))
         with self._attempt("took no metrics"):
+            if axis and not self._against_steps:
+                self._against_steps = True
+                for run in self._runs:
+                    run.define_metric("gradient_steps", hidden=True)
+                    run.define_metric("*", step_metric="gradient_steps")
             for run, row in zip(self._runs, rows, strict=False):
                 run.log(row, step=int(iteration))
 
@@ -188,7 +222,9 @@ class _WandbTracker(Tracker):
             if self._runs:
                 self._runs[self._seeds.index(seed)].summary.update(plain(dict(values)))
 
-    def page(self, name: str, header: Sequence[str], rows: Sequence[Sequence[str]], figures: Sequence[Path]) -> None:
+    def page(
+        self, header: Sequence[str], rows: Sequence[Sequence[Any]], figures: Sequence[Path], record: Path | None = None
+    ) -> None:
         with self._attempt("took no table"):
             import wandb
 
@@ -196,6 +232,10 @@ class _WandbTracker(Tracker):
             cells = wandb.Table(columns=list(header), data=[list(row) for row in rows])
             for run in self._runs:
                 run.log({"table": cells, **shown})
+                if record is not None:
+                    artifact = wandb.Artifact(f"record-{run.id}", type="record")
+                    artifact.add_file(str(record), name="record.json")
+                    run.log_artifact(artifact)
 
     def finish(self, exit_code: int = 0) -> None:
         with self._attempt("did not finish"):
@@ -240,5 +280,5 @@ def _scalars(name: str, value: np.ndarray) -> dict[str, float]:
         return {f"{name}/{f.__name__}": f(value).item() for f in (np.mean, np.min, np.max)}
     # fmax passes over the NaN of a restart that diverged
     total = {f"{name}/best": np.fmax.reduce(value)} if name.endswith("objective") else {f"{name}/mean": value.mean()}
-    restarts = {f"{name}/r{r}": x for r, x in enumerate(value)}
+    restarts = {f"{name}/r{r}": x for r, x in enumerate(value)} if len(value) > 1 else {}
     return {key: x.item() for key, x in (total | restarts).items()}

@@ -18,9 +18,10 @@ import numpy as np
 from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.progress import Progress
 from trajclust_jax.data import Dataset, make
+from trajclust_jax.learners import Offline
 from trajclust_jax.records import Results, cell_id, plain
-from trajclust_jax.tracking import Tracker, make_tracker, run_id
-from trajclust_jax.training import Fit, fit
+from trajclust_jax.tracking import Tracker, make_tracker, track_cell
+from trajclust_jax.training import Event, Fit, fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +100,20 @@ class Job:
 
     def tracker(self, cell: "Cell") -> Tracker:
         """A run for each seed."""
-        return make_tracker(
-            self.track,
-            directory=self.results.folder,
-            group=f"{cell.dataset}-{cell.method}-{self.id}",
-            tags=[*self.tags, f"dataset:{cell.dataset}", f"method:{cell.method}"],
-            config=self.described,
-            seeds=cell.seeds,
-            run_ids=[run_id(cell.title, self.id, seed) for seed in cell.seeds],
-        )
+        return make_tracker(self.track, seeds=cell.seeds, **self._told(cell))
+
+    def cell_tracker(self, cell: "Cell") -> Tracker:
+        """The run of the cell as a whole."""
+        return track_cell(self.track, **self._told(cell))
+
+    def _told(self, cell: "Cell") -> dict[str, Any]:
+        return {
+            "name": f"{cell.dataset}-{cell.method}",
+            "id": self.id,
+            "directory": self.results.folder,
+            "tags": [*self.tags, f"dataset:{cell.dataset}", f"method:{cell.method}"],
+            "config": self.described,
+        }
 
     @contextlib.contextmanager
     def fitted(
@@ -121,7 +127,7 @@ class Job:
                 method,
                 data,
                 cell.seeds,
-                callbacks=[beat, show, lambda event: tracker.log(event.total, tracked(event.phase, event.metrics))],
+                callbacks=[beat, show, tracking(tracker, method)],
                 checkpoint_dir=self.work / folder,
                 checkpoint_seconds=checkpoint_seconds(),
                 **options,
@@ -162,6 +168,23 @@ def tracked(phase: str, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     """An iteration's metrics under names that keep phases apart; of an evaluation's episodes the mean."""
     means = {name: values.mean(-1) if name == "return" else values for name, values in metrics.items()}
     return {f"{phase}/{name}": values for name, values in means.items()}
+
+
+def tracking(tracker: Tracker, method: Any) -> Callable[[Event], None]:
+    """A callback of `fit` that logs every iteration; learners' against their gradient steps."""
+    steps = method.gradient_steps if isinstance(method, Offline) else lambda phase, iteration: None
+
+    def log(event: Event) -> None:
+        tracker.log(event.total, tracked(event.phase, event.metrics), steps(event.phase, event.iteration))
+
+    return log
+
+
+def seed_table(seeds: Sequence[int], scores: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows, one a seed (or one), of scores with a value a seed; of what has several a seed the mean."""
+    lists = [values if isinstance(values, list) else [values] for values in scores.values()]
+    columns = [[float(np.mean(np.array(value, float))) for value in values] for values in lists]
+    return ["seed", *scores], [list(row) for row in zip(map(str, seeds or ["-"]), *columns, strict=False)]
 
 
 def checkpoint_seconds() -> float:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from trajclust_experiments.catalogue import learner_entry, revisions
-from trajclust_experiments.cells.cell import Cell, Job, changed, tracked
+from trajclust_experiments.cells.cell import Cell, Job, changed, tracking
 from trajclust_experiments.cells.evaluation import best_cluster, evaluator, normaliser, returns_of, summarise
 from trajclust_experiments.cells.methods import MethodCell
 from trajclust_jax.clustering import Clustering, PGKmeans
@@ -19,6 +19,7 @@ from trajclust_jax.data.transforms import ActionScaling
 from trajclust_jax.learners import Clustered, Offline, Scaling, TrainedPolicy
 from trajclust_jax.metrics import scores
 from trajclust_jax.networks import PolicyNetwork
+from trajclust_jax.training import Event
 
 # What a learner's cell says of itself only where it has it: a cell without is another one.
 OPTIONAL = frozenset({"plugin", "transitions", "draw", "measures"})
@@ -130,9 +131,10 @@ class LearnerCell(Cell):
         config = dataclasses.asdict(self.build(dataset.trajectories.action_size))
         body = {"policies": record["policies"], "config": config, **record["swept"][index], "history": history}
         with job.tracker(self) as tracker:
+            log = tracking(tracker, self.build(dataset.trajectories.action_size))
             for total, entry in enumerate(history):
                 metrics = {n: np.asarray(v, float) for n, v in entry.items() if n not in ("phase", "iteration")}
-                tracker.log(total, tracked(entry["phase"], metrics))
+                log(Event(entry["phase"], entry["iteration"], 0, total, metrics, np.zeros(len(self.seeds), bool)))
             for index, seed in enumerate(self.seeds):
                 tracker.summary(seed, {f"final/{name}": values[index] for name, values in body["scores"].items()})
         return body

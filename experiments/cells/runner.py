@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trajclust_experiments.cells.cell import Cell, Finished, Job, record_id
+from trajclust_experiments.cells.cell import Cell, Finished, Job, record_id, seed_table
 from trajclust_experiments.cells.joining import can_be_joined, joined, parts
 from trajclust_experiments.progress import Progress
 from trajclust_jax.data import Dataset
@@ -114,27 +114,28 @@ class Run:
 
                 work = results.work(id) if todo is cell else results.work(id) / f"from-seed-{todo.seeds[0]}"
                 job = Job(id, described, results, work, self.track, self.tags, self.progress, guard, needed)
-                try:
-                    guard()
-                    began = time.process_time()
-                    body = todo.compute(dataset, job)
-                    body["timing"]["cpu_seconds"] = time.process_time() - began  # since it was resumed, if it was
-                    guard()
-                except LeaseLost:
-                    return None
-                finally:
+                with job.cell_tracker(cell) as shown:
+                    try:
+                        guard()
+                        began = time.process_time()
+                        body = todo.compute(dataset, job)
+                        body["timing"]["cpu_seconds"] = time.process_time() - began  # since it was resumed, if it was
+                        guard()
+                    except LeaseLost:
+                        return None
+                    finally:
+                        if leads():
+                            notes.end()
+                    body["timing"]["data_seconds"], place = data_seconds, environment()
+                    if earlier is not None:
+                        new = {"seeds": list(todo.seeds), "environment": place, "timing": body["timing"]}
+                        body = joined(earlier, results.arrays(earlier["id"]) or {}, body)
+                        body["parts"] = [*parts(earlier), new]
+                    arrays = body.pop("arrays", None)
+                    body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
+                    whole = {"id": id, "preset": self.preset, "cell": described, **body, "environment": place}
                     if leads():
-                        notes.end()
-                body["timing"]["data_seconds"], place = data_seconds, environment()
-                if earlier is not None:
-                    new = {"seeds": list(todo.seeds), "environment": place, "timing": body["timing"]}
-                    body = joined(earlier, results.arrays(earlier["id"]) or {}, body)
-                    body["parts"] = [*parts(earlier), new]
-                arrays = body.pop("arrays", None)
-                body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
-                whole = {"id": id, "preset": self.preset, "cell": described, **body, "environment": place}
-                if leads():
-                    results.write(id, whole, arrays)
+                        shown.page(*seed_table(cell.seeds, body["scores"]), [], results.write(id, whole, arrays))
             if leads():  # its checkpoints, also those of a process killed right here
                 shutil.rmtree(results.work(id), ignore_errors=True)
         return from_lead(results.read(id) if leads() else None)

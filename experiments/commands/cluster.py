@@ -1,5 +1,6 @@
 """`trajclust cluster`: a method on the user's own trajectories."""
 
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from trajclust_experiments.catalogue import CATALOGUE, entries
-from trajclust_experiments.cells.cell import checkpoint_seconds, tracked
+from trajclust_experiments.cells.cell import checkpoint_seconds, seed_table, tracking
 from trajclust_experiments.commands.choose_k import choice_figure, choose_k
 from trajclust_experiments.commands.clusters import (
     OUTPUTS,
@@ -35,7 +36,7 @@ from trajclust_jax.clustering.support import support_of
 from trajclust_jax.data import DataError, Dataset, Trajectories, suspicious
 from trajclust_jax.metrics import batch_scores
 from trajclust_jax.records import cell_id, environment
-from trajclust_jax.tracking import make_tracker, run_id
+from trajclust_jax.tracking import make_tracker, track_cell
 from trajclust_jax.training import fit
 
 
@@ -149,7 +150,7 @@ def cluster_dataset(
     # Whatever K will be, what is wrong with the method or the data is told before long work.
     suiting, method = _built(method_name, num_clusters or 1, trajectories, settings)
     out = resolve_out(out)
-    with staged(out, OUTPUTS) as work:
+    with staged(out, OUTPUTS) as work, contextlib.ExitStack() as stack:
         choice = None
         if num_clusters is None:
             policy = settings.get("policy") or CATALOGUE[method_name].policy
@@ -164,24 +165,18 @@ def cluster_dataset(
             "seed": seed,
         }
         id = cell_id(described)
-        tracker = make_tracker(
-            track,
-            directory=out.parent,
-            group=f"{dataset.spec.name}-{method_name}-{id}",
-            tags=[f"dataset:{dataset.spec.name}", f"method:{method_name}"],
-            config=described,
-            seeds=[seed],
-            run_ids=[run_id(dataset.spec.name, id, seed)],
-        )
+        place = {"name": f"{dataset.spec.name}-{method_name}", "id": id, "directory": out.parent, "config": described}
+        place["tags"] = [f"dataset:{dataset.spec.name}", f"method:{method_name}"]
+        tracker = stack.enter_context(make_tracker(track, seeds=[seed], **place))
+        whole = stack.enter_context(track_cell(track, **place))
         score = None if dataset.labels is None else functools.partial(batch_scores, dataset.labels)
-        with tracker, progress.task(f"{dataset.spec.name} {method_name}") as show:
-            track_event = lambda event: tracker.log(event.total, tracked(event.phase, event.metrics))
+        with progress.task(f"{dataset.spec.name} {method_name}") as show:
             outcome = fit(
                 method,
                 trajectories,
                 [seed],
                 score=score,
-                callbacks=[show, track_event],
+                callbacks=[show, tracking(tracker, method)],
                 checkpoint_dir=work / id,
                 checkpoint_seconds=checkpoint_seconds(),
             )
@@ -217,6 +212,11 @@ def cluster_dataset(
         if choice is not None:
             save_figure(choice_figure(choice), folder / "choice-of-k.png")
         write_clusters(folder, dataset, clustering, outcome.history, split, summary)
+        final = {**(summary["scores"] or {}), "objective": summary["objective"]}
+        tracker.summary(seed, {f"final/{name}": value for name, value in final.items()})
+        tracker.summary(seed, {f"health/{name}": value for name, value in health.items()})
+        figures = sorted(folder.glob("*.png"))
+        whole.page(*seed_table([seed], final), figures, folder / "summary.json")
     return listed(summary, clustering, out)
 
 

@@ -2,6 +2,7 @@
 
 import json as json_module
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -146,6 +147,7 @@ def wandb_sweep(asked: Sweep, tasks: Sequence[Task], settings: tuple[str, ...], 
     command += ["--track", "online" if track == "off" else track]
     described = {
         "name": f"{' '.join(asked.tables)} {asked.preset}",
+        **({"project": project} if (project := os.environ.get("WANDB_PROJECT")) else {}),
         "program": "trajclust",
         "method": "grid",
         "parameters": {"only": {"values": [key(task.cell) for task in tasks]}},

@@ -1,5 +1,6 @@
 """`trajclust train`: an offline learner on the user's own trajectories, or on the clusters found in them."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trajclust_experiments.catalogue import entries, learner_entry, plug_in_entries, revisions
-from trajclust_experiments.cells.cell import checkpoint_seconds, tracked
+from trajclust_experiments.cells.cell import checkpoint_seconds, seed_table, tracking
 from trajclust_experiments.cells.evaluation import (
     action_bounds,
     environment_names,
@@ -32,7 +33,7 @@ from trajclust_jax.data import DataError, Dataset, load, reduced, returns, suspi
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Clustered, Offline
 from trajclust_jax.records import cell_id, environment, plain
-from trajclust_jax.tracking import make_tracker, run_id
+from trajclust_jax.tracking import make_tracker, track_cell
 from trajclust_jax.training import Fit, fit
 
 if TYPE_CHECKING:
@@ -217,24 +218,18 @@ def train_on_dataset(
         evaluate = evaluator(offline, environment_name, episodes, evaluate_every)
     data = trajectories if clusters is None else Clustered(trajectories, clusters[0], len(clusters[1]))
     out = resolve_out(out)
-    with staged(out, OUTPUTS) as work:
-        tracker = make_tracker(
-            track,
-            directory=out.parent,
-            group=f"{dataset.spec.name}-{learner_name}-{id}",
-            tags=[f"dataset:{dataset.spec.name}", f"learner:{learner_name}"],
-            config=described,
-            seeds=seeds,
-            run_ids=[run_id(dataset.spec.name, id, seed) for seed in seeds],
-        )
-        with tracker, progress.task(f"{dataset.spec.name} {learner_name}") as show:
-            track_event = lambda event: tracker.log(event.total, tracked(event.phase, event.metrics))
+    place = {"name": f"{dataset.spec.name}-{learner_name}", "id": id, "directory": out.parent, "config": described}
+    place["tags"] = [f"dataset:{dataset.spec.name}", f"learner:{learner_name}"]
+    with staged(out, OUTPUTS) as work, contextlib.ExitStack() as stack:
+        tracker = stack.enter_context(make_tracker(track, seeds=seeds, **place))
+        whole = stack.enter_context(track_cell(track, **place))
+        with progress.task(f"{dataset.spec.name} {learner_name}") as show:
             outcome = fit(
                 offline,
                 data,
                 seeds,
                 evaluate=evaluate,
-                callbacks=[show, track_event],
+                callbacks=[show, tracking(tracker, offline)],
                 checkpoint_dir=work / id,
                 checkpoint_seconds=checkpoint_seconds(),
             )
@@ -243,6 +238,14 @@ def train_on_dataset(
             summary["relabelled"] = dataset.provenance.parameters["relabelled"]
         summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
         _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}))
+        final = summary.get("scores", {})
+        for index, seed in enumerate(seeds):
+            told = {f"final/{name}": values[index] for name, values in final.items()}
+            if clusters is not None:
+                each = lambda name, values: {f"{name}/cluster{k}": x for k, x in zip(clusters[1], values, strict=True)}
+                told = {key: x for name, values in told.items() for key, x in each(name, values).items()}
+            tracker.summary(seed, {**told, "health/diverged": seed in summary["diverged"]})
+        whole.page(*seed_table(seeds, final), [work / "new" / "learning-curve.png"], work / "new" / "summary.json")
     files = [str(out / name) for name in sorted(OUTPUTS) if (out / name).exists()]
     return plain({**summary, "out": str(out), "files": files})
 

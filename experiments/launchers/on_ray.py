@@ -77,6 +77,9 @@ def launch(
 def _connected(address: str | None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    # Workers of a cluster that runs do not inherit it.
+    tracking = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+    quiet |= {"runtime_env": {"env_vars": tracking}} if tracking else {}
     if address is None:
         quiet |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:

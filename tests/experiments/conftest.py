@@ -11,6 +11,7 @@ def trajclust(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TRAJCLUST_DEBUG", raising=False)
     monkeypatch.delenv("TRAJCLUST_RESULTS", raising=False)
+    monkeypatch.setenv("WANDB_PROJECT", "")  # which --project sets
 
     def run(*arguments):
         with pytest.raises(SystemExit) as exit:

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from html_reader import read_sound
 from rich.console import Console
+from wandb_reader import read_runs
 
 from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.commands.cluster import cluster_dataset
@@ -140,8 +141,14 @@ def test_cluster_by_returns(trajclust, tmp_path):
     assert set(np.load(tmp_path / "r" / "posterior.npz")) == {"posterior"}
     assert summary["health"] == {"used_clusters": 2}
     assert summary["warnings"] == []
-    code, out, _ = trajclust("cluster", "r.npz", "--method", "return_kmeans", "--k", 2, "--out", "r")
+    given = ("--out", "r", "--track", "offline")
+    code, out, _ = trajclust("cluster", "r.npz", "--method", "return_kmeans", "--k", 2, *given)
     assert "cluster 0: 10 trajectories" in out
+    whole, run = read_runs(tmp_path)
+    assert (whole.name, run.name) == ("r-return_kmeans", "r-return_kmeans-seed0")
+    assert run.summary["health/used_clusters"] == 2
+    assert run.summary["final/objective"] == pytest.approx(summary["objective"])
+    assert whole.history[0]["overview/width"] > 100
 
 
 def test_what_held_out_actions_say_is_printed_and_kept(trajclust, discrete_npz, tmp_path, real_comparison):

@@ -280,9 +280,14 @@ def test_tracking_offline_has_one_run_a_seed(tmp_path):
     import wandb
 
     wandb.teardown()
-    runs = sorted(read_runs(tmp_path), key=lambda run: run.name)
-    assert [run.name for run in runs] == ["seed0", "seed1"]
+    whole, *runs = sorted(read_runs(tmp_path), key=lambda run: run.name)
+    name = "diagonal-pg_kmeans_tabular"
+    assert [run.name for run in (whole, *runs)] == [name, f"{name}-seed0", f"{name}-seed1"]
+    assert whole.job_type == "cell"
+    assert {run.group for run in runs} == {whole.group}
+    assert len(whole.artifacts) == 2  # its table, and its record
     for seed, run in enumerate(runs):
+        assert run.summary["health/used_clusters"] == record["health"]["used_clusters"][seed]
         assert run.group.startswith("diagonal-pg_kmeans_tabular")
         assert {"table:test", "dataset:diagonal", f"seed:{seed}"} <= set(run.tags)
         assert run.summary["final/nmi"] == pytest.approx(record["scores"]["nmi"][seed])

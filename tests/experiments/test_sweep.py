@@ -230,7 +230,7 @@ def test_the_agents_of_a_wandb_sweep_compute_its_cells(trajclust, tmp_path):
     (record,) = Results(tmp_path / "swept").all()
     assert record["cell"]["method"] == "length_kmeans"
     runs = list((tmp_path / "swept/wandb").glob("offline-run-*"))
-    assert len(runs) == len(record["cell"]["seeds"]) + 1, "and one for the table"
+    assert len(runs) == len(record["cell"]["seeds"]) + 2, "and one for the cell, and one for the table"
     assert "--dry-run lists them" in trajclust(*command, "--only=nonsense")[2]
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from wandb_reader import read_runs
 
 from trajclust_experiments.cells import evaluation
 from trajclust_experiments.commands import train
@@ -31,15 +32,32 @@ def plane(path, environment=None, seed=0):
     return dataset
 
 
+def _check_tracked(folder, summary):
+    """A run a seed, against gradient steps; and one with the figure, the scores and the summary."""
+    whole, *runs = read_runs(folder)
+    assert [run.name for run in (whole, *runs)] == ["plane-bc", "plane-bc-seed0", "plane-bc-seed1"]
+    assert {(run.project, run.group) for run in (whole, *runs)} == {("mine", f"plane-bc-{summary['id']}")}
+    for seed, run in enumerate(runs):
+        steps = [row["gradient_steps"] for row in run.history]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 40
+        assert run.summary["final/last_return"] == summary["scores"]["last_return"][seed]
+        assert not run.summary["health/diverged"]
+    assert whole.history[0]["learning-curve/width"] > 100
+    assert whole.history[0]["table/nrows"] == 2
+    assert [files for _, files in whole.artifacts.values() if files == ["record.json"]]
+
+
 def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
     plane(tmp_path / "plane.npz", "Pathfollowing-v0")
     code, out, err = trajclust(
         *("train", "plane.npz", "--learner", "bc", "--seeds", 2, "--episodes", 3, "--evaluate-every", 20),
-        *("--json", *SMALL),
+        *("--json", "--track", "offline", "--project", "mine", *SMALL),
     )
     assert code == 0, err
     summary = json.loads(out)
     assert summary["environment"] == "Pathfollowing-v0"
+    _check_tracked(tmp_path / "runs", summary)
     assert np.shape(summary["scores"]["last_return"]) == (2,)
     assert "last_score" not in summary["scores"]  # D4RL normalises nothing here
     assert {path.name for path in (tmp_path / "runs/train").iterdir()} == train.OUTPUTS - {"assignments.csv"}

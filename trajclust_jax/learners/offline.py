@@ -205,6 +205,14 @@ class Offline:
         """Gradient steps, or epochs, that a step of `fit` in a phase has."""
         return next((self._block(stage) for stage in self.learner.stages() if stage.name == phase), 1)
 
+    def gradient_steps(self, phase: str, iteration: int) -> int:
+        """Gradient steps until then, of the stages before too; iterations of what is trained `before`, epochs of stages
+        that count those."""
+        stages = self.learner.stages()
+        names = [stage.name for stage in stages]
+        done = sum(stage.updates for stage in stages[: names.index(phase)]) if phase in names else 0
+        return done + iteration * self.updates_a_step(phase)
+
     def transforms(self) -> tuple[DataTransform, ...]:
         """What happens to the rewards, in order."""
         ranged = () if self.reward_range is None else (ScaleReturns(self.reward_range),)
