@@ -29,6 +29,9 @@ from trajclust_jax.learners import (
     SQIL,
     TD3BC,
     BRACv,
+    DiscreteBC,
+    DiscreteCQL,
+    DiscreteIQL,
     LayerNorm,
     LBRACv,
     Learner,
@@ -93,8 +96,24 @@ class LearnerEntry:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     in_environments: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by Gymnasium id
     imitates: bool = False  # it learns from a relabeller's rewards alone
+    discrete: type[Learner] | None = None  # the algorithm for discrete actions
 
     kind: ClassVar[Kind] = "learner"
+
+    def on(self, discrete: bool) -> "LearnerEntry":
+        """The entry for data with discrete actions, or with continuous ones.
+
+        Raises:
+            ValueError: for a learner that takes no discrete actions.
+        """
+        if not discrete:
+            return self
+        if self.discrete is None:
+            able = ", ".join(name for name, entry in entries("learner").items() if entry.discrete)
+            raise ValueError(f"it learns from continuous actions, and these are discrete: choose one of {able}")
+        names = {field.name for field in dataclasses.fields(self.discrete)} | _OFFLINE
+        settings = {name: value for name, value in self.settings.items() if name in names - {"stochastic"}}
+        return dataclasses.replace(self, algorithm=self.discrete, settings=settings, in_environments={})
 
     def names(self) -> set[str]:
         """The settings that `build` takes."""
@@ -173,7 +192,8 @@ def learner_entry(name: str, plug_ins: str | None = None) -> LearnerEntry:
         if not hasattr(entry.algorithm, "CRITIC"):
             raise ValueError(f"{name} has no critics of its own that a plug-in could change")
         joined = plugged(plug_in.plug_in, entry.algorithm)
-        entry = dataclasses.replace(entry, title=f"{entry.title} + {plug_in.title}", algorithm=joined)
+        title = f"{entry.title} + {plug_in.title}"
+        entry = dataclasses.replace(entry, title=title, algorithm=joined, discrete=None)
     return entry
 
 
@@ -430,9 +450,11 @@ CATALOGUE.update(
         kind="centres",
     ),
     # learners
-    bc=LearnerEntry("BC", "behaviour cloning by least squares", BC),
+    bc=LearnerEntry("BC", "behaviour cloning by least squares", BC, discrete=DiscreteBC),
     bc_gaussian=LearnerEntry("BC, Gaussian", "behaviour cloning by maximum likelihood", BC, {"stochastic": True}),
-    bc_10=LearnerEntry("10% BC", "behaviour cloning of the tenth with the highest returns", BC, {"best": 0.1}),
+    bc_10=LearnerEntry(
+        "10% BC", "behaviour cloning of the tenth with the highest returns", BC, {"best": 0.1}, discrete=DiscreteBC
+    ),
     td3_bc=LearnerEntry("TD3+BC", "a deterministic actor by Q, held near the data", TD3BC),
     iql=LearnerEntry(
         "IQL",
@@ -440,6 +462,7 @@ CATALOGUE.update(
         IQL,
         {"normalise": False, "orthogonal": True},
         in_environments=_SCALED,
+        discrete=DiscreteIQL,
     ),
     iql_corl=LearnerEntry(
         "IQL, CORL", "as iql, observations normalised, rewards as they are: CORL's settings but on Hopper", IQL
@@ -451,6 +474,7 @@ CATALOGUE.update(
         CQL,
         {"normalise": False},
         in_environments=_GATES,
+        discrete=DiscreteCQL,
     ),
     cql_corl=LearnerEntry("CQL, CORL", "as cql, with CORL's settings for locomotion", CQL, _CORL_CQL),
     empo=LearnerEntry(

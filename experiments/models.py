@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ from trajclust_jax.clustering.images import ImageInputs
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, DataError, Trajectories
 from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling, input_transform
+from trajclust_jax.evaluation import act
 from trajclust_jax.learners import Learner, Scaling, TrainedPolicy
 from trajclust_jax.records import tuples
 from trajclust_jax.relabelling import Model, TrainedRelabeller
@@ -190,10 +192,65 @@ def _preprocessing(tree: dict[str, Any]) -> Preprocessing:
     return Preprocessing(**made)
 
 
-def load_policy(folder: str | os.PathLike) -> tuple[Learner, TrainedPolicy]:
-    """The learner and the policies, of all seeds (and clusters), that `trajclust train` left in a folder.
+@dataclasses.dataclass(frozen=True)
+class Policies:
+    """The policies of a training, one a seed (and cluster), which `predict` actions without their noise."""
 
-    `evaluation.act(learner, policy, observations)` acts with them.
+    learner: Learner
+    policy: TrainedPolicy  # leaves [S, ...], or [S, K, ...]
+    seeds: tuple[int, ...]
+    clusters: tuple[int, ...] | None  # numbers of those learned from; None: one policy a seed
+    observation_shape: tuple[int, ...]
+
+    def predict(self, observations: Any, seed: int = 0, cluster: int | None = None) -> np.ndarray:
+        """Actions in the environment's unit, float32; discrete ones are numbers, int32.
+
+        Args:
+            observations: one `[*D]`, several `[n, *D]`, for the policy of `seed`; or `[S, n, *D]` for the policies of
+                all seeds, each its own. D is the shape of the data's observations, or flat.
+            seed: one that was trained.
+            cluster: of a training on several clusters, which one's policy.
+
+        Returns:
+            `[A]`, `[n, A]` or `[S, n, A]`; of discrete actions without A.
+
+        Raises:
+            ValueError: for other shapes, and for a seed or a cluster that was not trained.
+        """
+        given = np.asarray(observations, np.float32)
+        size = math.prod(self.observation_shape)
+        shapes = [shape for shape in ((size,), self.observation_shape) if given.ndim >= len(shape)]
+        shape = next((shape for shape in shapes if given.shape[given.ndim - len(shape) :] == shape), None)
+        lead = None if shape is None else given.shape[: given.ndim - len(shape)]
+        if lead is None or len(lead) > 2 or (len(lead) == 2 and lead[0] != len(self.seeds)):
+            one = ", ".join(map(str, self.observation_shape))
+            raise ValueError(
+                f"observations are {list(given.shape)}: give one, [{one}], several, [n, {one}], or some for each seed, "
+                f"[{len(self.seeds)}, n, {one}]"
+            )
+        policy = self._of_cluster(cluster)
+        if len(lead) < 2:
+            if seed not in self.seeds:
+                raise ValueError(f"seed {seed} was not trained: there are {', '.join(map(str, self.seeds))}")
+            policy = jax.tree.map(lambda x: x[self.seeds.index(seed)][None], policy)
+        rows = given.reshape(lead[0] if len(lead) == 2 else 1, -1, size)
+        actions = np.asarray(act(self.learner, policy, rows))
+        return actions.reshape((*lead, *actions.shape[2:]))
+
+    def _of_cluster(self, cluster: int | None) -> TrainedPolicy:
+        if self.clusters is None:
+            if cluster is not None:
+                raise ValueError(f"cluster {cluster}: the policies are of no clusters")
+            return self.policy
+        if cluster is None and len(self.clusters) == 1:
+            (cluster,) = self.clusters
+        if cluster not in self.clusters:
+            raise ValueError(f"cluster {cluster}: give one of {', '.join(map(str, self.clusters))}")
+        return jax.tree.map(lambda x: x[:, self.clusters.index(cluster)], self.policy)
+
+
+def load_policy(folder: str | os.PathLike) -> Policies:
+    """The policies, of all seeds (and clusters), that `trajclust train` left in a folder.
 
     Raises:
         DataError: for a folder without them.
@@ -201,11 +258,14 @@ def load_policy(folder: str | os.PathLike) -> tuple[Learner, TrainedPolicy]:
     try:
         summary = json.loads((Path(folder) / "summary.json").read_text())
         settings = {name: tuples(value) for name, value in summary["settings"]["learner"].items()}
-        learner = learner_entry(summary["learner"], summary.get("plugin")).algorithm(**settings)
-        stored = load_tree(Path(folder) / "policy")
+        entry = learner_entry(summary["learner"], summary.get("plugin")).on(summary.get("discrete", False))
+        learner, stored = entry.algorithm(**settings), load_tree(Path(folder) / "policy")
+        policy = TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
+        shape = summary.get("observation_shape", policy.scaling.mean.shape[-1:])
+        clusters = summary["clusters"] if summary["clusters"] is None else tuple(summary["clusters"])
+        return Policies(learner, policy, tuple(summary["seeds"]), clusters, tuple(shape))
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
-    return learner, TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
 
 
 def load_relabeller(folder: str | os.PathLike) -> tuple[TrainedRelabeller, Model]:

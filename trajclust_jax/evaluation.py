@@ -1,25 +1,29 @@
 """Returns of trained policies: all seeds, swept settings and clusters act in one call, each for several episodes."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trajclust_jax.data.spaces import ObservationReader
+from trajclust_jax.data.types import DataError
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners.offline import TrainedPolicy
 
 mujoco = lazy("trajclust_envs.mujoco")
 
 COPIES = 128  # of an environment that step side by side, at most
+LONGEST = 100_000  # steps of an episode: an environment without a time limit may never end one
 
 
 class Acting(Protocol):
     """Acts by an actor's parameters, without noise; hashable. Every learner does."""
 
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
-        """`[n, D] -> [n, A]` in [-1, 1]."""
+        """`[n, D] -> [n, A]` in [-1, 1]; of one that is DISCRETE, one-hot."""
 
 
 def mujoco_returns(task: str, learner: Acting, policy: TrainedPolicy, num_episodes: int, seed: int) -> np.ndarray:
@@ -46,6 +50,59 @@ def mujoco_returns(task: str, learner: Acting, policy: TrainedPolicy, num_episod
         episode_returns = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
         columns.append(np.reshape(episode_returns, (members, len(numbers))))
     return np.concatenate(columns, axis=1).reshape(*axes, num_episodes)
+
+
+def gymnasium_returns(
+    make: Callable[[], Any], learner: Acting, policy: TrainedPolicy, num_episodes: int, seed: int
+) -> np.ndarray:
+    """`[*axes, E]` float64: as `mujoco_returns`, in any Gymnasium environment.
+
+    Observations are read as `data.spaces` reads those of datasets; continuous actions are kept within the space's
+    bounds. An environment whose episode is over is not stepped until all that run beside it are.
+
+    Args:
+        make: gives a new environment.
+        policy, num_episodes, seed: as `mujoco_returns` has them.
+
+    Raises:
+        DataError: for an episode of more than LONGEST steps.
+    """
+    axes = policy.scaling.mean.shape[:-1]
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(axes) :]), policy)
+    members, size = flat.scaling.mean.shape
+    together = min(max(1, COPIES // members), num_episodes)
+    environments = [[make() for _ in range(together)] for _ in range(members)]
+    space, reader = environments[0][0].action_space, ObservationReader(environments[0][0].observation_space)
+    seen = lambda observation: reader(jax.tree.map(lambda x: np.asarray(x)[None], observation)).reshape(-1)
+    totals = np.zeros((members, num_episodes))
+    observations = np.zeros((members, together, size), np.float32)
+    for first in range(0, num_episodes, together):
+        numbers = range(first, min(first + together, num_episodes))
+        running = np.zeros((members, together), bool)
+        for n, number in enumerate(numbers):
+            start = int(np.random.default_rng((seed, number)).integers(2**31))  # the same for all policies
+            for m in range(members):
+                observations[m, n], running[m, n] = seen(environments[m][n].reset(seed=start)[0]), True
+        steps = 0
+        while running.any():
+            steps += 1
+            if steps > LONGEST:
+                raise DataError(f"an episode has not ended after {LONGEST:,} steps: give the environment a time limit")
+            actions = np.asarray(act(learner, flat, observations))
+            for m, n in np.argwhere(running):
+                after, reward, terminated, truncated, _ = environments[m][n].step(_taken(actions[m, n], space))
+                totals[m, first + n] += float(reward)
+                observations[m, n], running[m, n] = seen(after), not (terminated or truncated)
+    for environment in (each for row in environments for each in row):
+        environment.close()
+    return totals.reshape(*axes, num_episodes)
+
+
+def _taken(action: np.ndarray, space: Any) -> Any:
+    """An action as the environment takes it."""
+    if hasattr(space, "n"):
+        return int(action) + int(space.start)
+    return np.clip(action.reshape(space.shape), space.low, space.high).astype(space.dtype)
 
 
 def gymnax_returns(
@@ -85,11 +142,17 @@ def gymnax_episodes(env: Any, learner: Acting, policy: TrainedPolicy, num_episod
 
 @functools.partial(jax.jit, static_argnums=0)
 def act(learner: Acting, policy: TrainedPolicy, observations: jax.Array) -> jax.Array:
-    """`[*axes, n, D] -> [*axes, n, A]`: each policy on its own observations, from the environment and for it."""
+    """`[*axes, n, D] -> [*axes, n, A]`: each policy on its own observations, from the environment and for it.
+
+    Discrete actions are `[*axes, n]` int32.
+    """
 
     def one(policy, observations):
         scaling = policy.scaling
-        return scaling.actions(learner.act(policy.actor, scaling.observations(observations)))
+        actions = learner.act(policy.actor, scaling.observations(observations))
+        if getattr(learner, "DISCRETE", False):
+            return actions.argmax(-1).astype(jnp.int32)
+        return scaling.actions(actions)
 
     for _ in policy.scaling.mean.shape[:-1]:
         one = jax.vmap(one)

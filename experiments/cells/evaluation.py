@@ -1,14 +1,20 @@
 """Returns of policies where their data is from, and what a training's record says of them."""
 
+import functools
+import importlib
+import json
+import sys
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
 
-from trajclust_jax.data import Dataset
+from trajclust_jax.data import DataError, Dataset, Trajectories
 from trajclust_jax.data.d4rl import ENVIRONMENTS
-from trajclust_jax.evaluation import Acting, gymnax_returns, mujoco_returns
+from trajclust_jax.data.spaces import ObservationReader
+from trajclust_jax.evaluation import Acting, gymnasium_returns, gymnax_returns, mujoco_returns
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Offline, TrainedPolicy
 from trajclust_jax.training import Evaluate, Fit
@@ -19,43 +25,103 @@ mujoco = lazy("trajclust_envs.mujoco")
 _MUJOCO = {environment: task for task, environment in ENVIRONMENTS.items()}
 
 
+class Spaces(NamedTuple):
+    """What an environment shows and takes."""
+
+    observations: int  # numbers
+    actions: int  # numbers, or of discrete ones how many there are
+    discrete: bool
+    low: np.ndarray | None = None  # of continuous actions
+    high: np.ndarray | None = None
+
+    @property
+    def described(self) -> str:
+        """In words."""
+        return f"{self.observations} observations and {self.actions} {'discrete ' if self.discrete else ''}actions"
+
+    @classmethod
+    def of(cls, trajectories: Trajectories) -> Self:
+        """Of data."""
+        return cls(int(np.prod(trajectories.observation_shape)), trajectories.action_size, trajectories.discrete)
+
+    def match(self, other: "Spaces") -> bool:
+        """Whether policies of one act in the other."""
+        return self[:3] == other[:3]
+
+
+@functools.lru_cache(maxsize=8)
+def spaces_of(name: str) -> Spaces:
+    """What the environment of this name shows and takes.
+
+    Args:
+        name: one of our own, an id that Gymnasium makes, with options behind it as JSON where it has some
+            (`PointMaze_UMaze-v3{"continuing_task": false}`), or `module:Class`, a Gymnasium environment of one's own.
+
+    Raises:
+        DataError: where there is none of that name, or its spaces are none that policies act in.
+    """
+    if name in envs.ENVIRONMENTS:
+        env = envs.make(name)
+        seen, taken = env.observation_space(env.default_params).shape, env.action_space(env.default_params)
+    else:
+        env = mujoco.make_env(_MUJOCO[name]) if name in _MUJOCO else make_gymnasium(name)
+        seen, taken = ObservationReader(env.observation_space).shape, env.action_space
+        env.close()
+    if hasattr(taken, "n"):
+        return Spaces(int(np.prod(seen)), int(taken.n), True)
+    if not hasattr(taken, "low"):
+        raise DataError(f"{name} takes actions of {type(taken).__name__}: policies act in Box and Discrete")
+    return Spaces(int(np.prod(seen)), int(np.prod(taken.shape)), False, taken.low, taken.high)
+
+
+def make_gymnasium(name: str) -> Any:
+    """A Gymnasium environment by what `spaces_of` takes for its name.
+
+    Raises:
+        DataError: where there is none.
+    """
+    import gymnasium
+
+    name, brace, options = name.partition("{")
+    module, _, attribute = name.partition(":")
+    try:
+        kwargs = json.loads(brace + options) if brace else {}
+        if attribute.isidentifier():
+            if "" not in sys.path:
+                sys.path.insert(0, "")  # a module of the folder that the command was called in
+            return getattr(importlib.import_module(module), attribute)(**kwargs)
+        with warnings.catch_warnings():  # that there is a newer version
+            warnings.simplefilter("ignore")
+            return gymnasium.make(name, **kwargs)
+    except Exception as error:  # whatever an environment's own code raises
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"no environment {name} ({type(error).__name__}: {reason}): give one of {', '.join(environment_names())}, "
+            "an id that Gymnasium makes, or module:Class"
+        ) from None
+
+
 def environment_names() -> tuple[str, ...]:
-    """The environments that policies can be evaluated in: MuJoCo of version 4, and our own."""
+    """The environments that come with the package: MuJoCo of version 4, and our own."""
     return (*_MUJOCO, *envs.ENVIRONMENTS)
-
-
-def sizes_of(name: str) -> tuple[int, int]:
-    """Numbers of observations and of continuous actions in a known environment."""
-    observations, actions = _spaces(name)
-    return int(np.prod(observations.shape)), int(np.prod(actions.shape))
-
-
-def _spaces(name: str) -> tuple[Any, Any]:
-    """Spaces of observations and of actions in a known environment."""
-    if name in _MUJOCO:
-        env = mujoco.make_env(_MUJOCO[name])
-        return env.observation_space, env.action_space
-    env = envs.make(name)
-    return env.observation_space(env.default_params), env.action_space(env.default_params)
 
 
 def action_bounds(dataset: Dataset, environment_name: str | None) -> tuple[float, ...]:
     """The largest absolute value of each action: the environment's, else what the dataset states, else ().
 
-    Also () for actions within [-1, 1] in an environment that takes such, or that is not known.
+    Also () for actions within [-1, 1] in an environment that takes such, or without one. `environment_name`: one that
+    is there, or None.
     """
     trajectories, parameters = dataset.trajectories, dataset.provenance.parameters
     small = np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max() <= 1
-    known = environment_name in environment_names()
-    if small and not known:
+    if small and environment_name is None:
         return ()
     low, high = parameters.get("action_low"), parameters.get("action_high")
-    if known:
-        space = _spaces(environment_name)[1]
-        low, high = space.low, space.high
+    if environment_name is not None:
+        low, high = spaces_of(environment_name)[3:]
     if low is None or high is None:
         return ()
-    bounds = np.maximum(np.abs(low), np.abs(high)) * np.ones(trajectories.action_size)
+    bounds = np.ravel(np.maximum(np.abs(low), np.abs(high)) * np.ones(trajectories.action_size))
     if not np.isfinite(bounds).all() or (small and (bounds >= 1).all()):
         return ()
     return tuple(bounds.tolist())
@@ -105,13 +171,17 @@ def returns_of(learner: Acting, name: str, policy: TrainedPolicy, episodes: int,
     """`[*axes, E]`: returns of policies in an environment; other first states for every `number`."""
     if name in _MUJOCO:
         return mujoco_returns(_MUJOCO[name], learner, policy, episodes, seed=10**6 + number)
+    if name not in envs.ENVIRONMENTS:
+        return gymnasium_returns(lambda: make_gymnasium(name), learner, policy, episodes, seed=10**6 + number)
     key = jax.random.fold_in(jax.random.key(0x6576), number)
     return gymnax_returns(envs.make(name), learner, policy, episodes, key)
 
 
 def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | None:
-    """D4RL's normalisation of returns in an environment; None without one."""
-    return mujoco.TASKS[_MUJOCO[environment_name]].normalised if environment_name in _MUJOCO else None
+    """D4RL's normalisation of returns in an environment, of its versions 2 to 4; None without one."""
+    name, _, version = (environment_name or "").rpartition("-v")
+    known = _MUJOCO.get(f"{name}-v4") if version in ("2", "3", "4") else None
+    return None if known is None else mujoco.TASKS[known].normalised
 
 
 def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class LearnerCell(Cell):
         return (reduced(dataset, self.transitions, self.draw) if self.transitions else dataset), seconds
 
     def build(self, action_size: int = 1) -> Offline:
-        entry = learner_entry(self.method, self.plugin)
+        entry = learner_entry(self.method, self.plugin).on(not REGISTRY[self.dataset].continuous)
         return entry.build(action_size, **{**entry.suited(REGISTRY[self.dataset].environment), **dict(self.settings)})
 
     def hyperparameters(self) -> set[str]:

@@ -13,12 +13,12 @@ import numpy as np
 from trajclust_experiments.catalogue import entries, learner_entry, plug_in_entries, revisions
 from trajclust_experiments.cells.cell import checkpoint_seconds, seed_table, tracking
 from trajclust_experiments.cells.evaluation import (
+    Spaces,
     action_bounds,
-    environment_names,
     evaluations,
     evaluator,
     normaliser,
-    sizes_of,
+    spaces_of,
     summarise,
 )
 from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
@@ -180,35 +180,29 @@ def train_on_dataset(
         progress.warn(line)
     given = environment_name
     environment_name = environment_name or dataset.provenance.parameters.get("environment")
-    if given is not None and given not in environment_names():
-        raise DataError(f"--environment {given}: choose one of {', '.join(environment_names())}")
+    environment_name = _where(dataset, environment_name, given, progress)
     try:
-        entry = learner_entry(learner_name, plugin)
+        entry = learner_entry(learner_name, plugin).on(trajectories.discrete)
         offline = entry.build(trajectories.action_size, **{**entry.suited(environment_name), **(settings or {})})
         offline.check(trajectories)
     except ValueError as error:
         with_plugin = "" if plugin is None else f" --plugin {plugin}"
         raise DataError(f"--learner {learner_name}{with_plugin}: {error}") from None
-    sizes = int(np.prod(trajectories.observation_shape)), trajectories.action_size
-    if environment_name in environment_names() and sizes != sizes_of(environment_name):
-        if given is not None:
-            numbers = "{} observations and {} actions".format(*sizes_of(given))
-            raise DataError(f"--environment {given} has {numbers}, the dataset {sizes[0]} and {sizes[1]}: give its own")
-        environment_name = None  # of that name, but another version
-    if not offline.bounds:
+    if not offline.bounds and not trajectories.discrete:
         offline = dataclasses.replace(offline, bounds=action_bounds(dataset, environment_name))
     described = {
         "dataset": dataset.spec.name,
         "fingerprint": dataset.provenance.fingerprint,
         "learner": learner_name,
         **({} if plugin is None else {"plugin": plugin, "revisions": revisions(plugin)}),
+        **({"discrete": True} if trajectories.discrete else {}),
         **({"reduced": drawn} if (drawn := dataset.provenance.parameters.get("reduced")) else {}),
         "settings": dataclasses.asdict(offline),
         "version": [offline.VERSION, offline.learner.VERSION],
         "seeds": list(seeds),
         "clusters": None if clusters is None else clusters[1],
         "assignments": None if clusters is None else cell_id({"assignments": clusters[0].tolist()}),
-        "environment": environment_name if environment_name in environment_names() else None,
+        "environment": environment_name,
         "episodes": episodes,
         "evaluate_every": evaluate_every,
     }
@@ -236,6 +230,7 @@ def train_on_dataset(
         summary = {"id": id, **described, **summarise(offline, outcome, described["environment"])}
         if "relabelled" in dataset.provenance.parameters:
             summary["relabelled"] = dataset.provenance.parameters["relabelled"]
+        summary["observation_shape"] = list(trajectories.observation_shape)
         summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
         _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}))
         final = summary.get("scores", {})
@@ -248,6 +243,28 @@ def train_on_dataset(
         whole.page(*seed_table(seeds, final), [work / "new" / "learning-curve.png"], work / "new" / "summary.json")
     files = [str(out / name) for name in sorted(OUTPUTS) if (out / name).exists()]
     return plain({**summary, "out": str(out), "files": files})
+
+
+def _where(dataset: Dataset, name: str | None, given: str | None, progress: Progress) -> str | None:
+    """The environment to evaluate in, if it is there and is that of the data.
+
+    Raises:
+        DataError: for a `given` one that is not.
+    """
+    if name is None:
+        return None
+    try:
+        found, data = spaces_of(name), Spaces.of(dataset.trajectories)
+        if not found.match(data):
+            raise DataError(f"{name} has {found.described}, the dataset {data.described}: give its own")
+        if "observation_offsets" in dataset.provenance.parameters:
+            raise DataError("observations were read less an offset, which an environment's do not have")
+    except DataError as error:
+        if given is not None:
+            raise DataError(f"--environment {given}: {error}") from None
+        progress.note(f"not evaluated in {name}, which the dataset names: {error}")
+        return None
+    return name
 
 
 def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any]) -> None:

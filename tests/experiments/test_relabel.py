@@ -68,7 +68,7 @@ def test_train_by_new_rewards(trajclust, tmp_path, files):
         )
         assert code == 0, err
         assert json.loads(out)["relabelled"]["method"] == "clue"
-        policies.append(load_policy(tmp_path / "runs/train")[1])
+        policies.append(load_policy(tmp_path / "runs/train").policy)
     assert not list((tmp_path / "runs").glob(".*")), "no checkpoints are left"
     for a, b in zip(*(np.ravel(p.actor["params"]["Dense_0"]["kernel"]) for p in policies), strict=True):
         assert a == b
@@ -82,7 +82,7 @@ def test_an_expert_a_cluster(trajclust, tmp_path, files):
     )
     assert code == 0, err
     assert json.loads(out)["clusters"] == [0, 1]
-    _, policy = load_policy(tmp_path / "runs/train")
+    policy = load_policy(tmp_path / "runs/train").policy
     assert policy.scaling.mean.shape == (1, 2, 3)
     np.testing.assert_array_equal(policy.scaling.mean[0, 0], policy.scaling.mean[0, 1])
 

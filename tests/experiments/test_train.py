@@ -1,17 +1,21 @@
 """`trajclust train`: what it writes, what it learns from clusters, one clear line for whatever is wrong."""
 
 import json
+import sys
+import warnings
 
+import gymnasium
 import numpy as np
 import pandas as pd
 import pytest
 from wandb_reader import read_runs
 
 from trajclust_experiments.cells import evaluation
+from trajclust_experiments.cells.evaluation import make_gymnasium
 from trajclust_experiments.commands import train
 from trajclust_experiments.models import load_policy
 from trajclust_jax.checkpoint import load_tree
-from trajclust_jax.data import DataError, build_dataset, from_episodes, save_npz
+from trajclust_jax.data import DataError, build_dataset, dense, from_episodes, load, make, save_npz
 from trajclust_jax.learners import C4
 
 SMALL = ("--set", "updates=40", "block=10", "batch_size=16", "actor_features=[8]")
@@ -93,7 +97,7 @@ def test_a_plug_in_on_reduced_data(trajclust, tmp_path):
     losses = pd.read_csv(tmp_path / "runs/train/losses.csv")
     assert (losses["clusters/effective"] <= 2).all()
     assert (losses["critic/penalty"] > 0).all()
-    learner, _ = load_policy(tmp_path / "runs/train")
+    learner = load_policy(tmp_path / "runs/train").learner
     assert isinstance(learner, C4)
     assert learner.weight == 0.5
 
@@ -131,8 +135,8 @@ def test_a_learner_that_finds_clusters_says_which(trajclust, tmp_path):
     assert summary["settings"]["bounds"] == pytest.approx([0.2, 0.2])
     found = pd.read_csv(folder / "assignments.csv", index_col="trajectory")
     assert list(found) == ["seed 0", "seed 1"]
-    learner, policy = load_policy(folder)
-    np.testing.assert_array_equal(found.to_numpy().T, learner.assignments(policy.actor))
+    trained = load_policy(folder)
+    np.testing.assert_array_equal(found.to_numpy().T, trained.learner.assignments(trained.policy.actor))
     assert found.isin([0, 1, 2]).all(axis=None)
     evaluated = pd.read_csv(folder / "evaluations.csv")
     assert sorted(set(evaluated["updates"])) == list(range(1, 11)), "epochs"
@@ -151,7 +155,8 @@ def test_train_in_mujoco_gives_scores(trajclust, tmp_path):
     assert set(scores) == {"last_return", "best_return", "last_score", "best_score"}
     expected = 100 * (scores["last_return"][0] + 20.272305) / (3234.3 + 20.272305)
     assert scores["last_score"][0] == pytest.approx(expected)
-    learner, policy = load_policy(tmp_path / "runs/train")
+    found = load_policy(tmp_path / "runs/train")
+    learner, policy = found.learner, found.policy
     episode_returns = evaluation.returns_of(learner, "Hopper-v4", policy, 3, 4)  # as after the fourth block
     assert episode_returns.tolist() == _returns(tmp_path / "runs/train/evaluations.csv", (2, 3))
     assert len(np.unique(episode_returns)) == 6
@@ -222,12 +227,13 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
         (("--seeds", 0), "--seeds is 0"),
         (
             ("--environment", "Hopper-v4"),
-            "--environment Hopper-v4 has 11 observations and 3 actions, the dataset 2 and 2",
+            "Hopper-v4 has 11 observations and 3 actions, the dataset 2 observations and 2 actions",
         ),
         (("--cluster", "best"), "--cluster best: of which clustering?"),
         (("--set", "sweep=[]"), "--set sweep: sweeps are for Python"),
         (("--set", "updates=1.5"), "updates is 1.5: give a whole number"),
-        (("--environment", "Hopper-v9"), "--environment Hopper-v9: choose one of HalfCheetah-v4"),
+        (("--environment", "Hopper-v9"), "--environment Hopper-v9: no environment Hopper-v9 ("),
+        (("--environment", "nowhere:Mine"), "ModuleNotFoundError: No module named 'nowhere'"),
         (("--clusters", "nowhere"), "--clusters nowhere: no result of trajclust cluster there"),
         (("--out", "plane.npz"), "--out plane.npz is a file"),
     ],
@@ -287,6 +293,114 @@ def test_no_best_cluster_without_returns(trajclust, tmp_path):
     )
 
 
-def test_discrete_actions_are_refused(trajclust):
-    code, _, err = trajclust("train", "diagonal:size=2", "--learner", "iql")
-    assert (code, "offline learners need continuous actions" in err) == (2, True)
+def test_learners_of_continuous_actions_refuse_discrete_ones(trajclust):
+    code, _, err = trajclust("train", "diagonal:size=2", "--learner", "td3_bc")
+    assert code == 2
+    assert "these are discrete: choose one of bc, bc_10, iql, cql" in err
+    assert "every reward is 0" in trajclust("train", "diagonal:size=2", "--learner", "iql")[2]  # of a grid world
+
+
+def test_train_on_a_grid_world(trajclust, tmp_path):
+    """Its environment steps inside jit; what the policies do there is what they `predict`."""
+    given = ("train", "diagonal:size=20,seed=1", "--learner", "bc", "--seeds", 2, "--episodes", 2, "--json")
+    code, out, err = trajclust(*given, *SMALL)
+    assert code == 0, err
+    summary = json.loads(out)
+    assert (summary["environment"], summary["discrete"]) == ("Diagonal-v0", True)
+    trained = load_policy(tmp_path / "runs/train")
+    observations = np.asarray(dense(make("diagonal", 20, 1).trajectories.observations))[:3, 0]  # [3, 9, 9, C]
+    alone = trained.predict(observations, seed=1)
+    assert alone.shape == (3,)
+    assert alone.dtype == np.int32
+    assert trained.predict(observations[2], seed=1) == alone[2]
+    both = trained.predict(np.stack([observations, observations]))
+    assert both.shape == (2, 3)
+    assert (both[1] == alone).all()
+    assert (trained.predict(observations.reshape(3, -1), seed=1) == alone).all()
+    for wrong, reason in (
+        ({"observations": observations[..., :2]}, "observations are"),
+        ({"observations": observations, "seed": 7}, "seed 7 was not trained: there are 0, 1"),
+        ({"observations": observations, "cluster": 0}, "the policies are of no clusters"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            trained.predict(**wrong)
+
+
+def _cartpole(path):
+    """Episodes of two policies: one balances the pole, one acts at random."""
+    rng, env, episodes = np.random.default_rng(0), gymnasium.make("CartPole-v1"), []
+    for n in range(12):
+        observations, actions, over = [env.reset(seed=n)[0]], [], False
+        while not over and len(actions) < 60:
+            x = observations[-1]
+            balancing = int(x[2] + 0.3 * x[3] + 0.02 * x[1] > 0)
+            actions.append(balancing if n % 2 else int(rng.integers(2)))
+            after, _, over, _, _ = env.step(actions[-1])
+            observations.append(after)
+        episodes.append((np.array(observations), np.array(actions), np.ones(len(actions)), over))
+    save_npz(build_dataset(from_episodes(episodes, 2), name="pole", source="pole"), path)
+
+
+OWN = """
+import gymnasium
+
+class Pole(gymnasium.Wrapper):
+    def __init__(self, reward=2.0):
+        super().__init__(gymnasium.make("CartPole-v1"))
+        self.reward = reward
+
+    def step(self, action):
+        assert action in (0, 1) and isinstance(action, int)
+        observation, _, terminated, truncated, info = self.env.step(action)
+        return observation, self.reward, terminated, truncated, info
+"""
+
+
+@pytest.mark.parametrize("learner", ["iql", "cql"])
+def test_any_environment_evaluates(trajclust, tmp_path, learner, monkeypatch):
+    """By its Gymnasium id, and a class of one's own, whose rewards are twice as high."""
+    _cartpole(tmp_path / "pole.npz")
+    (tmp_path / "my_envs.py").write_text(OWN)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    found = {}
+    for name in ("CartPole-v1", "my_envs:Pole", 'my_envs:Pole{"reward": 4}')[: 1 if learner == "cql" else 3]:
+        given = ("train", "pole.npz", "--learner", learner, "--seeds", 2, "--episodes", 3, "--environment", name)
+        code, out, err = trajclust(*given, "--evaluate-every", 40, "--json", *SMALL)
+        assert code == 0, err
+        found[name] = _returns(tmp_path / "runs/train/evaluations.csv", (2, 3))
+        assert json.loads(out)["environment"] == name
+        assert "last_score" not in json.loads(out)["scores"]
+    assert np.min(found["CartPole-v1"]) >= 8  # a pole falls no sooner
+    for name, times in (("my_envs:Pole", 2), ('my_envs:Pole{"reward": 4}', 4)):
+        assert name not in found or np.array(found[name]) == pytest.approx(times * np.array(found["CartPole-v1"]))
+    trained, env = load_policy(tmp_path / "runs/train"), gymnasium.make("CartPole-v1")
+    start = int(np.random.default_rng((10**6 + 4, 0)).integers(2**31))  # as evaluations begin, after the last block
+    observation, total, over = env.reset(seed=start)[0], 0.0, False
+    while not over:
+        action = int(trained.predict(observation, seed=1))
+        observation, reward, terminated, truncated, _ = env.step(action)
+        total, over = total + reward, terminated or truncated
+    assert total == found["CartPole-v1"][1][0]
+    _, _, err = trajclust("train", "pole.npz", "--learner", learner, "--environment", "Acrobot-v1")
+    assert "Acrobot-v1 has 6 observations and 3 discrete actions, the dataset 4 observations and 2 discrete" in err
+
+
+def test_minari_data_are_evaluated_where_they_are_from(tmp_path, monkeypatch):
+    """In the environment that they name, with its options."""
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env = minari.DataCollector(gymnasium.make("CartPole-v1", sutton_barto_reward=True))
+    for seed in range(3):
+        env.reset(seed=seed)
+        over = False
+        while not over:
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            over = terminated or truncated
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what a published dataset should say
+        env.create_dataset("own/pole-v0")
+    env.close()
+    env._tmp_dir.cleanup()  # which close leaves to the garbage collector, which warns
+    name = load(tmp_path / "own" / "pole-v0").provenance.parameters["environment"]
+    assert name == 'CartPole-v1{"sutton_barto_reward": true}'
+    assert make_gymnasium(name).unwrapped._sutton_barto_reward

@@ -27,7 +27,20 @@ from learner_reference import (
 )
 from scipy.special import logsumexp
 
-from trajclust_jax.learners import AWAC, BC, BCQ, CQL, IQL, PLAS, SAC, TD3BC, BRACv
+from trajclust_jax.learners import (
+    AWAC,
+    BC,
+    BCQ,
+    CQL,
+    IQL,
+    PLAS,
+    SAC,
+    TD3BC,
+    BRACv,
+    DiscreteBC,
+    DiscreteCQL,
+    DiscreteIQL,
+)
 from trajclust_jax.networks import sample_squashed
 
 SMALL = {"features": (8, 8), "actor_features": (6,)}
@@ -52,6 +65,60 @@ def test_bc(stochastic):
     else:
         expected = ((deterministic(actor, OBSERVATIONS) - wide(BATCH.actions)) ** 2).mean()
     close(agent.actor_loss(actor, BATCH), expected)
+
+
+def chosen(params, observations, actions):
+    """Log-probability `[...]` of one-hot actions under `CategoricalActor`."""
+    layers = params["params"]
+    last = len(layers) - 1
+    logits = dense(
+        hidden(observations, {f"Dense_{i}": layers[f"Dense_{i}"] for i in range(last)}), layers[f"Dense_{last}"]
+    )
+    return (wide(actions) * (logits - logsumexp(logits, axis=-1, keepdims=True))).sum(-1)
+
+
+ONE_OF_FOUR = BATCH._replace(actions=jnp.eye(4)[jnp.arange(SIZE) % 4])
+
+
+def test_discrete_bc():
+    agent = DiscreteBC(4, actor_features=(6,))
+    actor = begun(agent).params["actor"]
+    close(agent.actor_loss(actor, ONE_OF_FOUR), -chosen(actor, OBSERVATIONS, ONE_OF_FOUR.actions).mean())
+    every = np.stack([chosen(actor, OBSERVATIONS, np.eye(4)[[a] * SIZE]) for a in range(4)], -1)
+    assert (agent.act(actor, OBSERVATIONS).argmax(-1) == every.argmax(-1)).all()
+
+
+def test_discrete_iql():
+    agent = DiscreteIQL(4, **SMALL)
+    state = begun(agent)
+    params, targets = state.params, state.targets
+    of_data = critics(targets["critics"], OBSERVATIONS, ONE_OF_FOUR.actions).min(0)
+    advantage = of_data - critic(params["value"], OBSERVATIONS)
+    expected = (np.where(advantage > 0, 0.7, 0.3) * advantage**2).mean()
+    close(agent.value_loss(params["value"], targets, ONE_OF_FOUR), expected)
+    expected = bellman(agent, params["critics"], ONE_OF_FOUR, critic(params["value"], FOLLOWING))
+    close(agent.critic_loss(params["critics"], params, targets, ONE_OF_FOUR, None), expected)
+    weight = np.minimum(np.exp(3 * advantage), 100)
+    expected = -(weight * chosen(params["actor"], OBSERVATIONS, ONE_OF_FOUR.actions)).mean()
+    close(agent.actor_loss(params["actor"], params, targets, ONE_OF_FOUR, KEY), expected)
+
+
+def test_discrete_cql():
+    """The sum over actions is exact; the target's action is the online critics'."""
+    agent = DiscreteCQL(4, features=(8, 8), conservatism=0.5)
+    state = begun(agent)
+    params, targets = state.params, state.targets
+    every = lambda params, observations: np.stack(
+        [critics(params, observations, np.eye(4)[[a] * SIZE]) for a in range(4)], -1
+    )  # [2, B, 4]
+    best = every(params["critics"], FOLLOWING).mean(0).argmax(-1)
+    following = critics(targets["critics"], FOLLOWING, np.eye(4)[best]).min(0)
+    of_data = critics(params["critics"], OBSERVATIONS, ONE_OF_FOUR.actions)
+    conservative = (logsumexp(every(params["critics"], OBSERVATIONS), axis=-1) - of_data).mean(1).sum()
+    expected = bellman(agent, params["critics"], ONE_OF_FOUR, following) + 0.5 * conservative
+    close(agent.critic_loss(params["critics"], params, targets, ONE_OF_FOUR, None), expected)
+    acted = agent.act(agent.policy(params), FOLLOWING)
+    assert (acted == np.eye(4)[best]).all()
 
 
 def test_a_column_of_rewards_is_refused():

@@ -1,5 +1,6 @@
 """Datasets in Minari's storage, labels as episode metadata."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -123,6 +124,8 @@ def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = No
         if first.acted.kind == "joint":
             trajectories = join_actions(trajectories)
         read_as = {key: value for part in parts for key, value in part.read_as().items()} | offset_parameters(offsets)
+        if len({part.read_as().get("environment") for part in parts}) > 1:
+            read_as.pop("environment", None)
         if len(parts) == 1:
             described = {"name": first.name, "source": first.name, "policy_names": first.policies}
             return build_dataset(trajectories, first.labels, **described, parameters=read_as)
@@ -203,8 +206,17 @@ class _Part:
                 "continuous": "discrete parts as one-hot numbers beside the others" if self.acted.mixed else "",
             }.get(self.acted.kind),
             "last_observation_repeated": self.unfinished,
+            "environment": self._environment(),
         }
         return {key: note for key, note in notes.items() if note}
+
+    def _environment(self) -> str | None:
+        """The id of the environment that it was recorded in, its options behind it as JSON; None where it says none."""
+        with contextlib.suppress(Exception):  # what another version wrote, or options that are no JSON
+            spec = self.stored.env_spec
+            options = json.dumps(spec.kwargs) if spec.kwargs else ""
+            return f"{spec.id}{options}"
+        return None
 
 
 def _check_metadata(described: Any, folder: Path) -> None:

@@ -2,14 +2,14 @@
 
 from trajclust_jax.data.preparation import Scaling
 from trajclust_jax.learners.awac import AWAC
-from trajclust_jax.learners.bc import BC
+from trajclust_jax.learners.bc import BC, DiscreteBC
 from trajclust_jax.learners.bcq import BCQ
 from trajclust_jax.learners.brac_v import BRACv
 from trajclust_jax.learners.c4 import C4
-from trajclust_jax.learners.cql import CQL
+from trajclust_jax.learners.cql import CQL, DiscreteCQL
 from trajclust_jax.learners.dr3 import DR3
 from trajclust_jax.learners.empo import EMPO
-from trajclust_jax.learners.iql import IQL
+from trajclust_jax.learners.iql import IQL, DiscreteIQL
 from trajclust_jax.learners.layer_norm import LayerNorm
 from trajclust_jax.learners.lbrac_v import LBRACv
 from trajclust_jax.learners.learner import ActorCritic, Backup, Learner, LearnerState, PlugIn, plugged
@@ -39,6 +39,9 @@ __all__ = [
     "Backup",
     "Batch",
     "Clustered",
+    "DiscreteBC",
+    "DiscreteCQL",
+    "DiscreteIQL",
     "LBRACv",
     "LayerNorm",
     "Learner",

@@ -2,7 +2,7 @@
 
 for each gradient step:
     actor   minimise  ||pi(s) - a||^2        (deterministic)
-            or        -log pi(a | s)         (stochastic)
+            or        -log pi(a | s)         (stochastic, and of discrete actions)
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import jax
 
 from trajclust_jax.learners.learner import Learner, LearnerState, Part, gradient
 from trajclust_jax.learners.sampling import Batch
-from trajclust_jax.networks import DeterministicActor, GaussianActor
+from trajclust_jax.networks import CategoricalActor, DeterministicActor, GaussianActor
 from trajclust_jax.training import Info
 
 
@@ -37,9 +37,10 @@ class BC(Learner):
         """Squared error (mean over action dimensions), or negative log-likelihood."""
         chex.assert_rank([batch.observations, batch.actions], 2)
         policy = self.actor.apply(actor, batch.observations)
-        if not self.stochastic:
+        by_likelihood = self.stochastic or self.DISCRETE
+        if not by_likelihood:
             chex.assert_equal_shape([policy, batch.actions])
-        loss = -policy.log_prob(batch.actions) if self.stochastic else (policy - batch.actions) ** 2
+        loss = -policy.log_prob(batch.actions) if by_likelihood else (policy - batch.actions) ** 2
         return loss.mean(), {"actor/loss": loss.mean()}
 
     def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
@@ -50,3 +51,22 @@ class BC(Learner):
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         policy = self.actor.apply(actor, observations)
         return policy.distribution.loc if self.stochastic else policy
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscreteBC(BC):
+    """Behaviour cloning of discrete actions, by maximum likelihood."""
+
+    DISCRETE = True
+
+    def check(self) -> None:
+        super().check()
+        if self.stochastic:
+            raise ValueError("stochastic chooses between continuous policies: leave it out, the actions are discrete")
+
+    @property
+    def actor(self) -> CategoricalActor:
+        return CategoricalActor(self.action_size, self.actor_features)
+
+    def act(self, actor: Any, observations: jax.Array) -> jax.Array:
+        return self.actor.apply(actor, observations).mode()

@@ -5,6 +5,12 @@ for each gradient step, as in `sac.py`, with
     critics   + alpha_i (log sum_a exp Q_i(s, a) - Q_i(s, a_data)),  the sum estimated from uniform actions and those
               of pi at s and at s', each divided by its density
     multiplier (optional)   alpha' so that the difference is `gap`
+
+Of discrete actions (`DiscreteCQL`) the sum is exact, and there is no actor: the paper's agents for Atari are
+Q-learners, here double ones (van Hasselt, Guez and Silver, 2016), without quantiles:
+
+    critics   Q_i(s, a) -> r + gamma min_j Q'_j(s', a'),  a' the best action by the critics' mean at s'
+              + alpha (log sum_a exp Q_i(s, a) - Q_i(s, a_data))
 """
 
 import dataclasses
@@ -14,7 +20,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import Backup, LearnerState, Part, gradient, step_keys
+from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Part, gradient, step_keys
 from trajclust_jax.learners.sac import SAC
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import TanhGaussianActor, sample_squashed
@@ -135,3 +141,58 @@ class CQL(SAC):
             gradients["log_multiplier"], more = gradient(self.multiplier_loss, params["log_multiplier"], difference)
             info |= more
         return self.lag(self.descend(state, gradients, step)), info
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscreteCQL(ActorCritic):
+    """CQL(H) of discrete actions. It acts by the highest mean of both critics."""
+
+    conservatism: float = 1.0
+    """alpha of the paper's Eq. 4."""
+
+    DISCRETE = True
+
+    def parts(self) -> dict[str, Part]:
+        return {"critics": self.init_critics}
+
+    def all_values(self, critics: Any, observations: jax.Array) -> jax.Array:
+        """`[2, ..., A]`: each critic's Q of every action at `[..., D]`."""
+        actions = jnp.eye(self.action_size)
+        shape = *observations.shape[:-1], self.action_size
+        every = jnp.broadcast_to(observations[..., None, :], (*shape, observations.shape[-1]))
+        values = self.values(critics, every, jnp.broadcast_to(actions, (*shape, self.action_size)))
+        return values.reshape(-1, *shape)
+
+    def best(self, critics: Any, observations: jax.Array) -> jax.Array:
+        """`[..., A]`: the best action by the critics' mean, one-hot."""
+        chosen = self.all_values(critics, observations).mean(0).argmax(-1)
+        return jax.nn.one_hot(chosen, self.action_size)
+
+    def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: None) -> Backup:
+        """The lower target value of the action that the critics choose."""
+        actions = self.best(params["critics"], batch.next_observations)
+        return Backup(actions, self.values(targets["critics"], batch.next_observations, actions).min(0))
+
+    def critic_loss(
+        self, critics: Any, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: None
+    ) -> tuple[jax.Array, Info]:
+        """Both critics' squared TD error, and the conservative term."""
+        bellman, info = super().critic_loss(critics, params, targets, batch, key)
+        of_all = jax.nn.logsumexp(self.all_values(critics, batch.observations), axis=-1)
+        of_data = self.values(critics, batch.observations, batch.actions)
+        chex.assert_equal_shape([of_all, of_data])  # [2, B]
+        differences = (of_all - of_data).mean(1)
+        loss = self.conservatism * differences.sum()
+        return bellman + loss, {**info, "critic/difference": differences.mean(), "critic/conservative": loss}
+
+    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
+        """One gradient step of both critics."""
+        params = state.params
+        critics, info = gradient(self.critic_loss, params["critics"], params, state.targets, batch, None)
+        return self.lag(self.descend(state, {"critics": critics}, step)), info
+
+    def policy(self, params: dict[str, Any]) -> Any:
+        return params["critics"]
+
+    def act(self, actor: Any, observations: jax.Array) -> jax.Array:
+        return self.best(actor, observations)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Part, gradient, step_keys
 from trajclust_jax.learners.sampling import Batch
-from trajclust_jax.networks import ORTHOGONAL, STANDARD, Critic, GaussianActor
+from trajclust_jax.networks import ORTHOGONAL, STANDARD, CategoricalActor, Critic, GaussianActor
 from trajclust_jax.training import Info
 from trajclust_jax.validation import check_inner_share
 
@@ -115,3 +115,17 @@ class IQL(ActorCritic):
 
     def act(self, actor: Any, observations: jax.Array) -> jax.Array:
         return self.actor.apply(actor, observations).distribution.loc
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscreteIQL(IQL):
+    """IQL of discrete actions: a categorical actor; Q of an action's one-hot vector. All else is the same."""
+
+    DISCRETE = True
+
+    @property
+    def actor(self) -> CategoricalActor:
+        return CategoricalActor(self.action_size, self.actor_features, self.dropout, self.kernel_init)
+
+    def act(self, actor: Any, observations: jax.Array) -> jax.Array:
+        return self.actor.apply(actor, observations).mode()

@@ -67,7 +67,7 @@ class Learner(abc.ABC):
     """Settings of every learner."""
 
     action_size: int
-    """How many numbers an action has."""
+    """How many numbers an action has; of discrete ones, how many there are."""
     updates: int = 1_000_000
     """Gradient steps of a training; schedules end there."""
     batch_size: int = 256
@@ -81,6 +81,7 @@ class Learner(abc.ABC):
     SWEPT: ClassVar[tuple[str, ...]] = ()  # whole numbers that enter computations alone: they can be swept
     ASKS: ClassVar[tuple[str, ...]] = ()  # of "next_actions", "pairs", "n_steps" (`self.n_steps`), "returns": `Batch`
     BOOTSTRAPS: ClassVar[bool] = False  # it learns from values of what followed
+    DISCRETE: ClassVar[bool] = False  # actions are one of `action_size`: one-hot in a batch, and where it acts
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

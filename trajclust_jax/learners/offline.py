@@ -133,8 +133,12 @@ class Offline:
 
     def check(self, trajectories: Trajectories) -> None:
         """Raises ValueError for data that the learner cannot learn from."""
-        if trajectories.discrete:
-            raise ValueError("offline learners need continuous actions")
+        if trajectories.discrete != self.learner.DISCRETE:
+            kinds = ["continuous", "discrete"]
+            needs, found = kinds[self.learner.DISCRETE], kinds[trajectories.discrete]
+            raise ValueError(f"{type(self.learner).__name__} learns from {needs} actions, and these are {found}")
+        if trajectories.discrete and trajectories.action_size != self.learner.action_size:
+            raise ValueError(f"the data have {trajectories.action_size} actions, not {self.learner.action_size}")
         if (self.learner.BOOTSTRAPS or self.best < 1) and not np.any(np.asarray(trajectories.rewards)):
             raise ValueError("every reward is 0: there is nothing to learn but the actions (bc does)")
 
@@ -223,9 +227,13 @@ class Offline:
         coded = frames is not None
         steps = lambda x: x.ids if coded else np.asarray(dense(x), np.float32).reshape(len(flat.rewards), -1)
         observations, successors = steps(flat.observations), steps(flat.next_observations)
-        actions = np.asarray(flat.actions, np.float32)
-        bound = action_bound(actions, flat.trajectory, self.bounds)
-        actions = np.clip(actions / bound, -1, 1)
+        if self.learner.DISCRETE:
+            bound = np.ones(self.learner.action_size)
+            actions = np.eye(self.learner.action_size, dtype=np.float32)[np.asarray(flat.actions)]
+        else:
+            actions = np.asarray(flat.actions, np.float32)
+            bound = action_bound(actions, flat.trajectory, self.bounds)
+            actions = np.clip(actions / bound, -1, 1)
         known = np.ones(len(flat.rewards), bool)
         if self.learner.BOOTSTRAPS:
             known = known_successors(flat.truncated, observations, successors, frames)

@@ -86,6 +86,26 @@ class GaussianActor(nn.Module):
         return distrax.Independent(distrax.Normal(jnp.tanh(mean) if self.bounded else mean, std), 1)
 
 
+class CategoricalActor(nn.Module):
+    """`[..., D] -> ` a distribution over discrete actions, whose samples and mode are one-hot `[..., A]`.
+
+    `dropout` as `GaussianActor` has it.
+    """
+
+    action_size: int
+    features: tuple[int, ...] = (256, 256)
+    dropout: float = 0.0
+    kernel_init: nn.initializers.Initializer = STANDARD
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> "distrax.OneHotCategorical":
+        x, deterministic = observations, not self.has_rng("dropout")
+        for size in self.features:
+            x = nn.relu(Dense(size, kernel_init=self.kernel_init)(x))
+            x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
+        return distrax.OneHotCategorical(Dense(self.action_size, kernel_init=self.kernel_init)(x), dtype=jnp.float32)
+
+
 class DeterministicActor(nn.Module):
     """`[..., D] -> [..., A]` in (-1, 1)."""
 
