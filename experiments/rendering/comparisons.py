@@ -43,7 +43,7 @@ def comparison_figures(scores: Scores, measure: str, reference: str | None = Non
     figures = {}
     if len(learners) > 1:
         shared = {learner: [finite[learner][task] for task in tasks] for learner in learners}
-        of = f"{measure} on {', '.join(tasks)}"
+        of = f"{measure} on {', '.join(tasks)}, of {len(learners)} that have run on {'all' if tasks[1:] else 'it'}"
         figures["intervals"] = _intervals(shared, measure, of, len(tasks))
         figures["profiles"] = _profiles(shared, measure, of)
     pairs = {
@@ -105,7 +105,7 @@ def _intervals(shared: Mapping[str, Sequence[np.ndarray]], measure: str, of: str
     ax.set_yticks(range(len(shared)), list(shared), fontsize=7)
     ax.set_ylim(len(shared) - 0.4, -0.6)
     figure.supxlabel(measure, fontsize=8)
-    return captioned(figure, f"Aggregates over seeds and tasks of {of}, with 95% stratified bootstrap intervals.")
+    return captioned(figure, f"Aggregates over seeds and tasks, with 95% stratified bootstrap intervals: {of}.")
 
 
 def _profiles(shared: Mapping[str, Sequence[np.ndarray]], measure: str, of: str) -> "Figure":
@@ -128,7 +128,7 @@ def _profiles(shared: Mapping[str, Sequence[np.ndarray]], measure: str, of: str)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=7, frameon=False)
-    return captioned(figure, f"Performance profiles: the share of runs whose {of} is above a level, with 95% bands.")
+    return captioned(figure, f"Performance profiles, the share of runs above each level, with 95% bands: {of}.")
 
 
 def _improvement(scores: Scores, pairs: Mapping[str, Sequence[str]], reference: str, measure: str) -> "Figure":

@@ -22,8 +22,9 @@ from trajclust_experiments.rendering.figures import SCREEN
 
 FULL_COLOUR = 0.1  # a difference of this size has the deepest colour
 CURRENT = ' aria-current="page"'  # of the link to the page that it stands on
+BROAD = 800  # a picture of more pixels is scrolled where a page is narrow, others shrink
 WIDE = 30  # a column with cells of more characters may break them into lines
-_NUMBER = re.compile(r"[+−-]?\d(?!.*[^\W\d]{3}).*|[-–—]?")  # with units or another number beside it, or a gap
+_NUMBER = re.compile(r"[+−-]?\d(?!.*[^\W\d]{3}).*|n/a.*|[-–—]?")  # with units or another number beside it, or a gap
 
 
 def page(
@@ -51,10 +52,11 @@ def page(
     tokens = parser.parse(markdown)
     headings = _anchor_headings(tokens)
     _make_figures(tokens)
-    tokens = list(_fold(_mark_tables(tokens), folded))
+    tokens = _mark_tables(tokens)
     first = next((place for place, token in enumerate(tokens) if (token.type, token.tag) == ("heading_open", "h2")), 0)
     lead, body = (
-        parser.renderer.render(part, parser.options, {"folder": folder}) for part in (tokens[:first], tokens[first:])
+        parser.renderer.render(part, parser.options, {"folder": folder})
+        for part in (tokens[:first], list(_fold(tokens[first:], folded)))
     )
     title = next((text for level, _, text in headings if level == "h1"), "")
     others = "".join(
@@ -131,7 +133,8 @@ def _picture(renderer: Any, tokens: Sequence[Token], index: int, options: Any, e
         image.save(data, "WEBP", lossless=True, quality=50, method=1)  # 60 % of a PNG's size
     alt = html.escape(renderer.renderInlineAsText(token.children, options, env))
     source = base64.b64encode(data.getvalue()).decode()
-    picture = f'<img src="data:image/webp;base64,{source}" alt="{alt}" width="{width}" height="{height}">'
+    broad = ' class="broad"' if width > BROAD else ""
+    picture = f'<img src="data:image/webp;base64,{source}" alt="{alt}" width="{width}" height="{height}"{broad}>'
     caption = token.attrs.get("title")
     return picture + (f"<figcaption>{html.escape(caption)}</figcaption>" if caption else "")
 
@@ -283,9 +286,10 @@ figcaption {
   nav { max-height: 45vh; overflow: auto; }
   table { font-size: .8rem; }
   th, td { padding: .35rem .5rem; }
-  .box { --key: 4.6rem; }
-  td.key { max-width: 8rem; }
-  figure img { max-width: max(100%, 44rem); }
+  .box { --key: 6.8rem; }
+  td.key, .key.second { max-width: 7rem; }
+  .key.second { min-width: 6rem; }
+  figure .broad { max-width: max(100%, 44rem); }
 }
 @media print {
   :root { --paper: #fff; --raised: #f5f6f8; --ink: #000; --faint: #444; --line: #bbb; --link: #000; }

@@ -38,14 +38,14 @@ pd = lazy("pandas")
 INDEX, RECORDS = "report.html", "records.html"  # the pages beside those of papers
 NOT_RUN, MORE = "What was not run", "More figures"  # sections that are folded
 FIGURES = 6  # of a table, that are not folded
-PAPERS = {  # the titles of their pages; others have their names
+PAPERS = {  # the titles of their pages, in order; others have their names
+    "pgkmeans": "PG-Kmeans and CAAE",
+    "empo": "EMPO",
     "c4": "C^4",
     "clue": "CLUE",
-    "empo": "EMPO",
     "lbrac_v": "LBRAC-v",
     "offline": "Offline learners",
     "own": "Your own data",
-    "pgkmeans": "PG-Kmeans and CAAE",
 }
 
 
@@ -101,7 +101,8 @@ def write_report(results: Results, out: Path, skip: Callable[[str], None] | None
     records = readable(results, skip)
     if not records:
         raise RecordError(f"{results.cells}: none of the records there can be shown")
-    planned = sections(records)
+    places = {paper: place for place, paper in enumerate(PAPERS)}
+    planned = sorted(sections(records), key=lambda section: places.get(_paper(section.table), len(places)))
     written, chapters, headers = [], [], set()
     for section in planned:
         if not section.shown:
@@ -129,12 +130,15 @@ def _write_pages(
     out: Path,
 ) -> None:
     """The Markdown file, and the pages: the same text, but for where the overview's links lead."""
-    filled = [chapter.section for chapter in chapters]
-    top = [_introduction(records), *filter(None, [_summary(filled), glossary(records, headers)])]
-    every, missing = _record_list(records, filled), _not_run(planned)
+    every, missing = _record_list(records, [chapter.section for chapter in chapters]), _not_run(planned)
+
+    def top(link: Callable[[Chapter], str]) -> list[str]:
+        parts = [_introduction(), _summary(chapters, link), glossary(records, headers)]
+        return [*filter(None, parts), _overview(records, chapters, link)]
+
     anchor = lambda chapter: f"#{slug(chapter.title)}"
-    in_file = [*top, _overview(chapters, anchor), *(chapter.text for chapter in chapters), every, missing]
-    in_index = [*top, _overview(chapters, lambda chapter: quote(chapter.page) + anchor(chapter)), missing]
+    in_file = [*top(anchor), *(chapter.text for chapter in chapters), every, missing]
+    in_index = [*top(lambda chapter: quote(chapter.page) + anchor(chapter)), missing]
     names, texts = {INDEX: "Report"}, {INDEX: in_index}
     for chapter in chapters:
         paper = _paper(chapter.section.table)
@@ -170,16 +174,18 @@ def _pictures(files: Sequence[Path], captions: Sequence[str], out: Path, title: 
     return "".join(parts)
 
 
-def _summary(filled: Sequence[Section]) -> str:
+def _summary(chapters: Sequence[Chapter], link: Callable[[Chapter], str]) -> str:
     """Task by method: ours, the paper's, and the oracle's, of the tables that know what is hard to beat."""
     parts = []
-    for table in {section.table.name: section.table for section in filled if section.table.standings}.values():
-        of_table = [section for section in filled if section.table is table]
-        chosen = max(of_table, key=lambda section: (section.preset != "smoke", len(section.done)))
-        found = table.standings([with_nan(record) for record in chosen.shown])
+    tables = {chapter.section.table.name: chapter.section.table for chapter in chapters}
+    for table in (table for table in tables.values() if table.standings):
+        of_table = [chapter for chapter in chapters if chapter.section.table is table]
+        chosen = max(of_table, key=lambda each: (each.section.preset != "smoke", len(each.section.done)))
+        found = table.standings([with_nan(record) for record in chosen.section.shown])
         if found:
             heading = plain_text(table.summary[0].upper() + table.summary[1:])
-            parts.append(f"### {heading}\n\n{_standings(table, found)}\n\nFrom {plain_text(chosen.name)}.\n")
+            place = f"[{plain_text(table.name)}]({link(chosen)}), preset {plain_text(chosen.section.preset)}"
+            parts.append(f"### {heading}\n\n{_standings(table, found)}\n\nFrom {place}.\n")
     if not parts:
         return ""
     explained = (
@@ -212,7 +218,19 @@ def _standings(table: Table, found: Sequence[Standing]) -> str:
     return markdown_table(["task", "oracle", *map(plain_text, methods)], [list(map(plain_text, row)) for row in rows])
 
 
-def _introduction(records: Sequence[dict[str, Any]]) -> str:
+def _introduction() -> str:
+    lines = [
+        "# Trajclust report",
+        "",
+        "Which policy made which trajectory? Every table and figure of the papers that stored records fill, ours",
+        "beside the published numbers, made from the records alone. A column `difference` is ours minus the paper's:",
+        f"on the page blue above the paper's number and orange below, deepest where {FULL_COLOUR} or more apart.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _made(records: Sequence[dict[str, Any]]) -> str:
+    """When, where and with what the records were made."""
     places = [record["environment"] for record in records]
     times = [place["time"] for place in places if "time" in place]
     days = sorted({time[:10] for time in times})
@@ -227,12 +245,6 @@ def _introduction(records: Sequence[dict[str, Any]]) -> str:
     seconds = sum(sum(_seconds(record)[1:]) for record in records)  # cells share the data that they count
     counted = [f"{device}: {_counted(number, 'record')}" for device, number in sorted(devices.items())]
     lines = [
-        "# Trajclust report",
-        "",
-        "Which policy made which trajectory? Every table and figure of the papers that stored records fill, ours",
-        "beside the published numbers, made from the records alone. A column `difference` is ours minus the paper's:",
-        f"on the page blue above the paper's number and orange below, deepest where {FULL_COLOUR} or more apart.",
-        "",
         f"- {_counted(len(records), 'record')}, made {made}; {seconds / 60:.0f} minutes of computing in all.",
         f"- Devices: {plain_text('; '.join(counted))}.",
         "- Versions: " + ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items()) + ".",
@@ -240,7 +252,7 @@ def _introduction(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _overview(chapters: Sequence[Chapter], link: Callable[[Chapter], str]) -> str:
+def _overview(records: Sequence[dict[str, Any]], chapters: Sequence[Chapter], link: Callable[[Chapter], str]) -> str:
     """One row a table and preset: how much of it there is, and what it cost."""
     header = ["table", "preset", "cells", "shows", "trajectories a policy", "seeds", "device", "compile, s", "run, s"]
     rows = []
@@ -261,7 +273,8 @@ def _overview(chapters: Sequence[Chapter], link: Callable[[Chapter], str]) -> st
                 f"{running:,.0f}",
             ]
         )
-    return "## What was run\n\n" + (markdown_table(header, rows) if rows else "No table has a record.") + "\n"
+    table = markdown_table(header, rows) if rows else "No table has a record."
+    return f"## What was run\n\n{_made(records)}\n{table}\n"
 
 
 def _not_run(planned: Sequence[Section]) -> str:

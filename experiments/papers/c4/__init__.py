@@ -15,7 +15,7 @@ from trajclust_experiments.cells.learners import LearnerCell, SweptCell
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.comparisons import comparison_figures
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Preset, Records, Standing, Table
 from trajclust_jax.lazy import lazy
@@ -357,7 +357,7 @@ def sweep_figure(records: Records, label: str, shown: Callable[[float], float]) 
         ax.tick_params(labelsize=6)
     axes[0].set_ylabel("score", fontsize=7)
     axes[0].legend(fontsize=5)
-    return figure
+    return captioned(figure, f"Normalised score against {label}: means over seeds with 95% bootstrap intervals.")
 
 
 def course_figure(
@@ -385,7 +385,7 @@ def course_figure(
         if log:
             ax.set_yscale("symlog", linthresh=1e-3)
     axes[0].set_ylabel(label, fontsize=7)
-    return figure
+    return captioned(figure, f"Over the training, {label}: means over seeds, with their range.")
 
 
 def evaluated(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
