@@ -43,7 +43,7 @@ def comparison_figures(scores: Scores, measure: str, reference: str | None = Non
     figures = {}
     if len(learners) > 1:
         shared = {learner: [finite[learner][task] for task in tasks] for learner in learners}
-        of = f"{measure} on {', '.join(tasks)}, of {len(learners)} that have run on {'all' if tasks[1:] else 'it'}"
+        of = f"{measure} on {', '.join(tasks)}, of the {len(learners)} that have run on {'all' if tasks[1:] else 'it'}"
         figures["intervals"] = _intervals(shared, measure, of, len(tasks))
         figures["profiles"] = _profiles(shared, measure, of)
     pairs = {
@@ -99,6 +99,7 @@ def _intervals(shared: Mapping[str, Sequence[np.ndarray]], measure: str, of: str
             ax.barh(position, high - low, left=low, height=0.5, color=plotting.PALETTE[0], alpha=0.5)
             ax.plot([middle, middle], [position - 0.25, position + 0.25], color="black", lw=1.5)
         ax.set_title(name, fontsize=9)
+        ax.locator_params(axis="x", nbins=5)
         ax.tick_params(labelsize=7)
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="x", alpha=0.3)

@@ -20,7 +20,8 @@ SCORES = {
     "Rand index": "Share of pairs of trajectories on which the two partitions agree.",
     "homogeneity": "1 where every cluster holds one policy's trajectories alone, however many clusters there are.",
     "difference": "Ours minus the paper's.",
-    "oracle": "What Bayes assignment under the true policies, which it is given, gets of the same score.",
+    "oracle": "What Bayes assignment under the true policies, which it is given, reaches; of returns the best that the data "
+    "hold.",
     "return": "Sum of an episode's rewards, mean over episodes and seeds.",
     "score": "Return on D4RL's scale: 0 for a random policy, 100 for D4RL's expert.",
     "interquartile mean": "The mean of the middle half of all runs: outliers do not move it as they move a mean.",
@@ -34,7 +35,7 @@ SCORES = {
     "used codes": "Codes, of those offered, that any trajectory is assigned to.",
     "calibration error": "Mean gap between a clustering's confidence and the share of it that is right.",
     "mean NMI between restarts": "How far restarts agree with each other, without labels.",
-    "seeds": "Independent trainings on the same data; `warned`: those that say themselves that they went wrong.",
+    "seeds": "Independent trainings on the same data; those that say themselves that they went wrong are warned of.",
 }
 _ORACLE = ("Oracle", "Bayes assignment under the true policies: a ceiling, not a method")
 

@@ -260,7 +260,7 @@ td { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .number { text-align: right; }
 td.wide { white-space: normal; min-width: 16rem; }
 .key { position: sticky; left: 0; background: var(--raised); }
-td.key { z-index: 1; white-space: normal; min-width: var(--key); max-width: 18rem; overflow-wrap: anywhere; }
+td.key { z-index: 1; white-space: normal; min-width: var(--key); max-width: 18rem; overflow-wrap: break-word; }
 th.key { z-index: 3; }
 .key:has(+ .second) { width: var(--key); min-width: var(--key); max-width: var(--key); }
 .key.second { left: var(--key); min-width: calc(var(--key) * 1.3); border-right: 1px solid var(--line); }
@@ -292,6 +292,7 @@ figcaption {
   figure .broad { max-width: max(100%, 44rem); }
 }
 @media print {
+  details::details-content { content-visibility: visible; }
   :root { --paper: #fff; --raised: #f5f6f8; --ink: #000; --faint: #444; --line: #bbb; --link: #000; }
   @page { size: A4 landscape; margin: 12mm; }
   body { display: block; padding: 0; max-width: none; font-size: 10pt; }

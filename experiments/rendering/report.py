@@ -166,7 +166,8 @@ def _pictures(files: Sequence[Path], captions: Sequence[str], out: Path, title: 
     """Figures with what they show as captions, or else their files' names; of many all but the first in a section."""
     parts = []
     for file, caption in zip(files, captions, strict=True):
-        caption = plain_text(caption or " ".join(map(catalogue.title, file.stem.split("-"))).capitalize() + ".")
+        words = " ".join(map(catalogue.title, file.stem.split("-")))
+        caption = plain_text(caption or f"{words[:1].upper()}{words[1:]}.")
         link = quote(os.path.relpath(file, out))
         parts.append(f'\n![Figure: {caption.rstrip(".")}, of {title}]({link} "{caption}")\n')
     if len(parts) > FIGURES:
