@@ -20,8 +20,8 @@ SCORES = {
     "Rand index": "Share of pairs of trajectories on which the two partitions agree.",
     "homogeneity": "1 where every cluster holds one policy's trajectories alone, however many clusters there are.",
     "difference": "Ours minus the paper's.",
-    "oracle": "What Bayes assignment under the true policies, which it is given, reaches; of returns the best that the data "
-    "hold.",
+    "oracle": "What Bayes assignment under the true policies, which it is given, reaches; of returns the best that the "
+    "data hold.",
     "return": "Sum of an episode's rewards, mean over episodes and seeds.",
     "score": "Return on D4RL's scale: 0 for a random policy, 100 for D4RL's expert.",
     "interquartile mean": "The mean of the middle half of all runs: outliers do not move it as they move a mean.",
