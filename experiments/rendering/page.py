@@ -302,9 +302,10 @@ figcaption {
   th, .key { position: static; }
   th, td, td.key { padding: .25rem .4rem; }
   td, td.key { white-space: normal; }
+  td.number { white-space: nowrap; }
   .key, td.wide, .key:has(+ .second), .key.second { min-width: 0; width: auto; }
   tr, figure { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  figure img { width: auto; max-width: 100%; max-height: 150mm; }
+  figure img { max-height: 165mm; object-fit: contain; object-position: left; }
 }
 """

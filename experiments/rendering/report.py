@@ -37,7 +37,7 @@ pd = lazy("pandas")
 
 INDEX, RECORDS = "report.html", "records.html"  # the pages beside those of papers
 NOT_RUN, MORE = "What was not run", "More figures"  # sections that are folded
-FIGURES = 6  # of a table, that are not folded
+FIGURES = 4  # of a table, that are not folded
 PAPERS = {  # the titles of their pages, in order; others have their names
     "pgkmeans": "PG-Kmeans and CAAE",
     "empo": "EMPO",
@@ -163,7 +163,7 @@ def _page_of(table: Table) -> str:
 
 
 def _pictures(files: Sequence[Path], captions: Sequence[str], out: Path, title: str) -> str:
-    """Figures with what they show as captions, or else their files' names; of many all but the first in a section."""
+    """Figures with what they show as captions, or else their files' names; `FIGURES`, and the others folded."""
     parts = []
     for file, caption in zip(files, captions, strict=True):
         words = " ".join(map(catalogue.title, file.stem.split("-")))
@@ -171,7 +171,7 @@ def _pictures(files: Sequence[Path], captions: Sequence[str], out: Path, title: 
         link = quote(os.path.relpath(file, out))
         parts.append(f'\n![Figure: {caption.rstrip(".")}, of {title}]({link} "{caption}")\n')
     if len(parts) > FIGURES:
-        parts.insert(1, f"\n### {MORE}, {len(parts) - 1} of {title}\n")
+        parts.insert(FIGURES, f"\n### {MORE}, {len(parts) - FIGURES} of {title}\n")
     return "".join(parts)
 
 
