@@ -87,6 +87,12 @@ def get_table(name: str) -> Table:
     return importlib.import_module(f"{papers.__name__}.{name.replace('/', '.').replace('-', '_')}").TABLE
 
 
+def paper_title(paper: str) -> str:
+    """The `TITLE` of a paper's folder; its name where it has none, or has but registered tables."""
+    module = importlib.import_module(f"{papers.__name__}.{paper}") if paper in _papers() else None
+    return getattr(module, "TITLE", paper)
+
+
 def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:
     """The available ones of `names`; a name that none equals takes all that begin with it; no names: all of them.
 

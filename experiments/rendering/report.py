@@ -28,7 +28,7 @@ from trajclust_experiments.rendering.markdown import (
 from trajclust_experiments.rendering.page import FULL_COLOUR, page, slug
 from trajclust_experiments.rendering.stored import cell_key, num_seeds, readable, stored_cells, table_records
 from trajclust_experiments.rendering.tables import rendered, with_nan, write_rendered
-from trajclust_experiments.tables import Standing, Table, get_table, table_names
+from trajclust_experiments.tables import Standing, Table, get_table, paper_title, table_names
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.lazy import lazy
 from trajclust_jax.records import RecordError, Results, plain
@@ -38,15 +38,6 @@ pd = lazy("pandas")
 INDEX, RECORDS = "report.html", "records.html"  # the pages beside those of papers
 NOT_RUN, MORE = "What was not run", "More figures"  # sections that are folded
 FIGURES = 4  # of a table, that are not folded
-PAPERS = {  # the titles of their pages, in order; others have their names
-    "pgkmeans": "PG-Kmeans and CAAE",
-    "empo": "EMPO",
-    "c4": "C^4",
-    "clue": "CLUE",
-    "lbrac_v": "LBRAC-v",
-    "offline": "Offline learners",
-    "own": "Your own data",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +92,11 @@ def write_report(results: Results, out: Path, skip: Callable[[str], None] | None
     records = readable(results, skip)
     if not records:
         raise RecordError(f"{results.cells}: none of the records there can be shown")
-    places = {paper: place for place, paper in enumerate(PAPERS)}
-    planned = sorted(sections(records), key=lambda section: places.get(_paper(section.table), len(places)))
+    planned = sections(records)
+    done: Counter[str] = Counter()
+    for section in planned:
+        done[_paper(section.table)] += len(section.done)
+    planned.sort(key=lambda section: -done[_paper(section.table)])  # the papers that most is known of come first
     written, chapters, headers = [], [], set()
     for section in planned:
         if not section.shown:
@@ -142,7 +136,7 @@ def _write_pages(
     names, texts = {INDEX: "Report"}, {INDEX: in_index}
     for chapter in chapters:
         paper = _paper(chapter.section.table)
-        names[chapter.page] = PAPERS.get(paper, paper)
+        names[chapter.page] = paper_title(paper)
         texts.setdefault(chapter.page, [f"# {plain_text(names[chapter.page])}\n"]).append(chapter.text)
     names[RECORDS], texts[RECORDS] = "All records", ["# All records\n", every]
     out.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 plotting = lazy("trajclust_envs.plotting")
 
+TITLE = "C^4"
 TASKS = ("hopper", "walker2d", "halfcheetah", "ant")
 DATASETS = tuple(f"{task}-{kind}" for kind in ("medium-expert", "medium") for task in TASKS)
 REDUCED = 10_000  # transitions of the paper's small data

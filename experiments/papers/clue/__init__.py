@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 plotting = lazy("trajclust_envs.plotting")
 
+TITLE = "CLUE"
+
 
 class Way(NamedTuple):
     """Whose rewards, and who learns from them."""

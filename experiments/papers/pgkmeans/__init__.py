@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 plotting = lazy("trajclust_envs.plotting")
 
+TITLE = "PG-Kmeans and CAAE"
 GRID_DATASETS = ("diagonal", "takeball", "pathfollowing", "extra-vi", "extrafixed-vi")
 _LONG = ("halfcheetah", "ant", "walker2d", "hopper")
 _PAIRS = ("medium-expert", "medium-replay", "late-expert")
