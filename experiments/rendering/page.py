@@ -307,5 +307,6 @@ figcaption {
   tr, figure { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   figure img { max-height: 165mm; object-fit: contain; object-position: left; }
+  figure img:not(.broad) { max-width: 130mm; }
 }
 """
