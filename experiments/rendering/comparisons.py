@@ -43,7 +43,7 @@ def comparison_figures(scores: Scores, measure: str, reference: str | None = Non
     figures = {}
     if len(learners) > 1:
         shared = {learner: [finite[learner][task] for task in tasks] for learner in learners}
-        of = f"{measure} on {', '.join(tasks)}, of the {len(learners)} that have run on {'all' if tasks[1:] else 'it'}"
+        of = f"{measure} on {'; '.join(tasks)}, of the {len(learners)} that have run on {'all' if tasks[1:] else 'it'}"
         figures["intervals"] = _intervals(shared, measure, of, len(tasks))
         figures["profiles"] = _profiles(shared, measure, of)
     pairs = {

@@ -184,9 +184,9 @@ def _summary(chapters: Sequence[Chapter], link: Callable[[Chapter], str]) -> str
     if not parts:
         return ""
     explained = (
-        "Means over seeds, in brackets what the paper says. Orange is below the oracle (of returns: below the best "
-        "that the data hold), the deeper the further; the deepest is as far below as the oracle is from zero. n/a: "
-        "the method has no answer there; -: not run."
+        "Means over seeds, in brackets what the paper says. On the page orange is below the oracle (of returns: below "
+        "the best that the data hold), the deeper the further; the deepest is as far below as the oracle is from zero. "
+        "n/a: the method has no answer there; -: not run."
     )
     return "\n".join([f"## Summary\n\n{explained}\n", *parts])
 
