@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trajclust_experiments.rendering.figures import captioned, new_figure
+from trajclust_experiments.rendering.figures import caption_of, captioned, new_figure
 from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
@@ -28,7 +28,8 @@ def comparison_figures(scores: Scores, measure: str, reference: str | None = Non
     """Three figures by stem, each where there is something to compare: `intervals`, `profiles`, `improvement`.
 
     Aggregates are of the same tasks for all: those that most learners share (see `shared_tasks`). An improvement is
-    over the reference, on the tasks that the two share.
+    over the reference, on the tasks that the two share. Where a run diverged (a score that is not finite) the learner
+    has not run on the task; captions say so.
 
     Args:
         scores: `[S]` by the titles of learner and task; numbers of seeds may differ.
@@ -54,6 +55,10 @@ def comparison_figures(scores: Scores, measure: str, reference: str | None = Non
     pairs = {learner: tasks for learner, tasks in pairs.items() if tasks}
     if pairs:
         figures["improvement"] = _improvement(finite, pairs, reference, measure)
+    diverged = [f"{name} on {task}" for name, found in scores.items() for task in found if task not in finite[name]]
+    if diverged:
+        for figure in figures.values():
+            captioned(figure, f"{caption_of(figure)} Left out, as a run diverged: {'; '.join(diverged)}.")
     return figures
 
 

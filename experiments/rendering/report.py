@@ -186,7 +186,7 @@ def _summary(chapters: Sequence[Chapter], link: Callable[[Chapter], str]) -> str
     explained = (
         "Means over seeds, in brackets what the paper says. On the page orange is below the oracle (of returns: below "
         "the best that the data hold), the deeper the further; the deepest is as far below as the oracle is from zero. "
-        "n/a: the method has no answer there; -: not run."
+        "n/a: the method has no answer there; nan: a seed diverged; -: not run."
     )
     return "\n".join([f"## Summary\n\n{explained}\n", *parts])
 
@@ -197,7 +197,7 @@ def _standings(table: Table, found: Sequence[Standing]) -> str:
     places = {(standing.dataset, standing.method): standing for standing in found}
     largest = max((abs(standing.oracle) for standing in found if math.isfinite(standing.oracle)), default=1.0)
     digits = 3 if largest <= 1 else 1 if largest < 200 else 0
-    number = lambda value, digits: f"{value:.{digits}f}" if math.isfinite(value) else "-"
+    number = lambda value, digits: f"{value:.{digits}f}"
 
     def cell(standing: Standing | None) -> str:
         if standing is None:
@@ -206,10 +206,11 @@ def _standings(table: Table, found: Sequence[Standing]) -> str:
         return ours + ("" if standing.paper is None else f" ({number(standing.paper, min(digits, 2))})")
 
     rows = []
-    for dataset in (name for name in table.datasets if any(name == dataset for dataset, _ in places)):
-        oracle = next(standing.oracle for standing in found if standing.dataset == dataset)
+    oracles = {standing.dataset: standing.oracle for standing in found}
+    for dataset in (name for name in dict.fromkeys((*table.datasets, *oracles)) if name in oracles):
+        oracle = oracles[dataset]
         cells = [cell(places.get((dataset, method))) for method in methods]
-        rows.append([dataset_title(dataset), number(oracle, digits), *cells])
+        rows.append([dataset_title(dataset), number(oracle, digits) if math.isfinite(oracle) else "-", *cells])
     return markdown_table(["task", "oracle", *map(plain_text, methods)], [list(map(plain_text, row)) for row in rows])
 
 

@@ -89,5 +89,7 @@ def test_saved_figures_hold_their_titles_and_are_sharp(drawn, tmp_path):
     plain, long = width("a", False)[0], width("a title of many words that goes on and on", False)[0]
     assert long > 1.5 * plain
     assert width("a", True) == (pytest.approx(plain * 240 / 150, abs=2), pytest.approx(240, abs=0.1))
-    assert figures.caption_of(drawn["profiles"]).endswith("of the 2 that have run on all.")
+    assert figures.caption_of(drawn["profiles"]).endswith(
+        "return on a; b, of the 2 that have run on all. Left out, as a run diverged: broken on a."
+    )
     assert figures.caption_of(figures.new_figure(1, 1)) == ""

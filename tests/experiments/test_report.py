@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -48,7 +49,7 @@ def standings(records):
     mean = {record["cell"]["method"]: record["scores"]["nmi"] for record in records}
     task = records[0]["cell"]["dataset"]
     found = [Standing(task, f"<{name}>", mean[name][0], 0.375, 0.5) for name in METHODS if name in mean]
-    return [*found, Standing("takeball", "other", None, None, float("nan"))]
+    return [*found, Standing("odd", "other", None, None, float("nan")), Standing("odd", "o", math.nan, None, math.nan)]
 
 
 TABLE = Table(
@@ -161,10 +162,10 @@ def test_the_summary_has_every_method_beside_the_paper_and_the_oracle(results, t
     results.add("diagonal", METHODS[1])
     results.add("diagonal", METHODS[0], preset="smoke")
     found, _ = written(results, tmp_path)
-    cells = [(text, attributes.get("style")) for attributes, text in found.all("td")][:10]
+    cells = [(text, attributes.get("style")) for attributes, text in found.all("td")][:12]
     assert [text for text, _ in cells] == [
-        *("Diagonal", "0.500", "0.250 (0.38)", "0.250 (0.38)", "-"),
-        *("Takeball", "-", "-", "-", "n/a"),
+        *("Diagonal", "0.500", "0.250 (0.38)", "0.250 (0.38)", "-", "-"),
+        *("odd", "-", "-", "-", "n/a", "nan"),
     ]
     assert [style for _, style in cells[:5]] == [None, None, "--depth: 0.50", "--depth: 0.50", None]
     assert "From odd/<i>&x, preset cpu." in found.shown, "not from the preset that is for tests"
