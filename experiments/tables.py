@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trajclust_experiments import papers
 from trajclust_experiments.cells.cell import Cell
@@ -27,6 +27,16 @@ class Preset:
     long_size: int = 50  # trajectories a policy, where they are long
 
 
+class Standing(NamedTuple):
+    """How a method stands on a task, for the report's summary: a mean over seeds beside the best that can be had."""
+
+    dataset: str
+    method: str  # its title
+    ours: float | None  # None: the method has no answer
+    paper: float | None
+    oracle: float  # or another value that is hard to beat, such as the best policy's of the data; NaN: not known
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table or figure of a paper: which cells it needs, and how their records become text and figures."""
@@ -38,6 +48,7 @@ class Table:
     presets: Mapping[str, Preset]
     cells: Callable[[Preset, tuple[str, ...], tuple[str, ...], tuple[int, ...]], list[Cell]]
     render: "Callable[[Records], tuple[str, dict[str, Figure]]]"  # records -> Markdown, figures by file stem
+    standings: Callable[[Records], list[Standing]] | None = None  # by method: a table that the report's summary has
 
 
 _REGISTERED: dict[str, Table] = {}
@@ -74,6 +85,12 @@ def get_table(name: str) -> Table:
     if name not in table_names():
         raise ValueError(f"unknown table {name!r}: choose one of {', '.join(table_names())}")
     return importlib.import_module(f"{papers.__name__}.{name.replace('/', '.').replace('-', '_')}").TABLE
+
+
+def paper_title(paper: str) -> str:
+    """The `TITLE` of a paper's folder; its name where it has none, or has but registered tables."""
+    module = importlib.import_module(f"{papers.__name__}.{paper}") if paper in _papers() else None
+    return getattr(module, "TITLE", paper)
 
 
 def select(names: tuple[str, ...], available: tuple[str, ...], what: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`trajclust report`: one page of every table that has records."""
+"""`trajclust report`: pages of every table that has records."""
 
 from pathlib import Path
 

@@ -16,6 +16,8 @@ agg = lazy("matplotlib.backends.backend_agg")
 mpl_figure = lazy("matplotlib.figure")
 
 PANELS_A_ROW = 5  # of a figure with a panel a dataset
+SCREEN = 120  # pixels an inch that a page shows a figure with
+WIDEST = 2400  # pixels: twice what a page has room for
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -25,10 +27,25 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def save_figure(figure: "Figure", path: Path) -> None:
-    """Writes a PNG whole or not at all."""
+def captioned(figure: "Figure", caption: str) -> "Figure":
+    """The figure, with what it shows in a sentence: it stands below it in the report."""
+    figure.set_label(caption)
+    return figure
+
+
+def caption_of(figure: "Figure") -> str:
+    """What `captioned` gave it; nothing where it gave none."""
+    return figure.get_label()
+
+
+def save_figure(figure: "Figure", path: Path, sharp: bool = False) -> None:
+    """Writes a PNG whole or not at all; with all titles, also where they are wider than their panels.
+
+    `sharp` is for pages: two pixels for each that a page shows.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png")
+    dpi = min(2 * SCREEN, WIDEST / figure.get_figwidth()) if sharp else "figure"
+    figure.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.05)
     os.replace(temporary, path)
 
 
@@ -40,7 +57,8 @@ def panels(datasets: Iterable[str], width: float, height: float = 3.2) -> "tuple
     figure = new_figure(1.2 + width * columns, height * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for ax, dataset in zip(axes, datasets, strict=False):
-        ax.set_title(dataset_title(dataset), fontsize=9)
+        ax.set_title(dataset_title(dataset).replace(", ", ",\n"), fontsize=9)  # a panel is narrow
+        ax.tick_params(labelsize=7)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in axes[len(datasets) :]:
         ax.set_axis_off()

@@ -1,6 +1,7 @@
 """Markdown of tables: cells, provenance, files written whole."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,6 +100,11 @@ def machines(record: dict[str, Any]) -> list[str]:
 def on_gpu(record: dict[str, Any]) -> bool:
     """Whether seeds of a record were run on a GPU."""
     return any(part["environment"]["device"]["platform"] in ("gpu", "cuda", "rocm") for part in parts(record))
+
+
+def plain_text(text: str) -> str:
+    """As Markdown that shows just this text, whatever a name holds."""
+    return re.sub(r"([\\`*<>\[\]|&\"])", r"\\\1", text)
 
 
 def write_text(path: Path, text: str) -> None:

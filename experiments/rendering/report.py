@@ -1,11 +1,12 @@
-"""One page with every table that has records."""
+"""The report: pages with every table that has records."""
 
 import dataclasses
 import itertools
+import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,16 +14,30 @@ from urllib.parse import quote
 from trajclust_experiments import catalogue
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.methods import ORACLE
-from trajclust_experiments.rendering.markdown import machines, markdown_table, on_gpu, write_text
+from trajclust_experiments.rendering.columns import dataset_title
+from trajclust_experiments.rendering.figures import caption_of
+from trajclust_experiments.rendering.glossary import glossary
+from trajclust_experiments.rendering.markdown import (
+    machines,
+    markdown_table,
+    on_gpu,
+    plain_text,
+    table_of,
+    write_text,
+)
 from trajclust_experiments.rendering.page import FULL_COLOUR, page, slug
 from trajclust_experiments.rendering.stored import cell_key, num_seeds, readable, stored_cells, table_records
-from trajclust_experiments.rendering.tables import write_table
-from trajclust_experiments.tables import Table, get_table, table_names
+from trajclust_experiments.rendering.tables import rendered, with_nan, write_rendered
+from trajclust_experiments.tables import Standing, Table, get_table, paper_title, table_names
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.lazy import lazy
 from trajclust_jax.records import RecordError, Results, plain
 
 pd = lazy("pandas")
+
+INDEX, RECORDS = "report.html", "records.html"  # the pages beside those of papers
+NOT_RUN, MORE = "What was not run", "More figures"  # sections that are folded
+FIGURES = 4  # of a table, that are not folded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +58,16 @@ class Section:
         return [record for record in self.cells.values() if record is not None]
 
 
+@dataclasses.dataclass(frozen=True)
+class Chapter:
+    """A section as it stands in the report."""
+
+    section: Section
+    title: str
+    page: str  # the file that it is in
+    text: str
+
+
 def sections(records: Sequence[dict[str, Any]]) -> list[Section]:
     """Every table at every preset, with and without records."""
     found = []
@@ -55,10 +80,11 @@ def sections(records: Sequence[dict[str, Any]]) -> list[Section]:
 
 
 def write_report(results: Results, out: Path, skip: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
-    """Every table and preset that has records, into `out`: report.html, report.md, scores.csv and the tables' folders.
+    """Every table and preset that has records, into `out`: pages, report.md, scores.csv and the tables' folders.
 
-    report.html is report.md with its pictures in it: one file, to open or to send. For `skip` see `readable`. Returns
-    what was written.
+    report.html has the summary, the glossary and what was run; a page a paper its tables and figures; records.html all
+    records. Each is one file with its pictures in it; they link to each other. report.md holds the same in one file.
+    For `skip` see `readable`. Returns what was written.
 
     Raises:
         RecordError: where no record can be shown.
@@ -67,35 +93,140 @@ def write_report(results: Results, out: Path, skip: Callable[[str], None] | None
     if not records:
         raise RecordError(f"{results.cells}: none of the records there can be shown")
     planned = sections(records)
-    filled = [section for section in planned if section.shown]
-    written, titles, parts = [], [], []
-    for section in filled:
+    done: Counter[str] = Counter()
+    for section in planned:
+        done[_paper(section.table)] += len(section.done)
+    planned.sort(key=lambda section: -done[_paper(section.table)])  # the papers that most is known of come first
+    written, chapters, headers = [], [], set()
+    for section in planned:
+        if not section.shown:
+            continue
         folder = out / section.table.name.replace("/", "-") / section.preset
-        text, files = write_table(section.table, section.shown, folder)
+        text, figures = rendered(section.table, section.shown)
+        files = write_rendered(text, figures, folder, sharp=True)
         heading, _, body = text.partition("\n")
-        titles.append(f"{heading.lstrip('# ')}, preset {section.preset}")
+        title = f"{heading.lstrip('# ')}, preset {section.preset}"
         body = re.sub(r"^(?=#)", "#", body, flags=re.MULTILINE)
-        pictures = "".join(_picture(file, out, titles[-1]) for file in files[1:])
-        parts.append(f"## {titles[-1]}\n{body}{pictures}")
-        files = [str(file) for file in files]
-        written.append({"table": section.table.name, "preset": section.preset, "files": files})
-    top = [_introduction(records), _overview(filled, titles), _not_run(planned)]
-    markdown = "\n".join([*top, *parts, _record_list(records, filled)])
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "report.md", markdown)
-    write_text(out / "report.html", page(markdown, out))
+        pictures = _pictures(files[1:], list(map(caption_of, figures.values())), out, title)
+        chapters.append(Chapter(section, title, _page_of(section.table), f"## {title}\n{body}{pictures}"))
+        headers.update(table_of(text)[0])
+        written.append({"table": section.table.name, "preset": section.preset, "files": list(map(str, files))})
+    _write_pages(records, planned, chapters, headers, out)
     scores_frame(records).to_csv(out / "scores.csv", index=False)
     return written
 
 
-def _picture(file: Path, out: Path, title: str) -> str:
-    """A figure with what it shows, from its file's name, as caption."""
-    caption = _plain_text(" ".join(map(catalogue.title, file.stem.split("-"))))
-    link = quote(os.path.relpath(file, out))
-    return f'\n![Figure: {caption}, of {title}]({link} "{caption}")\n'
+def _write_pages(
+    records: Sequence[dict[str, Any]],
+    planned: Sequence[Section],
+    chapters: Sequence[Chapter],
+    headers: Collection[str],
+    out: Path,
+) -> None:
+    """The Markdown file, and the pages: the same text, but for where the overview's links lead."""
+    every, missing = _record_list(records, [chapter.section for chapter in chapters]), _not_run(planned)
+
+    def top(link: Callable[[Chapter], str]) -> list[str]:
+        parts = [_introduction(), _summary(chapters, link), glossary(records, headers)]
+        return [*filter(None, parts), _overview(records, chapters, link)]
+
+    anchor = lambda chapter: f"#{slug(chapter.title)}"
+    in_file = [*top(anchor), *(chapter.text for chapter in chapters), every, missing]
+    in_index = [*top(lambda chapter: quote(chapter.page) + anchor(chapter)), missing]
+    names, texts = {INDEX: "Report"}, {INDEX: in_index}
+    for chapter in chapters:
+        paper = _paper(chapter.section.table)
+        names[chapter.page] = paper_title(paper)
+        texts.setdefault(chapter.page, [f"# {plain_text(names[chapter.page])}\n"]).append(chapter.text)
+    names[RECORDS], texts[RECORDS] = "All records", ["# All records\n", every]
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "report.md", "\n".join(in_file))
+    pages = [(name, quote(file)) for file, name in names.items()]
+    for file, parts in texts.items():
+        write_text(out / file, page("\n".join(parts), out, folded=(NOT_RUN, MORE), pages=pages, here=quote(file)))
 
 
-def _introduction(records: Sequence[dict[str, Any]]) -> str:
+def _paper(table: Table) -> str:
+    return table.name.partition("/")[0]
+
+
+def _page_of(table: Table) -> str:
+    """The name of a paper's page; no other file of the report has it."""
+    name = slug(_paper(table)) or "tables"
+    return f"{name}-tables.html" if f"{name}.html" in (INDEX, RECORDS) else f"{name}.html"
+
+
+def _pictures(files: Sequence[Path], captions: Sequence[str], out: Path, title: str) -> str:
+    """Figures with what they show as captions, or else their files' names; `FIGURES`, and the others folded."""
+    parts = []
+    for file, caption in zip(files, captions, strict=True):
+        words = " ".join(map(catalogue.title, file.stem.split("-")))
+        caption = plain_text(caption or f"{words[:1].upper()}{words[1:]}.")
+        link = quote(os.path.relpath(file, out))
+        parts.append(f'\n![Figure: {caption.rstrip(".")}, of {title}]({link} "{caption}")\n')
+    if len(parts) > FIGURES:
+        parts.insert(FIGURES, f"\n### {MORE}, {len(parts) - FIGURES} of {title}\n")
+    return "".join(parts)
+
+
+def _summary(chapters: Sequence[Chapter], link: Callable[[Chapter], str]) -> str:
+    """Task by method: ours, the paper's, and the oracle's, of the tables that know what is hard to beat."""
+    parts = []
+    tables = {chapter.section.table.name: chapter.section.table for chapter in chapters}
+    for table in (table for table in tables.values() if table.standings):
+        of_table = [chapter for chapter in chapters if chapter.section.table is table]
+        chosen = max(of_table, key=lambda each: (each.section.preset != "smoke", len(each.section.done)))
+        found = table.standings([with_nan(record) for record in chosen.section.shown])
+        if found:
+            heading = plain_text(table.summary[0].upper() + table.summary[1:])
+            place = f"[{plain_text(table.name)}]({link(chosen)}), preset {plain_text(chosen.section.preset)}"
+            parts.append(f"### {heading}\n\n{_standings(table, found)}\n\nFrom {place}.\n")
+    if not parts:
+        return ""
+    explained = (
+        "Means over seeds, in brackets what the paper says. On the page orange is below the oracle (of returns: below "
+        "the best that the data hold), the deeper the further; the deepest is as far below as the oracle is from zero. "
+        "n/a: the method has no answer there; nan: a seed diverged; -: not run."
+    )
+    return "\n".join([f"## Summary\n\n{explained}\n", *parts])
+
+
+def _standings(table: Table, found: Sequence[Standing]) -> str:
+    """A Markdown table, tasks in the table's order, methods in that of `found`."""
+    methods = list(dict.fromkeys(standing.method for standing in found))
+    places = {(standing.dataset, standing.method): standing for standing in found}
+    largest = max((abs(standing.oracle) for standing in found if math.isfinite(standing.oracle)), default=1.0)
+    digits = 3 if largest <= 1 else 1 if largest < 200 else 0
+    number = lambda value, digits: f"{value:.{digits}f}"
+
+    def cell(standing: Standing | None) -> str:
+        if standing is None:
+            return "-"
+        ours = "n/a" if standing.ours is None else number(standing.ours, digits)
+        return ours + ("" if standing.paper is None else f" ({number(standing.paper, min(digits, 2))})")
+
+    rows = []
+    oracles = {standing.dataset: standing.oracle for standing in found}
+    for dataset in (name for name in dict.fromkeys((*table.datasets, *oracles)) if name in oracles):
+        oracle = oracles[dataset]
+        cells = [cell(places.get((dataset, method))) for method in methods]
+        rows.append([dataset_title(dataset), number(oracle, digits) if math.isfinite(oracle) else "-", *cells])
+    return markdown_table(["task", "oracle", *map(plain_text, methods)], [list(map(plain_text, row)) for row in rows])
+
+
+def _introduction() -> str:
+    lines = [
+        "# Trajclust report",
+        "",
+        "Which policy made which trajectory? Every table and figure of the papers that stored records fill, ours",
+        "beside the published numbers, made from the records alone. A column `difference` is ours minus the paper's:",
+        f"on the page blue above the paper's number and orange below, deepest where {FULL_COLOUR} or more apart.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _made(records: Sequence[dict[str, Any]]) -> str:
+    """When, where and with what the records were made."""
     places = [record["environment"] for record in records]
     times = [place["time"] for place in places if "time" in place]
     days = sorted({time[:10] for time in times})
@@ -110,66 +241,58 @@ def _introduction(records: Sequence[dict[str, Any]]) -> str:
     seconds = sum(sum(_seconds(record)[1:]) for record in records)  # cells share the data that they count
     counted = [f"{device}: {_counted(number, 'record')}" for device, number in sorted(devices.items())]
     lines = [
-        "# Trajclust report",
-        "",
-        "Which policy made which trajectory? Every table and figure of the papers that stored records fill, ours",
-        "beside the published numbers, made from the records alone. A column `difference` is ours minus the paper's:",
-        f"on the page blue above the paper's number and orange below, deepest where {FULL_COLOUR} or more apart.",
-        "",
         f"- {_counted(len(records), 'record')}, made {made}; {seconds / 60:.0f} minutes of computing in all.",
-        f"- Devices: {_plain_text('; '.join(counted))}.",
+        f"- Devices: {plain_text('; '.join(counted))}.",
         "- Versions: " + ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items()) + ".",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _overview(filled: Sequence[Section], titles: Sequence[str]) -> str:
+def _overview(records: Sequence[dict[str, Any]], chapters: Sequence[Chapter], link: Callable[[Chapter], str]) -> str:
     """One row a table and preset: how much of it there is, and what it cost."""
     header = ["table", "preset", "cells", "shows", "trajectories a policy", "seeds", "device", "compile, s", "run, s"]
     rows = []
-    for section, title in zip(filled, titles, strict=True):
+    for chapter in chapters:
+        section = chapter.section
         done, preset = section.done, section.table.presets[section.preset]
         _, compiling, running = map(sum, zip(*map(_seconds, done), strict=True))
         rows.append(
             [
-                f"[{_plain_text(section.table.name)}](#{slug(title)})",
-                _plain_text(section.preset),
+                f"[{plain_text(section.table.name)}]({link(chapter)})",
+                plain_text(section.preset),
                 f"{len(done)} of {len(section.cells)}",
-                _plain_text(section.table.summary),
+                plain_text(section.table.summary),
                 f"{preset.size:,}",
                 ", ".join(map(str, sorted({num_seeds(record) for record in done}))),
-                _plain_text("; ".join(sorted(set(map(_device, done))))),
+                plain_text("; ".join(sorted(set(map(_device, done))))),
                 f"{compiling:,.0f}",
                 f"{running:,.0f}",
             ]
         )
-    return "## What was run\n\n" + (markdown_table(header, rows) if rows else "No table has a record.") + "\n"
+    table = markdown_table(header, rows) if rows else "No table has a record."
+    return f"## What was run\n\n{_made(records)}\n{table}\n"
 
 
 def _not_run(planned: Sequence[Section]) -> str:
-    """What is missing, and what has no answer. The smoke preset is for tests: it counts only where it was begun."""
-    groups = (_missing, _with_fewer_seeds, _left_out, _refused, _not_on_a_gpu)
-    lines = [f"- {line}" for group in groups for line in group(planned)]
-    return "## What was not run\n\n" + ("\n".join(lines) or "Nothing is missing.") + "\n"
-
-
-def _missing(planned: Sequence[Section]) -> Iterator[str]:
+    """How much is missing, and what has no answer. The smoke preset is for tests: it counts only where it was begun."""
+    header = ["table", "preset", "cells", "not run", "with fewer seeds", "without an answer", "on a GPU"]
+    rows = []
     for section in planned:
-        absent = [cell for cell, record in section.cells.items() if record is None]
-        if not section.done and section.preset != "smoke":
-            yield f"{_plain_text(section.name)}: none of {len(absent)} cells is run."
-        elif absent and section.done:
-            cells = _listed((cell.dataset, cell.method, _special(cell, section)) for cell in absent)
-            yield f"{_plain_text(section.name)}: {len(absent)} of {len(section.cells)} cells are not run. {cells}"
-
-
-def _with_fewer_seeds(planned: Sequence[Section]) -> Iterator[str]:
-    for section in planned:
+        if section.preset == "smoke" and not section.done:
+            continue
         seeds = section.table.presets[section.preset].seeds
-        short = [cell for cell, record in section.cells.items() if record and num_seeds(record) < seeds]
-        if short:
-            cells = _listed((cell.dataset, cell.method, _special(cell, section)) for cell in short)
-            yield f"{_plain_text(section.name)}, with fewer seeds than the preset's {seeds}: {cells}"
+        counts = [
+            len(section.cells) - len(section.done),
+            sum(num_seeds(record) < seeds for record in section.done),
+            sum("not_applicable" in record for record in section.done),
+            sum(map(on_gpu, section.done)),
+        ]
+        names = [plain_text(section.table.name), plain_text(section.preset)]
+        rows.append([*names, f"{len(section.cells):,}", *(f"{count:,}" for count in counts)])
+    lines = [f"- {line}" for group in (_left_out, _refused) for line in group(planned)]
+    counted = markdown_table(header, rows) if rows else "Nothing is missing."
+    explained = "`trajclust sweep TABLE --preset PRESET --dry-run` names the cells that a table lacks."
+    return "\n".join([f"## {NOT_RUN}\n", counted, "", explained, *(["", *lines] if lines else []), ""])
 
 
 def _left_out(planned: Sequence[Section]) -> Iterator[str]:
@@ -178,43 +301,24 @@ def _left_out(planned: Sequence[Section]) -> Iterator[str]:
         pairs = {(cell.dataset, cell.method) for section in planned if section.table is table for cell in section.cells}
         absent = [pair for pair in itertools.product(table.datasets, table.methods) if pair not in pairs]
         if absent:
-            yield f"{_plain_text(table.name)} leaves out at any preset: {_listed((*pair, '') for pair in absent)}"
+            yield f"{plain_text(table.name)} leaves out at any preset: {_listed(absent)}"
 
 
 def _refused(planned: Sequence[Section]) -> Iterator[str]:
     """What a method cannot cluster, with its reason."""
-    reasons: dict[str, dict[tuple[str, str, str], None]] = defaultdict(dict)
+    reasons: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     for record in (record for section in planned for record in section.done if "not_applicable" in record):
-        reasons[record["not_applicable"]][record["cell"]["dataset"], record["cell"]["method"], ""] = None
+        reasons[record["not_applicable"]][record["cell"]["dataset"], record["cell"]["method"]] = None
     for reason, entries in reasons.items():
-        yield f"Has no answer ({_plain_text(reason)}): {_listed(entries)}"
+        yield f"Has no answer ({plain_text(reason)}): {_listed(entries)}"
 
 
-def _not_on_a_gpu(planned: Sequence[Section]) -> Iterator[str]:
-    filled = [section for section in planned if section.done]
-    elsewhere = [section.name for section in filled if not any(map(on_gpu, section.done))]
-    if elsewhere or not filled:
-        names = _plain_text("; ".join(elsewhere)) if len(elsewhere) < len(filled) else "every table"
-        yield f"Not run on a GPU: {names}."
-
-
-def _special(cell: Cell, section: Section) -> str:
-    """The cell's settings that are not its preset's."""
-    usual = section.table.presets[section.preset].settings.get(cell.method, {})
-    settings = sorted(set(cell.settings) - set(usual.items()))
-    return " ".join(f"{name} {value}" for name, value in settings)
-
-
-def _listed(entries: Iterable[tuple[str, str, str]]) -> str:
-    """Dataset, method and what is special, by dataset and method."""
-    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for dataset, method, special in entries:
-        groups[dataset][catalogue.title(method)].append(special or "default")
-    parts = []
-    for dataset, methods in groups.items():
-        names = [name + (f" ({', '.join(each)})" if each != ["default"] else "") for name, each in methods.items()]
-        parts.append(f"{dataset}: {'; '.join(names)}.")
-    return _plain_text(" ".join(parts))
+def _listed(pairs: Iterable[tuple[str, str]]) -> str:
+    """Methods, by dataset."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for dataset, method in pairs:
+        groups[dataset].append(catalogue.title(method))
+    return plain_text(" ".join(f"{dataset}: {'; '.join(methods)}." for dataset, methods in groups.items()))
 
 
 def _record_list(records: Sequence[dict[str, Any]], filled: Sequence[Section]) -> str:
@@ -242,7 +346,7 @@ def _record_list(records: Sequence[dict[str, Any]], filled: Sequence[Section]) -
                 record["id"],
             ]
         )
-    rows = [list(map(_plain_text, row)) for row in rows]
+    rows = [list(map(plain_text, row)) for row in rows]
     return "## All records\n\n" + markdown_table(header, rows) + "\n"
 
 
@@ -274,11 +378,6 @@ def _device(record: dict[str, Any]) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def _plain_text(text: str) -> str:
-    """As Markdown that shows just this text, whatever a name holds."""
-    return re.sub(r"([\\`*<>\[\]|&\"])", r"\\\1", text)
 
 
 def scores_frame(records: Sequence[dict[str, Any]]) -> "pd.DataFrame":

@@ -7,8 +7,10 @@ import numpy as np
 
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.comparisons import comparison_figures
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import spread
+from trajclust_experiments.tables import Standing
 from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import bootstrap_interval, interquartile_mean
 
@@ -79,6 +81,30 @@ def _middle(values: np.ndarray) -> str:
     return f"{interquartile_mean(values):.1f}" if len(values) > 3 else "-"
 
 
+def standings(entries: Sequence[Scored], methods: Sequence[str]) -> list[Standing]:
+    """For the summary, in the order of `methods`: beside the score of the best policy in the data."""
+    place = lambda entry: methods.index(entry.record["cell"]["method"])
+    return [
+        Standing(
+            entry.record["cell"]["dataset"],
+            entry.title,
+            float(shown_score(entry.record).mean()),
+            entry.paper,
+            max(entry.record["policies"].values()),
+        )
+        for entry in sorted(entries, key=place)
+    ]
+
+
+def score_figures(entries: Sequence[Scored], reference: str) -> "dict[str, Figure]":
+    """By stem: `score_figure`, and learners over tasks, beside the one with the title `reference`."""
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    for entry in entries:
+        task = columns.dataset_title(entry.record["cell"]["dataset"])
+        scores.setdefault(entry.title, {})[task] = shown_score(entry.record)
+    return {"scores": score_figure(entries), **comparison_figures(scores, "normalised score", reference)}
+
+
 def score_figure(entries: Sequence[Scored]) -> "Figure":
     """A panel a dataset: bars with intervals, published scores as circles, those of the data as lines."""
     by_dataset: dict[str, list[Scored]] = {}
@@ -101,4 +127,8 @@ def score_figure(entries: Sequence[Scored]) -> "Figure":
         ax.set_yticks(range(len(shown)), [entry.title for entry in shown], fontsize=6)
         ax.set_xlabel("normalised score (circle: published)", fontsize=7)
         ax.set_ylim(len(shown) - 0.4, -0.6)
-    return figure
+    return captioned(
+        figure,
+        "Normalised scores of each task's learners: means over seeds with 95% bootstrap intervals, beside those of the "
+        "policies in the data (dashed) and published ones (circles).",
+    )

@@ -370,7 +370,7 @@ def test_run_and_report(trajclust, tmp_path):
     assert len(pd.read_csv(tmp_path / "report" / "scores.csv")) == 2 * 2 + 2 + 1, "of HalfCheetah the oracle only"
     figures = list((tmp_path / "report").rglob("*.png"))
     assert figures
-    page = read_sound((tmp_path / "report" / "report.html").read_text("utf-8"))
+    page = read_sound((tmp_path / "report" / "pgkmeans.html").read_text("utf-8"))
     assert len(page.all("img")) == len(figures)
     coloured = [attributes.get("class", "") in ("number above", "number below") for attributes, _ in page.all("td")]
     assert sum(coloured) == 2 + 2 * 2, "a difference for each dataset in table 1, two in table 3"

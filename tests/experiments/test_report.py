@@ -1,7 +1,9 @@
 """The report: every stored table, what is missing, and where the numbers come from, from records alone."""
 
 import dataclasses
+import functools
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -12,10 +14,11 @@ from trajclust_experiments.cells.cell import load
 from trajclust_experiments.cells.methods import ORACLE
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import report
-from trajclust_experiments.rendering.figures import new_figure
+from trajclust_experiments.rendering.figures import captioned, new_figure
+from trajclust_experiments.rendering.glossary import glossary
 from trajclust_experiments.rendering.markdown import markdown_table
-from trajclust_experiments.rendering.stored import committed, readable
-from trajclust_experiments.tables import Preset, Table
+from trajclust_experiments.rendering.stored import committed, readable, table_records
+from trajclust_experiments.tables import Preset, Standing, Table, get_table
 from trajclust_jax.records import Results
 
 METHODS = ("pg_kmeans_tabular", "pg_kmeans_mlp")
@@ -38,11 +41,23 @@ def render(records):
     text = "# Odd <b> & *table*\n\n" + markdown_table(["task", "<method>", "difference"], rows)
     figure = new_figure(1.0, 1.0)
     figure.subplots().plot([0, 1])
-    return text + "\n\n## More\n\nnotes\n", {"all <of> them-pg_kmeans_mlp": figure}
+    figures = {"all <of> them-pg_kmeans_mlp": figure, "told": captioned(new_figure(1.0, 1.0), "A <line> & a dot.")}
+    return text + "\n\n## More\n\nnotes\n", figures
 
 
-TABLE = Table("odd/<i>&x", 'what | "this" <shows>', ("diagonal", "takeball"), METHODS, PRESETS, cells, render)
-OTHER = dataclasses.replace(TABLE, name="odd/other", render=lambda records: ("# Other\n\ntext\n", {}))
+def standings(records):
+    mean = {record["cell"]["method"]: record["scores"]["nmi"] for record in records}
+    task = records[0]["cell"]["dataset"]
+    found = [Standing(task, f"<{name}>", mean[name][0], 0.375, 0.5) for name in METHODS if name in mean]
+    return [*found, Standing("odd", "other", None, None, float("nan")), Standing("odd", "o", math.nan, None, math.nan)]
+
+
+TABLE = Table(
+    "odd/<i>&x", 'what | "this" <shows>', ("diagonal", "takeball"), METHODS, PRESETS, cells, render, standings
+)
+OTHER = dataclasses.replace(
+    TABLE, name="report/other", render=lambda records: ("# Other\n\ntext\n", {}), standings=None
+)
 
 
 @pytest.fixture
@@ -92,8 +107,15 @@ def trajclust(capsys, monkeypatch):
 
 
 def written(results, tmp_path):
+    """The first page; all of them are sound, and their links to each other lead somewhere."""
     report.write_report(results, tmp_path / "out")
-    return read_sound((tmp_path / "out" / "report.html").read_text("utf-8"))
+    pages = {path.name: read_sound(path.read_text("utf-8")) for path in (tmp_path / "out").glob("*.html")}
+    for found in pages.values():
+        for attributes, _ in found.all("a"):
+            page, _, place = attributes["href"].partition("#")
+            ids = {attributes.get("id") for _, attributes, _ in (pages[page] if page else found).elements}
+            assert not place or place in ids
+    return pages["report.html"], pages
 
 
 def section(text: str, title: str) -> str:
@@ -101,19 +123,22 @@ def section(text: str, title: str) -> str:
     return text.partition(f"## {title}\n\n")[2].partition("\n## ")[0]
 
 
-def test_the_page_shows_every_stored_table(results, tmp_path):
+def test_the_pages_show_every_stored_table(results, tmp_path):
     results.add("diagonal", ORACLE)
     results.add("diagonal", METHODS[0], time="2026-11-20T10:00:00+00:00", kind="<GPU> & co")
     results.add("diagonal", METHODS[1])
     results.add("diagonal", METHODS[0], preset="smoke", time="2026-11-18T10:00:00+00:00")
-    found = written(results, tmp_path)
-    titles = [text for _, text in found.all("h2")]
+    found, pages = written(results, tmp_path)
+    titles = lambda page: [text for _, text in page.all("h2")]
     odd = "Odd <b> & table, preset"
-    tables = [f"{odd} smoke", f"{odd} cpu", "Other, preset smoke", "Other, preset cpu"]
-    assert titles == ["What was run", "What was not run", *tables, "All records"]
-    assert [text for _, text in found.all("h3")] == ["More", "More"]
-    assert len(found.all("img")) == 2
-    assert {text for _, text in found.all("figcaption")} == {"all <of> them PG-Kmeans, MLP"}
+    assert set(pages) == {"report.html", "odd.html", "report-tables.html", "records.html"}
+    assert titles(found) == ["Summary", "Glossary", "What was run", "What was not run"]
+    assert titles(pages["odd.html"]) == [f"{odd} smoke", f"{odd} cpu"]
+    assert titles(pages["report-tables.html"]) == ["Other, preset smoke", "Other, preset cpu"]
+    assert [text for _, text in pages["odd.html"].all("h3")] == ["More", "More"]
+    assert len(pages["odd.html"].all("img")) == 4
+    captions = {text for _, text in pages["odd.html"].all("figcaption")}
+    assert captions == {"All <of> them PG-Kmeans, MLP.", "A <line> & a dot."}
     assert "4 records, made 2026-11-18 to 2026-11-20 (2 of them do not say when); 21 minutes" in found.shown
     assert "Devices: 1 x <GPU> & co (2 cores): 1 record; 1 x cpu (2 cores): 3 records." in found.shown
     assert "python 3.12.1, jax 0.11.2" in found.shown
@@ -121,65 +146,89 @@ def test_the_page_shows_every_stored_table(results, tmp_path):
     links = [attributes["href"] for attributes, text in found.all("a") if text in (TABLE.name, OTHER.name)]
     assert len(set(links)) == 4, "each row of the overview leads to its table"
     for record in results.all():
-        assert record["id"] in found.shown
-
-
-def test_what_was_not_run(results, tmp_path):
-    results.add("diagonal", METHODS[0])
-    results.add("diagonal", METHODS[0], settings=[("extra_clusters", 5)], seeds=1)
-    results.add("diagonal", METHODS[1], kind="H200", platform="gpu")
-    written(results, tmp_path)
-    missing = section((tmp_path / "out" / "report.md").read_text("utf-8"), "What was not run")
-    absent = (
-        "5 of 8 cells are not run. takeball: PG-Kmeans, tabular (default, extra_clusters 5); PG-Kmeans, MLP (default, "
-        "extra_clusters 5). diagonal: PG-Kmeans, MLP (extra_clusters 5)."
-    )
-    fewer = "with fewer seeds than the preset's 2: diagonal: PG-Kmeans, tabular (extra_clusters 5)."
-    odd = r"odd/\<i\>\&x, cpu"
-    assert missing.splitlines() == [
-        f"- {odd}: {absent}",
-        f"- odd/other, cpu: {absent}",
-        f"- {odd}, {fewer}",
-        f"- odd/other, cpu, {fewer}",
+        assert record["id"] in pages["records.html"].shown
+    whole = (tmp_path / "out" / "report.md").read_text("utf-8")
+    tables = ["Odd <b> & *table*, preset smoke", "Odd <b> & *table*, preset cpu", *titles(pages["report-tables.html"])]
+    assert [line[3:] for line in whole.splitlines() if line.startswith("## ")] == [
+        *titles(found)[:-1],
+        *tables,
+        "All records",
+        "What was not run",
     ]
 
 
-@pytest.mark.parametrize("platform", ["cpu", "gpu"])
-def test_gpus_are_missed(results, tmp_path, platform):
-    results.add("diagonal", METHODS[0], platform="cpu")
-    results.add("diagonal", METHODS[0], preset="smoke", platform=platform)
-    written(results, tmp_path)
+def test_the_summary_has_every_method_beside_the_paper_and_the_oracle(results, tmp_path):
+    results.add("diagonal", METHODS[0])
+    results.add("diagonal", METHODS[1])
+    results.add("diagonal", METHODS[0], preset="smoke")
+    found, _ = written(results, tmp_path)
+    cells = [(text, attributes.get("style")) for attributes, text in found.all("td")][:12]
+    assert [text for text, _ in cells] == [
+        *("Diagonal", "0.500", "0.250 (0.38)", "0.250 (0.38)", "-", "-"),
+        *("odd", "-", "-", "-", "n/a", "nan"),
+    ]
+    assert [style for _, style in cells[:5]] == [None, None, "--depth: 0.50", "--depth: 0.50", None]
+    assert "From odd/<i>&x, preset cpu." in found.shown, "not from the preset that is for tests"
+
+
+def test_what_was_not_run_is_a_count_a_table_and_folded(results, tmp_path):
+    results.add("diagonal", METHODS[0])
+    results.add("diagonal", METHODS[0], settings=[("extra_clusters", 5)], seeds=1)
+    results.add("diagonal", METHODS[1], kind="H200", platform="gpu")
+    found, _ = written(results, tmp_path)
     missing = section((tmp_path / "out" / "report.md").read_text("utf-8"), "What was not run")
-    expected = {"cpu": "every table", "gpu": r"odd/\<i\>\&x, cpu; odd/other, cpu"}[platform]
-    assert missing.splitlines()[-1] == f"- Not run on a GPU: {expected}."
+    assert missing.splitlines()[2:4] == [
+        r"| odd/\<i\>\&x | cpu | 8 | 5 | 1 | 0 | 1 |",
+        "| report/other | cpu | 8 | 5 | 1 | 0 | 1 |",
+    ]
+    assert [text.strip() for _, text in found.all("summary")] == ["What was not run"]
 
 
-def test_a_preset_never_begun_is_one_line(results, tmp_path):
-    results.add("diagonal", METHODS[0], preset="smoke", time="2026-11-18T10:00:00+00:00")
-    found = written(results, tmp_path)
-    assert "odd/other, cpu: none of 8 cells is run." in found.shown
+def test_a_preset_never_begun_is_counted_but_for_that_of_tests(results, tmp_path):
+    results.add("diagonal", METHODS[0], time="2026-11-18T10:00:00+00:00", preset="smoke")
+    found, _ = written(results, tmp_path)
+    rows = found.all("details")[0][1].split("\n")
+    counts = {tuple(rows[i : i + 4]) for i, text in enumerate(rows) if text == "report/other"}
+    assert counts == {("report/other", "smoke", "8", "7"), ("report/other", "cpu", "8", "8")}
     assert "1 record, made 2026-11-18;" in found.shown
+
+
+def test_of_many_figures_the_later_are_folded(tmp_path):
+    files = [tmp_path / f"{index}.png" for index in range(report.FIGURES + 2)]
+    folded = report._pictures(files, [""] * len(files), tmp_path, "T")
+    shown, _, more = folded.partition("### More figures, 2 of T")
+    assert [shown.count(".png"), more.count(".png")] == [report.FIGURES, 2]
+    assert "###" not in report._pictures(files[2:], [""] * len(files[2:]), tmp_path, "T")
+
+
+def test_the_glossary_explains_what_is_there_and_no_more(results):
+    results.add("diagonal", METHODS[0])
+    text = glossary(results.all(), ["task", "NMI", "95% interval"])
+    assert "| Diagonal | diagonal | 5 ways to walk" in text
+    assert "| PG-Kmeans, tabular | pg_kmeans_tabular | clusterer |" in text
+    assert "| NMI | Normalised" in text
+    assert "takeball" not in text
+    assert "calibration error" not in text
 
 
 def test_what_has_no_answer(results, tmp_path, monkeypatch):
     """A pair that the table never runs, a method that refuses the data, and a ceiling."""
     names = (METHODS[0], "cloning_mlp", "return_kmeans")
     run = lambda preset, datasets, methods, seeds: pgkmeans.cells(preset, datasets, methods[:2], seeds)
-    tables = {"odd/third": dataclasses.replace(TABLE, name="odd/third", methods=names, cells=run)}
+    tables = {"odd/third": dataclasses.replace(TABLE, name="odd/third", methods=names, cells=run, standings=None)}
     monkeypatch.setattr(report, "table_names", lambda: tuple(tables))
     monkeypatch.setattr(report, "get_table", tables.get)
     results.add("diagonal", METHODS[0])
     refused = results.read(results.add("diagonal", "cloning_mlp"))
     results.write(refused["id"], {**refused, "not_applicable": "no <labels>", "scores": {}, "warnings": [["odd"], []]})
-    found = written(results, tmp_path)
-    missing = section((tmp_path / "out" / "report.md").read_text("utf-8"), "What was not run")
-    assert missing.splitlines() == [
-        "- odd/third, cpu: 2 of 4 cells are not run. takeball: PG-Kmeans, tabular; Cloning from true labels, MLP.",
+    _, pages = written(results, tmp_path)
+    missing = section((tmp_path / "out" / "report.md").read_text("utf-8"), "What was not run").splitlines()
+    assert missing[2] == "| odd/third | cpu | 4 | 2 | 0 | 1 | 0 |"
+    assert missing[-2:] == [
         "- odd/third leaves out at any preset: diagonal: Return + k-means. takeball: Return + k-means.",
         r"- Has no answer (no \<labels\>): diagonal: Cloning from true labels, MLP.",
-        "- Not run on a GPU: every table.",
     ]
-    row = [text for _, text in found.all("tr") if "Cloning" in text][-1].split("\n")
+    row = [text for _, text in pages["records.html"].all("tr") if "Cloning" in text][-1].split("\n")
     assert row[6:8] == ["2", "1"], "of two seeds one is warned of"
     assert pd.read_csv(tmp_path / "out" / "scores.csv")["method"].unique() == [METHODS[0]]
 
@@ -191,10 +240,10 @@ def test_records_of_no_table_are_counted_and_named(results, tmp_path):
     record = results.read(id)
     record["cell"] |= {"method": "gone", "dataset": "a|b"}
     results.write(id, record)
-    found = written(results, tmp_path)
+    found, pages = written(results, tmp_path)
     assert "No table has a record." in found.shown
     assert "2 records, made on days that the records do not say" in found.shown
-    rows = [text for _, text in found.all("td")]
+    rows = [text for _, text in pages["records.html"].all("td")]
     assert {"gone", "a|b"} <= set(rows)
     assert sum(text.startswith("nothing:") for text in rows) == 2
     frame = pd.read_csv(tmp_path / "out" / "scores.csv")
@@ -207,12 +256,14 @@ def test_the_command(results, tmp_path, trajclust):
     code, out, err = trajclust(*arguments)
     assert code == 0, err
     assert out.splitlines()[-1] == f"Report: {tmp_path / 'a & b' / 'report.html'}"
-    first = (tmp_path / "a & b" / "report.html").read_bytes()
+    read = lambda: {path.name: path.read_bytes() for path in (tmp_path / "a & b").glob("*.html")}
+    first = read()
     code, out, _ = trajclust(*arguments, "--json")
     described = json.loads(out)
     assert described["page"] == str(tmp_path / "a & b" / "report.html")
     assert [entry["table"] for entry in described["tables"]] == [TABLE.name, OTHER.name]
-    assert (tmp_path / "a & b" / "report.html").read_bytes() == first, "the same records give the same page"
+    assert len(first) == 4
+    assert read() == first, "the same records give the same pages"
 
 
 def test_the_commands_exit_codes(results, tmp_path, trajclust):
@@ -253,5 +304,29 @@ def test_what_cannot_be_shown_is_named_and_left_out(results, tmp_path, trajclust
 
 
 def test_the_committed_records_can_all_be_shown():
-    stored = committed()
-    assert len(readable(stored)) == len(stored.ids()) > 0
+    assert len(_committed()) == len(committed().ids()) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "method", "paper", "oracle"),
+    [
+        ("pgkmeans/table1", "takeball", "PG-Kmeans, MLP", 1.0, 0.995),
+        ("offline/returns", "hopper-medium-expert", "BC", 52.3, 94.3),
+        ("empo/table1", "navigation", "EMPO, K = 2", None, -299),
+        ("empo/table2", "hopper-medium-expert", "IQL", 91.5, 94.3),
+    ],
+)
+def test_tables_of_the_summary(name, task, method, paper, oracle):
+    """On the committed records, one number of each."""
+    table = get_table(name)
+    records = [record for record in _committed() if record["cell"]["dataset"] in (task, "diagonal")]
+    found = {(each.dataset, each.method): each for each in table.standings(table_records(table, "cpu", records))}
+    standing = found[task, method]
+    assert standing.paper == paper
+    assert standing.oracle == pytest.approx(oracle, rel=2e-3)
+    assert standing.ours == pytest.approx(standing.oracle, rel=0.25)
+
+
+@functools.cache
+def _committed():
+    return readable(committed())

@@ -79,6 +79,16 @@ def test_stratified_bootstrap_draws_within_tasks():
     assert stratified_bootstrap([[0, 0, 0], [10, 10, 10]], np.mean, rng, num=50) == (5, 5)
 
 
+def test_stratified_bootstrap_of_several_statistics_at_once():
+    """Each has the interval that it has alone."""
+    scores = [[0.0, 1.0, 5.0], [2.0, 9.0]]
+    both = lambda values: np.array([values.mean(), values.max()])
+    low, high = stratified_bootstrap(scores, both, np.random.default_rng(0), num=50)
+    for place, statistic in enumerate((np.mean, np.max)):
+        alone = stratified_bootstrap(scores, statistic, np.random.default_rng(0), num=50)
+        assert (low[place], high[place]) == alone
+
+
 def test_stratified_bootstrap_of_one_task_is_the_plain_one():
     values = np.random.default_rng(1).normal(size=12)
     plain = bootstrap_interval(values, np.random.default_rng(2), num=4000)

@@ -1,6 +1,7 @@
 """Statistics over seeds."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,25 +39,27 @@ def interquartile_mean(values: ArrayLike) -> float:
 
 def stratified_bootstrap(
     scores: Sequence[ArrayLike],
-    statistic: Callable[[np.ndarray], float],
+    statistic: Callable[[np.ndarray], ArrayLike],
     rng: np.random.Generator,
     level: float = 0.95,
     num: int = 2000,
-) -> tuple[float, float]:
+) -> tuple[Any, Any]:
     """`(low, high)`: the percentile interval of a statistic of several tasks' scores taken together.
 
     Seeds are drawn with repetition within each task (Agarwal et al. 2021, section 4.1).
 
     Args:
         scores: of each task, `[S]`; numbers of seeds may differ.
-        statistic: of all scores in one vector, e.g. `interquartile_mean`.
+        statistic: of all scores in one vector, task by task, e.g. `interquartile_mean`: a number, then `low` and `high`
+            are floats, or `[n]`, then they are `[n]`, each of a value by itself.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, not {level}")
     tasks = [_vector(each) for each in scores]
     draw = lambda: np.concatenate([each[rng.integers(len(each), size=len(each))] for each in tasks])
-    low, high = np.quantile([statistic(draw()) for _ in range(num)], [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    drawn = [statistic(draw()) for _ in range(num)]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return (float(low), float(high)) if low.ndim == 0 else (low, high)
 
 
 def probability_of_improvement(scores: Sequence[ArrayLike], others: Sequence[ArrayLike]) -> float:

@@ -14,9 +14,10 @@ from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.learners import LearnerCell, SweptCell
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.comparisons import comparison_figures
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import provenance, spread
-from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_experiments.tables import Preset, Records, Standing, Table
 from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import bootstrap_interval, probability_of_improvement
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 plotting = lazy("trajclust_envs.plotting")
 
+TITLE = "C^4"
 TASKS = ("hopper", "walker2d", "halfcheetah", "ant")
 DATASETS = tuple(f"{task}-{kind}" for kind in ("medium-expert", "medium") for task in TASKS)
 REDUCED = 10_000  # transitions of the paper's small data
@@ -356,7 +358,7 @@ def sweep_figure(records: Records, label: str, shown: Callable[[float], float]) 
         ax.tick_params(labelsize=6)
     axes[0].set_ylabel("score", fontsize=7)
     axes[0].legend(fontsize=5)
-    return figure
+    return captioned(figure, f"Normalised score against {label}: means over seeds with 95% bootstrap intervals.")
 
 
 def course_figure(
@@ -384,7 +386,7 @@ def course_figure(
         if log:
             ax.set_yscale("symlog", linthresh=1e-3)
     axes[0].set_ylabel(label, fontsize=7)
-    return figure
+    return captioned(figure, f"Over the training, {label}: means over seeds, with their range.")
 
 
 def evaluated(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -403,6 +405,32 @@ def page(title: str, header: Sequence[Column], records: Records, shown: Sequence
     """A table's Markdown: `Line`s by default, and what all tables here say."""
     notes = [*provenance(records), *drawn(records), *NOTES, *more]
     return columns.table(title, header, lines(records) if shown is None else shown, notes)
+
+
+def comparisons(records: Records) -> "dict[str, Figure]":
+    """Each learner's variants over the tasks, beside the plain one: figures by stem."""
+    figures = {}
+    for learner in LEARNERS:
+        scores: dict[str, dict[str, np.ndarray]] = {}
+        for record in in_order([record for record in records if record["cell"]["method"] == learner]):
+            scores.setdefault(title_of(record), {})[columns.dataset_title(record["cell"]["dataset"])] = score_of(record)
+        found = comparison_figures(scores, "normalised score", title(learner))
+        figures |= {f"{learner}-{stem}": figure for stem, figure in found.items()}
+    return figures
+
+
+def standings(records: Records, paper: Callable[[Line], float | None]) -> list[Standing]:
+    """Scores by method, beside the best policy's of the data; `paper(line)` is the published one."""
+    return [
+        Standing(
+            line.record["cell"]["dataset"],
+            title_of(line.record),
+            float(score_of(line.record).mean()),
+            paper(line),
+            max(line.record["policies"].values()),
+        )
+        for line in sorted(lines(records), key=lambda line: METHODS.index(method_of(line.record)))
+    ]
 
 
 def on_all_data(

@@ -14,7 +14,7 @@ from trajclust_experiments.papers import c4
 from trajclust_experiments.papers.c4 import Line
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.tables import Records, Table
 from trajclust_jax.lazy import lazy
 
@@ -71,7 +71,12 @@ def render(records: Records):
         ax.set_xlabel("gradient steps (dashed: score)", fontsize=6)
         ax.legend(fontsize=5)
     title = "C^4 paper, Figure 1: the terms of the TD error's variance beside the score"
-    return c4.page(title, COLUMNS, records), {"terms": figure}
+    return c4.page(title, COLUMNS, records), {
+        "terms": captioned(
+            figure,
+            "Terms of the TD error's variance over the training, relative to that of Q, and the score (dashed).",
+        )
+    }
 
 
 TABLE = Table(

@@ -11,7 +11,7 @@ from trajclust_experiments.papers import c4
 from trajclust_experiments.papers.c4.table12 import VALUES
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.lazy import lazy
 
@@ -47,7 +47,7 @@ def render(records: Records):
         ax.barh(range(len(trained)), seconds, color=plotting.PALETTE[0])
         ax.set_yticks(range(len(trained)), labels, fontsize=5)
         ax.set_xlabel("seconds of training, a seed", fontsize=7)
-    figures = {"time": figure}
+    figures = {"time": captioned(figure, "Seconds of training, a seed.")}
     for each in dict.fromkeys(map(name, swept)):
         figures[each] = c4.sweep_figure([record for record in swept if name(record) == each], each, float)
     title = "C^4 paper, Figure 4: time, and scores against two weights"

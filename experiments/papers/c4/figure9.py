@@ -11,7 +11,7 @@ from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import c4
 from trajclust_experiments.papers.c4 import Line
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.lazy import lazy
 
@@ -57,7 +57,9 @@ def render(records: Records):
         ax.set_xlabel("transitions", fontsize=7)
         ax.legend(fontsize=5)
     return c4.page("C^4 paper, Figure 9: scores against the number of transitions", header, records, lines), {
-        "scores": figure
+        "scores": captioned(
+            figure, "Normalised score against the number of transitions: means over seeds with 95% bootstrap intervals."
+        )
     }
 
 

@@ -43,7 +43,7 @@ def render(records: Records):
         None,
         "Of the last tenth of the training, the first critic's: tr C / M is the trace of the cross-covariance of its "
         "gradients by their number, over all transitions, and within clusters; var Q the variance of its values.",
-    ), {}
+    ), c4.comparisons(records)
 
 
 TABLE = Table(
@@ -54,4 +54,5 @@ TABLE = Table(
     presets=c4.PRESETS,
     cells=c4.cells,
     render=render,
+    standings=lambda records: c4.standings(records, published),
 )

@@ -16,7 +16,7 @@ from trajclust_experiments.cells.relabelling import RelabelledCell, RewardCell
 from trajclust_experiments.presets import LEARNING
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import spread
 from trajclust_experiments.tables import Preset, Records
 from trajclust_jax.data import REGISTRY
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 plotting = lazy("trajclust_envs.plotting")
+
+TITLE = "CLUE"
 
 
 class Way(NamedTuple):
@@ -262,4 +264,7 @@ def bars(records: Records, label: str) -> "Figure":
         ax.set_yticks(range(len(shown)), titles, fontsize=6)
         ax.set_xlabel(label, fontsize=7)
         ax.set_ylim(len(shown) - 0.4, -0.6)
-    return figure
+    what = f"{label[0].upper()}{label[1:]}"
+    return captioned(
+        figure, f"{what}: means over seeds with 95% bootstrap intervals, a dot a seed; CLUE's in another colour."
+    )

@@ -15,7 +15,7 @@ from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers.clue import IMITATION, reward_cell
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import new_figure
+from trajclust_experiments.rendering.figures import captioned, new_figure
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.lazy import lazy
@@ -139,7 +139,11 @@ def _latents(records: Records):
         ax.tick_params(labelsize=5)
         if place == 0:
             ax.legend(fontsize=5, markerscale=3)
-    return figure
+    caption = (
+        "Latents of transitions on their two principal axes, by the policy that made them; a cross at "
+        "the mean of the expert's."
+    )
+    return captioned(figure, caption)
 
 
 TABLE = Table(

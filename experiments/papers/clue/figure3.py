@@ -16,7 +16,7 @@ from trajclust_experiments.cells.skills import TRANSITIONS, SkillCell
 from trajclust_experiments.papers.clue import IMITATION
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
-from trajclust_experiments.rendering.figures import new_figure
+from trajclust_experiments.rendering.figures import captioned, new_figure
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
@@ -144,7 +144,11 @@ def _picture(record: dict[str, Any]):
         figure.colorbar(image, ax=ax, shrink=0.7)
     for ax in axes:
         ax.tick_params(labelsize=5)
-    return figure
+    return captioned(
+        figure,
+        "What each skill does, a colour a skill, and how far skills are apart: in the states that they visit, and in "
+        "behaviour.",
+    )
 
 
 TABLE = Table(

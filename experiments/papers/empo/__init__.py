@@ -17,6 +17,7 @@ from trajclust_jax.metrics import bootstrap_interval
 
 envs = lazy("trajclust_envs")
 
+TITLE = "EMPO"
 METHODS = ("bc", "td3_bc", "empo_1", "empo")  # of Table 1; empo_1 has K = 1
 TITLES = {"empo_1": "EMPO, K = 1", "empo": "EMPO, K = 2"}
 

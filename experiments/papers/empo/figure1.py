@@ -15,7 +15,7 @@ from trajclust_experiments.cells.methods import ORACLE, OracleCell
 from trajclust_experiments.papers.empo import PRESETS, navigation_cell, plane, route_counts
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import new_figure
+from trajclust_experiments.rendering.figures import captioned, new_figure
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.lazy import lazy
@@ -102,7 +102,10 @@ def render(records: Records):
         "Squares have sides of 1. Conflict, shaded: mean directions at more than 60 degrees to each other.",
     ]
     lines = [_Line(data, len(found), len(conflict), clones)]
-    return columns.table("EMPO paper, Figure 1: the navigation task", COLUMNS, lines, notes), {"task": figure}
+    caption = "The behaviours of the navigation task, where they conflict (grey), and the ways of a clone of both."
+    return columns.table("EMPO paper, Figure 1: the navigation task", COLUMNS, lines, notes), {
+        "task": captioned(figure, caption)
+    }
 
 
 TABLE = Table(

@@ -14,6 +14,7 @@ from trajclust_experiments.papers.empo import METHODS, PRESETS, in_order, title_
 from trajclust_experiments.papers.empo.figure5 import ways_figure
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
+from trajclust_experiments.rendering.figures import captioned
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Records, Table
 
@@ -43,8 +44,13 @@ COLUMNS = [
 def render(records: Records):
     shown = in_order(records)
     notes = [*provenance(records), "The episode with the median return of all seeds' episodes."]
+    figure = ways_figure(shown, lambda record: [_of_median("paths")(Entry(record))])
     text = columns.table("EMPO paper, Figure 3: one way of each", COLUMNS, map(Entry, shown), notes)
-    return text, {"ways": ways_figure(shown, lambda record: [_of_median("paths")(Entry(record))])}
+    return text, {
+        "ways": captioned(
+            figure, "Each learner's episode with the median return; the box is the penalty area, the star the goal."
+        )
+    }
 
 
 TABLE = Table(

@@ -14,7 +14,7 @@ from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.presets import LEARNING, learner_cells
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.lazy import lazy
@@ -84,7 +84,11 @@ def render(records: Records):
         "The paper prints no numbers here: full batch is above minibatches, and hardly depends on the epochs.",
     ]
     title = "EMPO paper, Figure 4: full batch against minibatches"
-    return columns.table(title, COLUMNS, lines, notes), {"score-against-epochs": figure}
+    caption = (
+        "Normalised score over the epochs of EMPO's improvement, with the full batch and with minibatches; "
+        "dotted: the policies of the data."
+    )
+    return columns.table(title, COLUMNS, lines, notes), {"score-against-epochs": captioned(figure, caption)}
 
 
 TABLE = Table(

@@ -11,7 +11,7 @@ from trajclust_experiments.papers import empo
 from trajclust_experiments.papers.empo import METHODS, PRESETS, in_order, plane, route_counts, title_of
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
-from trajclust_experiments.rendering.figures import new_figure
+from trajclust_experiments.rendering.figures import captioned, new_figure
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Records, Table
 from trajclust_jax.lazy import lazy
@@ -53,7 +53,11 @@ def render(records: Records):
     shown = in_order(records)
     notes = [*provenance(records), "Every episode of every seed; the box is the penalty area, the star the goal."]
     text = columns.table("EMPO paper, Figure 5: the ways taken", COLUMNS, map(Entry, shown), notes)
-    return text, {"ways": ways_figure(shown, _all)}
+    return text, {
+        "ways": captioned(
+            ways_figure(shown, _all), "Every episode of every seed; the box is the penalty area, the star the goal."
+        )
+    }
 
 
 TABLE = Table(

@@ -11,7 +11,7 @@ from trajclust_experiments.catalogue import title
 from trajclust_experiments.presets import LEARNING, learner_cells
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.markdown import provenance
-from trajclust_experiments.rendering.scores import NOTES, Scored, score_columns, score_figure, shown_score
+from trajclust_experiments.rendering.scores import NOTES, Scored, score_columns, score_figures, shown_score, standings
 from trajclust_experiments.tables import Records, Table
 
 DATASETS = ("halfcheetah-medium-expert", "hopper-medium-expert", "walker2d-medium-expert")
@@ -29,14 +29,22 @@ PUBLISHED = {
 }
 
 
-def render(records: Records):
-    found = {(record["cell"]["dataset"], record["cell"]["method"]): record for record in records}
-    shown = [
+def _found(records: Records) -> dict:
+    return {(record["cell"]["dataset"], record["cell"]["method"]): record for record in records}
+
+
+def _shown(records: Records) -> list[Scored]:
+    found = _found(records)
+    return [
         Scored(found[dataset, name], title(name), PUBLISHED.get(name, {}).get(dataset), from_clusters=name == "empo")
         for dataset in DATASETS
         for name in METHODS
         if (dataset, name) in found
     ]
+
+
+def render(records: Records):
+    found, shown = _found(records), _shown(records)
     notes = [
         *provenance(records),
         *NOTES,
@@ -44,7 +52,7 @@ def render(records: Records):
         *filter(None, (_against_iql(found, dataset) for dataset in DATASETS)),
     ]
     text = columns.table("EMPO paper, Table 2: normalised returns", score_columns(), shown, notes)
-    return text, {"scores": score_figure(shown)}
+    return text, score_figures(shown, title("empo" if any(entry.from_clusters for entry in shown) else "bc"))
 
 
 def _against_iql(found: dict, dataset: str) -> str | None:
@@ -69,4 +77,5 @@ TABLE = Table(
     presets=LEARNING,
     cells=learner_cells,
     render=render,
+    standings=lambda records: standings(_shown(records), METHODS),
 )

@@ -17,6 +17,7 @@ from trajclust_experiments.tables import Preset
 from trajclust_jax.clustering.suited import SHORT_CONTINUOUS
 from trajclust_jax.data import REGISTRY
 
+TITLE = "LBRAC-v"
 COUNTS = (1, 5, 10, 15, 20)  # K
 D4RL = tuple(
     f"{task}-{kind}" for task in ("hopper", "halfcheetah", "walker2d") for kind in ("medium-expert", "medium-replay")

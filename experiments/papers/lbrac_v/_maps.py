@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajclust_experiments.rendering.figures import new_figure
+from trajclust_experiments.rendering.figures import captioned, new_figure
 from trajclust_jax.lazy import lazy
 
 if TYPE_CHECKING:
@@ -35,4 +35,8 @@ def map_figure(shown: Sequence[Shown]) -> "Figure":
                 ax.scatter(*points["policy"], marker="^", s=40, color="black", zorder=4)
             ax.set(xticks=[], yticks=[])
     figure.suptitle("above: by return, below: by true policy; red stars: codes, black triangle: the policy", fontsize=7)
-    return figure
+    caption = (
+        "Embeddings of trajectories on their two principal axes, coloured by return (above) and by true "
+        "policy (below); stars are codes, the triangle is the policy."
+    )
+    return captioned(figure, caption)

@@ -16,7 +16,7 @@ from trajclust_experiments.papers import lbrac_v
 from trajclust_experiments.papers.lbrac_v import PRESETS
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Records, Table
 from trajclust_jax.lazy import lazy
@@ -114,7 +114,10 @@ def render(records: Records):
         *provenance(records),
         "Value and KL(pi || b): means over the last block of gradient steps; values in the unit of the scaled rewards.",
     ]
-    return columns.table("BRAC-v: what holds it", COLUMNS, lines, notes), {"score-against-penalty": figure}
+    caption = "BRAC-v's normalised score against the weight of its penalty: means over seeds."
+    return columns.table("BRAC-v: what holds it", COLUMNS, lines, notes), {
+        "score-against-penalty": captioned(figure, caption)
+    }
 
 
 TABLE = Table(

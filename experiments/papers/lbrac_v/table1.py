@@ -8,12 +8,14 @@ by the package's own policies where D4RL's files are not there.
 
 import numpy as np
 
+from trajclust_experiments import catalogue
 from trajclust_experiments.papers import lbrac_v
 from trajclust_experiments.papers.lbrac_v import D4RL, PRESETS, PUBLISHED
-from trajclust_experiments.papers.lbrac_v._results import COLUMNS, lines, sweep_cell
+from trajclust_experiments.papers.lbrac_v._results import COLUMNS, Line, lines, sweep_cell
 from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.comparisons import comparison_figures
 from trajclust_experiments.rendering.markdown import provenance
-from trajclust_experiments.tables import Records, Table
+from trajclust_experiments.tables import Records, Standing, Table
 
 METHODS = ("bc", "brac_v", "cql", "bcq", "plas", "lbrac_v")
 
@@ -31,8 +33,12 @@ def published(line):
     return PUBLISHED.get(described["dataset"], {}).get(described["method"])
 
 
+def _best(records: Records) -> list[Line]:
+    return [max(lines(record), key=lambda line: line.score.mean()) for record in records]
+
+
 def render(records: Records):
-    best = [max(lines(record), key=lambda line: line.score.mean()) for record in records]
+    best = _best(records)
     header = [
         *COLUMNS[:5],
         *columns.published(published, lambda line: float(np.mean(line.score)), digits=1),
@@ -43,7 +49,26 @@ def render(records: Records):
         "LBRAC-v: the K whose mean over seeds is highest, as the paper reports it; it flatters. All K: table4.",
         "Paper: F-BRC, MOPO and MOPP are not built; the scores of the others are on D4RL's own files.",
     ]
-    return columns.table("LBRAC-v paper, Table 1", header, best, notes), {}
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    for line in best:
+        cell = line.record["cell"]
+        scores.setdefault(catalogue.title(cell["method"]), {})[columns.dataset_title(cell["dataset"])] = line.score
+    figures = comparison_figures(scores, "normalised score", catalogue.title("brac_v"))
+    return columns.table("LBRAC-v paper, Table 1", header, best, notes), figures
+
+
+def standings(records: Records) -> list[Standing]:
+    """Scores, beside the best policy's of the data."""
+    return [
+        Standing(
+            line.record["cell"]["dataset"],
+            catalogue.title(line.record["cell"]["method"]),
+            float(line.score.mean()),
+            published(line),
+            max(line.record["policies"].values()),
+        )
+        for line in sorted(_best(records), key=lambda line: METHODS.index(line.record["cell"]["method"]))
+    ]
 
 
 TABLE = Table(
@@ -54,4 +79,5 @@ TABLE = Table(
     presets=PRESETS,
     cells=cells,
     render=render,
+    standings=standings,
 )

@@ -1,0 +1,3 @@
+"""Tables of our own on offline learners."""
+
+TITLE = "Offline learners"

@@ -11,7 +11,15 @@ from trajclust_experiments.catalogue import entries, title
 from trajclust_experiments.presets import LEARNING, learner_cells
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.markdown import provenance
-from trajclust_experiments.rendering.scores import CORL, NOTES, Scored, score_columns, score_figure, shown_score
+from trajclust_experiments.rendering.scores import (
+    CORL,
+    NOTES,
+    Scored,
+    score_columns,
+    score_figures,
+    shown_score,
+    standings,
+)
 from trajclust_experiments.tables import Records, Table
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
@@ -26,15 +34,19 @@ PUBLISHED = CORL | {
 }
 
 
-def render(records: Records):
+def _shown(records: Records) -> list[Scored]:
     found = {(record["cell"]["dataset"], record["cell"]["method"]): record for record in records}
     datasets = dict.fromkeys(dataset for dataset, _ in found)
-    shown = [
+    return [
         Scored(found[dataset, name], title(name), PUBLISHED.get(name, {}).get(dataset))
         for dataset in datasets
         for name in METHODS
         if (dataset, name) in found
     ]
+
+
+def render(records: Records):
+    shown = _shown(records)
     lines = [_over_tasks(name, records) for name in METHODS]
     notes = [
         *provenance(records),
@@ -44,7 +56,7 @@ def render(records: Records):
         *filter(None, lines),
     ]
     text = columns.table("Offline learners on made data", score_columns(), shown, notes)
-    return text, {"scores": score_figure(shown)}
+    return text, score_figures(shown, title("bc"))
 
 
 def _over_tasks(name: str, records: Records) -> str | None:
@@ -80,4 +92,5 @@ TABLE = Table(
     presets=LEARNING,
     cells=learner_cells,
     render=render,
+    standings=lambda records: standings(_shown(records), METHODS),
 )

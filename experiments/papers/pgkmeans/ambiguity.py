@@ -13,7 +13,7 @@ import numpy as np
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.rendering.stored import grouped, of_methods, oracle_nmi
 from trajclust_experiments.tables import Records, Table
@@ -87,7 +87,13 @@ def render(records: Records):
         *provenance(records),
         "All but NMI, oracle and calibration is found without labels. Conflicts: Eq. 12 as a share of pairs.",
     ]
-    return columns.table("Ambiguity: is the answer unique?", COLUMNS, lines, notes), {"calibration": figure}
+    caption = (
+        "The share of assignments that are right against the confidence in them; calibrated confidences lie on "
+        "the diagonal."
+    )
+    return columns.table("Ambiguity: is the answer unique?", COLUMNS, lines, notes), {
+        "calibration": captioned(figure, caption)
+    }
 
 
 def _zero(values: list[Any]) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.stored import grouped
 from trajclust_experiments.tables import Records, Table
@@ -65,7 +65,8 @@ def render(records: Records):
         "Spearman's; -1: the lowest loss has the highest NMI. The paper only says: no significant correlation.",
     ]
     title = "PG-Kmeans paper, Figure 3: CAAE's NMI against its loss"
-    return columns.table(title, COLUMNS, lines, notes), {"nmi-against-loss": figure}
+    caption = "CAAE's NMI against its loss over the training: a line a seed, a filled dot at its end."
+    return columns.table(title, COLUMNS, lines, notes), {"nmi-against-loss": captioned(figure, caption)}
 
 
 TABLE = Table(

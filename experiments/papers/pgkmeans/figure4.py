@@ -17,7 +17,7 @@ from trajclust_experiments.cells.methods import ORACLE
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.rendering.stored import answered, grouped, last_of_phase, oracle_nmi
 from trajclust_experiments.tables import Preset, Records, Table
@@ -106,7 +106,11 @@ def render(records: Records):
         "The paper prints no numbers here: for GridWorld a fall below 0.1 up to K = 3 k* is all it states.",
     ]
     title = "PG-Kmeans paper, Figure 4: NMI against initial K"
-    return columns.table(title, COLUMNS, lines, notes), {"nmi-against-k": figure}
+    caption = (
+        "NMI against the initial number of clusters, with and without merging: means over runs, bands of a "
+        "standard deviation, the oracle's as a line."
+    )
+    return columns.table(title, COLUMNS, lines, notes), {"nmi-against-k": captioned(figure, caption)}
 
 
 TABLE = Table(

@@ -10,7 +10,7 @@ import numpy as np
 from trajclust_experiments.papers.pgkmeans import table4
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Records, Table
 from trajclust_jax.lazy import lazy
@@ -53,7 +53,8 @@ def render(records: Records):
     axes[0].set_ylabel("trajectories")
     notes = [*provenance(records), "The first seed's clusters, best of 5 restarts by J."]
     title = "PG-Kmeans paper, Figure 5: returns by cluster"
-    return columns.table(title, COLUMNS, lines, notes), {"returns": figure}
+    caption = "How many trajectories of each found cluster have which return."
+    return columns.table(title, COLUMNS, lines, notes), {"returns": captioned(figure, caption)}
 
 
 TABLE = Table(

@@ -13,15 +13,19 @@ Run times stand in the table, from the records.
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.methods import ORACLE
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, dataset_title
+from trajclust_experiments.rendering.comparisons import comparison_figures
+from trajclust_experiments.rendering.figures import captioned
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.scenes import sample_figure
-from trajclust_experiments.rendering.stored import grouped
-from trajclust_experiments.tables import Records, Table
+from trajclust_experiments.rendering.stored import Grouped, answered, grouped, oracle_nmi
+from trajclust_experiments.tables import Records, Standing, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +64,7 @@ COLUMNS = [
 def render(records: Records):
     found = grouped(records)
     lines, reasons = [], {}
-    figures = {"nmi": pgkmeans.nmi_bars(found)}
+    figures = {"nmi": pgkmeans.nmi_bars(found), **_over_tasks(found)}
     for dataset, methods in found.items():
         ceiling = "-"
         for record in methods.get(ORACLE, []):
@@ -94,7 +98,43 @@ def render(records: Records):
 
 def _sample(dataset: str, name: str, record: dict[str, Any]) -> "dict[str, Figure]":
     """A picture of the record's trajectories, by file stem; none on maps that are fresh in every episode."""
-    return {f"{dataset}-{name}": sample_figure(record["sample"], dataset)} if record.get("sample") else {}
+    if not record.get("sample"):
+        return {}
+    groups = "each true policy" if name == ORACLE else f"each cluster that {pgkmeans.method_title(name)} found"
+    figure = captioned(
+        sample_figure(record["sample"], dataset),
+        f"{dataset_title(dataset)}: trajectories of {groups}, in the colours of the policies that match them best.",
+    )
+    return {f"{dataset}-{name}": figure}
+
+
+def _over_tasks(found: Grouped) -> "dict[str, Figure]":
+    """Methods over the tasks that most of them share."""
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    for dataset, methods in found.items():
+        for name in entries("clusterer"):
+            for record in answered(methods.get(name, [])):
+                scores.setdefault(pgkmeans.method_title(name), {})[dataset_title(dataset)] = np.array(
+                    record["scores"]["nmi"]
+                )
+    return comparison_figures(scores, "NMI")
+
+
+def standings(records: Records) -> list[Standing]:
+    """NMI of every clusterer on every task."""
+    found = grouped(records)
+    return [
+        Standing(
+            dataset,
+            pgkmeans.method_title(name),
+            None if "not_applicable" in record else float(np.mean(record["scores"]["nmi"])),
+            (pgkmeans.published(dataset, name) or (None,))[0],
+            oracle_nmi(methods),
+        )
+        for name in entries("clusterer")
+        for dataset, methods in found.items()
+        for record in methods.get(name, [])
+    ]
 
 
 TABLE = Table(
@@ -111,4 +151,5 @@ TABLE = Table(
     presets=pgkmeans.PRESETS,
     cells=pgkmeans.cells,
     render=render,
+    standings=standings,
 )

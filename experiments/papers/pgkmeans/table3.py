@@ -15,7 +15,7 @@ import numpy as np
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.rendering.figures import panels
+from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.stored import answered, grouped, last_of_phase, oracle_nmi
 from trajclust_experiments.tables import Records, Table
@@ -116,7 +116,10 @@ def render(records: Records):
         "PG-Kmeans' best is chosen by J. DEC's is chosen by the true labels, as in the paper: not a method, a bound.",
     ]
     title = "PG-Kmeans paper, Table 3: single run against best of 5"
-    return columns.table(title, COLUMNS, lines, notes), {"single-and-best": figure}
+    caption = (
+        "NMI of single runs and of the best of several, by method: quartiles in the box, whiskers to the extremes."
+    )
+    return columns.table(title, COLUMNS, lines, notes), {"single-and-best": captioned(figure, caption)}
 
 
 def _published(mean: float, spread: float | str) -> str:
