@@ -269,7 +269,8 @@ class Train:
     seeds: int = 3
     """Number of seeds."""
     environment: str | None = None
-    """Where to evaluate, e.g. Hopper-v4; by default where the dataset says it is from."""
+    """Where to evaluate: Hopper-v4, any other id that Gymnasium makes, or module:Class; by default where the dataset says
+    it is from."""
     episodes: int = 10
     """Episodes of an evaluation, for each seed and cluster."""
     evaluate_every: int = 10_000
