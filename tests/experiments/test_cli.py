@@ -26,7 +26,7 @@ from trajclust_experiments.progress import Progress
 from trajclust_jax import __version__ as trajclust_version
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.clustering.support import Support
-from trajclust_jax.data import REGISTRY, Dataset, build_dataset, load_npz, make, save_npz
+from trajclust_jax.data import REGISTRY, Dataset, build_dataset, load_npz, make, returns, save_npz
 from trajclust_jax.records import Lease
 from trajclust_jax.training import Event
 
@@ -156,7 +156,11 @@ def test_data_make_info_convert(trajclust, tmp_path):
     assert json.loads(out)["fingerprint"] == made["fingerprint"]
     code, out, _ = trajclust("data", "info", "back.npz")
     assert code == 0
-    assert "5 discrete" in out
+    lines = {line[:14].strip(): line[16:] for line in out.splitlines()}
+    assert lines["actions"] == "5 discrete"
+    assert lines["labels"] == "given by the dataset: ball 1 5, ball 2 5, ball 3 5, ball 4 5"
+    totals = returns(make("takeball", 5, 3).trajectories)
+    assert lines["returns"] == f"{totals.min():.6g} to {totals.max():.6g}, mean {totals.mean():.6g}"
 
 
 @pytest.mark.parametrize("policy", ["mlp", "tabular"])
