@@ -171,10 +171,17 @@ def test_cluster_a_users_npz(trajclust, discrete_npz, tmp_path, policy):
     assert code == 0, err
     summary = json.loads(out)
     folder = tmp_path / "runs" / "mine"
-    names = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png"}
+    names = {"assignments.csv", "clusters.csv", "posterior.npz", "model", "summary.json", "overview.png"}
+    names |= {"embedding.png"}  # it is nowhere in a plane or on a grid
     assert {file.name for file in folder.iterdir()} == names
     frame = pd.read_csv(folder / "assignments.csv")
     assert len(frame) == 40
+    clusters = pd.read_csv(folder / "clusters.csv").set_index("cluster")
+    grouped = frame.groupby("cluster")
+    np.testing.assert_allclose(clusters["mean_return"], grouped["return"].mean())
+    np.testing.assert_allclose(clusters["mean_length"], grouped["length"].mean())
+    np.testing.assert_allclose(clusters["share"], clusters["size"] / 40)
+    assert frame["cluster"][clusters["example"]].tolist() == clusters.index.tolist()
     agreement = (frame["cluster"].to_numpy() == labels).mean()
     assert agreement in (0, 1), "two policies that disagree are told apart"
     posterior = np.load(folder / "posterior.npz")
@@ -249,7 +256,7 @@ def test_cluster_by_representation_keeps_latents_and_tells_of_a_collapse(discret
     settings = {"warmup_iterations": 0, "iterations": 1, "steps": 1, "batch_size": 4}
     dataset = load_npz(discrete_npz[0])
     summary = cluster_dataset(dataset, "caae", 3, 0, tmp_path / "c", "off", Progress(quiet=True), **settings)
-    names = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png", "latents.png"}
+    names = {"assignments.csv", "clusters.csv", "posterior.npz", "model", "summary.json", "overview.png", "latents.png"}
     assert {file.name for file in (tmp_path / "c").iterdir()} == names
     assert np.load(tmp_path / "c" / "posterior.npz")["latents"].shape == (40, 8)
     assert load_tree(tmp_path / "c" / "model")["model"]["centres"].shape == (3, 8)
@@ -326,7 +333,7 @@ def test_a_clustering_that_diverges_is_a_result(trajclust, tmp_path, monkeypatch
     assert code == 1, err
     assert "warning: diverged: the objective is not finite" in out
     assert "objective not finite a step; files in " in out
-    names = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png"}
+    names = {"assignments.csv", "clusters.csv", "posterior.npz", "model", "summary.json", "overview.png"}
     assert {file.name for file in (tmp_path / "c").iterdir()} == names
     assert json.loads((tmp_path / "c" / "summary.json").read_text())["objective"] is None
 
@@ -391,8 +398,10 @@ def test_cluster_with_labels_scores_and_draws_the_grid(trajclust, tmp_path):
     code, out, _ = trajclust("cluster", "d.npz", "--k", 5, "--policy", "tabular", "--out", "runs/d")
     assert code == 0
     assert "against the labels" in out
+    assert "used_clusters" not in out, "it is no score"
+    assert "clusters used: 5 of 5" in out
     assert "oracle, the ceiling" in out
-    assert "the answer" in out or "run more to compare" in out
+    assert "the answer" in out or "restarts agree" in out or "run more to compare" in out
     summary = json.loads((tmp_path / "runs" / "d" / "summary.json").read_text())
     assert summary["ambiguity"]["restarts"] == 5
     assert (tmp_path / "runs" / "d" / "trajectories.png").stat().st_size > 5000
