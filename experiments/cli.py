@@ -42,8 +42,7 @@ class List:
     """
 
     name: tyro.conf.Positional[str | None] = None
-    """A table, dataset, environment, method, learner, plug-in or relabeller; or one of the words tables, datasets,
-    methods ...: all of them, with a line each."""
+    """A table, dataset, method, ...; or the word itself, such as methods: all of them, with a line each."""
     json: bool = False
     """Print JSON."""
 
@@ -66,8 +65,7 @@ class Run:
     table: tyro.conf.Positional[str]
     """A table's name; `trajclust list` shows them."""
     preset: str = "cpu"
-    """smoke (does it run? seconds to a minute a cell), cpu (minutes to hours a cell on two cores) or paper (the paper's
-    scale); --dry-run says how long."""
+    """smoke (a cell takes seconds to a minute), cpu (minutes to hours) or paper (days); --dry-run says how long."""
     datasets: tuple[str, ...] = ()
     """Only these rows; the beginning of names takes all of them: hopper is every one of Hopper's."""
     methods: tuple[str, ...] = ()
@@ -108,8 +106,7 @@ class Sweep:
     tables: tyro.conf.Positional[tuple[str, ...]]
     """Tables' names; `trajclust list` shows them."""
     preset: str = "cpu"
-    """smoke (does it run? seconds to a minute a cell), cpu (minutes to hours a cell on two cores) or paper (the paper's
-    scale); --dry-run says how long."""
+    """smoke (a cell takes seconds to a minute), cpu (minutes to hours) or paper (days); --dry-run says how long."""
     datasets: tuple[str, ...] = ()
     """Only these rows, as `trajclust run` takes them."""
     methods: tuple[str, ...] = ()

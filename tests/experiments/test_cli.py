@@ -223,7 +223,7 @@ def test_cluster_by_returns(trajclust, tmp_path):
     assert summary["warnings"] == []
     given = ("--out", "r", "--track", "offline")
     code, out, _ = trajclust("cluster", "r.npz", "--method", "return_kmeans", "--k", 2, *given)
-    assert "cluster 0: 10 trajectories" in out
+    assert out.splitlines()[1].split()[:3] == ["0", "10", "50.0%"]
     whole, run = read_runs(tmp_path)
     assert (whole.name, run.name) == ("r-return_kmeans", "r-return_kmeans-seed0")
     assert run.summary["health/used_clusters"] == 2
@@ -353,6 +353,18 @@ def test_names_are_not_markup(tmp_path):
         shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", progress.console.file.getvalue())
         assert shown.count(name) >= 4 + terminal
         assert f"warning: {name}" in shown
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_progress_is_not_cut_on_narrow_terminals(width):
+    progress, name = Progress(), "halfcheetah-medium-expert pg_kmeans_mlp iterations=6 polish_first_steps=60"
+    progress.console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    metrics = {"objective": -np.ones((2, 1)), "changed": np.full((2, 1), 1234), "nmi": np.ones((2, 1))}
+    with progress.task(name) as show:
+        show(Event("polish", 12, 200, 12, metrics, np.zeros(2, bool)))
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", progress.console.file.getvalue())
+    assert "…" not in shown
+    assert {*name.split()[:-1], "12/200", "2468", "1.000"} <= set(shown.split())
 
 
 def test_a_dataset_with_a_name_that_looks_like_markup(trajclust, discrete_npz, tmp_path):
