@@ -79,8 +79,7 @@ def sweep(
         "memory_gb": engine["memory_gb"],
     }
     if dry_run:
-        told = {task.cell: task for task in left}  # side by side, they have another cell
-        print_cells([told.get(task.cell, task) for task in tasks], {task.cell: cost for task, cost in expected.items()})
+        print_cells(tasks, {task.cell: cost for task, cost in expected.items()})
         if launcher == "slurm":
             print(slurm.script(len(left), str(stored.folder), slurm_options))
         return 0
