@@ -1,12 +1,10 @@
 """`trajclust list`: everything that has a name, and what each is."""
 
-import ast
 import dataclasses
 import difflib
 import inspect
 import itertools
 import os
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from trajclust_experiments.commands.printing import folded, pairs, print_json, p
 from trajclust_experiments.tables import about, get_table, table_names
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.data import REGISTRY
+from trajclust_jax.documented import settings_of
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Offline
 from trajclust_jax.records import plain
@@ -157,7 +156,7 @@ def _of_catalogue(name: str) -> dict[str, Any]:
     else:
         values, usual = dataclasses.asdict(entry.build()), _defaults(algorithm)
         use = f"trajclust relabel DATA --expert FILE --method {name} --set NAME=VALUE"
-    said = {field: text for each in classes for field, text in attribute_docs(each).items()}
+    said = {field: text for each in classes for field, text in settings_of(each).items() if text}
     settings = {
         field: {"value": value, **({"usual": usual[field]} if usual.get(field, value) != value else {})}
         | ({"what": said[field]} if field in said else {})
@@ -259,24 +258,10 @@ def _defaults(algorithm: type) -> dict[str, Any]:
     return {field.name: plain(field.default) for field in fields if field.default is not dataclasses.MISSING}
 
 
-def attribute_docs(cls: type) -> dict[str, str]:
-    """What is written below the fields of a class and of those that it is made of, by field, as one paragraph."""
-    found: dict[str, str] = {}
-    for each in reversed(cls.__mro__):
-        try:
-            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
-        except (OSError, TypeError):  # made by no file: a builtin, or at run time
-            continue
-        for field, text in itertools.pairwise(getattr(tree, "body", ())):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[field.target.id] = " ".join(str(text.value.value).split())
-    return found
-
-
 def _about(cls: type) -> str:
-    """What the file of a class says, which names its paper, and then the class."""
-    said = (inspect.getdoc(inspect.getmodule(cls)), cls.__doc__ and inspect.cleandoc(cls.__doc__))
-    return "\n\n".join(text for text in said if text)
+    """What the file of a class says, which names its paper, and then the class, without its settings."""
+    own = str(vars(cls).get("__doc__") or "")
+    return "\n\n".join(text for text in (inspect.getdoc(inspect.getmodule(cls)), inspect.cleandoc(own)) if text)
 
 
 def _file(cls: type) -> str:
