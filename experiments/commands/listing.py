@@ -115,7 +115,8 @@ def _named(name: str) -> dict[str, dict[str, str]]:
     if name and any(begun.values()):
         return {section: {each: _summary(section, each) for each in found} for section, found in begun.items() if found}
     known = {each.lower(): each for each in (*_USES, *itertools.chain(*map(_names, _USES)), *CATALOGUE)}
-    near = [known[each] for each in difflib.get_close_matches(name.lower(), known, 4, 0.5)]
+    near = [each for each in known.values() if each.endswith(f"/{name}")]  # a table without its paper
+    near = near or [known[each] for each in difflib.get_close_matches(name.lower(), known, 4, 0.5)]
     told = f"did you mean {' or '.join(near)}?" if near else "`trajclust list` shows all names"
     raise UsageError(f"nothing is named {name!r}: {told}")
 

@@ -107,6 +107,7 @@ def test_list_explains_one_name(trajclust):
     code, out, err = trajclust("list", "takebal_l")
     assert_one_line(code, out, err)
     assert "did you mean takeball" in err
+    assert "did you mean pgkmeans/choosing-k?" in trajclust("list", "choosing-k")[2]
 
 
 def test_version(trajclust):
