@@ -227,6 +227,7 @@ def overview(trajectories: Trajectories, clustering: Clustering, history: Histor
         ax.tick_params(which="both", labelsize=7)
         for axis in (ax.xaxis, ax.yaxis):
             axis.label.set_fontsize(8)
+            axis.offsetText.set_fontsize(7)
     if num_clusters <= _NAMED:
         handles = [mpl_patches.Patch(color=color, label=f"cluster {k}") for k, color in enumerate(colors)]
         figure.legend(
@@ -244,7 +245,7 @@ def _draw_sizes(ax: "Axes", members: list[np.ndarray], colors: list[str]) -> Non
 
 
 def _draw_objective(ax: "Axes", objective: np.ndarray, best: int) -> None:
-    """J a step `[iterations, R]`, NaN where it is not finite or not known; a dot where a point has no neighbour."""
+    """`objective [iterations, R]`, NaN where it is not finite or not known; a dot where a point has no neighbour."""
     known = np.pad(np.isfinite(objective), ((1, 1), (0, 0)))
     alone = known[1:-1] & ~known[:-2] & ~known[2:]
     for restart in sorted(range(objective.shape[1]), key=lambda restart: restart == best):
@@ -252,7 +253,7 @@ def _draw_objective(ax: "Axes", objective: np.ndarray, best: int) -> None:
         label = "chosen restart" if restart == best else "others" if restart == int(best == 0) else None
         dots = np.flatnonzero(alone[:, restart]).tolist()
         ax.plot(objective[:, restart], marker="o", markevery=dots, markersize=4, label=label, **style)
-    ax.set(title="objective", xlabel="iteration", ylabel="objective a step")
+    ax.set(title="objective", xlabel="iteration", ylabel="objective")
     _whole_numbers(ax.xaxis)
     if objective.shape[1] > 1:
         ax.legend(fontsize=7, frameon=False)
