@@ -116,9 +116,11 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 
 def _range(values: Any, mask: np.ndarray | None) -> list[float]:
-    """The smallest and the largest number, of real steps."""
-    values = np.asarray(values) if mask is None else np.asarray(values)[mask]
-    return [float(values.min()), float(values.max())]
+    """The smallest and the largest number, of real steps; large data are not copied for it."""
+    values = np.asarray(values)
+    where = True if mask is None else mask.reshape(*mask.shape, *[1] * (values.ndim - mask.ndim))
+    first = values.flat[0]  # real: every trajectory has a step
+    return [float(values.min(initial=first, where=where)), float(values.max(initial=first, where=where))]
 
 
 def _in_words(found: dict[str, Any]) -> dict[str, str]:
