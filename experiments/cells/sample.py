@@ -44,7 +44,8 @@ def _are_maps(table: np.ndarray) -> bool:
 
 
 def sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """Up to SAMPLE paths of each group, the first ones in the dataset's order; empty where there is no picture.
+    """Up to SAMPLE paths of each group, the first ones in the dataset's order; empty where there is no picture, and for
+    maps of more than 10 rows or columns.
 
     A group has the colour of the label that it is matched to: its panel looks like that policy's beside it.
     """
@@ -53,6 +54,8 @@ def sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, 
     if places is None:
         return {}
     continuous = in_the_plane(trajectories)
+    if not continuous and max(trajectories.observation_shape[:2]) > 10:
+        return {}
     if not continuous:  # two digits: row, column
         places = [place @ [10, 1] for place in places]
     steps, final = places
