@@ -22,6 +22,7 @@ from trajclust_envs.plane import Plane
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _WALL, _GRID, _INK = "#8C8C8C", "#E0E0E0", "#303030"
 _AGENT_PLANE = 1
+MOST_DRAWN = 40  # trajectories of a group
 
 
 def draw_state(env: Any, state: Any, params: Any) -> tuple[Figure, Axes]:
@@ -54,7 +55,7 @@ def draw_trajectories(
     names: Sequence[str],
     places: ArrayLike | None = None,
     final_cells: ArrayLike | None = None,
-    max_per_group: int = 40,
+    max_per_group: int = MOST_DRAWN,
     columns: int = 5,
     counts: Sequence[int] | None = None,
     colors: Sequence[int] | None = None,
@@ -101,7 +102,7 @@ def draw_paths(
     names: Sequence[str],
     plane: Plane | None = None,
     final_positions: ArrayLike | None = None,
-    max_per_group: int = 40,
+    max_per_group: int = MOST_DRAWN,
     columns: int = 5,
     counts: Sequence[int] | None = None,
     colors: Sequence[int] | None = None,

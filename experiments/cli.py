@@ -25,6 +25,7 @@ import tyro
 
 from trajclust_experiments import extensions
 from trajclust_experiments.usage import UsageError
+from trajclust_jax import __version__
 from trajclust_jax.interrupts import Ending
 
 _LONGEST = 500  # characters of an unexpected error that are shown
@@ -35,11 +36,13 @@ Split = Literal["npz", "minari", "hdf5"]
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """Tables, datasets, methods and learners, with one line each.
+    """Everything that has a name; with a name, what that is, its settings, its paper and its file.
 
-    Example: trajclust list
+    Example: trajclust list iql
     """
 
+    name: tyro.conf.Positional[str | None] = None
+    """A table, dataset, method, ...; or the word itself, such as methods: all of them, with a line each."""
     json: bool = False
     """Print JSON."""
 
@@ -62,13 +65,15 @@ class Run:
     table: tyro.conf.Positional[str]
     """A table's name; `trajclust list` shows them."""
     preset: str = "cpu"
-    """smoke (seconds), cpu (minutes) or paper (the paper's scale)."""
+    """smoke (a cell takes seconds to a minute), cpu (minutes to hours) or paper (days); --dry-run says how long."""
     datasets: tuple[str, ...] = ()
     """Only these rows; the beginning of names takes all of them: hopper is every one of Hopper's."""
     methods: tuple[str, ...] = ()
     """Only these columns; the beginning of names takes all of them: pg_kmeans, or caae_ for the variants of caae."""
     seeds: int | None = None
     """Number of seeds; the preset's by default."""
+    dry_run: bool = False
+    """List the cells, which are stored, and how long the others will take. Compute nothing."""
     results: Path | None = None
     """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
     track: Track = "off"
@@ -101,7 +106,7 @@ class Sweep:
     tables: tyro.conf.Positional[tuple[str, ...]]
     """Tables' names; `trajclust list` shows them."""
     preset: str = "cpu"
-    """smoke (seconds), cpu (minutes) or paper (the paper's scale)."""
+    """smoke (a cell takes seconds to a minute), cpu (minutes to hours) or paper (days); --dry-run says how long."""
     datasets: tuple[str, ...] = ()
     """Only these rows, as `trajclust run` takes them."""
     methods: tuple[str, ...] = ()
@@ -132,7 +137,8 @@ class Sweep:
     partition: str | None = None
     """slurm: the partition."""
     dry_run: bool = False
-    """List the cells, and which are stored; slurm: print the sbatch script, too. Compute nothing."""
+    """List the cells, which are stored, and how long the others will take; slurm: print the sbatch script, too. Compute
+    nothing."""
     write_wandb: Path | None = None
     """Write a W&B sweep whose agents compute these cells (`wandb sweep FILE`), and compute nothing."""
     results: Path | None = None
@@ -276,7 +282,7 @@ class Train:
     evaluate_every: int = 10_000
     """Gradient steps between evaluations, in whole blocks (of 1,000 steps, by default)."""
     set: tuple[str, ...] = ()
-    """Settings to change, e.g. updates=100000 expectile=0.9 best=0.1; `trajclust list` has all."""
+    """Settings to change, e.g. updates=100000 expectile=0.9 best=0.1; `trajclust list iql` has all."""
     relabel: str | None = None
     """Learn from rewards by an expert: clue, oril, otr and what else `trajclust list` shows."""
     expert: str | None = None
@@ -457,16 +463,30 @@ Command = (
 )
 
 
+# tyro joins the lines of a paragraph, and wraps none: each is to be read at 80 columns.
+DESCRIPTION = """Find which policy made which trajectory. A first result, in about a minute:
+
+trajclust run pgkmeans/table1 --preset smoke --datasets diagonal --methods pg_kmeans_tabular pg_kmeans_mlp
+
+Your own trajectories: trajclust cluster FILE --k 4
+
+All that has a name: trajclust list. The version: trajclust --version."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `trajclust`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold what the terminal's encoding has not
             stream.reconfigure(errors="backslashreplace")
-    _refuse_repeated(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--version"]:
+        print(f"trajclust {__version__}")
+        sys.exit(0)
+    _refuse_repeated(argv)
     command = tyro.cli(
         Command,
         prog="trajclust",
-        description="Find which policy made which trajectory. Start with: trajclust run pgkmeans/table1 --preset smoke",
+        description=DESCRIPTION,
         args=argv,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )

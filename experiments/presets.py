@@ -25,7 +25,7 @@ _SHORT_EMPO = {  # a fifteenth of the critic's gradient steps: its target moves 
 
 LEARNING = {
     "smoke": Preset(
-        "seconds: does everything run? The numbers mean nothing",
+        "does everything run? Seconds to a minute a cell; the numbers mean nothing",
         size=6,
         long_size=6,
         seeds=2,

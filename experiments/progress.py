@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from trajclust_jax.training import Callback, Event
@@ -41,15 +42,16 @@ class Progress:
     @contextlib.contextmanager
     def task(self, title: str) -> Iterator[Callback]:
         """A callback for `fit` that shows phase, iteration, J and, where there are, changed assignments and NMI."""
+        # What a narrow terminal has no room for goes on below; by itself rich would cut it.
         columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=3, overflow="fold")),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[metrics]}", markup=False),
+            TextColumn("{task.fields[metrics]}", markup=False, table_column=Column(ratio=2, overflow="fold")),
         )
         began, told = time.monotonic(), [time.monotonic()]
-        with Bars(*columns, console=self.console, disable=not self.console.is_terminal) as bars:
+        with Bars(*columns, console=self.console, disable=not self.console.is_terminal, expand=True) as bars:
             task = bars.add_task(f"{title}: compiling", total=None, metrics="")
             self.note(f"{title}: compiling") if not self.console.is_terminal else None
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,7 +86,26 @@ def get_table(name: str) -> Table:
         return _REGISTERED[name]
     if name not in table_names():
         raise ValueError(f"unknown table {name!r}: choose one of {', '.join(table_names())}")
-    return importlib.import_module(f"{papers.__name__}.{name.replace('/', '.').replace('-', '_')}").TABLE
+    return importlib.import_module(_module_of(name)).TABLE
+
+
+def _module_of(name: str) -> str:
+    return f"{papers.__name__}.{name.replace('/', '.').replace('-', '_')}"
+
+
+def about(name: str) -> tuple[str, str, Path | None]:
+    """What a table's module says of it, its paper (empty: it is of none), and the file; a registered one has its own.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    table = get_table(name)
+    module = inspect.getmodule(table.render) if name in _REGISTERED else importlib.import_module(_module_of(name))
+    if module is None:
+        return "", "", None
+    package = "" if name in _REGISTERED else inspect.getdoc(importlib.import_module(module.__package__)) or ""
+    file = inspect.getsourcefile(module)
+    return inspect.getdoc(module) or "", package.partition("\n\n")[2], None if file is None else Path(file)
 
 
 def paper_title(paper: str) -> str:
@@ -119,7 +140,7 @@ def _modules(paper: str) -> Iterator[pkgutil.ModuleInfo]:
     return (module for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
 
 
-def _order(name: str) -> tuple[str, int, str]:
+def _order(name: str) -> tuple[str, int, int, str]:
     paper, _, table = name.partition("/")
     kind = next((place for place, kind in enumerate(("table", "figure")) if table.startswith(kind)), 2)
-    return paper, kind, table
+    return paper, kind, int(re.sub(r"\D", "", table) or 0), table

@@ -66,7 +66,7 @@ class _WithSettings(str):
     def whole(self) -> str:
         """With the settings, once the class is a dataclass."""
         own = inspect.cleandoc(str(self))
-        if "__dataclass_fields__" not in self.algorithm.__dict__:
+        if "__match_args__" not in self.algorithm.__dict__:  # `dataclass`, which sets them last, asks for a docstring
             return own
         lines, does = [own, "", "Settings:"], settings_of(self.algorithm)
         for field in dataclasses.fields(self.algorithm):

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,15 @@ def run_cells(
     track: str = "off",
     tags: Sequence[str] = (),
     progress: Progress | None = None,
+    begins: Callable[[Cell], None] = lambda cell: None,
     poll_seconds: float = 2.0,
 ) -> list[dict[str, Any]]:
     """Computes what is missing and returns the cells' records, in their order.
 
-    A cell that another live process holds is left to it, and waited for at the end.
+    A cell that another live process holds is left to it, and waited for at the end. `begins` is told of each cell that
+    is computed here, those that others need too, before it is.
     """
-    run = Run(results, preset, track, tags, progress or Progress(quiet=True))
+    run = Run(results, preset, track, tags, progress or Progress(quiet=True), begins)
     records: dict[Cell, dict[str, Any]] = {}
     told = None
     while len(records) < len(set(cells)):
@@ -79,6 +81,7 @@ class Run:
     track: str
     tags: Sequence[str]
     progress: Progress
+    begins: Callable[[Cell], None] = lambda cell: None
 
     def record(self, cell: Cell, with_arrays: bool = False) -> dict[str, Any] | None:
         """The cell's record, computed if it is missing; None while another process computes it, or what it needs."""
@@ -117,6 +120,7 @@ class Run:
                 with job.cell_tracker(cell) as shown:
                     try:
                         guard()
+                        self.begins(cell)
                         began = time.process_time()
                         body = todo.compute(dataset, job)
                         body["timing"]["cpu_seconds"] = time.process_time() - began  # since it was resumed, if it was

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trajclust_jax.data import Codebook, Dataset, Trajectories
+from trajclust_jax.data import Codebook, Dataset, Trajectories, dense
 from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import match_clusters
 
@@ -22,27 +22,30 @@ def positions(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray] | Non
     share.
     """
     observations, final = trajectories.observations, trajectories.final_observations
-    if isinstance(observations, Codebook):
-        if not _are_maps(np.asarray(observations.table)):
-            return None
-        cells = plotting.cells_from_observations(observations.table)
-        return cells[np.asarray(observations.ids)], cells[np.asarray(final.ids)]
-    return (np.asarray(observations), np.asarray(final)) if in_the_plane(trajectories) else None
+    if in_the_plane(trajectories):
+        return np.asarray(dense(observations)), np.asarray(dense(final))
+    if not isinstance(observations, Codebook) or not _are_maps(np.asarray(observations.table)):
+        return None
+    cells = plotting.cells_from_observations(observations.table)
+    return cells[np.asarray(observations.ids)], cells[np.asarray(final.ids)]
 
 
 def in_the_plane(trajectories: Trajectories) -> bool:
     """Whether observations are points (x, y)."""
-    return trajectories.observation_shape == (2,) and not isinstance(trajectories.observations, Codebook)
+    return trajectories.observation_shape == (2,)
 
 
 def _are_maps(table: np.ndarray) -> bool:
-    """Whether observations are grid-world maps `[U, 9, 9, >= 3]`: walls, one agent, goal."""
-    grid = table.ndim == 4 and table.shape[1:3] == (9, 9) and table.shape[3] >= 3
-    return grid and np.isin(table, (0, 1)).all() and (table[..., 1].sum((1, 2)) == 1).all()
+    """Whether observations are grid-world maps `[U, height, width, >= 3]`: walls, one agent, goal."""
+    if table.ndim != 4 or table.shape[3] < 3:
+        return False
+    # The first one alone tells most pictures apart, which are many and large.
+    return all(np.isin(maps, (0, 1)).all() and (maps[..., 1].sum((1, 2)) == 1).all() for maps in (table[:1], table))
 
 
 def sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """Up to SAMPLE paths of each group, the first ones in the dataset's order; empty where there is no picture.
+    """Up to SAMPLE paths of each group, the first ones in the dataset's order; empty where there is no picture, and for
+    maps of more than 10 rows or columns.
 
     A group has the colour of the label that it is matched to: its panel looks like that policy's beside it.
     """
@@ -51,6 +54,8 @@ def sample(dataset: Dataset, groups: np.ndarray, names: list[str]) -> dict[str, 
     if places is None:
         return {}
     continuous = in_the_plane(trajectories)
+    if not continuous and max(trajectories.observation_shape[:2]) > 10:
+        return {}
     if not continuous:  # two digits: row, column
         places = [place @ [10, 1] for place in places]
     steps, final = places

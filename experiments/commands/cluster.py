@@ -127,9 +127,8 @@ def cluster_dataset(
 ) -> dict[str, Any]:
     """Clusters a dataset and writes `out`; returns its summary, with assignments and posterior.
 
-    `out` receives assignments.csv, posterior.npz, model/ (Orbax; see `models`), summary.json, overview.png, for
-    representation methods latents.png, for grid worlds trajectories.png, where K was chosen choice-of-k.png, and with
-    `split` clusters/. It appears whole at the end; a killed run goes on (see `output.staged`).
+    `out` receives what docs/data.md lists: tables, the posterior, the model (Orbax; see `models`), summary.json,
+    figures, and with `split` datasets. It appears whole at the end; a killed run goes on (see `output.staged`).
 
     Args:
         num_clusters: K, or None: it is chosen from 1 to `k_max` (see `choose_k`).

@@ -1,11 +1,12 @@
 """`trajclust data`: builds, describes and converts datasets."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from trajclust_experiments.commands.output import check_writable
-from trajclust_experiments.commands.printing import print_json
+from trajclust_experiments.commands.printing import folded, print_json, print_rows
 from trajclust_experiments.commands.rows import label_source, with_labels
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.usage import UsageError
@@ -15,6 +16,7 @@ from trajclust_jax.data import (
     check_minari_target,
     load,
     make,
+    returns,
     save_minari,
     save_npz,
     suspicious,
@@ -70,11 +72,22 @@ def write(dataset: Dataset, target: str, root: Path | None) -> str:
 
 
 def describe(dataset: Dataset, place: str, as_json: bool) -> None:
-    """Prints shapes, lengths, labels, and where a dataset is from."""
+    """Prints how many trajectories, their lengths, returns and spaces, labels, and where a dataset is from."""
+    description = _described(dataset, place)
+    if as_json:
+        return print_json(description)
+    print_rows({name: text for name, text in _in_words(description).items() if text})
+    for warning in description["warnings"]:
+        print(folded(f"warning: {warning}", "", "  "))
+    return None
+
+
+def _described(dataset: Dataset, place: str) -> dict[str, Any]:
     trajectories = dataset.trajectories
     lengths = np.asarray(trajectories.lengths)
-    observations = trajectories.observations
-    description = {
+    observations, mask = trajectories.observations, np.asarray(trajectories.mask)
+    distinct = isinstance(observations, Codebook)
+    return {
         "place": place,
         "name": dataset.spec.name,
         "source": dataset.provenance.source,
@@ -83,18 +96,59 @@ def describe(dataset: Dataset, place: str, as_json: bool) -> None:
         "fingerprint": dataset.provenance.fingerprint,
         "trajectories": trajectories.num_trajectories,
         "steps": int(lengths.sum()),
-        "lengths": {"min": int(lengths.min()), "mean": float(lengths.mean()), "max": int(lengths.max())},
+        "lengths": _spread(lengths),
+        "returns": _spread(returns(trajectories)),
         "terminated": int(np.asarray(trajectories.terminated).sum()),
         "observation_shape": list(trajectories.observation_shape),
-        "distinct_observations": len(observations.table) if isinstance(observations, Codebook) else None,
+        "observation_range": _range(observations.table if distinct else observations, None if distinct else mask),
+        "distinct_observations": len(observations.table) if distinct else None,
         "actions": f"{trajectories.num_actions} discrete" if trajectories.discrete else f"{trajectories.action_size}-d",
+        "action_range": None if trajectories.discrete else _range(trajectories.actions, mask),
         "labels": label_source(dataset),
         "policies": None if dataset.labels is None else np.bincount(dataset.labels).tolist(),
         "policy_names": list(dataset.spec.policy_names),
         "warnings": suspicious(trajectories),
     }
-    if as_json:
-        return print_json(description)
-    for name, value in description.items():
-        print(f"{name.replace('_', ' '):<22} {value}")
-    return None
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    return {"min": values.min().item(), "mean": float(values.mean()), "max": values.max().item()}
+
+
+def _range(values: Any, mask: np.ndarray | None) -> list[float]:
+    """The smallest and the largest number, of real steps; large data are not copied for it."""
+    values = np.asarray(values)
+    where = True if mask is None else mask.reshape(*mask.shape, *[1] * (values.ndim - mask.ndim))
+    first = values.flat[0]  # real: every trajectory has a step
+    return [float(values.min(initial=first, where=where)), float(values.max(initial=first, where=where))]
+
+
+def _in_words(found: dict[str, Any]) -> dict[str, str]:
+    """A description for people; empty where there is nothing to say."""
+    spread = lambda values: "{min:,.6g} to {max:,.6g}, mean {mean:,.6g}".format(**values)
+    made = {"seed": found["seed"], **found["parameters"]}
+    observed = f"{found['observation_shape']}, from {{:.4g}} to {{:.4g}}".format(*found["observation_range"])
+    if found["distinct_observations"] is not None:
+        observed += f"; {found['distinct_observations']:,} distinct ones"
+    acted = found["actions"]
+    if found["action_range"] is not None:
+        acted += ", from {:.4g} to {:.4g}".format(*found["action_range"])
+    cut = found["trajectories"] - found["terminated"]
+    labelled = found["labels"] or "none"
+    if found["policies"] is not None:
+        names = found["policy_names"] or [f"policy {k}" for k in range(len(found["policies"]))]
+        labelled += ": " + ", ".join(f"{name} {n:,}" for name, n in zip(names, found["policies"], strict=False))
+    return {
+        "name": found["name"],
+        "place": found["place"],
+        "source": found["source"],
+        "made with": ", ".join(f"{name} {value}" for name, value in made.items() if value is not None),
+        "trajectories": f"{found['trajectories']:,}, of {found['steps']:,} steps",
+        "lengths": spread(found["lengths"]),
+        "returns": spread(found["returns"]),
+        "ends": f"{found['terminated']:,} by the environment, {cut:,} cut by a limit",
+        "observations": observed,
+        "actions": acted,
+        "labels": labelled,
+        "fingerprint": found["fingerprint"],
+    }

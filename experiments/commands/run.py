@@ -6,11 +6,15 @@ from typing import Any
 
 import jax
 
+from trajclust_experiments import costs
 from trajclust_experiments.cells.runner import run_cells
+from trajclust_experiments.commands.expected import Schedule, print_cells
 from trajclust_experiments.commands.printing import print_json, print_markdown
+from trajclust_experiments.launchers.local import device_kind
+from trajclust_experiments.launchers.task import Task
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.markdown import table_of
-from trajclust_experiments.rendering.stored import readable, with_stored
+from trajclust_experiments.rendering.stored import readable, record_of, with_stored
 from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.tables import get_table, select
 from trajclust_experiments.usage import UsageError
@@ -25,6 +29,7 @@ def run_table(
     datasets: tuple[str, ...],
     methods: tuple[str, ...],
     seeds: int | None,
+    dry_run: bool,
     results: Path | None,
     track: str,
     hosts: str | None,
@@ -47,10 +52,19 @@ def run_table(
     num_seeds = scale.seeds if seeds is None else seeds
     if num_seeds < 1:
         raise UsageError(f"--seeds is {num_seeds}: at least 1 is needed")
-    join(hosts)
-    stored, progress, track = results_in(results), Progress(quiet=not leads()), track if leads() else "off"
-    cells = found.cells(scale, datasets, methods, tuple(range(num_seeds)))
-    records = run_cells(cells, stored, preset=preset, track=track, tags=[f"table:{table}"], progress=progress)
+    cells, stored = found.cells(scale, datasets, methods, tuple(range(num_seeds))), results_in(results)
+    if not dry_run:
+        join(hosts)
+    progress, track = Progress(quiet=not leads()), track if leads() else "off"
+    there = readable(stored)
+    left = [cell for cell in dict.fromkeys(cells) if record_of(cell, there) is None]
+    expected = dict(zip(left, costs.of_cells(left, there, device_kind()), strict=True))
+    text = f": {costs.together(list(expected.values()), 1)}" if left else ""
+    progress.note(f"{len(set(cells))} cells, {len(left)} of them missing{text}")
+    if dry_run:
+        return print_cells([Task(table, preset, cell) for cell in dict.fromkeys(cells)], expected)
+    shared = {"preset": preset, "track": track, "tags": [f"table:{table}"], "progress": progress}
+    records = run_cells(cells, stored, begins=Schedule(expected, progress.note).begins, **shared)
     if not leads():
         return None
     shown = with_stored(found, preset, records, readable(stored, progress.warn))

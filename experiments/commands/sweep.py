@@ -14,6 +14,7 @@ from rich.progress import Progress as Bars
 from trajclust_experiments import costs
 from trajclust_experiments.cells.learners import side_by_side
 from trajclust_experiments.cells.runner import key
+from trajclust_experiments.commands.expected import print_cells
 from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.commands.run import results_in, track_table
 from trajclust_experiments.launchers import local, on_ray, slurm
@@ -78,9 +79,7 @@ def sweep(
         "memory_gb": engine["memory_gb"],
     }
     if dry_run:
-        for task in tasks:
-            state = f"missing  {_expected(expected[task]):26}" if task in expected else f"{'stored':35}"
-            print(f"{state}  {key(task.cell)}  {task.table}  {task.cell.title}")
+        print_cells(tasks, {task.cell: cost for task, cost in expected.items()})
         if launcher == "slurm":
             print(slurm.script(len(left), str(stored.folder), slurm_options))
         return 0
@@ -118,14 +117,6 @@ def _side_by_side(left: Sequence[Task], tasks: Sequence[Task], records: Sequence
     cells = [task.cell for task in tasks]
     told = dict(zip(cells, side_by_side(cells, lambda cell: record_of(cell, records) is not None), strict=True))
     return [task._replace(cell=told[task.cell]) for task in left]
-
-
-def _expected(cost: costs.Costs) -> str:
-    """What a cell will cost, in a few words."""
-    if cost.seconds is None:
-        return "not known"
-    size = "" if cost.bytes is None else f", {cost.bytes.estimate / 1e9:.1f} GB"
-    return f"{costs.in_words(cost.seconds.estimate)}{size}"
 
 
 def _only(tasks: list[Task], only: tuple[str, ...]) -> list[Task]:

@@ -35,17 +35,23 @@ def sample_figure(sample: dict[str, Any], dataset: str) -> "Figure":
     return plotting.draw_trajectories(paths.astype(int), lengths, groups, **floor, **shared)
 
 
-def clusters_figure(trajectories: Trajectories, assignments: ArrayLike, num_clusters: int) -> "Figure | None":
-    """A user's trajectories, one panel a cluster; None where `positions` has none."""
+def clusters_figure(trajectories: Trajectories, assignments: ArrayLike) -> "Figure | None":
+    """A user's trajectories, one panel a cluster that has any; None where `positions` has none."""
     places = positions(trajectories)
     if places is None:
         return None
     steps, final = places
-    shared = {"names": [f"cluster {k}" for k in range(num_clusters)]}
+    used, groups = np.unique(assignments, return_inverse=True)
+    shared = {"names": [f"cluster {k}" for k in used], "colors": used.tolist()}
     lengths = np.asarray(trajectories.lengths)
     if in_the_plane(trajectories):
-        return plotting.draw_paths(steps, lengths, assignments, final_positions=final, **shared)
-    first = np.asarray(trajectories.observations.table)[0]
-    goal = np.argwhere(first[..., 2])
-    floor = {"walls": first[..., 0].astype(bool), "goal": goal[0] if len(goal) else (-1, -1)}
-    return plotting.draw_trajectories(steps, lengths, assignments, final_cells=final, **floor, **shared)
+        figure = plotting.draw_paths(steps, lengths, groups, final_positions=final, **shared)
+        figure.supxlabel("first observation", fontsize=8)
+        figure.supylabel("second observation", fontsize=8)
+    else:
+        first = np.asarray(trajectories.observations.table)[0]
+        goal = np.argwhere(first[..., 2])
+        floor = {"walls": first[..., 0].astype(bool), "goal": goal[0] if len(goal) else (-1, -1)}
+        figure = plotting.draw_trajectories(steps, lengths, groups, final_cells=final, **floor, **shared)
+    figure.suptitle(f"up to {plotting.MOST_DRAWN} trajectories of each; a dot where one starts", fontsize=8)
+    return figure

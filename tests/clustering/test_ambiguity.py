@@ -60,7 +60,8 @@ def test_groups_hold_equally_good_restarts_only():
     [
         ([A, RENAMED, A], [-1.0, -1.1, -1.0], True, "looks unique: the 3 best of 3"),
         ([A, B, RENAMED], [-1.0, -1.1, -1.0], False, "not unique: 2 groups of equally good"),
-        ([A, B, RENAMED], [-1.0, -8.0, -8.0], None, "1 of 3 restarts"),
+        ([A, B, B], [-1.0, -8.0, -8.0], None, "1 of 3 restarts reached the best objective, and no other has its"),
+        ([B, A, RENAMED], [-8.0, -1.0, -8.0], None, "restarts agree: 2 of 3 found the best one's clustering"),
         ([A], [-1.0], None, "1 of 1"),
     ],
 )

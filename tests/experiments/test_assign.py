@@ -143,9 +143,10 @@ def test_the_command_writes_what_cluster_writes(trajclust, tmp_path):
     code, out, err = trajclust("assign", "new.npz", "--model", "c", "--out", "n", "--split", "npz")
     assert code == 0, err
     assert "against the labels: nmi 1.000" in out
-    assert "cluster 0: 10 trajectories" in out
+    assert out.splitlines()[1].split()[:3] == ["0", "10", "50.0%"]
     there = {path.name for path in (tmp_path / "n").iterdir()}
-    assert there == {"assignments.csv", "posterior.npz", "summary.json", "overview.png", "clusters"}
+    tables = {"assignments.csv", "clusters.csv", "posterior.npz", "summary.json"}
+    assert there == {*tables, "overview.png", "embedding.png", "clusters"}
     assert list(pd.read_csv(tmp_path / "n" / "assignments.csv")) == list(pd.read_csv(tmp_path / "c/assignments.csv"))
     summary = json.loads((tmp_path / "n" / "summary.json").read_text())
     assert summary["model_id"] == json.loads((tmp_path / "c" / "summary.json").read_text())["id"]

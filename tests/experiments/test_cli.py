@@ -17,11 +17,16 @@ from rich.console import Console
 from wandb_reader import read_runs
 
 from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.cells.methods import MethodCell
 from trajclust_experiments.commands.cluster import cluster_dataset
+from trajclust_experiments.commands.expected import Schedule
+from trajclust_experiments.commands.printing import fitting
+from trajclust_experiments.costs import Cost, Costs
 from trajclust_experiments.progress import Progress
+from trajclust_jax import __version__ as trajclust_version
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.clustering.support import Support
-from trajclust_jax.data import Dataset, build_dataset, load_npz, make, save_npz
+from trajclust_jax.data import REGISTRY, Dataset, build_dataset, load_npz, make, returns, save_npz
 from trajclust_jax.records import Lease
 from trajclust_jax.training import Event
 
@@ -61,15 +66,80 @@ def test_help_teaches(trajclust, command):
     assert command in ((), ("data",)) or "Example" in out
 
 
-def test_list(trajclust):
+def test_list_is_short_and_holds_every_name(trajclust, monkeypatch):
     code, out, _ = trajclust("list", "--json")
     assert code == 0
     listed = json.loads(out)
     assert {"pgkmeans/table1", "pgkmeans/table3", "pgkmeans/figure4"} <= set(listed["tables"])
-    assert {"takeball", "diagonal"} <= set(listed["datasets"])
-    assert "pg_kmeans_mlp" in listed["methods"]
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = trajclust("list")
-    assert "pgkmeans/table1" in out
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) < 80
+    assert max(map(len, lines)) <= 80
+    shown = set(out.split())
+    for section, named in listed.items():
+        assert {name.rpartition("/")[2] for name in named} <= shown, section
+        assert all(named.values()), "a line for each"
+
+
+def test_list_explains_one_name(trajclust):
+    def explained(name):
+        code, out, err = trajclust("list", name, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    iql = explained("iql")
+    assert iql["settings"]["temperature"] == {"value": 3.0, "what": "beta, an inverse temperature."}
+    assert (iql["settings"]["orthogonal"]["value"], iql["settings"]["orthogonal"]["usual"]) == (True, False)
+    assert "Kostrikov" in iql["about"]
+    assert iql["file"].endswith("trajclust_jax/learners/iql.py")
+    assert explained("pg_kmeans_gru")["use"].endswith("--method pg_kmeans --policy gru")
+    assert explained("dr3")["settings"]["feature_weight"]["value"] == 0.001
+    assert "Hu, Wang and Du" in explained("pgkmeans/table1")["paper"]
+    assert explained("takeball")["policies"] == 4
+    assert explained("Gates-v0")["settings"]["max_steps_in_episode"]["value"] == 80
+    assert set(explained("hopper-")["datasets"]) == {name for name in REGISTRY if name.startswith("hopper-")}
+    for name in (*CATALOGUE, "hopper-medium", "Hopper-v4", "c4/table1"):
+        code, out, err = trajclust("list", name)
+        assert code == 0, err
+        assert out.startswith(f"{name} (")
+    code, out, err = trajclust("list", "takebal_l")
+    assert_one_line(code, out, err)
+    assert "did you mean takeball" in err
+    assert "did you mean pgkmeans/choosing-k?" in trajclust("list", "choosing-k")[2]
+
+
+def test_version(trajclust):
+    assert trajclust("--version")[:2] == (0, f"trajclust {trajclust_version}\n")
+
+
+def test_a_wide_table_is_told_in_parts_that_fit():
+    header = ["task", "method", "NMI", "paper", "difference between them"]
+    rows = [["Diagonal", "PG-Kmeans", "0.925 ± 0.000", "0.92 ± 0.00", "+0.005"]]
+    assert fitting(header, rows, 100) == [(header, rows)]
+    parts = fitting(header, rows, 50)
+    assert [part[0][:2] for part in parts] == [header[:2]] * len(parts), "each part says what its rows are"
+    assert [title for part in parts for title in part[0][2:]] == header[2:]
+    assert [cell for part in parts for cell in part[1][0][2:]] == rows[0][2:]
+
+
+def test_a_schedule_learns_how_fast_the_machine_is():
+    now, told = [0.0], []
+    cells = [MethodCell("diagonal", size, "sorl", (0,)) for size in (1, 2, 3, 4)]
+    times = dict(zip(cells, (100.0, 100.0, None, 100.0), strict=True))
+    expected = {cell: Costs(time and Cost(time, time, time), None) for cell, time in times.items()}
+    schedule = Schedule(expected, told.append, lambda: now[0])
+    schedule.begins(cells[0])
+    now[0] += 300
+    schedule.begins(cells[1])
+    schedule.begins(dataclasses.replace(cells[0], size=9))
+    schedule.begins(cells[2])
+    assert told[0].startswith("cell 1 of 4: diagonal sorl; about 1.7 min; all in about 5.0 min, at ")
+    assert told[0].endswith(", but for 1 not known")
+    assert told[1].startswith("cell 2 of 4: diagonal sorl; about 3.3 min; all in about 6.")
+    assert told[2] == "diagonal sorl: another cell needs it"
+    assert told[3] == "cell 3 of 4: diagonal sorl; no record tells how long it will take"
 
 
 def test_data_make_info_convert(trajclust, tmp_path):
@@ -87,7 +157,11 @@ def test_data_make_info_convert(trajclust, tmp_path):
     assert json.loads(out)["fingerprint"] == made["fingerprint"]
     code, out, _ = trajclust("data", "info", "back.npz")
     assert code == 0
-    assert "5 discrete" in out
+    lines = {line[:14].strip(): line[16:] for line in out.splitlines()}
+    assert lines["actions"] == "5 discrete"
+    assert lines["labels"] == "given by the dataset: ball 1 5, ball 2 5, ball 3 5, ball 4 5"
+    totals = returns(make("takeball", 5, 3).trajectories)
+    assert lines["returns"] == f"{totals.min():.6g} to {totals.max():.6g}, mean {totals.mean():.6g}"
 
 
 @pytest.mark.parametrize("policy", ["mlp", "tabular"])
@@ -98,10 +172,17 @@ def test_cluster_a_users_npz(trajclust, discrete_npz, tmp_path, policy):
     assert code == 0, err
     summary = json.loads(out)
     folder = tmp_path / "runs" / "mine"
-    names = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png"}
+    names = {"assignments.csv", "clusters.csv", "posterior.npz", "model", "summary.json", "overview.png"}
+    names |= {"embedding.png"}  # it is nowhere in a plane or on a grid
     assert {file.name for file in folder.iterdir()} == names
     frame = pd.read_csv(folder / "assignments.csv")
     assert len(frame) == 40
+    clusters = pd.read_csv(folder / "clusters.csv").set_index("cluster")
+    grouped = frame.groupby("cluster")
+    np.testing.assert_allclose(clusters["mean_return"], grouped["return"].mean())
+    np.testing.assert_allclose(clusters["mean_length"], grouped["length"].mean())
+    np.testing.assert_allclose(clusters["share"], clusters["size"] / 40)
+    assert frame["cluster"][clusters["example"]].tolist() == clusters.index.tolist()
     agreement = (frame["cluster"].to_numpy() == labels).mean()
     assert agreement in (0, 1), "two policies that disagree are told apart"
     posterior = np.load(folder / "posterior.npz")
@@ -143,7 +224,7 @@ def test_cluster_by_returns(trajclust, tmp_path):
     assert summary["warnings"] == []
     given = ("--out", "r", "--track", "offline")
     code, out, _ = trajclust("cluster", "r.npz", "--method", "return_kmeans", "--k", 2, *given)
-    assert "cluster 0: 10 trajectories" in out
+    assert out.splitlines()[1].split()[:3] == ["0", "10", "50.0%"]
     whole, run = read_runs(tmp_path)
     assert (whole.name, run.name) == ("r-return_kmeans", "r-return_kmeans-seed0")
     assert run.summary["health/used_clusters"] == 2
@@ -176,7 +257,7 @@ def test_cluster_by_representation_keeps_latents_and_tells_of_a_collapse(discret
     settings = {"warmup_iterations": 0, "iterations": 1, "steps": 1, "batch_size": 4}
     dataset = load_npz(discrete_npz[0])
     summary = cluster_dataset(dataset, "caae", 3, 0, tmp_path / "c", "off", Progress(quiet=True), **settings)
-    names = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png", "latents.png"}
+    names = {"assignments.csv", "clusters.csv", "posterior.npz", "model", "summary.json", "overview.png", "latents.png"}
     assert {file.name for file in (tmp_path / "c").iterdir()} == names
     assert np.load(tmp_path / "c" / "posterior.npz")["latents"].shape == (40, 8)
     assert load_tree(tmp_path / "c" / "model")["model"]["centres"].shape == (3, 8)
@@ -253,7 +334,7 @@ def test_a_clustering_that_diverges_is_a_result(trajclust, tmp_path, monkeypatch
     assert code == 1, err
     assert "warning: diverged: the objective is not finite" in out
     assert "objective not finite a step; files in " in out
-    names = {"assignments.csv", "posterior.npz", "model", "summary.json", "overview.png"}
+    names = {"assignments.csv", "clusters.csv", "posterior.npz", "model", "summary.json", "overview.png"}
     assert {file.name for file in (tmp_path / "c").iterdir()} == names
     assert json.loads((tmp_path / "c" / "summary.json").read_text())["objective"] is None
 
@@ -273,6 +354,18 @@ def test_names_are_not_markup(tmp_path):
         shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", progress.console.file.getvalue())
         assert shown.count(name) >= 4 + terminal
         assert f"warning: {name}" in shown
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_progress_is_not_cut_on_narrow_terminals(width):
+    progress, name = Progress(), "halfcheetah-medium-expert pg_kmeans_mlp iterations=6 polish_first_steps=60"
+    progress.console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    metrics = {"objective": -np.ones((2, 1)), "changed": np.full((2, 1), 1234), "nmi": np.ones((2, 1))}
+    with progress.task(name) as show:
+        show(Event("polish", 12, 200, 12, metrics, np.zeros(2, bool)))
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", progress.console.file.getvalue())
+    assert "…" not in shown
+    assert {*name.split()[:-1], "12/200", "2468", "1.000"} <= set(shown.split())
 
 
 def test_a_dataset_with_a_name_that_looks_like_markup(trajclust, discrete_npz, tmp_path):
@@ -318,8 +411,10 @@ def test_cluster_with_labels_scores_and_draws_the_grid(trajclust, tmp_path):
     code, out, _ = trajclust("cluster", "d.npz", "--k", 5, "--policy", "tabular", "--out", "runs/d")
     assert code == 0
     assert "against the labels" in out
+    assert "used_clusters" not in out, "it is no score"
+    assert "clusters used: 5 of 5" in out
     assert "oracle, the ceiling" in out
-    assert "the answer" in out or "run more to compare" in out
+    assert "the answer" in out or "restarts agree" in out or "run more to compare" in out
     summary = json.loads((tmp_path / "runs" / "d" / "summary.json").read_text())
     assert summary["ambiguity"]["restarts"] == 5
     assert (tmp_path / "runs" / "d" / "trajectories.png").stat().st_size > 5000
@@ -345,8 +440,14 @@ def test_policy_reaches_every_method_that_has_one(trajclust, tmp_path):
 def test_run_and_report(trajclust, tmp_path):
     tasks = ("--datasets", "diagonal", "takeball")
     arguments = ("run", "pgkmeans/table1", "--preset", "smoke", *tasks, "--methods", "pg_kmeans_tabular")
+    code, out, err = trajclust(*arguments, "--dry-run")
+    assert code == 0, err
+    assert [line.split()[0] for line in out.splitlines()] == ["missing"] * 4
+    assert not (tmp_path / "results").exists()
     code, out, err = trajclust(*arguments)
     assert code == 0, err
+    assert "4 cells, 4 of them missing" in err
+    assert "cell 4 of 4: takeball pg_kmeans_tabular" in err
     assert "| Diagonal | PG-Kmeans, tabular |" in out
     assert "0.92 ± 0.00" in out, "the published value stands beside ours"
     files = sorted((tmp_path / "results" / "cells").glob("*.json"))
@@ -355,6 +456,7 @@ def test_run_and_report(trajclust, tmp_path):
     code, again, _ = trajclust(*arguments)
     assert again == out
     assert [file.stat().st_mtime_ns for file in files] == stamps, "finished cells are not computed again"
+    assert {line.split()[0] for line in trajclust(*arguments, "--dry-run")[1].splitlines()} == {"stored"}
     code, out, err = trajclust("run", "pgkmeans/table3", *arguments[2:], "--json")
     assert code == 0, err
     assert [file.stat().st_mtime_ns for file in files] == stamps, "table 3 stands on table 1's cells"

@@ -73,7 +73,7 @@ def ambiguity(clustering: Clustering, tolerance: float = TOLERANCE, threshold: f
     good = sum(map(len, groups))
     pairs = agreement[np.triu_indices(num_restarts, 1)]
     if good < 2:
-        unique, message = None, f"{good} of {num_restarts} restarts reached the best objective: run more to compare"
+        unique, message = None, _of_a_lone_best(agreement, np.asarray(clustering.restart_objectives), threshold)
     elif len(groups) == 1:
         unique, message = True, f"the answer looks unique: the {good} best of {num_restarts} restarts agree"
     else:
@@ -90,3 +90,15 @@ def ambiguity(clustering: Clustering, tolerance: float = TOLERANCE, threshold: f
         "tolerance": tolerance,
         "threshold": threshold,
     }
+
+
+def _of_a_lone_best(agreement: np.ndarray, objectives: np.ndarray, threshold: float) -> str:
+    """What to say where at most one restart is good: others may have found its clustering, and less likely policies."""
+    count, finite = len(objectives), np.isfinite(objectives)
+    if not finite.any():
+        return f"0 of {count} restarts have an objective: all diverged"
+    best = int(np.where(finite, objectives, -np.inf).argmax())
+    alike = int((agreement[best] >= threshold)[finite].sum())
+    if alike > 1:
+        return f"restarts agree: {alike} of {count} found the best one's clustering (NMI of {threshold} or more)"
+    return f"1 of {count} restarts reached the best objective, and no other has its clustering: run more to compare"

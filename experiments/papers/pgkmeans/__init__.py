@@ -116,7 +116,7 @@ LEFT_OUT: dict[tuple[str, str], str] = {
 _QUICK = {"iterations": 6, "polish_iterations": 2, "polish_first_steps": 60, "polish_steps": 20}
 PRESETS = {
     "smoke": Preset(
-        "seconds: does everything run? The numbers mean nothing",
+        "does everything run? Seconds to a minute a cell; the numbers mean nothing",
         size=60,
         long_size=6,
         seeds=2,
