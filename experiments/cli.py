@@ -275,8 +275,8 @@ class Train:
     seeds: int = 3
     """Number of seeds."""
     environment: str | None = None
-    """Where to evaluate: Hopper-v4, any other id that Gymnasium makes, or module:Class; by default where the dataset says
-    it is from."""
+    """Where to evaluate: Hopper-v4, another id that Gymnasium makes, or module:Class; by default where the dataset is
+    from."""
     episodes: int = 10
     """Episodes of an evaluation, for each seed and cluster."""
     evaluate_every: int = 10_000
@@ -439,7 +439,8 @@ class Report:
     results: Path | None = None
     """Results folder; $TRAJCLUST_RESULTS or `results` by default."""
     out: Path = Path("report")
-    """Folder for report.html, report.md, scores.csv (every seed's scores), and each table with its figures."""
+    """Folder for report.html (the first of its pages), report.md, scores.csv (every seed's scores), and each table with
+    its figures."""
     json: bool = False
     """Print what was written as JSON."""
 
