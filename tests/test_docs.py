@@ -145,6 +145,7 @@ def _run_example(name, tmp_path, monkeypatch):
     return runpy.run_path(str(path))
 
 
+@pytest.mark.slow
 def test_the_example_of_clustering_runs(tmp_path, monkeypatch):
     left = _run_example("cluster_own_data", tmp_path, monkeypatch)
     assert left["score"] == left["agreement"] == 1

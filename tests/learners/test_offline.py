@@ -81,7 +81,9 @@ def _slow(values, *slow):
     return [pytest.param(each, marks=[pytest.mark.slow] if each in slow else []) for each in values]
 
 
-@pytest.mark.parametrize("name", _slow(sorted(ALGORITHMS.values()), "awac", "brac_v", "lbrac_v", "plas", "sqil"))
+@pytest.mark.parametrize(
+    "name", _slow(sorted(ALGORITHMS.values()), "awac", "bcq", "brac_v", "cql", "lbrac_v", "plas", "sqil")
+)
 def test_learns_alone_as_among_others(name):
     method, data = tiny(name), some_data()
     together, alone = fit(method, data, [3, 5]), fit(method, data, [5])
@@ -93,7 +95,7 @@ def test_learns_alone_as_among_others(name):
     assert all(np.isfinite(last[key]).all() for key in last if "/" in key)
 
 
-@pytest.mark.parametrize("name", _slow(sorted(ALGORITHMS.values()), "sqil"))
+@pytest.mark.parametrize("name", _slow(sorted(ALGORITHMS.values()), "brac_v", "cql", "plas", "sqil"))
 def test_resumes_exactly(name, tmp_path):
     method, data = tiny(name, updates=40, block=10), some_data()
 
@@ -110,7 +112,7 @@ def test_resumes_exactly(name, tmp_path):
     assert resumed.history == whole.history
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS.values()))
+@pytest.mark.parametrize("name", _slow(sorted(ALGORITHMS.values()), "bcq", "brac_v", "plas", "sqil"))
 def test_a_step_is_traced_once(name):
     method, data, count = tiny(name), some_data(), 0
 
