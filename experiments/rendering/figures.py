@@ -1,6 +1,7 @@
 """Figures without global state."""
 
 import os
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 agg = lazy("matplotlib.backends.backend_agg")
 mpl_figure = lazy("matplotlib.figure")
 
+CHARACTERS = 13  # of a panel's title, an inch
 PANELS_A_ROW = 5  # of a figure with a panel a dataset
 SCREEN = 120  # pixels an inch that a page shows a figure with
 WIDEST = 2400  # pixels: twice what a page has room for
@@ -57,7 +59,9 @@ def panels(datasets: Iterable[str], width: float, height: float = 3.2) -> "tuple
     figure = new_figure(1.2 + width * columns, height * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for ax, dataset in zip(axes, datasets, strict=False):
-        ax.set_title(dataset_title(dataset).replace(", ", ",\n"), fontsize=9)  # a panel is narrow
+        parts = dataset_title(dataset).replace(", ", ",\n").splitlines()
+        lines = [textwrap.fill(part, int(CHARACTERS * width)) for part in parts]  # a panel is narrow
+        ax.set_title("\n".join(lines), fontsize=9)
         ax.tick_params(labelsize=7)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in axes[len(datasets) :]:
