@@ -234,6 +234,7 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
         (("--set", "updates=1.5"), "updates is 1.5: give a whole number"),
         (("--environment", "Hopper-v9"), "--environment Hopper-v9: no environment Hopper-v9 ("),
         (("--environment", "nowhere:Mine"), "ModuleNotFoundError: No module named 'nowhere'"),
+        (("--environment", "builtins:dict"), "TypeError: it makes a dict, which is no single gymnasium.Env"),
         (("--clusters", "nowhere"), "--clusters nowhere: no result of trajclust cluster there"),
         (("--out", "plane.npz"), "--out plane.npz is a file"),
     ],
@@ -386,10 +387,10 @@ def test_any_environment_evaluates(trajclust, tmp_path, learner, monkeypatch):
 
 
 def test_minari_data_are_evaluated_where_they_are_from(tmp_path, monkeypatch):
-    """In the environment that they name, with its options."""
+    """In the environment that they name, with its options and its time limit."""
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    env = minari.DataCollector(gymnasium.make("CartPole-v1", sutton_barto_reward=True))
+    env = minari.DataCollector(gymnasium.make("CartPole-v1", sutton_barto_reward=True, max_episode_steps=9))
     for seed in range(3):
         env.reset(seed=seed)
         over = False
@@ -402,5 +403,19 @@ def test_minari_data_are_evaluated_where_they_are_from(tmp_path, monkeypatch):
     env.close()
     env._tmp_dir.cleanup()  # which close leaves to the garbage collector, which warns
     name = load(tmp_path / "own" / "pole-v0").provenance.parameters["environment"]
-    assert name == 'CartPole-v1{"sutton_barto_reward": true}'
-    assert make_gymnasium(name).unwrapped._sutton_barto_reward
+    assert name == 'CartPole-v1{"sutton_barto_reward": true, "max_episode_steps": 9}'
+    found = make_gymnasium(name)
+    assert found.unwrapped._sutton_barto_reward
+    assert found.spec.max_episode_steps == 9
+
+
+def test_actions_of_no_policy_are_refused(tmp_path, monkeypatch):
+    """A MultiBinary has an n, as a Discrete has."""
+    (tmp_path / "switches.py").write_text(
+        "import gymnasium as gym\n"
+        "class Switches(gym.Env):\n"
+        "    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.MultiBinary(3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match="takes actions of MultiBinary: policies act in Box and Discrete"):
+        evaluation.spaces_of("switches:Switches")
