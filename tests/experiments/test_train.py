@@ -203,7 +203,7 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
     summary = json.loads(out)
     assert summary["clusters"] == (numbers or [rewarded])
     assert "scores" not in summary
-    policy = load_tree(tmp_path / "runs/train/policy")
+    policy, trained = load_tree(tmp_path / "runs/train/policy"), load_policy(tmp_path / "runs/train")
     for k, cluster in enumerate(summary["clusters"]):
         # the last layer's bias is what the policy does at the cluster's mean position, more or less
         actor = {
@@ -213,6 +213,10 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
         hidden = np.maximum(np.zeros(2) @ actor["Dense_0"]["kernel"] + actor["Dense_0"]["bias"], 0)
         action = np.tanh(hidden @ last["kernel"] + last["bias"])
         np.testing.assert_allclose(action, [0.9, 0.0] if cluster == rewarded else [0.0, 0.9], atol=0.25)
+        mean, bound = trained.policy.scaling.mean[0, k], trained.policy.scaling.bound[0, k]
+        np.testing.assert_allclose(trained.predict(mean, cluster=cluster), bound * action, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="cluster 7 was not learned from: give one of"):
+        trained.predict(mean, cluster=7)
     assert (tmp_path / "runs/train/learning-curve.png").stat().st_size > 5000
 
 
