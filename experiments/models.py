@@ -245,7 +245,8 @@ class Policies:
         if cluster is None and len(self.clusters) == 1:
             (cluster,) = self.clusters
         if cluster not in self.clusters:
-            raise ValueError(f"cluster {cluster}: give one of {', '.join(map(str, self.clusters))}")
+            said = "cluster is not given" if cluster is None else f"cluster {cluster} was not learned from"
+            raise ValueError(f"{said}: give one of {', '.join(map(str, self.clusters))}")
         return jax.tree.map(lambda x: x[:, self.clusters.index(cluster)], self.policy)
 
 

@@ -58,7 +58,9 @@ def gymnasium_returns(
     """`[*axes, E]` float64: as `mujoco_returns`, in any Gymnasium environment.
 
     Observations are read as `data.spaces` reads those of datasets; continuous actions are kept within the space's
-    bounds. An environment whose episode is over is not stepped until all that run beside it are.
+    bounds. One policy call a step serves all policies and episodes. An environment whose episode is over is not
+    stepped until all that run beside it are: nothing resets by itself, whose step no episode could count
+    (`gymnasium.vector` has three ways to do so).
 
     Args:
         make: gives a new environment.

@@ -67,10 +67,11 @@ def spaces_of(name: str) -> Spaces:
         env = mujoco.make_env(_MUJOCO[name]) if name in _MUJOCO else make_gymnasium(name)
         seen, taken = ObservationReader(env.observation_space).shape, env.action_space
         env.close()
-    if hasattr(taken, "n"):
+    kind = type(taken).__name__  # of Gymnasium or gymnax; a MultiBinary has an n, too
+    if kind not in ("Box", "Discrete"):
+        raise DataError(f"{name} takes actions of {kind}: policies act in Box and Discrete")
+    if kind == "Discrete":
         return Spaces(int(np.prod(seen)), int(taken.n), True)
-    if not hasattr(taken, "low"):
-        raise DataError(f"{name} takes actions of {type(taken).__name__}: policies act in Box and Discrete")
     return Spaces(int(np.prod(seen)), int(np.prod(taken.shape)), False, taken.low, taken.high)
 
 
@@ -89,7 +90,10 @@ def make_gymnasium(name: str) -> Any:
         if attribute.isidentifier():
             if "" not in sys.path:
                 sys.path.insert(0, "")  # a module of the folder that the command was called in
-            return getattr(importlib.import_module(module), attribute)(**kwargs)
+            env = getattr(importlib.import_module(module), attribute)(**kwargs)
+            if not isinstance(env, gymnasium.Env):  # a VectorEnv is none: evaluation makes its own copies
+                raise TypeError(f"it makes a {type(env).__name__}, which is no single gymnasium.Env")
+            return env
         with warnings.catch_warnings():  # that there is a newer version
             warnings.simplefilter("ignore")
             return gymnasium.make(name, **kwargs)

@@ -203,7 +203,7 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
     summary = json.loads(out)
     assert summary["clusters"] == (numbers or [rewarded])
     assert "scores" not in summary
-    policy = load_tree(tmp_path / "runs/train/policy")
+    policy, trained = load_tree(tmp_path / "runs/train/policy"), load_policy(tmp_path / "runs/train")
     for k, cluster in enumerate(summary["clusters"]):
         # the last layer's bias is what the policy does at the cluster's mean position, more or less
         actor = {
@@ -213,6 +213,10 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
         hidden = np.maximum(np.zeros(2) @ actor["Dense_0"]["kernel"] + actor["Dense_0"]["bias"], 0)
         action = np.tanh(hidden @ last["kernel"] + last["bias"])
         np.testing.assert_allclose(action, [0.9, 0.0] if cluster == rewarded else [0.0, 0.9], atol=0.25)
+        mean, bound = trained.policy.scaling.mean[0, k], trained.policy.scaling.bound[0, k]
+        np.testing.assert_allclose(trained.predict(mean, cluster=cluster), bound * action, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="cluster 7 was not learned from: give one of"):
+        trained.predict(mean, cluster=7)
     assert (tmp_path / "runs/train/learning-curve.png").stat().st_size > 5000
 
 
@@ -234,6 +238,7 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
         (("--set", "updates=1.5"), "updates is 1.5: give a whole number"),
         (("--environment", "Hopper-v9"), "--environment Hopper-v9: no environment Hopper-v9 ("),
         (("--environment", "nowhere:Mine"), "ModuleNotFoundError: No module named 'nowhere'"),
+        (("--environment", "builtins:dict"), "TypeError: it makes a dict, which is no single gymnasium.Env"),
         (("--clusters", "nowhere"), "--clusters nowhere: no result of trajclust cluster there"),
         (("--out", "plane.npz"), "--out plane.npz is a file"),
     ],
@@ -386,10 +391,10 @@ def test_any_environment_evaluates(trajclust, tmp_path, learner, monkeypatch):
 
 
 def test_minari_data_are_evaluated_where_they_are_from(tmp_path, monkeypatch):
-    """In the environment that they name, with its options."""
+    """In the environment that they name, with its options and its time limit."""
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    env = minari.DataCollector(gymnasium.make("CartPole-v1", sutton_barto_reward=True))
+    env = minari.DataCollector(gymnasium.make("CartPole-v1", sutton_barto_reward=True, max_episode_steps=9))
     for seed in range(3):
         env.reset(seed=seed)
         over = False
@@ -402,5 +407,19 @@ def test_minari_data_are_evaluated_where_they_are_from(tmp_path, monkeypatch):
     env.close()
     env._tmp_dir.cleanup()  # which close leaves to the garbage collector, which warns
     name = load(tmp_path / "own" / "pole-v0").provenance.parameters["environment"]
-    assert name == 'CartPole-v1{"sutton_barto_reward": true}'
-    assert make_gymnasium(name).unwrapped._sutton_barto_reward
+    assert name == 'CartPole-v1{"sutton_barto_reward": true, "max_episode_steps": 9}'
+    found = make_gymnasium(name)
+    assert found.unwrapped._sutton_barto_reward
+    assert found.spec.max_episode_steps == 9
+
+
+def test_actions_of_no_policy_are_refused(tmp_path, monkeypatch):
+    """A MultiBinary has an n, as a Discrete has."""
+    (tmp_path / "switches.py").write_text(
+        "import gymnasium as gym\n"
+        "class Switches(gym.Env):\n"
+        "    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.MultiBinary(3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match="takes actions of MultiBinary: policies act in Box and Discrete"):
+        evaluation.spaces_of("switches:Switches")

@@ -24,6 +24,7 @@ from trajclust_jax.data.types import Codebook, DataError, Dataset
 from trajclust_jax.data.validation import located, told
 
 _ROOT = "MINARI_DATASETS_PATH"
+_LONGEST = 10_000  # steps of an episode to evaluate: some data were recorded as one of a million
 
 
 def save_minari(dataset: Dataset, dataset_id: str, root: str | os.PathLike | None = None) -> Path:
@@ -211,11 +212,18 @@ class _Part:
         return {key: note for key, note in notes.items() if note}
 
     def _environment(self) -> str | None:
-        """The id of the environment that it was recorded in, its options behind it as JSON; None where it says none."""
-        with contextlib.suppress(Exception):  # what another version wrote, or options that are no JSON
-            spec = self.stored.env_spec
-            options = json.dumps(spec.kwargs) if spec.kwargs else ""
-            return f"{spec.id}{options}"
+        """The id of the environment to evaluate in, else of that recorded in, its options behind it as JSON, its time
+        limit among them where it is not the id's own; None where it says none."""
+        import gymnasium
+
+        described = self.stored.storage.metadata
+        with contextlib.suppress(Exception):  # there is none, or another program wrote it
+            spec = json.loads(described.get("eval_env_spec") or described["env_spec"])
+            options, limit = dict(spec["kwargs"]), spec.get("max_episode_steps")
+            usual = gymnasium.registry.get(spec["id"])
+            if limit is not None and limit <= _LONGEST and (usual is None or usual.max_episode_steps != limit):
+                options["max_episode_steps"] = limit
+            return f"{spec['id']}{json.dumps(options) if options else ''}"
         return None
 
 
