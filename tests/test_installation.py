@@ -40,7 +40,7 @@ def test_a_users_own_packages_are_not_in_the_way(tmp_path):
     np.savez(tmp_path / "mine.npz", **arrays, lengths=np.full(4, 3))
     code = "from trajclust_experiments.cli import main; main(['data', 'info', 'mine.npz'])"
     out = _run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=".")
-    assert "trajectories           4" in out
+    assert "trajectories  4, of 12 steps" in out
 
 
 def test_the_top_package_has_what_programs_need():
