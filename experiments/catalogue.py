@@ -111,9 +111,7 @@ class LearnerEntry:
         if self.discrete is None:
             able = ", ".join(name for name, entry in entries("learner").items() if entry.discrete)
             raise ValueError(f"it learns from continuous actions, and these are discrete: choose one of {able}")
-        names = {field.name for field in dataclasses.fields(self.discrete)} | _OFFLINE
-        settings = {name: value for name, value in self.settings.items() if name in names - {"stochastic"}}
-        return dataclasses.replace(self, algorithm=self.discrete, settings=settings, in_environments={})
+        return dataclasses.replace(self, algorithm=self.discrete, in_environments={})
 
     def names(self) -> set[str]:
         """The settings that `build` takes."""

@@ -1,8 +1,8 @@
 """Weights & Biases tracking, written from the host between steps.
 
 A cell is a group of runs: one a seed, of job type `train`, with the curves, and one of job type `cell`, with the
-machine's metrics, the scores of all seeds, figures and the record; a table is a run of job type `table`. wandb's own
-variables are honoured: WANDB_PROJECT, _ENTITY, _DIR, _MODE, _RUN_GROUP, _TAGS, _NAME.
+machine's metrics, the scores of all seeds, the record, and figures where there are some; a table is a run of job type
+`table`. wandb's own variables are honoured: WANDB_PROJECT, _ENTITY, _DIR, _MODE, _RUN_GROUP, _TAGS, _NAME.
 
 wandb is imported only where tracking is asked for. Offline runs need no account; `wandb sync` uploads them later.
 Tracking never ends a training: what W&B refuses is a warning, after which the training goes on untracked.

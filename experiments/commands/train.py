@@ -320,7 +320,7 @@ def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> "
     A stage's steps are drawn after those of the stages before it.
     """
     stages = offline.learner.stages()
-    begins = dict(zip([each.name for each in stages], np.cumsum([0, *(each.updates for each in stages)]), strict=False))
+    begins = {stage.name: offline.gradient_steps(stage.name, 0) for stage in stages}
     steps, episode_returns = evaluations(offline, outcome)
     steps = steps + begins[stages[-1].name]
     clusters = summary["clusters"] or [None]

@@ -88,21 +88,6 @@ def test_discrete_bc():
     assert (agent.act(actor, OBSERVATIONS).argmax(-1) == every.argmax(-1)).all()
 
 
-def test_discrete_iql():
-    agent = DiscreteIQL(4, **SMALL)
-    state = begun(agent)
-    params, targets = state.params, state.targets
-    of_data = critics(targets["critics"], OBSERVATIONS, ONE_OF_FOUR.actions).min(0)
-    advantage = of_data - critic(params["value"], OBSERVATIONS)
-    expected = (np.where(advantage > 0, 0.7, 0.3) * advantage**2).mean()
-    close(agent.value_loss(params["value"], targets, ONE_OF_FOUR), expected)
-    expected = bellman(agent, params["critics"], ONE_OF_FOUR, critic(params["value"], FOLLOWING))
-    close(agent.critic_loss(params["critics"], params, targets, ONE_OF_FOUR, None), expected)
-    weight = np.minimum(np.exp(3 * advantage), 100)
-    expected = -(weight * chosen(params["actor"], OBSERVATIONS, ONE_OF_FOUR.actions)).mean()
-    close(agent.actor_loss(params["actor"], params, targets, ONE_OF_FOUR, KEY), expected)
-
-
 def test_discrete_cql():
     """The sum over actions is exact; the target's action is the online critics'."""
     agent = DiscreteCQL(4, features=(8, 8), conservatism=0.5)
@@ -160,22 +145,25 @@ def test_td3_bc_moves_the_actor_every_second_time():
     assert [np.array_equal(a, b) for a, b in itertools.pairwise(target)] == [True, False, True]
 
 
-def test_iql():
-    agent = IQL(A, **SMALL)
+@pytest.mark.parametrize("discrete", [False, True])
+def test_iql(discrete):
+    agent, batch = (DiscreteIQL(4, **SMALL), ONE_OF_FOUR) if discrete else (IQL(A, **SMALL), BATCH)
     state = begun(agent)
     params, targets = state.params, state.targets
-    of_data = critics(targets["critics"], OBSERVATIONS, BATCH.actions).min(0)
+    of_data = critics(targets["critics"], OBSERVATIONS, batch.actions).min(0)
     advantage = of_data - critic(params["value"], OBSERVATIONS)
     expected = (np.where(advantage > 0, 0.7, 0.3) * advantage**2).mean()
-    close(agent.value_loss(params["value"], targets, BATCH), expected)
+    close(agent.value_loss(params["value"], targets, batch), expected)
 
     following = critic(params["value"], FOLLOWING)
-    expected = bellman(agent, params["critics"], BATCH, following)
-    close(agent.critic_loss(params["critics"], params, targets, BATCH, None), expected)
+    expected = bellman(agent, params["critics"], batch, following)
+    close(agent.critic_loss(params["critics"], params, targets, batch, None), expected)
 
     weight = np.minimum(np.exp(3 * advantage), 100)
-    expected = -(weight * normal_log_prob(BATCH.actions, *gaussian(params["actor"], OBSERVATIONS))).mean()
-    close(agent.actor_loss(params["actor"], params, targets, BATCH, KEY), expected)
+    actor = params["actor"]
+    of_gaussian = lambda: normal_log_prob(batch.actions, *gaussian(actor, OBSERVATIONS))
+    log_prob = chosen(actor, OBSERVATIONS, batch.actions) if discrete else of_gaussian()
+    close(agent.actor_loss(actor, params, targets, batch, KEY), -(weight * log_prob).mean())
 
 
 def test_iql_begins_orthogonal_where_asked():

@@ -62,6 +62,15 @@ def squashed_log_prob(policy: "distrax.Independent", actions: jax.Array) -> jax.
     return of_gaussian - change
 
 
+def _hidden(actor: nn.Module, x: jax.Array) -> jax.Array:
+    """An actor's hidden layers, in its compact `__call__` and before its last one: they are numbered as they are made."""
+    deterministic = not actor.has_rng("dropout")
+    for size in actor.features:
+        x = nn.relu(Dense(size, kernel_init=actor.kernel_init)(x))
+        x = nn.Dropout(actor.dropout, deterministic=deterministic)(x)
+    return x
+
+
 class GaussianActor(nn.Module):
     """`[..., D] -> ` a diagonal Gaussian over actions whose std does not depend on the observation.
 
@@ -76,10 +85,7 @@ class GaussianActor(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> "distrax.Independent":
-        x, deterministic = observations, not self.has_rng("dropout")
-        for size in self.features:
-            x = nn.relu(Dense(size, kernel_init=self.kernel_init)(x))
-            x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
+        x = _hidden(self, observations)
         mean = Dense(self.action_size, kernel_init=self.kernel_init)(x)
         log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,))
         std = jnp.broadcast_to(jnp.exp(jnp.clip(log_std, *LOG_STD_BOUNDS)), mean.shape)
@@ -99,11 +105,9 @@ class CategoricalActor(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> "distrax.OneHotCategorical":
-        x, deterministic = observations, not self.has_rng("dropout")
-        for size in self.features:
-            x = nn.relu(Dense(size, kernel_init=self.kernel_init)(x))
-            x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
-        return distrax.OneHotCategorical(Dense(self.action_size, kernel_init=self.kernel_init)(x), dtype=jnp.float32)
+        x = _hidden(self, observations)
+        logits = Dense(self.action_size, kernel_init=self.kernel_init)(x)
+        return distrax.OneHotCategorical(logits, dtype=jnp.float32)
 
 
 class DeterministicActor(nn.Module):
