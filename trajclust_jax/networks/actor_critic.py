@@ -63,7 +63,7 @@ def squashed_log_prob(policy: "distrax.Independent", actions: jax.Array) -> jax.
 
 
 def _hidden(actor: nn.Module, x: jax.Array) -> jax.Array:
-    """An actor's hidden layers, in its compact `__call__` and before its last one: they are numbered as they are made."""
+    """An actor's hidden layers, made in its compact `__call__` before its last one: the order numbers them."""
     deterministic = not actor.has_rng("dropout")
     for size in actor.features:
         x = nn.relu(Dense(size, kernel_init=actor.kernel_init)(x))
