@@ -69,6 +69,8 @@ class Benchmark:
     """Gradient steps of a learner that are timed together; of CQL a twentieth."""
     repeats: int = 3
     """Runs of each timing, of which the best counts."""
+    commands: bool = True
+    """Time whole commands, too: in CPU seconds, whatever the device."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -333,8 +335,9 @@ def continuous_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
     for library, references in (("NumPy", numpy_references), ("PyTorch", torch_references())):
         if references is not None:
             step, scoring = lone_em(references, data, policies, num_members, steps, config.repeats)
-            rows.append(row(f"{name}, a gradient step", improve, f"{library}, a loop", step, per=steps))
-            rows.append(row(f"continuous E-step, {seen:,} steps", score, f"{library}, a loop", scoring))
+            loop = f"{library}, a loop" + references.WHERE
+            rows.append(row(f"{name}, a gradient step", improve, loop, step, per=steps))
+            rows.append(row(f"continuous E-step, {seen:,} steps", score, loop, scoring))
     return rows
 
 
@@ -352,8 +355,8 @@ def lone_em(references: Any, data: MixtureData, policies: TransitionPolicy, num_
     flat = [np.array(x).reshape(-1, x.shape[-1]) for x in (data.chunks.inputs, data.chunks.actions)]
     clusters, rate = CONTINUOUS["clusters"], policies.learning_rate
     mixture = references.Mixture(*flat, num_members, clusters, policies.batch_size, rate, MIN_STD)
-    many = lambda: [mixture.improve() for _ in range(steps)]
-    score = lambda: mixture.score(data.num_trajectories, policies.scored_steps)
+    many = lambda: references.waited([mixture.improve() for _ in range(steps)])
+    score = lambda: references.waited(mixture.score(data.num_trajectories, policies.scored_steps))
     return best_of(many, repeats)[0] / steps, best_of(score, repeats)[0]
 
 
@@ -399,8 +402,9 @@ def learner_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
         rows.append(rate_row(a_seed, one, block, f"its products at the {matmul}'s rate", peak / products, "updates/s"))
         if torch is not None:
             reference = torch.LEARNERS[name]([*prepared.batch[:4], prepared.batch.terminated.astype(np.float32)])
-            seconds, _ = best_of(lambda: [reference.update() for _ in range(block)], config.repeats)  # noqa: B023
-            rows.append(rate_row(a_seed, one, block, "PyTorch, eager", block / seconds, "updates/s"))
+            many = lambda: torch.waited([reference.update() for _ in range(block)])  # noqa: B023
+            seconds, _ = best_of(many, config.repeats)
+            rows.append(rate_row(a_seed, one, block, "PyTorch, eager" + torch.WHERE, block / seconds, "updates/s"))
         rows.append(rate_row(f"{name}, updates of ten seeds", ten, 10 * block, "one seed", amount, "updates/s"))
     return rows
 
@@ -455,7 +459,8 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
     facts["matmul_flops"] = peak
 
     def stages():
-        yield command_rows(config)
+        if config.commands:
+            yield command_rows(config)
         yield environment_rows(config)
 
         counted, transition, history = CountedPolicy(), TransitionPolicy(), HistoryPolicy()

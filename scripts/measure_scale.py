@@ -84,6 +84,7 @@ def measured(case: dict[str, Any]) -> dict[str, Any]:
         "data_bytes": int(held),
         "peak_bytes": int(peak),
         "device_bytes": int(found.device_bytes),
+        "device_peak_bytes": int((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)),
     }
 
 

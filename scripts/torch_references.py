@@ -8,6 +8,17 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss, softplus
 
+if torch.cuda.is_available():
+    torch.set_default_device("cuda")
+WHERE = ", on the GPU" if torch.cuda.is_available() else ""
+
+
+def waited(out):
+    """The result, once the device has computed it."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return out
+
 
 def dense(*sizes: int) -> nn.Sequential:
     """Linear layers with ReLU between them."""
@@ -23,7 +34,7 @@ class Mixture:
     def __init__(
         self, inputs, actions, num_members: int, num_clusters: int, batch_size: int, rate: float, floor: float
     ):
-        self.inputs, self.actions = torch.from_numpy(inputs), torch.from_numpy(actions)
+        self.inputs, self.actions = torch.tensor(inputs), torch.tensor(actions)
         self.share, self.num_clusters, self.batch_size = len(inputs) // num_clusters, num_clusters, batch_size
         self.floor = floor
         size = actions.shape[1]
@@ -56,7 +67,7 @@ class Learner:
     """What the offline learners share."""
 
     def __init__(self, data, batch_size: int = 256, rate: float = 3e-4, target_rate: float = 0.005):
-        self.data = [torch.from_numpy(x) for x in data]
+        self.data = [torch.tensor(x) for x in data]
         self.size, self.action_size = self.data[0].shape[1], self.data[1].shape[1]
         self.batch_size, self.rate, self.target_rate = batch_size, rate, target_rate
         self.critics = nn.ModuleList(dense(self.size + self.action_size, 256, 256, 1) for _ in range(2))

@@ -17,8 +17,12 @@ import jax
 import numpy as np
 from flax import struct
 from jax.experimental import multihost_utils
-from jax.experimental.compute_on import compute_on
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+try:
+    from jax.experimental.compute_on import compute_on2 as compute_on  # its name before jax 0.11
+except ImportError:
+    from jax.experimental.compute_on import compute_on
 
 SEED, OUTER, INNER, BATCH = AXES = ("seed", "outer", "inner", "batch")
 LEAST_ROWS = 1024  # rows a device for which sharing a minibatch out pays the sum of its gradients
@@ -53,9 +57,10 @@ def fetched(values: jax.Array | OnHost, take: Callable[..., jax.Array] = lambda 
     """`take(values, *indices)`; of values on the host it is taken there, and that alone is moved to the device."""
     if not isinstance(values, OnHost):
         return take(values, *indices)
-    given = [jax.device_put(x, jax.memory.Space.Host) for x in (values.values, *indices)]
+    host = jax.memory.Space.Host
+    given = [jax.device_put(x, host) for x in (values.values, *indices)]
     if indices:
-        given = [compute_on("device_host")(jax.jit(take))(*given)]
+        given = [compute_on(take, compute_type="device_host", out_memory_spaces=host)(*given)]
     return jax.device_put(given[0], jax.memory.Space.Device)
 
 
