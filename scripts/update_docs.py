@@ -198,7 +198,7 @@ def scale(record: dict) -> str:
 def compiled(record: dict) -> str:
     """A Markdown table of every method's step at the papers' scale: its work, and what compilers made of it."""
     header = ["method, data", "phase", "TFLOP", "GB moved", "least: H100", "H200", "v5e", "lowers", "H100 compiles"]
-    header += ["v5e compiles"]
+    header += ["v5e compiles", "ran on"]
     rows = []
     for title, row in record.items():
         if "refused" in row:
@@ -208,8 +208,12 @@ def compiled(record: dict) -> str:
         cells += [f"{work['bytes'] / 1e9:.3g}"]
         cells += ["-" if "chips" in title else f"{1e3 * least[name]:.3g} ms" for name in ("h100", "h200", "v5e")]
         cells += [", ".join(row["lowered"]), *(_compiled_for(row, kind) for kind in ("h100", "v5e"))]
-        rows.append(cells)
+        rows.append([*cells, "; ".join(_ran(name, found) for name, found in row.get("ran", {}).items()) or "-"])
     return markdown_table(header, rows) + "\n"
+
+
+def _ran(name: str, found: dict) -> str:
+    return f"{name}: {1e3 * found['seconds']:.3g} ms (jax {found['jax']})"
 
 
 def _compiled_for(row: dict, kind: str) -> str:

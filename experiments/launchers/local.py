@@ -19,6 +19,7 @@ from trajclust_experiments.launchers.task import Outcome, Task, died_during, per
 TRIES = 3  # of a cell in whose time a process died
 PAUSE_SECONDS = 2.0, 60.0  # before a cell that another process computes is asked for again: at first, and in the end
 LINGER_SECONDS = 60.0  # that a worker has to end when the launcher is gone
+SENDING_SECONDS = 5.0  # that a worker has to send its last outcome once it was asked to end
 
 Report = Callable[[Task, Outcome], None]
 
@@ -142,10 +143,22 @@ def _begin(slots: Any, launcher: int) -> None:
 
 
 def _perform(task: Task, folder: str, track: str) -> Outcome:
-    outcome = Outcome("interrupted", 0.0) if _stopping.is_set() else perform(task, folder, track)
-    if _orphaned.is_set():
-        os._exit(1)
-    return outcome
+    try:
+        return Outcome("interrupted", 0.0) if _stopping.is_set() else perform(task, folder, track)
+    except KeyboardInterrupt:  # in its first or last lines
+        return Outcome("interrupted", 0.0)
+    finally:
+        if _orphaned.is_set():
+            os._exit(1)
+        if _stopping.is_set():
+            _end_soon()
+
+
+def _end_soon() -> None:
+    """Ends this worker however it waits: a process that was killed while it took a task keeps the queue locked."""
+    timer = threading.Timer(SENDING_SECONDS, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _asked_to_end(number: int, frame: Any) -> None:
@@ -156,6 +169,7 @@ def _asked_to_end(number: int, frame: Any) -> None:
         frame = frame.f_back
     if _orphaned.is_set():
         os._exit(1)
+    _end_soon()
 
 
 def _watch(launcher: int) -> None:

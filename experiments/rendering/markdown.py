@@ -49,6 +49,7 @@ def provenance(records: Sequence[dict[str, Any]]) -> list[str]:
         f"Device: {', '.join(devices) or 'none'}; jax {', '.join(versions) or '-'}.",
     ]
     notes += _sources(records)
+    notes += _differing(records)
     notes += _unscaled(records)
     return notes if any(map(on_gpu, trained)) else [*notes, "Not run on a GPU."]
 
@@ -72,6 +73,16 @@ def _unscaled(records: Sequence[dict[str, Any]]) -> list[str]:
             left[record["cell"]["dataset"]].add(record["cell"]["method"])
     rows = [f"{dataset} ({', '.join(sorted(methods))})" for dataset, methods in sorted(left.items())]
     return [f"Made before actions were scaled, yet to be made anew: {'; '.join(rows)}."] if rows else []
+
+
+def _differing(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Which datasets are not the same one in all records."""
+    found = defaultdict(set)
+    for record in records:
+        cell = record["cell"]
+        found[cell["dataset"], cell["size"], cell.get("data_seed")].add(cell.get("fingerprint"))
+    names = sorted({dataset for (dataset, *_), fingerprints in found.items() if len(fingerprints - {None}) > 1})
+    return [f"Made anew on each machine, where simulators round differently: {', '.join(names)}."] if names else []
 
 
 def _sources(records: Sequence[dict[str, Any]]) -> list[str]:

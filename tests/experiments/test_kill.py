@@ -174,3 +174,22 @@ def test_sweeps_whose_processes_are_killed(tmp_path, launcher, kills):
     _finish(*SWEPT, *launcher, "--results", results.folder)
     check()
     assert of_workers > kills / 10
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_where_a_worker_dies_that_waits_for_work(tmp_path):
+    """It holds the queue's lock while it waits, and nobody gives that back."""
+    command = [*SWEPT[:6], "--methods", "pg_kmeans_gru", "--jobs", "2", "--results", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trajclust_experiments.cli", *command],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    while process.poll() is None and not list(tmp_path.glob("cells/*.json")):  # the oracle's, which costs nothing
+        time.sleep(0.1)
+    [busy] = [int(log.stem.split(".")[1]) for log in tmp_path.glob("logs/*.log")]
+    [idle] = [pid for pid in _processes(process.pid) if pid not in (process.pid, busy)]
+    time.sleep(1)
+    os.kill(idle, signal.SIGKILL)
+    assert process.wait(300) == 0
+    assert len(Results(tmp_path).ids()) == 2

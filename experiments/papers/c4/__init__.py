@@ -267,13 +267,15 @@ def measure_columns() -> list[Column]:
 
 def drawn(records: Records) -> list[str]:
     """Which data the records are of, a line."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for record in records:
         reduced = record.get("data", {}).get("parameters", {}).get("reduced")
         if reduced:
             count = len(reduced["trajectories"])
-            found[record["cell"]["dataset"]] = f"{reduced['transitions']:,} of {count} trajectories"
-    text = "; ".join(f"{dataset} {what}" for dataset, what in sorted(found.items()))
+            found.setdefault(record["cell"]["dataset"], set()).add(
+                f"{reduced['transitions']:,} of {count} trajectories"
+            )
+    text = "; ".join(f"{dataset} {' and '.join(sorted(each))}" for dataset, each in sorted(found.items()))
     return [f"Transitions, whole trajectories drawn by seed (the records have their numbers): {text}."] if text else []
 
 
