@@ -37,7 +37,7 @@ from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
 from trajclust_jax.clustering.representation.data import EncoderData
 from trajclust_jax.data import Trajectories, dense, make
-from trajclust_jax.learners import CQL, IQL, TD3BC, Offline
+from trajclust_jax.learners import CQL, IQL, TD3BC, BRACv, LBRACv, Offline
 from trajclust_jax.networks import MIN_STD, ensemblize, member_keys
 from trajclust_jax.parallel import over_seeds
 from trajclust_jax.records import environment
@@ -406,7 +406,22 @@ def learner_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
             seconds, _ = best_of(many, config.repeats)
             rows.append(rate_row(a_seed, one, block, "PyTorch, eager" + torch.WHERE, block / seconds, "updates/s"))
         rows.append(rate_row(f"{name}, updates of ten seeds", ten, 10 * block, "one seed", amount, "updates/s"))
-    return rows
+    return rows + behaviour_rows(trajectories, config)
+
+
+def behaviour_rows(trajectories: Trajectories, config: Benchmark) -> list[Row]:
+    """Updates of LBRAC-v's policy, ten seeds, beside BRAC-v's: what a set of behaviours costs."""
+    a, block, steps = CONTINUOUS["actions"], max(2, config.updates // 20), {}
+    for name, learner in (("BRAC-v", BRACv(a)), ("LBRAC-v", LBRACv(a))):
+        method = Offline(learner, block=block)
+        data, last = jax.device_put(method.prepare(trajectories, 10)), None
+        for phase in method.phases():
+            start = jax.jit(jax.vmap(lambda key, before: phase.start(key, data, before)[0]))  # noqa: B023
+            last = start(jax.vmap(jax.random.key)(jnp.arange(10)), last)
+        step = over_seeds(lambda state: phase.step(state, data, jnp.int32(0)), None, (True,))  # noqa: B023
+        steps[name] = timed(step, last, repeats=config.repeats)
+    reference = 10 * block / steps["BRAC-v"].seconds
+    return [rate_row("LBRAC-v, updates of ten seeds", steps["LBRAC-v"], 10 * block, "BRAC-v", reference, "updates/s")]
 
 
 def command_rows(config: Benchmark) -> list[Row]:

@@ -97,7 +97,8 @@ def main() -> None:
         print(json.dumps(measured(json.loads(options.case))))
         return
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"cases": []}
-    known = [{name: value for name, value in case.items() if name != "found"} for case in kept["cases"]]
+    here = [case for case in kept["cases"] if case["environment"]["device"] == environment()["device"]]
+    known = [{name: case[name] for name in case if name not in ("found", "environment")} for case in here]
     for case in cases(options.largest):
         if case in known:
             continue
@@ -107,8 +108,7 @@ def main() -> None:
             sys.exit(f"{case}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
         found = json.loads(done.stdout.splitlines()[-1])
         print(json.dumps({**case, **found}), flush=True)
-        kept["cases"].append({**case, "found": found})
-        kept["environment"] = environment()
+        kept["cases"].append({**case, "found": found, "environment": environment()})
         KEPT.write_text(json.dumps(kept, indent=1) + "\n")
 
 

@@ -180,7 +180,7 @@ def benchmark(record: dict) -> str:
 def scale(record: dict) -> str:
     """A Markdown table of time and memory against the sizes."""
     header = ["data", "N", "K", "S x R", "where", "an EM iteration, s", "of one core, s", "us a step and network"]
-    header += ["compile, s", "data, MB", "process at most, MB"]
+    header += ["compile, s", "data, MB", "process at most, MB", "device at most, MB", "machine"]
     rows = []
     for case in record["cases"]:
         found, runs = case["found"], case["seeds"] * case["restarts"]
@@ -189,10 +189,12 @@ def scale(record: dict) -> str:
         row = [case["kind"], f"{case['n']:,}", f"{case['k']:,}", f"{case['seeds']} x {case['restarts']}", where]
         row += [f"{found[name]:.3g}" for name in ("seconds", "cpu_seconds")]
         row += [f"{each * 1e6:.3g}", f"{found['compile_seconds']:.0f}"]
-        rows.append([*row, *(f"{found[name] / 1e6:,.0f}" for name in ("data_bytes", "peak_bytes"))])
-    machine = record["environment"]
-    notes = [f"Device: {device_name(machine)}, jax {machine['versions']['jax']}. Not run on a GPU."]
-    return "\n".join([markdown_table(header, rows), "", *(f"- {note}" for note in notes)]) + "\n"
+        row += [f"{found[name] / 1e6:,.0f}" for name in ("data_bytes", "peak_bytes")]
+        device = found.get("device_peak_bytes", 0)  # a CPU does not say
+        machine = case["environment"]
+        row += [f"{device / 1e6:,.0f}" if device else "-", f"{device_name(machine)}, jax {machine['versions']['jax']}"]
+        rows.append(row)
+    return markdown_table(header, rows) + "\n"
 
 
 def compiled(record: dict) -> str:
