@@ -1,6 +1,7 @@
 """`trajclust train`: what it writes, what it learns from clusters, one clear line for whatever is wrong."""
 
 import json
+import shutil
 import sys
 import warnings
 
@@ -15,7 +16,7 @@ from trajclust_experiments.cells.evaluation import make_gymnasium
 from trajclust_experiments.commands import train
 from trajclust_experiments.models import load_policy
 from trajclust_jax.checkpoint import load_tree
-from trajclust_jax.data import DataError, build_dataset, dense, from_episodes, load, make, save_npz
+from trajclust_jax.data import DataError, build_dataset, dense, from_episodes, load, load_minari, make, save_npz
 from trajclust_jax.learners import C4
 
 SMALL = ("--set", "updates=40", "block=10", "batch_size=16", "actor_features=[8]")
@@ -417,6 +418,14 @@ def test_minari_data_are_evaluated_where_they_are_from(tmp_path, monkeypatch):
     for low, high, expected in ((-1, 9.5, [-1.0, 9.5]), (None, 9.5, None), (9, 9, None), (0, float("inf"), None)):
         stored.update_metadata({"ref_min_score": low, "ref_max_score": high})
         assert load(tmp_path / "own" / "pole-v0").provenance.parameters.get("reference_returns") == expected
+    stored.update_metadata({"ref_min_score": -1, "ref_max_score": 9.5})
+    folders = [
+        tmp_path / "own" / "pole-v0",
+        shutil.copytree(tmp_path / "own" / "pole-v0", tmp_path / "own" / "copy-v0"),
+    ]
+    assert load_minari(*folders).provenance.parameters["reference_returns"] == [-1, 9.5]
+    stored.update_metadata({"ref_min_score": 0})  # of a mixture whose parts differ nothing is known
+    assert "reference_returns" not in load_minari(*folders).provenance.parameters
     assert name == 'CartPole-v1{"sutton_barto_reward": true, "max_episode_steps": 9}'
     found = make_gymnasium(name)
     assert found.unwrapped._sutton_barto_reward
