@@ -1,7 +1,7 @@
 """Everything that tables and commands know by name: clusterers, ceilings, learners, and what else makes a cell.
 
 An entry is a line: what it is (`kind`), whom it belongs to (`family`), the algorithm, and the settings that differ from
-its defaults. `register` adds one from outside.
+its defaults. `register` adds one from outside. Algorithms are named, and imported when one is asked for.
 """
 
 import dataclasses
@@ -9,37 +9,19 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trajclust_jax.clustering import CAAE, DEC, BehaviourSet, Cloning, EmpoEM, PGKmeans, Sorl, SummaryKmeans, VAEKmeans
-from trajclust_jax.clustering import suited as rule
-from trajclust_jax.clustering.empo_grid import EmpoGrid
-from trajclust_jax.clustering.model_selection import PGKmeansRange
-from trajclust_jax.data import Trajectories
-from trajclust_jax.learners import (
-    AWAC,
-    BC,
-    BCQ,
-    C4,
-    CQL,
-    DR3,
-    EMPO,
-    IQL,
-    PLAS,
-    SQIL,
-    TD3BC,
-    BRACv,
-    DiscreteBC,
-    DiscreteCQL,
-    DiscreteIQL,
-    LayerNorm,
-    LBRACv,
-    Learner,
-    Offline,
-    PlugIn,
-    plugged,
-)
-from trajclust_jax.relabelling import CLUE, ORIL, OTR, Constant, Indicator, Relabeller
+from trajclust_jax.lazy import Imported, Names, imported, lazy
+
+if TYPE_CHECKING:
+    from trajclust_jax.data import Trajectories
+    from trajclust_jax.learners import Learner, Offline, PlugIn
+    from trajclust_jax.relabelling import Relabeller
+
+clustering = Names("trajclust_jax.clustering")
+learners = Names("trajclust_jax.learners")
+relabelling = Names("trajclust_jax.relabelling")
+rule = lazy("trajclust_jax.clustering.suited")
 
 # clusterer: finds clusters; ceiling: with the labels, what a policy class could tell, which no command offers;
 # selection: clusterings for several K; grid: for several settings; centres: a clusterer whose clusters' policies act;
@@ -47,7 +29,12 @@ from trajclust_jax.relabelling import CLUE, ORIL, OTR, Constant, Indicator, Rela
 Kind = Literal["clusterer", "ceiling", "selection", "grid", "centres", "learner", "plug-in", "relabeller"]
 
 BLOCK = 1_000  # gradient steps between two looks at a training
-_OFFLINE = {field.name for field in dataclasses.fields(Offline)} - {"learner"}
+
+
+@functools.cache
+def _offline() -> frozenset[str]:
+    """The settings of `Offline`, which every learner has."""
+    return frozenset(field.name for field in dataclasses.fields(imported(learners.Offline))) - {"learner"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +43,7 @@ class MethodEntry:
 
     title: str
     summary: str
-    algorithm: type
+    algorithm: type = Imported()
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # that differ from the algorithm's
     kind: Kind = "clusterer"
     family: str | None = None  # what its variants and policy classes have in common; papers give numbers by family
@@ -72,7 +59,7 @@ class MethodEntry:
         """The names of the algorithm's hyperparameters."""
         return {field.name for field in dataclasses.fields(self.algorithm)}
 
-    def suited(self, trajectories: Trajectories, policy: str | None = None) -> dict[str, Any]:
+    def suited(self, trajectories: "Trajectories", policy: str | None = None) -> dict[str, Any]:
         """Settings that differ from the defaults on this data: see `clustering.suited`."""
         if self.kind == "ceiling":
             return {}
@@ -92,11 +79,11 @@ class LearnerEntry:
 
     title: str
     summary: str
-    algorithm: type[Learner]
+    algorithm: "type[Learner]" = Imported()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     in_environments: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by Gymnasium id
     imitates: bool = False  # it learns from a relabeller's rewards alone
-    discrete: type[Learner] | None = None  # the algorithm for discrete actions
+    discrete: "type[Learner] | None" = Imported(None)  # the algorithm for discrete actions
 
     kind: ClassVar[Kind] = "learner"
 
@@ -115,7 +102,7 @@ class LearnerEntry:
 
     def names(self) -> set[str]:
         """The settings that `build` takes."""
-        return ({field.name for field in dataclasses.fields(self.algorithm)} | _OFFLINE) - {"action_size"}
+        return ({field.name for field in dataclasses.fields(self.algorithm)} | _offline()) - {"action_size"}
 
     def defaults(self) -> dict[str, Any]:
         """The settings that a command may give, with this learner's values."""
@@ -127,7 +114,7 @@ class LearnerEntry:
         """Settings that differ in an environment (a Gymnasium id)."""
         return dict(self.in_environments.get(environment or "", {}))
 
-    def build(self, action_size: int, **settings: Any) -> Offline:
+    def build(self, action_size: int, **settings: Any) -> "Offline":
         """The learner's training; `settings` of the algorithm or of `Offline` override those of the entry.
 
         Raises:
@@ -137,9 +124,10 @@ class LearnerEntry:
         unknown = sorted(set(settings) - self.names())
         if unknown:
             raise ValueError(f"no setting {unknown[0]!r}: choose from {', '.join(sorted(self.names()))}")
-        fields = {field.name: field for field in (*dataclasses.fields(Offline), *dataclasses.fields(self.algorithm))}
+        offline_class = imported(learners.Offline)
+        fields = {field.name: field for each in (offline_class, self.algorithm) for field in dataclasses.fields(each)}
         settings = {name: _typed(fields[name], value) for name, value in settings.items()}
-        offline = {name: settings.pop(name) for name in list(settings) if name in _OFFLINE}
+        offline = {name: settings.pop(name) for name in list(settings) if name in _offline()}
         learner = self.algorithm(action_size, **settings)
         if "block" not in offline:
             updates = [stage.updates for stage in learner.stages() if not stage.whole]
@@ -147,7 +135,7 @@ class LearnerEntry:
             if offline["block"] < min(100, *updates):  # each block comes back to the host
                 odd = next((each for each in updates if each % 100), updates[0])
                 raise ValueError(f"{odd} updates: give a multiple of 100, or a block that divides all updates")
-        return Offline(learner, **offline)
+        return offline_class(learner, **offline)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +144,7 @@ class PlugInEntry:
 
     title: str
     summary: str
-    plug_in: type[PlugIn]
+    plug_in: "type[PlugIn]" = Imported()
 
     kind: ClassVar[Kind] = "plug-in"
 
@@ -189,7 +177,7 @@ def learner_entry(name: str, plug_ins: str | None = None) -> LearnerEntry:
     for plug_in in plug_in_entries(plug_ins):
         if not hasattr(entry.algorithm, "CRITIC"):
             raise ValueError(f"{name} has no critics of its own that a plug-in could change")
-        joined = plugged(plug_in.plug_in, entry.algorithm)
+        joined = imported(learners.plugged)(plug_in.plug_in, entry.algorithm)
         title = f"{entry.title} + {plug_in.title}"
         entry = dataclasses.replace(entry, title=title, algorithm=joined, discrete=None)
     return entry
@@ -206,7 +194,7 @@ class RelabellerEntry:
 
     title: str
     summary: str
-    algorithm: type[Relabeller]
+    algorithm: "type[Relabeller]" = Imported()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     kind: ClassVar[Kind] = "relabeller"
@@ -215,7 +203,7 @@ class RelabellerEntry:
         """The settings that `build` takes."""
         return {field.name for field in dataclasses.fields(self.algorithm)}
 
-    def build(self, **settings: Any) -> Relabeller:
+    def build(self, **settings: Any) -> "Relabeller":
         """The relabeller; `settings` override those of the entry.
 
         Raises:
@@ -283,33 +271,41 @@ def title(name: str) -> str:
     return CATALOGUE[name].title if name in CATALOGUE else name
 
 
-def _mixture(algorithm: type, family: str, policy: str, **fields: Any) -> MethodEntry:
+def _mixture(algorithm: str, family: str, policy: str, **fields: Any) -> MethodEntry:
     def factory(num_clusters: int, **settings: Any) -> Any:
-        return algorithm.default(num_clusters, policy, **settings)
+        return imported(algorithm).default(num_clusters, policy, **settings)
 
     return MethodEntry(algorithm=algorithm, policy=policy, family=family, factory=factory, **fields)
 
 
-_pg_kmeans = functools.partial(_mixture, PGKmeans, "pg_kmeans")
-_empo = functools.partial(_mixture, EmpoEM, "empo")
+_pg_kmeans = functools.partial(_mixture, clustering.PGKmeans, "pg_kmeans")
+_empo = functools.partial(_mixture, clustering.EmpoEM, "empo")
 
 
 def _cloning(title: str, policy: str, **defaults: Any) -> MethodEntry:
     summary = "a ceiling, not a method: policies cloned from the TRUE labels"
-    return MethodEntry(title, summary, Cloning, {"policy": policy, **defaults}, kind="ceiling")
+    return MethodEntry(title, summary, clustering.Cloning, {"policy": policy, **defaults}, kind="ceiling")
 
 
-def _range(num_clusters: int, counts: tuple[int, ...] = tuple(range(2, 10)), **settings: Any) -> PGKmeansRange:
+_RANGE = "trajclust_jax.clustering.model_selection:PGKmeansRange"
+_GRID = "trajclust_jax.clustering.empo_grid:EmpoGrid"
+
+
+def _released(num_clusters: int, **settings: Any) -> Any:
+    return imported(clustering.BehaviourSet).released(num_clusters, **settings)
+
+
+def _range(num_clusters: int, counts: tuple[int, ...] = tuple(range(2, 10)), **settings: Any) -> Any:
     del num_clusters
-    return PGKmeansRange.over(counts, **settings)
+    return imported(_RANGE).over(counts, **settings)
 
 
 # N_b, N_p and mu: EMPO's heuristics, each without and with.
 HEURISTICS = tuple(itertools.product((0, 3), (0, 20), (0.0, 0.9)))
 
 
-def _grid(num_clusters: int, settings: tuple[tuple[int, int, float], ...] = HEURISTICS, **others: Any) -> EmpoGrid:
-    return EmpoGrid.over(num_clusters, settings, **others)
+def _grid(num_clusters: int, settings: tuple[tuple[int, int, float], ...] = HEURISTICS, **others: Any) -> Any:
+    return imported(_GRID).over(num_clusters, settings, **others)
 
 
 # CAAE as printed: its warm-up stays off on long data too, where `suited` would turn it on.
@@ -347,73 +343,88 @@ CATALOGUE.update(
     pg_kmeans_planner=_pg_kmeans(
         "planner", title="PG-Kmeans, planner", summary="hard EM, policies that plan on the observed map"
     ),
-    caae=MethodEntry("CAAE", "an autoencoder whose latents are attracted to codes", CAAE, family="caae"),
+    caae=MethodEntry("CAAE", "an autoencoder whose latents are attracted to codes", clustering.CAAE, family="caae"),
     caae_plain=MethodEntry(
         "CAAE, plain",
         "as printed: no warm-up, random codes; collapses",
-        CAAE,
+        clustering.CAAE,
         {"warmup_iterations": 0},
         family="caae",
         long=_PRINTED,
     ),
     caae_unregularised=MethodEntry(
-        "CAAE, unregularised", "codes do not repel each other", CAAE, {"regularisation": False}, family="caae"
+        "CAAE, unregularised",
+        "codes do not repel each other",
+        clustering.CAAE,
+        {"regularisation": False},
+        family="caae",
     ),
     caae_conv=MethodEntry(
-        "CAAE, convolutions", "encoder and decoder see convolved maps", CAAE, {"extractor": "conv"}, family="caae"
+        "CAAE, convolutions",
+        "encoder and decoder see convolved maps",
+        clustering.CAAE,
+        {"extractor": "conv"},
+        family="caae",
     ),
     caae_planner=MethodEntry(
         "CAAE, planner",
         "encoder and decoder see plans on the observed map",
-        CAAE,
+        clustering.CAAE,
         {"extractor": "planner"},
         family="caae",
     ),
-    dec=MethodEntry("DEC", "an autoencoder, then soft assignments sharpened", DEC, family="dec"),
+    dec=MethodEntry("DEC", "an autoencoder, then soft assignments sharpened", clustering.DEC, family="dec"),
     vae_kmeans=MethodEntry(
-        "VAE + k-means", "a variational autoencoder, k-means on its latents", VAEKmeans, family="vae"
+        "VAE + k-means", "a variational autoencoder, k-means on its latents", clustering.VAEKmeans, family="vae"
     ),
     sorl=MethodEntry(
         "SORL",
         "soft EM; the E-step multiplies probabilities, as in SORL's paper",
-        Sorl,
+        clustering.Sorl,
         family="sorl",
-        policy=Sorl.POLICY,
+        policy="mlp",
     ),
     sorl_sum=MethodEntry(
         "SORL, release",
         "soft EM; the E-step adds probabilities, as in SORL's code",
-        Sorl,
+        clustering.Sorl,
         {"posterior": "sum"},
         family="sorl",
-        policy=Sorl.POLICY,
+        policy="mlp",
     ),
     empo_mlp=_empo("mlp", title="EMPO's EM", summary="soft EM, posteriors with momentum; Markov policies (FC 128-128)"),
     empo_gru=_empo(
         "gru", title="EMPO's EM, GRU", summary="soft EM, posteriors with momentum; policies of the observations so far"
     ),
     behaviour_set=MethodEntry(
-        "Behaviour set", "LBRAC-v's: trajectories matched to codes of policies", BehaviourSet, family="lbrac_v"
+        "Behaviour set",
+        "LBRAC-v's: trajectories matched to codes of policies",
+        clustering.BehaviourSet,
+        family="lbrac_v",
     ),
     behaviour_set_released=MethodEntry(
         "Behaviour set, release",
         "embeddings' scale and learning rate as in LBRAC-v's code",
-        BehaviourSet,
+        clustering.BehaviourSet,
         family="lbrac_v",
-        factory=BehaviourSet.released,
+        factory=_released,
     ),
     behaviour_set_printed=MethodEntry(
         "Behaviour set, printed",
         "as its release, embeddings compared by the products that are printed",
-        BehaviourSet,
+        clustering.BehaviourSet,
         {"cosine": False},
         family="lbrac_v",
-        factory=BehaviourSet.released,
+        factory=_released,
     ),
-    return_kmeans=MethodEntry("Return + k-means", "k-means on sums of rewards", SummaryKmeans, family="return"),
-    length_kmeans=MethodEntry("Length + k-means", "k-means on numbers of steps", SummaryKmeans, {"of": "length"}),
+    return_kmeans=MethodEntry(
+        "Return + k-means", "k-means on sums of rewards", clustering.SummaryKmeans, family="return"
+    ),
+    length_kmeans=MethodEntry(
+        "Length + k-means", "k-means on numbers of steps", clustering.SummaryKmeans, {"of": "length"}
+    ),
     mean_kmeans=MethodEntry(
-        "Mean step + k-means", "k-means on mean observation and action", SummaryKmeans, {"of": "mean"}
+        "Mean step + k-means", "k-means on mean observation and action", clustering.SummaryKmeans, {"of": "mean"}
     ),
     # ceilings
     cloning_mlp=_cloning("Cloning from true labels, MLP", "mlp"),
@@ -423,14 +434,14 @@ CATALOGUE.update(
     choose_k=MethodEntry(
         "Choice of K",
         "PG-Kmeans for a range of K, scored without labels",
-        PGKmeansRange,
+        _RANGE,
         kind="selection",
         factory=_range,
     ),
     empo_grid=MethodEntry(
         "EMPO's EM with and without its heuristics",
         "momentum, pre-training and biasing, all eight at once",
-        EmpoGrid,
+        _GRID,
         kind="grid",
         family="empo",
         factory=_grid,
@@ -448,76 +459,95 @@ CATALOGUE.update(
         kind="centres",
     ),
     # learners
-    bc=LearnerEntry("BC", "behaviour cloning by least squares", BC, discrete=DiscreteBC),
-    bc_gaussian=LearnerEntry("BC, Gaussian", "behaviour cloning by maximum likelihood", BC, {"stochastic": True}),
-    bc_10=LearnerEntry(
-        "10% BC", "behaviour cloning of the tenth with the highest returns", BC, {"best": 0.1}, discrete=DiscreteBC
+    bc=LearnerEntry("BC", "behaviour cloning by least squares", learners.BC, discrete=learners.DiscreteBC),
+    bc_gaussian=LearnerEntry(
+        "BC, Gaussian", "behaviour cloning by maximum likelihood", learners.BC, {"stochastic": True}
     ),
-    td3_bc=LearnerEntry("TD3+BC", "a deterministic actor by Q, held near the data", TD3BC),
+    bc_10=LearnerEntry(
+        "10% BC",
+        "behaviour cloning of the tenth with the highest returns",
+        learners.BC,
+        {"best": 0.1},
+        discrete=learners.DiscreteBC,
+    ),
+    td3_bc=LearnerEntry("TD3+BC", "a deterministic actor by Q, held near the data", learners.TD3BC),
     iql=LearnerEntry(
         "IQL",
         "expectiles of Q, then advantage-weighted cloning (the authors' settings)",
-        IQL,
+        learners.IQL,
         {"normalise": False, "orthogonal": True},
         in_environments=_SCALED,
-        discrete=DiscreteIQL,
+        discrete=learners.DiscreteIQL,
     ),
     iql_corl=LearnerEntry(
-        "IQL, CORL", "as iql, observations normalised, rewards as they are: CORL's settings but on Hopper", IQL
+        "IQL, CORL", "as iql, observations normalised, rewards as they are: CORL's settings but on Hopper", learners.IQL
     ),
-    awac=LearnerEntry("AWAC", "advantage-weighted cloning with a critic of the policy", AWAC),
+    awac=LearnerEntry("AWAC", "advantage-weighted cloning with a critic of the policy", learners.AWAC),
     cql=LearnerEntry(
         "CQL",
         "SAC with Q pushed down off the data (young-geng's settings)",
-        CQL,
+        learners.CQL,
         {"normalise": False},
         in_environments=_GATES,
-        discrete=DiscreteCQL,
+        discrete=learners.DiscreteCQL,
     ),
-    cql_corl=LearnerEntry("CQL, CORL", "as cql, with CORL's settings for locomotion", CQL, _CORL_CQL),
+    cql_corl=LearnerEntry("CQL, CORL", "as cql, with CORL's settings for locomotion", learners.CQL, _CORL_CQL),
     empo=LearnerEntry(
         "EMPO",
         "each behaviour found and improved, and the best of them chosen at every step",
-        EMPO,
+        learners.EMPO,
         in_environments={"Navigation-v0": _DIDACTIC},
     ),
     brac_v=LearnerEntry(
         "BRAC-v",
         "values with a KL penalty to a cloned behaviour",
-        BRACv,
+        learners.BRACv,
         {"normalise": False},
         in_environments=_GATES_PENALTY,
     ),
     lbrac_v=LearnerEntry(
         "LBRAC-v",
         "BRAC-v held to one of several behaviours, which it finds",
-        LBRACv,
+        learners.LBRACv,
         {"normalise": False},
         in_environments=_GATES_SET,
     ),
     bcq=LearnerEntry(
-        "BCQ", "the best of actions that a VAE of the data gives", BCQ, {"normalise": False}, in_environments=_GATES
+        "BCQ",
+        "the best of actions that a VAE of the data gives",
+        learners.BCQ,
+        {"normalise": False},
+        in_environments=_GATES,
     ),
     plas=LearnerEntry(
         "PLAS",
         "a policy in the latents of a VAE of the data's actions",
-        PLAS,
+        learners.PLAS,
         {"normalise": False},
         in_environments=_GATES_TWO_STAGES,
     ),
-    sqil=LearnerEntry("SQIL", "TD3+BC, half of each minibatch an expert's, which has a reward", SQIL, imitates=True),
-    # plug-ins
-    c4=PlugInEntry("C^4", "minibatches of one cluster of gradients each, and a penalty on their cross-covariance", C4),
-    dr3=PlugInEntry("DR3", "a penalty on inner products of the features of consecutive states", DR3),
-    layer_norm=PlugInEntry("LN", "layer normalisation in the critics", LayerNorm),
-    # relabellers
-    clue=RelabellerEntry("CLUE", "distances to an expert in a calibrated latent space", CLUE),
-    clue_uncalibrated=RelabellerEntry(
-        "CLUE, not calibrated", "as clue, latents of a plain CVAE: the paper's ablation", CLUE, {"calibration": 0.0}
+    sqil=LearnerEntry(
+        "SQIL", "TD3+BC, half of each minibatch an expert's, which has a reward", learners.SQIL, imitates=True
     ),
-    clue_mean=RelabellerEntry("CLUE, means", "as clue, latents' means instead of draws", CLUE, {"sampled": False}),
-    otr=RelabellerEntry("OTR", "optimal transport to an expert's episode (needs ott-jax)", OTR),
-    oril=RelabellerEntry("ORIL", "a discriminator of an expert's steps from all", ORIL),
-    indicator=RelabellerEntry("1 on the expert", "1 on an expert's steps, 0 on others", Indicator),
-    constant=RelabellerEntry("1 everywhere", "1 on every step: what living on is worth", Constant),
+    # plug-ins
+    c4=PlugInEntry(
+        "C^4", "minibatches of one cluster of gradients each, and a penalty on their cross-covariance", learners.C4
+    ),
+    dr3=PlugInEntry("DR3", "a penalty on inner products of the features of consecutive states", learners.DR3),
+    layer_norm=PlugInEntry("LN", "layer normalisation in the critics", learners.LayerNorm),
+    # relabellers
+    clue=RelabellerEntry("CLUE", "distances to an expert in a calibrated latent space", relabelling.CLUE),
+    clue_uncalibrated=RelabellerEntry(
+        "CLUE, not calibrated",
+        "as clue, latents of a plain CVAE: the paper's ablation",
+        relabelling.CLUE,
+        {"calibration": 0.0},
+    ),
+    clue_mean=RelabellerEntry(
+        "CLUE, means", "as clue, latents' means instead of draws", relabelling.CLUE, {"sampled": False}
+    ),
+    otr=RelabellerEntry("OTR", "optimal transport to an expert's episode (needs ott-jax)", relabelling.OTR),
+    oril=RelabellerEntry("ORIL", "a discriminator of an expert's steps from all", relabelling.ORIL),
+    indicator=RelabellerEntry("1 on the expert", "1 on an expert's steps, 0 on others", relabelling.Indicator),
+    constant=RelabellerEntry("1 everywhere", "1 on every step: what living on is worth", relabelling.Constant),
 )

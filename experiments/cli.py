@@ -10,9 +10,11 @@ that ended the command: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. Errors 
 they show their traceback.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import errno
+import gc
 import io
 import os
 import signal
@@ -476,6 +478,7 @@ All that has a name: trajclust list. The version: trajclust --version."""
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `trajclust`."""
+    atexit.register(gc.freeze)  # the interpreter would look through all of jax for cycles: a quarter of a second
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold what the terminal's encoding has not
             stream.reconfigure(errors="backslashreplace")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trajclust_experiments import papers
-from trajclust_experiments.cells.cell import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from trajclust_experiments.cells.cell import Cell
 
 Records = Sequence[dict[str, Any]]
 
@@ -48,7 +49,7 @@ class Table:
     datasets: tuple[str, ...]
     methods: tuple[str, ...]
     presets: Mapping[str, Preset]
-    cells: Callable[[Preset, tuple[str, ...], tuple[str, ...], tuple[int, ...]], list[Cell]]
+    cells: "Callable[[Preset, tuple[str, ...], tuple[str, ...], tuple[int, ...]], list[Cell]]"
     render: "Callable[[Records], tuple[str, dict[str, Figure]]]"  # records -> Markdown, figures by file stem
     standings: Callable[[Records], list[Standing]] | None = None  # by method: a table that the report's summary has
 

@@ -3,14 +3,19 @@
 import dataclasses
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import struct
+from gymnasium.spaces import Box, Dict, Discrete, Text, Tuple
 
 from trajclust_envs.mujoco import run_episodes
 from trajclust_experiments.cells.evaluation import returns_of
-from trajclust_jax.evaluation import COPIES, gymnax_episodes, gymnax_returns, mujoco_returns
+from trajclust_jax.data import DataError
+from trajclust_jax.data.spaces import ObservationReader
+from trajclust_jax.evaluation import COPIES, gymnasium_returns, gymnax_episodes, gymnax_returns, mujoco_returns
 from trajclust_jax.learners import Scaling, TrainedPolicy
 
 
@@ -80,6 +85,82 @@ def test_the_same_policies_meet_the_same_first_states():
     policy = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (2, *x.shape[1:])), some_policies((1,), 11, 3))
     found = mujoco_returns("hopper", Linear(3), policy, 4, seed=0)
     np.testing.assert_allclose(found[0], found[1], rtol=2e-2)
+
+
+class Steps(gymnasium.Env):
+    """Episodes of 1 to 9 steps by their seed, that end or are cut; odd observations, infos that cannot be stacked."""
+
+    observation_space = Dict(
+        kind=Discrete(3, start=1),
+        parts=Tuple((Box(-9, 9, (2,), np.float64), Text(9))),
+        image=Box(0, 3, (2, 1), np.uint8),
+    )
+    taken = 0  # by all
+
+    def __init__(self, action_space):
+        self.action_space = action_space
+
+    def reset(self, seed=None):
+        super().reset(seed=seed)
+        self.left, self.cut = self.np_random.integers(1, 10), self.np_random.random() < 0.5
+        return self._seen(), {}
+
+    def step(self, action):
+        assert self.left > 0, "an episode that is over goes on"
+        assert self.action_space.contains(action)
+        Steps.taken, self.left = Steps.taken + 1, self.left - 1
+        over, reward = self.left == 0, np.sum(action) + self.np_random.normal()
+        return self._seen(), reward, over and not self.cut, over and self.cut, {"left": np.zeros(self.left)}
+
+    def _seen(self):
+        image, parts = self.np_random.integers(0, 4, (2, 1), np.uint8), (self.np_random.normal(size=2), "text")
+        return {"kind": np.int64(1 + self.left % 3), "parts": parts, "image": image}
+
+
+class Greedy(Linear):
+    DISCRETE = True
+
+
+@pytest.mark.parametrize(
+    ("learner", "space"), [(Linear(2), Box(-0.5, 0.7, (1, 2), np.float64)), (Greedy(3), Discrete(3, start=-1))]
+)
+def test_gymnasium_returns_are_those_of_lone_episodes(monkeypatch, learner, space):
+    """However many run side by side, and no step is taken that no episode has."""
+    policy = some_policies((2, 2), 7, learner.action_size)
+    for copies in (1, 12, 128):
+        monkeypatch.setattr("trajclust_jax.evaluation.COPIES", copies)
+        Steps.taken = 0
+        found = gymnasium_returns(lambda: Steps(space), learner, policy, 7, seed=5)
+        assert found.shape == (2, 2, 7)
+        taken, Steps.taken = Steps.taken, 0
+        np.testing.assert_allclose(found, _one_by_one(Steps(space), policy, 7, seed=5), rtol=1e-5)
+        assert taken == Steps.taken
+
+
+def _one_by_one(env, policy, num_episodes, seed):
+    reader, totals = ObservationReader(env.observation_space), np.zeros((2, 2, num_episodes))
+    for *index, number in np.ndindex(totals.shape):
+        seen, _ = env.reset(seed=int(np.random.default_rng((seed, number)).integers(2**31)))
+        over = False
+        while not over:
+            action = alone(policy, tuple(index), reader(jax.tree.map(lambda x: np.array([x]), seen))[0])
+            if isinstance(env.action_space, Discrete):
+                action = int(action.argmax()) - 1
+            else:
+                action = np.clip(action, -0.5, 0.7, dtype=np.float64).reshape(1, 2)
+            seen, reward, terminated, truncated, _ = env.step(action)
+            totals[*index, number] += reward
+            over = terminated or truncated
+    return totals
+
+
+def test_an_episode_without_an_end_is_an_error(monkeypatch):
+    policy = some_policies((1,), 7, 1)
+    monkeypatch.setattr("trajclust_jax.evaluation.LONGEST", 9)
+    gymnasium_returns(lambda: Steps(Box(-1, 1, (1,))), Linear(1), policy, 9, seed=5)
+    monkeypatch.setattr("trajclust_jax.evaluation.LONGEST", 8)
+    with pytest.raises(DataError, match="has not ended after 8 steps: give the environment a time limit"):
+        gymnasium_returns(lambda: Steps(Box(-1, 1, (1,))), Linear(1), policy, 9, seed=5)
 
 
 @struct.dataclass

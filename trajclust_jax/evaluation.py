@@ -1,5 +1,6 @@
 """Returns of trained policies: all seeds, swept settings and clusters act in one call, each for several episodes."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +15,7 @@ from trajclust_jax.lazy import lazy
 from trajclust_jax.learners.offline import TrainedPolicy
 
 mujoco = lazy("trajclust_envs.mujoco")
+vector = lazy("gymnasium.vector")
 
 COPIES = 128  # of an environment that step side by side, at most
 LONGEST = 100_000  # steps of an episode: an environment without a time limit may never end one
@@ -58,9 +60,8 @@ def gymnasium_returns(
     """`[*axes, E]` float64: as `mujoco_returns`, in any Gymnasium environment.
 
     Observations are read as `data.spaces` reads those of datasets; continuous actions are kept within the space's
-    bounds. One policy call a step serves all policies and episodes. An environment whose episode is over is not
-    stepped until all that run beside it are: nothing resets by itself, whose step no episode could count
-    (`gymnasium.vector` has three ways to do so).
+    bounds. One policy call a step serves all policies and episodes: an environment whose episode is over begins its
+    policy's next one at once.
 
     Args:
         make: gives a new environment.
@@ -73,38 +74,72 @@ def gymnasium_returns(
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(axes) :]), policy)
     members, size = flat.scaling.mean.shape
     together = min(max(1, COPIES // members), num_episodes)
-    environments = [[make() for _ in range(together)] for _ in range(members)]
-    space, reader = environments[0][0].action_space, ObservationReader(environments[0][0].observation_space)
-    seen = lambda observation: reader(jax.tree.map(lambda x: np.asarray(x)[None], observation)).reshape(-1)
+    starts = [int(np.random.default_rng((seed, number)).integers(2**31)) for number in range(num_episodes)]
+    member, number = np.divmod(np.arange(members * together), together)  # [C] each: the policy and its episode
+    begun = np.full(members, together)
+    steps = np.zeros(members * together, int)
     totals = np.zeros((members, num_episodes))
-    observations = np.zeros((members, together, size), np.float32)
-    for first in range(0, num_episodes, together):
-        numbers = range(first, min(first + together, num_episodes))
-        running = np.zeros((members, together), bool)
-        for n, number in enumerate(numbers):
-            start = int(np.random.default_rng((seed, number)).integers(2**31))  # the same for all policies
-            for m in range(members):
-                observations[m, n], running[m, n] = seen(environments[m][n].reset(seed=start)[0]), True
-        steps = 0
-        while running.any():
-            steps += 1
-            if steps > LONGEST:
-                raise DataError(f"an episode has not ended after {LONGEST:,} steps: give the environment a time limit")
+    copies = vector.SyncVectorEnv(
+        [lambda: _Copy(make())] * len(number), copy=False, autoreset_mode=vector.AutoresetMode.DISABLED
+    )
+    with contextlib.closing(copies):
+        reader = ObservationReader(copies.single_observation_space)
+        seen, _ = copies.reset(seed=[starts[n] for n in number])
+        while (running := number < num_episodes).any():
+            observations = np.asarray(reader(seen), np.float32).reshape(members, together, size)
             actions = np.asarray(act(learner, flat, observations))
-            for m, n in np.argwhere(running):
-                after, reward, terminated, truncated, _ = environments[m][n].step(_taken(actions[m, n], space))
-                totals[m, first + n] += float(reward)
-                observations[m, n], running[m, n] = seen(after), not (terminated or truncated)
-    for environment in (each for row in environments for each in row):
-        environment.close()
+            seen, rewards, terminated, truncated, _ = copies.step(_taken(actions, copies.single_action_space))
+            totals[member[running], number[running]] += rewards[running]
+            steps += 1
+            over = running & (terminated | truncated)
+            if (steps[running & ~over] >= LONGEST).any():
+                raise DataError(f"an episode has not ended after {LONGEST:,} steps: give the environment a time limit")
+            if over.any():
+                for copy in np.flatnonzero(over):
+                    number[copy], steps[copy] = begun[member[copy]], 0
+                    begun[member[copy]] += 1
+                next_starts = [starts[n] if n < num_episodes else None for n in number]
+                seen, _ = copies.reset(seed=next_starts, options={"reset_mask": over})
     return totals.reshape(*axes, num_episodes)
 
 
-def _taken(action: np.ndarray, space: Any) -> Any:
-    """An action as the environment takes it."""
+class _Copy:
+    """An environment as `SyncVectorEnv` steps it among others: all of them or none.
+
+    Reset without a seed it rests: steps change and cost nothing. Its infos are left out: their arrays could not be
+    stacked where shapes differ. Discrete actions are plain ints.
+    """
+
+    render_mode = None
+
+    def __init__(self, env: Any):
+        self.env, self.metadata = env, {}  # its own, which SyncVectorEnv writes to
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+        self._resting, self._seen = True, None
+
+    def reset(self, *, seed: int | None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        del options  # that SyncVectorEnv was given
+        self._resting = seed is None
+        if not self._resting:
+            self._seen, _ = self.env.reset(seed=seed)
+        return self._seen, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self._resting:
+            return self._seen, 0.0, False, False, {}
+        action = int(action) if hasattr(self.action_space, "n") else action
+        self._seen, reward, terminated, truncated, _ = self.env.step(action)
+        return self._seen, float(reward), terminated, truncated, {}
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def _taken(actions: np.ndarray, space: Any) -> np.ndarray:
+    """Actions of policies `[M, n, ...]` as copies of the environment take them, `[M * n, ...]`."""
     if hasattr(space, "n"):
-        return int(action) + int(space.start)
-    return np.clip(action.reshape(space.shape), space.low, space.high).astype(space.dtype)
+        return actions.reshape(-1) + space.start
+    return np.clip(actions.reshape(-1, *space.shape), space.low, space.high).astype(space.dtype)
 
 
 def gymnax_returns(

@@ -1,8 +1,8 @@
 """Weights & Biases tracking, written from the host between steps.
 
 A cell is a group of runs: one a seed, of job type `train`, with the curves, and one of job type `cell`, with the
-machine's metrics, the scores of all seeds, the record, and figures where there are some; a table is a run of job type
-`table`. wandb's own variables are honoured: WANDB_PROJECT, _ENTITY, _DIR, _MODE, _RUN_GROUP, _TAGS, _NAME.
+machine's metrics, the scores of all seeds, the record, and its figures; a table is a run of job type `table`. wandb's
+own variables are honoured: WANDB_PROJECT, _ENTITY, _DIR, _MODE, _RUN_GROUP, _TAGS, _NAME.
 
 wandb is imported only where tracking is asked for. Offline runs need no account; `wandb sync` uploads them later.
 Tracking never ends a training: what W&B refuses is a warning, after which the training goes on untracked.
@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -45,9 +45,12 @@ class Tracker:
         """Sets the final values of one seed's run."""
 
     def page(
-        self, header: Sequence[str], rows: Sequence[Sequence[Any]], figures: Sequence[Path], record: Path | None = None
+        self, header: Sequence[str], rows: Sequence[Sequence[Any]], figures: Iterable[Path], record: Path | None = None
     ) -> None:
-        """Logs a table, figures by their files' stems, and a record's file as an artifact."""
+        """Logs a table, figures by their files' stems, and a record's file as an artifact.
+
+        A generator of `figures` draws them only where they are logged; where it fails, that is a warning.
+        """
 
     def finish(self, exit_code: int = 0) -> None:
         """Ends all runs. Later calls do nothing."""
@@ -223,8 +226,10 @@ class _WandbTracker(Tracker):
                 self._runs[self._seeds.index(seed)].summary.update(plain(dict(values)))
 
     def page(
-        self, header: Sequence[str], rows: Sequence[Sequence[Any]], figures: Sequence[Path], record: Path | None = None
+        self, header: Sequence[str], rows: Sequence[Sequence[Any]], figures: Iterable[Path], record: Path | None = None
     ) -> None:
+        if not self._runs:
+            return
         with self._attempt("took no table"):
             import wandb
 

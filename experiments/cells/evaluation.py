@@ -5,7 +5,7 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -23,6 +23,12 @@ envs = lazy("trajclust_envs")
 mujoco = lazy("trajclust_envs.mujoco")
 
 _MUJOCO = {environment: task for task, environment in ENVIRONMENTS.items()}
+# D4RL's returns of a random and an expert policy, where Gymnasium-Robotics has D4RL's rewards, ends and 200 steps. Pen
+# has other ends, Door a reward of another sign; its mazes and its kitchen are other tasks than D4RL's.
+_REFERENCES = {
+    "AdroitHandHammer-v1": (-274.856578, 12794.134825156867),
+    "AdroitHandRelocate-v1": (-6.425911, 4233.877797728884),
+}
 
 
 class Spaces(NamedTuple):
@@ -131,9 +137,11 @@ def action_bounds(dataset: Dataset, environment_name: str | None) -> tuple[float
     return tuple(bounds.tolist())
 
 
-def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluate:
-    """Returns and, in MuJoCo, D4RL-normalised scores of policies, after every so many gradient steps of the last phase;
-    ten times where it counts epochs.
+def evaluator(
+    offline: Offline, name: str, episodes: int, every: int, references: Sequence[float] | None = None
+) -> Evaluate:
+    """Returns and, where there is a `normaliser`, scores of policies, after every so many gradient steps of the last
+    phase; ten times where it counts epochs.
 
     Evaluations meet other first states each time, the policies of one evaluation the same ones.
     """
@@ -141,7 +149,8 @@ def evaluator(offline: Offline, name: str, episodes: int, every: int) -> Evaluat
     last = offline.learner.stages()[-1]
 
     def measure(policy: TrainedPolicy, iteration: int) -> dict[str, np.ndarray]:
-        episode_returns, normalised = returns_of(offline.learner, name, policy, episodes, iteration), normaliser(name)
+        episode_returns = returns_of(offline.learner, name, policy, episodes, iteration)
+        normalised = normaliser(name, references)
         return {"return": episode_returns} | (
             {} if normalised is None else {"score": normalised(episode_returns).mean(-1)}
         )
@@ -181,14 +190,25 @@ def returns_of(learner: Acting, name: str, policy: TrainedPolicy, episodes: int,
     return gymnax_returns(envs.make(name), learner, policy, episodes, key)
 
 
-def normaliser(environment_name: str | None) -> Callable[[Any], np.ndarray] | None:
-    """D4RL's normalisation of returns in an environment, of its versions 2 to 4; None without one."""
+def normaliser(
+    environment_name: str | None, references: Sequence[float] | None = None
+) -> Callable[[Any], np.ndarray] | None:
+    """Normalisation of returns in an environment: 0 is a random policy's, 100 an expert's; None where none is known.
+
+    D4RL's in MuJoCo, versions 2 to 4, and in those of Adroit's tasks that are D4RL's; else by `references`, the two
+    returns as data from there state them.
+    """
     name, _, version = (environment_name or "").rpartition("-v")
     known = _MUJOCO.get(f"{name}-v4") if version in ("2", "3", "4") else None
-    return None if known is None else mujoco.TASKS[known].normalised
+    if known is not None:
+        return mujoco.TASKS[known].normalised
+    references = _REFERENCES.get(environment_name, references)
+    return None if references is None else mujoco.Task(environment_name, *references).normalised
 
 
-def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> dict[str, Any]:
+def summarise(
+    offline: Offline, outcome: Fit, environment_name: str | None, references: Sequence[float] | None = None
+) -> dict[str, Any]:
     """Last and best evaluation of every seed (and cluster), and the seconds; per-episode returns are in the history.
 
     `diverged` has the seeds whose policies are not finite.
@@ -205,7 +225,7 @@ def summarise(offline: Offline, outcome: Fit, environment_name: str | None) -> d
     means = episode_returns.mean(-1)  # [V, *axes]
     best = np.fmax.reduce(means)  # passes over evaluations that are not finite
     scores = {"last_return": means[-1], "best_return": best}
-    normalised = normaliser(environment_name)
+    normalised = normaliser(environment_name, references)
     if normalised is not None:
         scores |= {"last_score": normalised(means[-1]), "best_score": normalised(best)}
     return {**summary, "scores": {name: values.tolist() for name, values in scores.items()}}

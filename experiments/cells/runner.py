@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from trajclust_jax.records import RecordError, Results, cell_id, environment
 from trajclust_jax.training import Event
 
 BEAT_SECONDS = 2.0  # between two notes of how far a cell is
+
+Draw = Callable[[Mapping[str, Any], Path], Iterable[Path]]  # (record, folder to draw it in) -> files
 
 
 class LeaseLost(RuntimeError):
@@ -39,14 +41,15 @@ def run_cells(
     tags: Sequence[str] = (),
     progress: Progress | None = None,
     begins: Callable[[Cell], None] = lambda cell: None,
+    draw: Draw = lambda record, folder: (),
     poll_seconds: float = 2.0,
 ) -> list[dict[str, Any]]:
     """Computes what is missing and returns the cells' records, in their order.
 
     A cell that another live process holds is left to it, and waited for at the end. `begins` is told of each cell that
-    is computed here, those that others need too, before it is.
+    is computed here, those that others need too, before it is. What `draw` gives is shown where runs are tracked.
     """
-    run = Run(results, preset, track, tags, progress or Progress(quiet=True), begins)
+    run = Run(results, preset, track, tags, progress or Progress(quiet=True), begins, draw)
     records: dict[Cell, dict[str, Any]] = {}
     told = None
     while len(records) < len(set(cells)):
@@ -82,6 +85,7 @@ class Run:
     tags: Sequence[str]
     progress: Progress
     begins: Callable[[Cell], None] = lambda cell: None
+    draw: Draw = lambda record, folder: ()
 
     def record(self, cell: Cell, with_arrays: bool = False) -> dict[str, Any] | None:
         """The cell's record, computed if it is missing; None while another process computes it, or what it needs."""
@@ -139,7 +143,8 @@ class Run:
                     body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
                     whole = {"id": id, "preset": self.preset, "cell": described, **body, "environment": place}
                     if leads():
-                        shown.page(*seed_table(cell.seeds, body["scores"]), [], results.write(id, whole, arrays))
+                        written = results.write(id, whole, arrays)
+                        shown.page(*seed_table(cell.seeds, body["scores"]), self.draw(whole, work), written)
             if leads():  # its checkpoints, also those of a process killed right here
                 shutil.rmtree(results.work(id), ignore_errors=True)
         return from_lead(results.read(id) if leads() else None)

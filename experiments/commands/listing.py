@@ -17,11 +17,11 @@ from trajclust_experiments.tables import about, get_table, table_names
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.documented import settings_of
-from trajclust_jax.lazy import lazy
-from trajclust_jax.learners import Offline
+from trajclust_jax.lazy import class_name, lazy
 from trajclust_jax.records import plain
 
 envs = lazy("trajclust_envs")
+learners = lazy("trajclust_jax.learners")
 
 _FEW = 16  # numbers of a parameter that are shown; floor plans have more
 # What a section's names are for; of the catalogue their kind.
@@ -98,7 +98,7 @@ def _grouped(section: str) -> dict[str, list[str]]:
             paper, slash, short = name.rpartition("/")
             label = paper + slash
         else:
-            label = REGISTRY[name].environment if section == "datasets" else _algorithm(CATALOGUE[name]).__name__
+            label = REGISTRY[name].environment if section == "datasets" else _class_name(CATALOGUE[name])
         grouped.setdefault(label, []).append(short)
     return grouped
 
@@ -142,8 +142,8 @@ def _of_catalogue(name: str) -> dict[str, Any]:
         values, usual = entry.own(), entry.own()
         use = f"trajclust train DATA --learner td3_bc --plugin {name} --set NAME=VALUE"
     elif isinstance(entry, LearnerEntry):
-        classes = [Offline, algorithm]
-        values, usual = entry.defaults(), {**_defaults(Offline), **_defaults(algorithm)}
+        classes = [learners.Offline, algorithm]
+        values, usual = entry.defaults(), {**_defaults(learners.Offline), **_defaults(algorithm)}
         use = f"trajclust train DATA --learner {name} --set NAME=VALUE"
         more = {"in_environments": {each: dict(settings) for each, settings in entry.in_environments.items()}}
     elif isinstance(entry, MethodEntry):
@@ -246,6 +246,11 @@ def _space(space: Any) -> str:
 
 def _algorithm(entry: Any) -> type:
     return entry.plug_in if isinstance(entry, PlugInEntry) else entry.algorithm
+
+
+def _class_name(entry: Any) -> str:
+    """Its algorithm's, which is not imported."""
+    return class_name(entry, "plug_in" if isinstance(entry, PlugInEntry) else "algorithm")
 
 
 def _is_of_family(name: str, entry: MethodEntry) -> bool:

@@ -14,6 +14,7 @@ from trajclust_experiments.launchers.local import device_kind
 from trajclust_experiments.launchers.task import Task
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.markdown import table_of
+from trajclust_experiments.rendering.overview import record_figures
 from trajclust_experiments.rendering.stored import readable, record_of, with_stored
 from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.tables import get_table, select
@@ -64,7 +65,7 @@ def run_table(
     if dry_run:
         return print_cells([Task(table, preset, cell) for cell in dict.fromkeys(cells)], expected)
     shared = {"preset": preset, "track": track, "tags": [f"table:{table}"], "progress": progress}
-    records = run_cells(cells, stored, begins=Schedule(expected, progress.note).begins, **shared)
+    records = run_cells(cells, stored, begins=Schedule(expected, progress.note).begins, draw=record_figures, **shared)
     if not leads():
         return None
     shown = with_stored(found, preset, records, readable(stored, progress.warn))

@@ -181,6 +181,8 @@ def train_on_dataset(
     given = environment_name
     environment_name = environment_name or dataset.provenance.parameters.get("environment")
     environment_name = _where(dataset, environment_name, given, progress)
+    stated = dataset.provenance.parameters
+    references = stated.get("reference_returns") if environment_name == stated.get("environment") else None
     try:
         entry = learner_entry(learner_name, plugin).on(trajectories.discrete)
         offline = entry.build(trajectories.action_size, **{**entry.suited(environment_name), **(settings or {})})
@@ -209,7 +211,7 @@ def train_on_dataset(
     id = cell_id(described)
     evaluate = None
     if described["environment"]:
-        evaluate = evaluator(offline, environment_name, episodes, evaluate_every)
+        evaluate = evaluator(offline, environment_name, episodes, evaluate_every, references)
     data = trajectories if clusters is None else Clustered(trajectories, clusters[0], len(clusters[1]))
     out = resolve_out(out)
     place = {"name": f"{dataset.spec.name}-{learner_name}", "id": id, "directory": out.parent, "config": described}
@@ -227,7 +229,8 @@ def train_on_dataset(
                 checkpoint_dir=work / id,
                 checkpoint_seconds=checkpoint_seconds(),
             )
-        summary = {"id": id, **described, **summarise(offline, outcome, described["environment"])}
+        summary = {"id": id, **described, "reference_returns": references}
+        summary |= summarise(offline, outcome, environment_name, references)
         if "relabelled" in dataset.provenance.parameters:
             summary["relabelled"] = dataset.provenance.parameters["relabelled"]
         summary["observation_shape"] = list(trajectories.observation_shape)
@@ -308,7 +311,7 @@ def _rows(
     labels = [steps, seeds, *([] if clusters is None else [clusters]), range(episode_returns.shape[-1])]
     index = pd.MultiIndex.from_product(labels, names=names)
     frame = pd.DataFrame({"return": episode_returns.ravel()}, index=index).reset_index()
-    normalised = normaliser(summary["environment"])
+    normalised = normaliser(summary["environment"], summary["reference_returns"])
     if normalised is not None:
         frame["score"] = normalised(frame["return"])
     return frame
@@ -328,7 +331,7 @@ def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> "
     axes = list(np.atleast_1d(figure.subplots(1, 2 if len(steps) else 1)))
     if len(steps):
         ax = axes.pop(0)
-        normalised = normaliser(summary["environment"])
+        normalised = normaliser(summary["environment"], summary["reference_returns"])
         scale = (lambda x: x) if normalised is None else normalised
         means = scale(episode_returns.mean(-1)).reshape(len(steps), len(outcome.seeds), -1)  # [V, S, K]
         for k, cluster in enumerate(clusters):

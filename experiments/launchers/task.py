@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.runner import Run, key
 from trajclust_experiments.progress import Progress
+from trajclust_experiments.rendering.overview import record_figures
 from trajclust_jax.records import Results, process_started
 
 
@@ -63,7 +64,7 @@ def perform(task: Task, folder: str, track: str = "off") -> Outcome:
     with _into(log):
         try:
             tags = [f"table:{task.table}"]
-            run = Run(results, task.preset, track, tags, Progress())
+            run = Run(results, task.preset, track, tags, Progress(), draw=record_figures)
             if run.record(task.cell) is None:
                 state = "elsewhere"
         except KeyboardInterrupt:

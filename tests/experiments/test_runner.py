@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from trajclust_experiments.catalogue import entries
 from trajclust_experiments.cells.cell import load, record_id, tracked
 from trajclust_experiments.cells.joining import joined
 from trajclust_experiments.cells.methods import ORACLE, MethodCell
 from trajclust_experiments.cells.runner import run_cells
+from trajclust_experiments.launchers.task import Task, perform
 from trajclust_experiments.papers.own.data import SOURCES
 from trajclust_experiments.rendering.stored import table_records
 from trajclust_experiments.tables import get_table, select, table_names
@@ -276,7 +278,8 @@ def test_records_of_an_older_version_do_not_count(tmp_path, monkeypatch):
 def test_tracking_offline_has_one_run_a_seed(tmp_path):
     from wandb_reader import read_runs
 
-    record = run_cells([CELL], Results(tmp_path), preset="test", track="offline", tags=["table:test"])[0]
+    assert perform(Task("test", "test", CELL), str(tmp_path), track="offline").state == "done"
+    record = run_cells([CELL], Results(tmp_path), preset="test")[0]
     import wandb
 
     wandb.teardown()
@@ -286,6 +289,12 @@ def test_tracking_offline_has_one_run_a_seed(tmp_path):
     assert whole.job_type == "cell"
     assert {run.group for run in runs} == {whole.group}
     assert len(whole.artifacts) == 2  # its table, and its record
+    shown = {name.removesuffix("/path") for name in whole.history[0] if name.endswith("/path")}
+    assert shown == {"table", "sample", "curves"}
+    pictures = [tmp_path / "wandb" / path for path in (tmp_path / "wandb").rglob("media/images/*.png")]
+    assert sorted(path.stem.partition("_")[0] for path in pictures) == ["curves", "sample"]
+    assert all(np.ptp(np.asarray(Image.open(path))) > 100 for path in pictures)
+    assert not Results(tmp_path).work(record["id"]).exists()
     for seed, run in enumerate(runs):
         assert run.summary["health/used_clusters"] == record["health"]["used_clusters"][seed]
         assert run.group.startswith("diagonal-pg_kmeans_tabular")

@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 from trajclust_envs.plotting import PALETTE
 from trajclust_experiments.cells.sample import matched_colors, sample
 from trajclust_experiments.commands.clusters import embedding_figure, examples, overview
+from trajclust_experiments.rendering.overview import curves_figure
 from trajclust_experiments.rendering.scenes import clusters_figure, sample_figure
 from trajclust_jax.clustering.types import lone
 from trajclust_jax.data import compress, make
@@ -132,3 +133,28 @@ def test_an_overview_has_no_empty_panel():
     assert [list(line.get_markevery()) for line in figure.axes[1].lines] == [[], [0, 2]]
     lost = dataclasses.replace(clustering, posterior=np.full((4, 3), np.nan, np.float32))
     _check_axes(overview(trajectories, lost, [{"objective": np.array([[np.nan]])}]), 3, 2)
+
+
+def test_a_records_curves():
+    """A panel a metric that has numbers; a line a seed and restart, and the mean of those that have not diverged."""
+    history = [{"phase": "em", "iteration": n, "objective": [[-n, 2.0 * n], [None, n]], "changed": [0]} for n in (1, 2)]
+    history += [{"phase": "polish", "iteration": 0, "objective": [[3, 4], [5, 8]], "lost/loss": [[None], [None]]}]
+    figure = curves_figure({"history": history})
+    (ax,) = figure.axes
+    assert ax.get_title() == "objective"
+    em, polish = [[line.get_xydata().tolist() for line in ax.lines if len(line.get_xdata()) == n] for n in (2, 1)]
+    assert em[:2] == [[[0, -1], [1, -2]], [[0, 2], [1, 4]]]
+    assert em[-1] == [[0, 2 / 3], [1, 4 / 3]]
+    assert [line[0] for line in polish] == [[2, 3], [2, 4], [2, 5], [2, 8], [2, 5]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["em", "polish"]
+    entry = {"phase": "train", "iteration": 0, "return": [[100.0, 300.0]], "actor/loss": [2.0], "actor/weight": [1.0]}
+    figure = curves_figure({"history": [entry]})
+    assert {ax.get_title(): ax.lines[0].get_ydata().tolist() for ax in figure.axes} == {
+        "return": [200],
+        "actor/loss": [2],
+    }
+    assert [ax.get_title() for ax in curves_figure({"history": [entry | {"score": [0.5]}]}).axes] == [
+        "score",
+        "actor/loss",
+    ]
+    assert curves_figure({}) is curves_figure({"history": [{"phase": "a", "iteration": 0, "changed": [1]}]}) is None

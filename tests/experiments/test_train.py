@@ -1,6 +1,7 @@
 """`trajclust train`: what it writes, what it learns from clusters, one clear line for whatever is wrong."""
 
 import json
+import shutil
 import sys
 import warnings
 
@@ -15,7 +16,7 @@ from trajclust_experiments.cells.evaluation import make_gymnasium
 from trajclust_experiments.commands import train
 from trajclust_experiments.models import load_policy
 from trajclust_jax.checkpoint import load_tree
-from trajclust_jax.data import DataError, build_dataset, dense, from_episodes, load, make, save_npz
+from trajclust_jax.data import DataError, build_dataset, dense, from_episodes, load, load_minari, make, save_npz
 from trajclust_jax.learners import C4
 
 SMALL = ("--set", "updates=40", "block=10", "batch_size=16", "actor_features=[8]")
@@ -343,7 +344,8 @@ def _cartpole(path):
             after, _, over, _, _ = env.step(actions[-1])
             observations.append(after)
         episodes.append((np.array(observations), np.array(actions), np.ones(len(actions)), over))
-    save_npz(build_dataset(from_episodes(episodes, 2), name="pole", source="pole"), path)
+    stated = {"environment": "CartPole-v1", "reference_returns": [10.0, 60.0]}
+    save_npz(build_dataset(from_episodes(episodes, 2), name="pole", source="pole", parameters=stated), path)
 
 
 OWN = """
@@ -374,7 +376,11 @@ def test_any_environment_evaluates(trajclust, tmp_path, learner, monkeypatch):
         assert code == 0, err
         found[name] = _returns(tmp_path / "runs/train/evaluations.csv", (2, 3))
         assert json.loads(out)["environment"] == name
-        assert "last_score" not in json.loads(out)["scores"]
+        scores = json.loads(out)["scores"]
+        if name == "CartPole-v1":  # where the data are from, as they say
+            assert scores["last_score"] == pytest.approx([2 * (value - 10) for value in scores["last_return"]])
+        else:
+            assert "last_score" not in scores
     assert np.min(found["CartPole-v1"]) >= 8  # a pole falls no sooner
     if learner == "iql":
         assert np.array(found['my_envs:Pole{"reward": 4}']) == pytest.approx(4 * np.array(found["CartPole-v1"]))
@@ -403,14 +409,38 @@ def test_minari_data_are_evaluated_where_they_are_from(tmp_path, monkeypatch):
             over = terminated or truncated
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what a published dataset should say
-        env.create_dataset("own/pole-v0")
+        stored = env.create_dataset("own/pole-v0").storage
     env.close()
     env._tmp_dir.cleanup()  # which close leaves to the garbage collector, which warns
-    name = load(tmp_path / "own" / "pole-v0").provenance.parameters["environment"]
+    stated = load(tmp_path / "own" / "pole-v0").provenance.parameters
+    name = stated["environment"]
+    assert "reference_returns" not in stated
+    for low, high, expected in ((-1, 9.5, [-1.0, 9.5]), (None, 9.5, None), (9, 9, None), (0, float("inf"), None)):
+        stored.update_metadata({"ref_min_score": low, "ref_max_score": high})
+        assert load(tmp_path / "own" / "pole-v0").provenance.parameters.get("reference_returns") == expected
+    stored.update_metadata({"ref_min_score": -1, "ref_max_score": 9.5})
+    folders = [
+        tmp_path / "own" / "pole-v0",
+        shutil.copytree(tmp_path / "own" / "pole-v0", tmp_path / "own" / "copy-v0"),
+    ]
+    assert load_minari(*folders).provenance.parameters["reference_returns"] == [-1, 9.5]
+    stored.update_metadata({"ref_min_score": 0})  # of a mixture whose parts differ nothing is known
+    assert "reference_returns" not in load_minari(*folders).provenance.parameters
     assert name == 'CartPole-v1{"sutton_barto_reward": true, "max_episode_steps": 9}'
     found = make_gymnasium(name)
     assert found.unwrapped._sutton_barto_reward
     assert found.spec.max_episode_steps == 9
+
+
+def test_returns_are_normalised_where_references_are_known():
+    """By D4RL's numbers, whatever data state of D4RL's tasks; and options make another task."""
+    by = lambda name, *references: (found := evaluation.normaliser(name, *references)) and found([0, 3234.3]).tolist()
+    hopper = [100 * 20.272305 / (3234.3 + 20.272305), 100]
+    assert by("Hopper-v4") == by("Hopper-v3", (0, 1)) == pytest.approx(hopper)
+    assert by("AdroitHandRelocate-v1") == pytest.approx([100 * 6.425911 / 4240.303708728884, 76.42674], rel=1e-6)
+    assert by("Hopper-v5", [0.0, 3234.3]) == [0, 100]
+    for name in ("Hopper-v5", 'AdroitHandHammer-v1{"max_episode_steps": 625}', "AdroitHandDoor-v1", None):
+        assert by(name) is None
 
 
 def test_actions_of_no_policy_are_refused(tmp_path, monkeypatch):

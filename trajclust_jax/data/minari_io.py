@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 import warnings
@@ -125,8 +126,9 @@ def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = No
         if first.acted.kind == "joint":
             trajectories = join_actions(trajectories)
         read_as = {key: value for part in parts for key, value in part.read_as().items()} | offset_parameters(offsets)
-        if len({part.read_as().get("environment") for part in parts}) > 1:
-            read_as.pop("environment", None)
+        for key in ("environment", "reference_returns"):  # of one mixture there is one
+            if any(part.read_as().get(key) != read_as.get(key) for part in parts):
+                read_as.pop(key, None)
         if len(parts) == 1:
             described = {"name": first.name, "source": first.name, "policy_names": first.policies}
             return build_dataset(trajectories, first.labels, **described, parameters=read_as)
@@ -208,6 +210,7 @@ class _Part:
             }.get(self.acted.kind),
             "last_observation_repeated": self.unfinished,
             "environment": self._environment(),
+            "reference_returns": self._reference_returns(),
         }
         return {key: note for key, note in notes.items() if note}
 
@@ -224,6 +227,15 @@ class _Part:
             if limit is not None and limit <= _LONGEST and (usual is None or usual.max_episode_steps != limit):
                 options["max_episode_steps"] = limit
             return f"{spec['id']}{json.dumps(options) if options else ''}"
+        return None
+
+    def _reference_returns(self) -> list[float] | None:
+        """The returns of a random and of an expert policy there, by which Minari normalises; None where it has none."""
+        stated = [self.stored.storage.metadata.get(name) for name in ("ref_min_score", "ref_max_score")]
+        with contextlib.suppress(TypeError, ValueError):  # one is None, or another program wrote it
+            low, high = map(float, stated)
+            if math.isfinite(high - low) and low < high:
+                return [low, high]
         return None
 
 
