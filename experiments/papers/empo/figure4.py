@@ -75,7 +75,7 @@ def render(records: Records):
             ax.fill_between(line.epochs, mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
         for policy, value in found[0].record["policies"].items():
             ax.axhline(value, color="black", linewidth=1, linestyle=":")
-            ax.text(0, value, policy, fontsize=6, va="bottom")
+            ax.annotate(policy, (0.01, value), xycoords=("axes fraction", "data"), fontsize=6, va="bottom")
         ax.set(xlabel="epochs of the improvement", ylabel="normalised score")
         ax.legend(fontsize=6)
     notes = [
