@@ -10,6 +10,8 @@ Park, Cho and Sung, "EMPO: A Clustering-Based On-Policy Algorithm for Offline Re
     assign each trajectory to its largest posterior under the final policies     (Eqs. 3 and 9)
 
 A classifier q(z | s) is trained beside it: which clusters have been at a state (section 3.3).
+
+Data, the M-step, the EM iteration and the result are `mixture`'s.
 """
 
 import dataclasses
@@ -130,7 +132,7 @@ class EmpoEM(PolicyMixture):
         """Q = 1 / K (Eq. 7)."""
         state = self._start(key, prepared, None)[0] if previous is None else previous.replace(key=key)
         state = state.replace(assignments=jnp.full_like(state.assignments, 1 / self.num_clusters))
-        return state, self._told(state, prepared)
+        return state, self._info(state, prepared.data)
 
     def _first_e_step(self, key: jax.Array, prepared: Prepared, previous: EmpoState | None) -> tuple[EmpoState, Info]:
         """Q^(1), from the policies so far and Q^(0) = 1 / K."""
@@ -139,12 +141,12 @@ class EmpoEM(PolicyMixture):
         shift = self._mean_step(state.members, scored) if self.centred else None
         objective, posterior = self._soft_e_step(state.members, scored, shift=shift)
         state = state.replace(objective=objective, assignments=self._averaged(posterior, state.assignments))
-        return state, self._told(state, prepared)
+        return state, self._info(state, prepared.data)
 
     def _train(self, state: EmpoState, prepared: Prepared, iteration: jax.Array) -> tuple[EmpoState, Info]:
         """An epoch of M-steps by Q as it is."""
         state = self._epoch(state, prepared, iteration)
-        return state, self._told(state, prepared)
+        return state, self._info(state, prepared.data)
 
     def _em_step(self, state: EmpoState, prepared: Prepared, iteration: jax.Array) -> tuple[EmpoState, Info]:
         """An epoch of M-steps by Q, and the E-step that the next one begins with."""
@@ -156,12 +158,13 @@ class EmpoEM(PolicyMixture):
     def _e_step(
         self, members: Member, prepared: Prepared, before: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """The mixture's log-likelihood `[R]`, and posteriors `[R, N', K]` (Eq. 3), averaged with those `before`."""
+        """The mixture's log-likelihood `[R]` (tabular: plus the log prior), and posteriors `[R, N', K]` (Eq. 3),
+        averaged with those `before`."""
         objective, posterior = self._soft_e_step(members, prepared)
         return objective, posterior if before is None else self._averaged(posterior, before)
 
     def _averaged(self, posterior: jax.Array, before: jax.Array) -> jax.Array:
-        """Eq. 5."""
+        """`[R, N', K]`: Eq. 5."""
         return self.momentum * before + (1 - self.momentum) * posterior
 
     def _epoch(self, state: EmpoState, prepared: Prepared, iteration: jax.Array) -> EmpoState:
@@ -229,10 +232,6 @@ class EmpoEM(PolicyMixture):
         return drawn
 
     # --- the result -----------------------------------------------------------------------------------
-
-    def _told(self, state: EmpoState, prepared: Prepared) -> Info:
-        """What the loop shows where no E-step tells who moved."""
-        return self._info(state, jnp.zeros(state.assignments.shape[:2], bool), prepared.data)
 
     def result(self, state: EmpoState, prepared: Prepared) -> Clustering:
         """The restart with the highest objective, by the final policies' own posteriors on all steps."""
