@@ -12,7 +12,15 @@ from trajclust_envs.gridworld import Expert, GridWorld
 from trajclust_envs.navigation import Navigation, Ways, drawn_subgoals, routes
 from trajclust_envs.pathfollowing import Pathfollowing
 from trajclust_envs.pointmaze import PointMaze
-from trajclust_envs.rollout import Rollout, draw_observations, expert_policy, expert_rollout, first_steps, rollout
+from trajclust_envs.rollout import (
+    Rollout,
+    draw_observations,
+    expert_policy,
+    expert_rollout,
+    expert_rollouts,
+    first_steps,
+    rollout,
+)
 from trajclust_envs.takeball import Takeball, TakeballPermuted
 
 ENVIRONMENTS = {
@@ -57,6 +65,7 @@ __all__ = [
     "drawn_subgoals",
     "expert_policy",
     "expert_rollout",
+    "expert_rollouts",
     "first_steps",
     "make",
     "rollout",

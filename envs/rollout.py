@@ -1,5 +1,6 @@
 """Collecting episodes: one jitted call for all of them."""
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -65,6 +66,24 @@ def expert_rollout(env: Environment, index: int, key: jax.Array, num_episodes: i
     return rollout(env, policy, key, num_episodes, params, score, plan)
 
 
+def expert_rollouts(env: Environment, keys: jax.Array, num_episodes: int, params: Any = None) -> list[Rollout]:
+    """Episodes of every expert, each by its own of the `keys [K]`, which are consumed: one jitted call for all.
+
+    To the bit what `expert_rollout` gives of each.
+
+    Raises:
+        ValueError: for another number of keys than there are experts.
+    """
+    if len(keys) != len(env.expert_names):
+        raise ValueError(f"{env.name} has {len(env.expert_names)} experts: give as many keys, not {len(keys)}")
+    params = env.default_params if params is None else params
+    policies, score = Partial(env.expert_action, jnp.arange(len(keys))), Partial(env.expert_log_probs)
+    plan, steps = Partial(env.expert_plan), int(params.max_steps_in_episode)
+    collected = _collect_each(env, num_episodes, steps, policies, score, plan, keys, params)
+    collected = jax.tree.map(np.asarray, collected)
+    return [_as_rollout(env, jax.tree.map(operator.itemgetter(k), collected), params) for k in range(len(keys))]
+
+
 def rollout(
     env: Environment,
     policy: Policy,
@@ -86,7 +105,12 @@ def rollout(
     policy = policy if isinstance(policy, Partial) else Partial(policy)
     score = Partial(_no_scores) if score is None else score
     steps = _collect(env, num_episodes, int(params.max_steps_in_episode), policy, score, plan, key, params)
-    scenes, (observed, final, actions, rewards, valid, terminated, log_likelihoods) = jax.tree.map(np.asarray, steps)
+    return _as_rollout(env, jax.tree.map(np.asarray, steps), params)
+
+
+def _as_rollout(env: Environment, collected: tuple[Any, Any], params: Any) -> Rollout:
+    """What `_collect` gives, as NumPy arrays; each distinct observation is drawn once, where a state codes it."""
+    scenes, (observed, final, actions, rewards, valid, terminated, log_likelihoods) = collected
     table = None
     if hasattr(env, "state_id") and not jax.tree.leaves(scenes):
         codes = np.concatenate([observed[valid], final])
@@ -96,9 +120,9 @@ def rollout(
         # States that look alike (where a ball stood that is gone) share a row.
         _, first, merged = np.unique(table.reshape(len(table), -1), axis=0, return_index=True, return_inverse=True)
         table, rows = table[first], merged[rows]
-        final = rows[len(rows) - num_episodes :].astype(np.int32)
+        rows, final = rows[: -len(valid)], rows[-len(valid) :].astype(np.int32)
         observed = np.zeros(observed.shape, np.int32)
-        observed[valid] = rows[: len(rows) - num_episodes]
+        observed[valid] = rows
     lengths = valid.sum(1, dtype=np.int32)
     return Rollout(observed, table, actions, rewards, lengths, terminated, final, log_likelihoods, scenes)
 
@@ -154,6 +178,16 @@ def _collect(env, num_episodes, max_steps, policy, score, plan, key, params):
     if plan is None:
         return jax.vmap(episode)(keys)
     return jax.lax.map(episode, keys, batch_size=min(num_episodes, BLOCK))  # plans may be large: a block's at a time
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _collect_each(env, num_episodes, max_steps, policies, score, plan, keys, params):
+    """`_collect` of K policies, the leading axis of their arrays, each by its own key; `[K, ...]` on every array.
+
+    One after the other, each by the program of a lone one: to the bit the same episodes.
+    """
+    one = lambda each: _collect(env, num_episodes, max_steps, each[0], score, plan, each[1], params)
+    return jax.lax.map(one, (policies, keys))
 
 
 @partial(jax.jit, static_argnums=0)

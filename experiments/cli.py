@@ -210,7 +210,8 @@ class Cluster:
     split: Split | None = None
     """Write each cluster as a dataset of its own, too: OUT/clusters/cluster-0.npz and so on."""
     out: Path = Path("runs/cluster")
-    """Folder for the results."""
+    """Folder for the results: assignments, posteriors, figures and the model; of empo, the model has the classifier of
+    observations, too (docs/data.md says how to read it)."""
     track: Track = "off"
     """W&B: a run with the curves, and one with the scores, the figures and the record."""
     project: str | None = None

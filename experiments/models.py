@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from trajclust_experiments.catalogue import CATALOGUE, learner_entry
@@ -15,7 +16,7 @@ from trajclust_jax.checkpoint import CheckpointError, load_tree, save_tree
 from trajclust_jax.clustering import Clusterer, Clustering
 from trajclust_jax.clustering.images import ImageInputs
 from trajclust_jax.clustering.preprocessing import Preprocessing
-from trajclust_jax.data import Codebook, DataError, Trajectories
+from trajclust_jax.data import Codebook, DataError, Observations, Trajectories
 from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling, input_transform
 from trajclust_jax.evaluation import act
 from trajclust_jax.learners import Learner, Scaling, TrainedPolicy
@@ -40,6 +41,7 @@ class ClusteringModel:
     action_parts: tuple[tuple[int, ...], ...] = ()
     id: str = ""  # of the clustering that it was saved with
     name: str = ""  # of the method
+    classifier: Any = None  # parameters of q(cluster | observation), where the method trains one
 
     @classmethod
     def of(cls, method: Clusterer, clustering: Clustering, trajectories: Trajectories) -> Self:
@@ -52,7 +54,40 @@ class ClusteringModel:
             trajectories.action_size,
             trajectories.discrete,
             trajectories.action_parts,
+            classifier=clustering.classifier,
         )
+
+    def classify(self, observations: Observations) -> np.ndarray:
+        """q(z | s) of EMPO's clustering: whose trajectories, of all that have been at an observation, are a cluster's.
+
+        A cluster whose share is small has hardly been there: what is known of its policy, and of what that earns, is of
+        other places. Where no trajectory has been, shares say nothing.
+
+        Args:
+            observations: `[..., *D]` in the data's unit, D the shape of the data's observations, or flat `[..., D]`; or
+                a codebook, such as `Trajectories` may have.
+
+        Returns:
+            `[..., K]` float32; K shares that sum to 1.
+
+        Raises:
+            DataError: for a model of a method that trains no such classifier, or one saved before it was kept, and for
+                observations of another shape, or other values than 0 and 1 where the model knows no others.
+        """
+        name = self.name or type(self.method).__name__
+        if self.classifier is None:
+            raise DataError(f"{name}: no classifier of observations is in this model; cluster with --method empo")
+        if isinstance(observations, Codebook):
+            return self.classify(observations.table)[np.asarray(observations.ids)]
+        given = np.asarray(observations)
+        lead = leading_axes(given.shape, self.observation_shape)
+        if lead is None:
+            one = ", ".join(map(str, self.observation_shape))
+            raise DataError(f"observations are {list(given.shape)}: give [..., {one}], as the model was trained on")
+        self._check_binary(given)
+        inputs = self.preprocessing.inputs(given.reshape(-1, *self.observation_shape))
+        shares = self.method.classify(self.classifier, jnp.asarray(inputs, jnp.float32))
+        return np.asarray(shares).reshape(*lead, -1)
 
     def assign(self, trajectories: Trajectories) -> Clustering:
         """Assignments, posterior and log-likelihoods of new trajectories, as `fit` gives them of those trained on.
@@ -92,7 +127,8 @@ class ClusteringModel:
         """Writes parameters and preprocessing to a folder; `load_clustering` reads the rest from summary.json."""
         fitted = {field.name: getattr(self.preprocessing, field.name) for field in dataclasses.fields(Preprocessing)}
         fitted = {name: value for name, value in fitted.items() if value is not None}
-        save_tree(folder, {"model": self.model, "preprocessing": fitted})
+        found = {} if self.classifier is None else {"classifier": self.classifier}
+        save_tree(folder, {"model": self.model, "preprocessing": fitted, **found})
 
     def described(self) -> dict[str, Any]:
         """What data it takes, as JSON."""
@@ -108,7 +144,7 @@ class ClusteringModel:
             raise DataError(
                 f"actions are {kinds[trajectories.discrete]}: the model was trained on {kinds[self.discrete]} ones"
             )
-        self._check_binary(trajectories)
+        self._check_binary(trajectories.observations, np.asarray(trajectories.mask))
         if not self.discrete:
             if trajectories.action_size != self.action_size:
                 raise DataError(
@@ -132,10 +168,10 @@ class ClusteringModel:
             raise DataError(f"actions: {what} is new to the model, whose policies have no probability for it")
         return np.array([numbers.get(each, 0) for each in parts], np.int32)[actions]
 
-    def _check_binary(self, trajectories: Trajectories) -> None:
+    def _check_binary(self, observations: Observations, mask: Any = ...) -> None:
+        """`mask` tells which are real."""
         inputs = self.preprocessing.inputs
         if isinstance(inputs, Inputs) and np.isinf(inputs.clip):
-            observations, mask = trajectories.observations, np.asarray(trajectories.mask)
             coded = isinstance(observations, Codebook)
             shown = np.asarray(observations.table) if coded else np.asarray(observations)[mask]
             if not np.isin(shown, (0, 1)).all():
@@ -172,7 +208,7 @@ def load_clustering(folder: str | os.PathLike) -> ClusteringModel:
         version, tree = summary["version"], load_tree(folder / "model")
         fitted = _preprocessing(tree["preprocessing"])
         described = {name: tuples(value) for name, value in takes.items()}
-        saved = {"id": summary["id"], "name": summary["method"]}
+        saved = {"id": summary["id"], "name": summary["method"], "classifier": tree.get("classifier")}
         model = ClusteringModel(method, tree["model"], fitted, **described, **saved)
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no model of trajclust cluster there ({type(error).__name__}: {error})") from None
@@ -190,6 +226,14 @@ def _preprocessing(tree: dict[str, Any]) -> Preprocessing:
     if "agent" in made:
         made["agent"] = int(made["agent"])
     return Preprocessing(**made)
+
+
+def leading_axes(shape: tuple[int, ...], observation_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The axes before those of an observation, which may be flat; None where the last ones are not an observation's."""
+    for last in ((math.prod(observation_shape),), observation_shape):
+        if len(shape) >= len(last) and shape[len(shape) - len(last) :] == last:
+            return shape[: len(shape) - len(last)]
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,10 +262,7 @@ class Policies:
             ValueError: for other shapes, and for a seed or a cluster that was not trained.
         """
         given = np.asarray(observations, np.float32)
-        size = math.prod(self.observation_shape)
-        shapes = [shape for shape in ((size,), self.observation_shape) if given.ndim >= len(shape)]
-        shape = next((shape for shape in shapes if given.shape[given.ndim - len(shape) :] == shape), None)
-        lead = None if shape is None else given.shape[: given.ndim - len(shape)]
+        lead = leading_axes(given.shape, self.observation_shape)
         if lead is None or len(lead) > 2 or (len(lead) == 2 and lead[0] != len(self.seeds)):
             one = ", ".join(map(str, self.observation_shape))
             raise ValueError(
@@ -233,7 +274,7 @@ class Policies:
             if seed not in self.seeds:
                 raise ValueError(f"seed {seed} was not trained: there are {', '.join(map(str, self.seeds))}")
             policy = jax.tree.map(lambda x: x[self.seeds.index(seed)][None], policy)
-        rows = given.reshape(lead[0] if len(lead) == 2 else 1, -1, size)
+        rows = given.reshape(lead[0] if len(lead) == 2 else 1, -1, math.prod(self.observation_shape))
         actions = np.asarray(act(self.learner, policy, rows))
         return actions.reshape((*lead, *actions.shape[2:]))
 

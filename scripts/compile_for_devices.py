@@ -139,9 +139,9 @@ def trips(method: Any, data: Trajectories, phase: str) -> tuple[int, ...]:
         batches = 1 if data.discrete and kind == "mlp" else -(-int(np.asarray(data.lengths).sum()) // 256)
         steps = max(batches, settings["least_steps"])
     counted = data.discrete and kind in ("mlp", "tabular") and not dict(method.policy_settings).get("extractor")
-    training = [length] if counted else []  # counts of the M-step
+    training = [length] if counted else []  # counts
     training += [steps] if kind != "tabular" else []
-    training += [steps] if soft and not counted else []  # the classifier
+    training *= 2 if soft and kind != "tabular" else 1  # the classifier's
     scoring = [length] * (1 + (settings.get("posterior") == "sum")) if counted or kind == "gru" else []
     return (*training, *scoring)
 

@@ -197,7 +197,7 @@ def walked(name):
     env = envs.make(name)
     params = env.default_params.replace(max_steps_in_episode=12)
     keys = jax.random.split(jax.random.key(0), len(env.expert_names))
-    return digest([dict(envs.expert_rollout(env, i, key, 3, params)._asdict()) for i, key in enumerate(keys)])
+    return digest([dict(each._asdict()) for each in envs.expert_rollouts(env, keys, 3, params)])
 
 
 def reconsidered():

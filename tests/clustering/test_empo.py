@@ -148,11 +148,28 @@ def test_the_classifier_knows_where_the_clusters_have_been():
     inputs = jnp.asarray(prepared.data.chunks.inputs).reshape(-1, 2)
     slots = np.repeat(np.asarray(found)[np.asarray(prepared.data.order)], trajectories.max_length)
     params = jax.tree.map(lambda x: x[0], result.classifier)
-    probabilities = np.asarray(method._classifier(prepared).apply(params, inputs[: len(slots)]).probs)
+    probabilities = np.asarray(method.classify(params, inputs[: len(slots)]))
     own = probabilities[np.arange(len(slots)), slots].reshape(-1, trajectories.max_length)
     half = trajectories.max_length // 2
     assert np.abs(own[:, :half].mean() - 0.5) < 0.05  # both have been there
     assert own[:, half:].mean() > 0.85  # momentum still has a share on the wrong cluster
+
+
+def test_on_counts_the_classifier_learns_shares_of_visits(random_data):
+    """Which trajectories have been at a row of the codebook, each by its Q and as often as it was there."""
+    trajectories = random_data(n=12, t=5)
+    settings = (("features", (16,)), ("learning_rate", 3e-2))
+    method = EmpoEM(3, restarts=1, policy_settings=settings)
+    prepared = jax.device_put(method.prepare(trajectories))
+    state, _ = method.phases()[0].start(jax.random.key(0), prepared, None)
+    own = np.random.default_rng(0).dirichlet(np.ones(3), 12).astype(np.float32)
+    train = jax.jit(lambda member, soft: method._classify(member, soft, state.key, prepared, jnp.int32(400)))
+    found = train(jax.tree.map(lambda x: x[0], state.classifier), prepared.data.slots(jnp.asarray(own)))
+    visits = np.zeros((6, 3))
+    for n, length in enumerate(trajectories.lengths):
+        np.add.at(visits, trajectories.observations.ids[n, :length], own[n])
+    shares = method.classify(found.params, prepared.data.table)
+    np.testing.assert_allclose(shares, visits / visits.sum(1, keepdims=True), atol=5e-3)
 
 
 def test_the_classifiers_loss_is_kl():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from trajclust_envs import Navigation, Ways, drawn_subgoals, expert_rollout
+from trajclust_envs import Navigation, Ways, drawn_subgoals, expert_rollout, expert_rollouts
 from trajclust_envs.navigation import GOAL, SUBGOALS, EnvState, in_penalty_area, routes
 from trajclust_jax.data import make
 
@@ -146,6 +146,8 @@ def test_other_lists_of_subgoals():
     assert (data.log_likelihoods.argmax(1) == 2).all()
     assert (data.lengths >= env.fewest_steps).all()
     assert data.lengths.max() < 1.5 * env.fewest_steps
+    with pytest.raises(ValueError, match="has 3 experts: give as many keys, not 2"):
+        expert_rollouts(env, jax.random.split(KEY), 3)
 
 
 def test_the_best_way_joins_both_behaviours():

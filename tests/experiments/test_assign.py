@@ -76,7 +76,7 @@ def clustered(dataset, method, out, k=2, **settings):
     return cluster_dataset(dataset, method, k, 0, out, "off", QUIET, **{**SHORT.get(method, {}), **settings})
 
 
-FAST = {"grid": ("pg_kmeans_tabular", "mean_kmeans"), "walks": ("pg_kmeans_mlp", "sorl", "caae", "return_kmeans")}
+FAST = {"grid": ("pg_kmeans_tabular", "mean_kmeans"), "walks": ("pg_kmeans_mlp", "empo_mlp", "caae", "return_kmeans")}
 
 
 def _marked(name, data):
@@ -87,7 +87,7 @@ def _marked(name, data):
     ("method", "data"),
     [
         *(_marked(name, "grid") for name in SHORT if name != "return_kmeans"),
-        *(_marked(name, "walks") for name in ("pg_kmeans_mlp", "sorl", "caae", "return_kmeans", "mean_kmeans")),
+        *(_marked(name, "walks") for name in ("pg_kmeans_mlp", "empo_mlp", "caae", "return_kmeans", "mean_kmeans")),
     ],
 )
 def test_new_trajectories_are_seen_as_those_trained_on(tmp_path, method, data):
@@ -104,6 +104,29 @@ def test_new_trajectories_are_seen_as_those_trained_on(tmp_path, method, data):
     np.testing.assert_allclose(alone.posterior, again.posterior[few], atol=1e-4)
     if again.log_likelihoods is not None:
         np.testing.assert_allclose(alone.log_likelihoods, again.log_likelihoods[few], rtol=1e-4, atol=1e-3)
+    if method.startswith("empo"):
+        _knows_where_clusters_have_been(model, dataset.trajectories)
+
+
+def _knows_where_clusters_have_been(model, trajectories):
+    """The classifier that was trained says of observations in the data's unit what it says of them as it saw them."""
+    shown, shape = dense(trajectories.observations), trajectories.observation_shape
+    shares = model.classify(shown)
+    assert shares.shape == (*np.asarray(trajectories.mask).shape, 2)
+    np.testing.assert_allclose(shares.sum(-1), 1, rtol=1e-5)
+    assert np.ptp(shares[..., 0]) > 1e-3  # it is a function of where it is
+    data = model.method.prepare(trajectories, 1, model.preprocessing).data
+    if coded := hasattr(data, "table"):
+        given, seen = trajectories.observations.table, data.table
+    else:
+        given, seen = np.asarray(shown)[data.order, 0], data.chunks.inputs[0][:, 0]
+    found, wanted = model.classify(given), model.method.classify(model.classifier, np.asarray(seen, np.float32))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    if coded:
+        np.testing.assert_allclose(model.classify(trajectories.observations), shares, atol=1e-6)
+    np.testing.assert_allclose(model.classify(np.asarray(shown)[1, 2].reshape(-1)), shares[1, 2], atol=1e-6)
+    with pytest.raises(DataError, match=f"give \\[..., {shape[0]}"):
+        model.classify(np.zeros((4, 7)))
 
 
 def test_a_table_knows_nothing_of_new_observations(tmp_path):
@@ -208,6 +231,8 @@ def test_what_a_model_does_not_take(tmp_path, trajclust):
     for model, trajectories, message in cases:
         with pytest.raises(DataError, match=message):
             model.assign(trajectories)
+    with pytest.raises(DataError, match="mean_kmeans: no classifier of observations is in this model"):
+        plane.classify(walked.observations)
     code, _, err = trajclust("assign", "takeball:size=2", "--model", tmp_path)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "no model of trajclust cluster there" in err

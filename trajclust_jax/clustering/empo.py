@@ -10,9 +10,13 @@ Park, Cho and Sung, "EMPO: A Clustering-Based On-Policy Algorithm for Offline Re
     assign each trajectory to its largest posterior under the final policies     (Eqs. 3 and 9)
 
 A classifier q(z | s) is trained beside it: which clusters have been at a state (section 3.3).
+
+Data, the M-step, the EM iteration and the result are `mixture`'s.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import chex
@@ -21,7 +25,17 @@ import jax.numpy as jnp
 from flax import struct
 
 from trajclust_jax.clustering.mixture import PolicyMixture, Prepared, State
-from trajclust_jax.clustering.policies import CodedData, DenseData, Member, PolicyKind, at_position, draw, membership
+from trajclust_jax.clustering.policies import (
+    CodedData,
+    CountedData,
+    DenseData,
+    Member,
+    NetworkPolicy,
+    PolicyKind,
+    at_position,
+    draw,
+    membership,
+)
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.devices import shared_rows
 from trajclust_jax.networks import PolicyNetwork, ensemblize, ensemblize_wide, member_keys
@@ -29,14 +43,17 @@ from trajclust_jax.training import Info, Phase
 from trajclust_jax.validation import check_at_least, check_one_of, check_share
 
 _CLASSIFIER = 0x636C6173  # its keys are folded from it
-CLASSIFIED = 256  # transitions that the classifier sees in a gradient step
+CLASSIFIED = 256  # transitions that the classifier sees in a gradient step; of data that are counts it sees all
+CLASSIFIED_AT_ONCE = 2**16  # observations, where a trained one is asked: what bounds its memory
+
+Loss = Callable[[Any], jax.Array]  # of the classifier's parameters: []
 
 
 @struct.dataclass
 class EmpoState(State):
     """The mixture's state, whose assignments are Q, and the classifiers."""
 
-    classifier: Member | None  # [R, ...]; None on data whose observations are no network inputs of their own
+    classifier: Member | None  # [R, ...]; None beside policies that are tables, or that see maps from a place on them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +115,12 @@ class EmpoEM(PolicyMixture):
     def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[EmpoState, Info]:
         """Random groups, fresh policies and classifiers."""
         state, info = super()._start(key, prepared, previous)
-        classifier = None
-        if isinstance(prepared.data, CodedData | DenseData):
-            network = self._classifier(prepared)
-            optimizer = prepared.policies.optimizer
+        classifier, policies = None, prepared.policies
+        if isinstance(policies, NetworkPolicy) and isinstance(prepared.data, CountedData | CodedData | DenseData):
 
             def init(key):
-                params = network.init(key, prepared.data.example)
-                return Member(params, optimizer.init(params))
+                params = self._classifier.init(key, prepared.data.example)
+                return Member(params, policies.optimizer.init(params))
 
             keys = member_keys(jax.random.fold_in(state.key, _CLASSIFIER), self.restarts)
             classifier = ensemblize(init, 1)(keys)
@@ -117,7 +132,7 @@ class EmpoEM(PolicyMixture):
         """Q = 1 / K (Eq. 7)."""
         state = self._start(key, prepared, None)[0] if previous is None else previous.replace(key=key)
         state = state.replace(assignments=jnp.full_like(state.assignments, 1 / self.num_clusters))
-        return state, self._told(state, prepared)
+        return state, self._info(state, prepared.data)
 
     def _first_e_step(self, key: jax.Array, prepared: Prepared, previous: EmpoState | None) -> tuple[EmpoState, Info]:
         """Q^(1), from the policies so far and Q^(0) = 1 / K."""
@@ -126,12 +141,12 @@ class EmpoEM(PolicyMixture):
         shift = self._mean_step(state.members, scored) if self.centred else None
         objective, posterior = self._soft_e_step(state.members, scored, shift=shift)
         state = state.replace(objective=objective, assignments=self._averaged(posterior, state.assignments))
-        return state, self._told(state, prepared)
+        return state, self._info(state, prepared.data)
 
     def _train(self, state: EmpoState, prepared: Prepared, iteration: jax.Array) -> tuple[EmpoState, Info]:
         """An epoch of M-steps by Q as it is."""
         state = self._epoch(state, prepared, iteration)
-        return state, self._told(state, prepared)
+        return state, self._info(state, prepared.data)
 
     def _em_step(self, state: EmpoState, prepared: Prepared, iteration: jax.Array) -> tuple[EmpoState, Info]:
         """An epoch of M-steps by Q, and the E-step that the next one begins with."""
@@ -143,12 +158,13 @@ class EmpoEM(PolicyMixture):
     def _e_step(
         self, members: Member, prepared: Prepared, before: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """The mixture's log-likelihood `[R]`, and posteriors `[R, N', K]` (Eq. 3), averaged with those `before`."""
+        """The mixture's log-likelihood `[R]` (tabular: plus the log prior), and posteriors `[R, N', K]` (Eq. 3),
+        averaged with those `before`."""
         objective, posterior = self._soft_e_step(members, prepared)
         return objective, posterior if before is None else self._averaged(posterior, before)
 
     def _averaged(self, posterior: jax.Array, before: jax.Array) -> jax.Array:
-        """Eq. 5."""
+        """`[R, N', K]`: Eq. 5."""
         return self.momentum * before + (1 - self.momentum) * posterior
 
     def _epoch(self, state: EmpoState, prepared: Prepared, iteration: jax.Array) -> EmpoState:
@@ -166,32 +182,56 @@ class EmpoEM(PolicyMixture):
 
     # --- the classifier -------------------------------------------------------------------------------
 
-    def _classifier(self, prepared: Prepared) -> PolicyNetwork:
+    @property
+    def _classifier(self) -> PolicyNetwork:
         """q(z | s): a network of the policies' size."""
-        return PolicyNetwork(self.num_clusters, discrete=True, features=tuple(prepared.policies.features))
+        features = dict(self.policy_settings).get("features", NetworkPolicy.features)
+        return PolicyNetwork(self.num_clusters, discrete=True, features=tuple(features))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def classify(self, classifier: Any, inputs: jax.Array) -> jax.Array:
+        """`[B, K]` float32: q(z | s) of network inputs `[B, D]`, by one run's parameters (`Clustering.classifier`)."""
+        one = lambda row: self._classifier.apply(classifier, row[None]).probs[0]
+        return jax.lax.map(one, inputs, batch_size=CLASSIFIED_AT_ONCE)
 
     def _classify(
         self, member: Member, soft: jax.Array, key: jax.Array, prepared: Prepared, num_steps: jax.Array
     ) -> Member:
-        """One classifier after `num_steps` Adam steps on KL(Q || q) of transitions drawn uniformly; `soft [N', K]`."""
-        data, network = prepared.data, self._classifier(prepared)
-        order = jnp.arange(data.num_slots)
-        ends = jnp.cumsum(data.lengths)
+        """One classifier after `num_steps` Adam steps on KL(Q || q), the mean over transitions; `soft [N', K]` is Q."""
+        loss = self._counted_loss if isinstance(prepared.data, CountedData) else self._drawn_loss
+        loss = loss(soft, prepared)
 
         def step(i, member):
-            position = shared_rows(draw(jax.random.fold_in(key, i), (CLASSIFIED,), 0, ends[-1]))
-            n, t = at_position(position, order, ends, data)
-            inputs = data.inputs_at(n, t)
-            loss = lambda params: kl_loss(network.apply(params, inputs).logits, soft[n])
-            return prepared.policies.update(loss, member, jnp.bool_(True))
+            return prepared.policies.update(loss(jax.random.fold_in(key, i)), member, jnp.bool_(True))
 
         return jax.lax.fori_loop(0, num_steps, step, member)
 
-    # --- the result -----------------------------------------------------------------------------------
+    def _counted_loss(self, soft: jax.Array, prepared: Prepared) -> Callable[[jax.Array], Loss]:
+        """Of all transitions, by how often each cluster's have been at each row of the codebook."""
+        data = prepared.data
+        visits = prepared.policies.counts(soft, self.num_clusters, data).sum(-1).T  # [U, K]
+        share = visits / visits.sum()
 
-    def _told(self, state: EmpoState, prepared: Prepared) -> Info:
-        """What the loop shows where no E-step tells who moved."""
-        return self._info(state, jnp.zeros(state.assignments.shape[:2], bool), prepared.data)
+        def loss(params):  # KL but for Q's entropy, which is no function of them
+            return -(share * jax.nn.log_softmax(self._classifier.apply(params, data.table).logits)).sum()
+
+        return lambda key: loss
+
+    def _drawn_loss(self, soft: jax.Array, prepared: Prepared) -> Callable[[jax.Array], Loss]:
+        """Of transitions drawn uniformly by a key, which is consumed."""
+        data = prepared.data
+        order = jnp.arange(data.num_slots)
+        ends = jnp.cumsum(data.lengths)
+
+        def drawn(key):
+            position = shared_rows(draw(key, (CLASSIFIED,), 0, ends[-1]))
+            n, t = at_position(position, order, ends, data)
+            inputs = data.inputs_at(n, t)
+            return lambda params: kl_loss(self._classifier.apply(params, inputs).logits, soft[n])
+
+        return drawn
+
+    # --- the result -----------------------------------------------------------------------------------
 
     def result(self, state: EmpoState, prepared: Prepared) -> Clustering:
         """The restart with the highest objective, by the final policies' own posteriors on all steps."""

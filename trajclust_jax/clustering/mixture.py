@@ -6,8 +6,16 @@
         E-step: see how well each policy explains each trajectory, and assign accordingly
     of the R restarts take the one with the highest objective
 
-`pg_kmeans`, `sorl` and `empo` are its methods: hard EM, soft EM, and soft EM with momentum. Everything is written for
-one seed; `training.fit` maps it over S seeds.
+`pg_kmeans`, `sorl` and `empo` are its methods: hard EM, soft EM, and soft EM with momentum. With log P(tau | k) the
+sum of log pi_k(a_t | s_t) over a trajectory's steps, they are
+
+    method      E-step                                    objective, summed over trajectories
+    pg_kmeans   arg max_k log P(tau | k)                  max_k log P(tau | k)             (J)
+    sorl        P(k | tau) = softmax_k log P(tau | k)     log (1 / K) sum_k P(tau | k)
+    empo        Q <- mu Q + (1 - mu) P(k | tau)           log (1 / K) sum_k P(tau | k)
+
+and every M-step maximises the sum of Q(tau, k) log P(tau | k), Q 0 or 1 where assignments are hard. Everything is
+written for one seed; `training.fit` maps it over S seeds.
 """
 
 import abc
@@ -64,7 +72,7 @@ class State:
 
     members: Member  # [R, K, ...]
     assignments: jax.Array  # [R, N'] int32, or posteriors [R, N', K] float32
-    objective: jax.Array  # [R] float32: J (plus the log prior of tabular policies)
+    objective: jax.Array  # [R] float32, the method's (plus the log prior of tabular policies)
     settled: jax.Array  # [R] bool: this restart has converged and is frozen
     converged: jax.Array  # [] bool: all restarts have
     key: jax.Array
@@ -93,7 +101,7 @@ class PolicyMixture(Clusterer):
 
     @abc.abstractmethod
     def _e_step(self, members: Member, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
-        """Objective `[R]`, and assignments as `State` holds them."""
+        """Objective `[R]` of policies `[R, K, ...]`, and assignments as `State` holds them."""
 
     def members(self, trajectories: Trajectories) -> tuple[int, int]:
         """Restarts and clusters: see `training`."""
@@ -132,8 +140,8 @@ class PolicyMixture(Clusterer):
             objective, assignments = self._e_step(state.members, prepared)
         return self._scored(state.members, objective, assignments, prepared)
 
-    def _scored(self, members: Member, objective: jax.Array, soft: jax.Array, prepared: Prepared) -> Clustering:
-        """The best restart's log-likelihoods and posterior; `objective` and `soft` as the E-step gives them."""
+    def _scored(self, members: Member, objective: jax.Array, assignments: jax.Array, prepared: Prepared) -> Clustering:
+        """The best restart's log-likelihoods and posterior; `objective` and `assignments` as the E-step gives them."""
         data = prepared.data
         best = jnp.argmax(jnp.where(jnp.isnan(objective), -jnp.inf, objective))  # a diverged one never wins
         members = jax.tree.map(lambda x: x[best], members)
@@ -141,15 +149,15 @@ class PolicyMixture(Clusterer):
         scores = jax.lax.map(lambda chunk: score(chunk)[0].T, data.chunks)  # [C, n, K]
         log_likelihoods = data.in_data_unit(scores.reshape(-1, scores.shape[-1]), data.lengths[:, None])[data.rank]
         objectives = data.in_data_unit(objective, data.num_steps)
-        soft = soft[:, data.rank]
-        assignments = harden(soft)
+        assignments = assignments[:, data.rank]
+        hard = harden(assignments)
         return Clustering(
-            assignments=assignments[best],
-            posterior=jax.nn.softmax(log_likelihoods) if is_hard(soft) else soft[best],
+            assignments=hard[best],
+            posterior=jax.nn.softmax(log_likelihoods) if is_hard(assignments) else assignments[best],
             log_likelihoods=log_likelihoods,
             objective=objectives[best],
             restart=best.astype(jnp.int32),
-            restart_assignments=assignments,
+            restart_assignments=hard,
             restart_objectives=objectives,
             params=members.params,
         )
@@ -177,7 +185,7 @@ class PolicyMixture(Clusterer):
         """The state before a phase's first iteration."""
         objective = jnp.full(self.restarts, -jnp.inf)
         state = State(members, assignments, objective, jnp.zeros(self.restarts, bool), jnp.bool_(False), key)
-        return state, self._info(state, jnp.zeros_like(assignments, bool), data)
+        return state, self._info(state, data)
 
     def _new_members(self, key: jax.Array, num_clusters: int, prepared: Prepared, paired: bool = False) -> Member:
         """`[R, K, ...]`; the key is consumed."""
@@ -236,7 +244,7 @@ class PolicyMixture(Clusterer):
             assignments=keep(assignments, state.assignments),
             objective=keep(objective, state.objective),
         )
-        return new, self._info(new, moved & ~state.settled[:, None], data)
+        return new, self._info(new, data, moved & ~state.settled[:, None])
 
     def _seen(self, prepared: Prepared, key: jax.Array, iteration: jax.Array) -> Prepared:
         """What the E-step of an iteration looks at: fresh random steps of long trajectories, else all."""
@@ -284,8 +292,12 @@ class PolicyMixture(Clusterer):
         totals = jax.lax.map(lambda chunk: score(chunk).sum(-1), prepared.data.chunks).sum(0)
         return jnp.where(jnp.isfinite(totals), totals / prepared.data.num_steps, 0)
 
-    def _info(self, state: State, moved: jax.Array, data: MixtureData) -> Info:
-        """What the training loop shows and records; `[R]` each, assignments in the dataset's order."""
+    def _info(self, state: State, data: MixtureData, moved: jax.Array | None = None) -> Info:
+        """What the training loop shows and records; `[R]` each, assignments in the dataset's order.
+
+        `moved [R, N']` tells whose assignment an E-step changed; None: there was none, and nobody moved.
+        """
+        moved = jnp.zeros(state.assignments.shape[:2], bool) if moved is None else moved
         num_clusters = jax.tree.leaves(state.members)[0].shape[1]
         valid = data.lengths > 0
         assignments = harden(state.assignments)

@@ -123,6 +123,72 @@ class PGKmeans(PolicyMixture):
         wanted = (True, self.extra_clusters, self.polish_iterations, self.reconsidered)
         return tuple(phase for phase, want in zip((em, merge, polish, again), wanted, strict=True) if want)
 
+    # --- em ---------------------------------------------------------------------------------------------
+
+    def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
+        """Random assignments and fresh policies; in the last `pooled_restarts`, the pooled policy in every cluster."""
+        state, info = super()._start(key, prepared, previous)
+        if not self.pooled_restarts:
+            return state, info
+        data, policies = prepared.data, prepared.policies
+        key_init, key_fit = jax.random.split(jax.random.fold_in(state.key, _POOLED))
+        one = jax.tree.map(lambda x: x[None], policies.init(key_init, data))
+        pooled = policies.fit(one, jnp.zeros(data.num_slots, jnp.int32), data, key_fit, self.pooled_steps)
+        first = self.restarts - self.pooled_restarts
+        members = jax.tree.map(lambda own, shared: own.at[first:].set(shared[0]), state.members, pooled)
+        return state.replace(members=members), info
+
+    def _em_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
+        """M-step, then E-step."""
+        steps = jnp.where(iteration == 0, self.first_steps, self.steps)
+        members = self._m_step(state, prepared, iteration, steps)
+        if not self.pooled_restarts:
+            return self._iterate(state, prepared, iteration, members)
+        pooled = jnp.arange(self.restarts) >= self.restarts - self.pooled_restarts
+        return self._iterate(state, prepared, iteration, members, centred=pooled & (iteration == 0))
+
+    def _e_step(
+        self, members: Member, prepared: Prepared, centred: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """J `[R]` (Eq. 3; tabular: plus the log prior), and each trajectory's likeliest policy, `[R, N']` int32; where
+        `centred [R]`, by more than the policy's mean over all steps."""
+        shift = None
+        if centred is not None:
+            mean = lambda: jnp.where(centred[:, None], self._mean_step(members, prepared), 0)
+            zero = lambda: jnp.zeros(jax.tree.leaves(members)[0].shape[:2])
+            shift = jax.lax.cond(centred.any(), mean, zero)
+        assigned, best = self._explained(members, None, prepared, shift)
+        if prepared.trained is not None:
+            best = jnp.where(prepared.trained.reshape(-1, 1, best.shape[-1]), best, 0)
+        prior = ensemblize(prepared.policies.log_prior, 2)(members.params).sum(1)
+        assigned = assigned.swapaxes(0, 1).reshape(assigned.shape[1], -1)
+        return best.sum((0, 2)) + prior, assigned
+
+    def _explained(
+        self, members: Member, assignments: jax.Array | None, prepared: Prepared, shift: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Assignments and each trajectory's log-likelihood under its policy, both `[C, R, n]`.
+
+        Assignments are the given ones, `[R, N']`, or each trajectory's likeliest policy, after `shift [R, K]` was taken
+        off for each step.
+        """
+        data = prepared.data
+        score = self._scorer(members, prepared)
+        shape = (jax.tree.leaves(members)[0].shape[0], *data.chunks.lengths.shape)
+        given = None if assignments is None else assignments.reshape(shape).swapaxes(0, 1)
+
+        def one_chunk(inputs: tuple[Chunks, Any]):
+            chunk, assigned = inputs
+            scores = score(chunk)  # [R, K, n]
+            if assigned is None:
+                compared = scores if shift is None else scores - shift[..., None] * chunk.stand_for
+                assigned = compared.argmax(1).astype(jnp.int32)
+            return assigned, jnp.take_along_axis(scores, assigned[:, None], axis=1)[:, 0]
+
+        return jax.lax.map(one_chunk, (data.chunks, given))
+
+    # --- merge ------------------------------------------------------------------------------------------
+
     def _merge(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         """Algorithm 4: merge to k* clusters; assignments follow, policies of merged clusters are dropped."""
         del key
@@ -149,7 +215,9 @@ class PGKmeans(PolicyMixture):
         objective += ensemblize(policies.log_prior, 2)(members.params).sum(1)
         settled = jnp.zeros(self.restarts, bool)
         state = State(members, assignments, objective, settled, jnp.bool_(False), previous.key)
-        return state, self._info(state, jnp.zeros_like(assignments, bool), data)
+        return state, self._info(state, data)
+
+    # --- polish -----------------------------------------------------------------------------------------
 
     def _restart(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         """Fresh policies for the clusters found so far."""
@@ -163,6 +231,16 @@ class PGKmeans(PolicyMixture):
         if not self.paired_polish:
             return assignments
         return jax.vmap(lambda each: by_first_member(each, self.num_clusters))(assignments)
+
+    def _polish_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
+        """The same of a polish."""
+        steps = jnp.where(iteration == 0, self.polish_first_steps, self.polish_steps)
+        last = iteration == self.polish_iterations - 1
+        decay = jnp.where(last, 1.0 * self.paired_polish, 0.0)
+        members = self._m_step(state, prepared, iteration, steps, self.paired_polish, decay)
+        return self._iterate(state, prepared, iteration, members)
+
+    # --- reconsider -------------------------------------------------------------------------------------
 
     def _reconsider(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
         """What is explained worst goes to the cluster that explains it best once all were trained on it."""
@@ -190,73 +268,7 @@ class PGKmeans(PolicyMixture):
 
         after = jnp.where(contested, claimed, before)
         state, _ = self._begin(key, fresh, self._numbered_alike(after), data)
-        return state, self._info(state, (after != before) & (data.lengths > 0), data)
-
-    def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
-        """Random assignments and fresh policies; in the last `pooled_restarts`, the pooled policy in every cluster."""
-        state, info = super()._start(key, prepared, previous)
-        if not self.pooled_restarts:
-            return state, info
-        data, policies = prepared.data, prepared.policies
-        key_init, key_fit = jax.random.split(jax.random.fold_in(state.key, _POOLED))
-        one = jax.tree.map(lambda x: x[None], policies.init(key_init, data))
-        pooled = policies.fit(one, jnp.zeros(data.num_slots, jnp.int32), data, key_fit, self.pooled_steps)
-        first = self.restarts - self.pooled_restarts
-        members = jax.tree.map(lambda own, shared: own.at[first:].set(shared[0]), state.members, pooled)
-        return state.replace(members=members), info
-
-    def _em_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
-        steps = jnp.where(iteration == 0, self.first_steps, self.steps)
-        members = self._m_step(state, prepared, iteration, steps)
-        if not self.pooled_restarts:
-            return self._iterate(state, prepared, iteration, members)
-        pooled = jnp.arange(self.restarts) >= self.restarts - self.pooled_restarts
-        return self._iterate(state, prepared, iteration, members, centred=pooled & (iteration == 0))
-
-    def _polish_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
-        steps = jnp.where(iteration == 0, self.polish_first_steps, self.polish_steps)
-        last = iteration == self.polish_iterations - 1
-        decay = jnp.where(last, 1.0 * self.paired_polish, 0.0)
-        members = self._m_step(state, prepared, iteration, steps, self.paired_polish, decay)
-        return self._iterate(state, prepared, iteration, members)
-
-    def _e_step(
-        self, members: Member, prepared: Prepared, centred: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """J, and each trajectory's likeliest policy; where `centred [R]`, by more than its mean over all steps."""
-        if centred is None:
-            return self._objective(members, None, prepared)
-        mean = lambda: jnp.where(centred[:, None], self._mean_step(members, prepared), 0)
-        num_clusters = jax.tree.leaves(members)[0].shape[1]
-        zero = lambda: jnp.zeros((self.restarts, num_clusters))
-        return self._objective(members, None, prepared, jax.lax.cond(centred.any(), mean, zero))
-
-    def _objective(self, members, assignments, prepared, shift=None) -> tuple[jax.Array, jax.Array]:
-        """J `[R]` (Eq. 3) and assignments `[R, N']`: the given ones, or each trajectory's likeliest policy, after
-        `shift [R, K]` was taken off for each step."""
-        assigned, best = self._explained(members, assignments, prepared, shift)
-        if prepared.trained is not None:
-            best = jnp.where(prepared.trained.reshape(-1, 1, best.shape[-1]), best, 0)
-        prior = ensemblize(prepared.policies.log_prior, 2)(members.params).sum(1)
-        assigned = assigned.swapaxes(0, 1).reshape(assigned.shape[1], -1)
-        return best.sum((0, 2)) + prior, assigned
-
-    def _explained(self, members, assignments, prepared, shift=None) -> tuple[jax.Array, jax.Array]:
-        """Assignments as in `_objective`, and each trajectory's log-likelihood under its policy; both `[C, R, n]`."""
-        data = prepared.data
-        score = self._scorer(members, prepared)
-        shape = (jax.tree.leaves(members)[0].shape[0], *data.chunks.lengths.shape)
-        given = None if assignments is None else assignments.reshape(shape).swapaxes(0, 1)
-
-        def one_chunk(inputs: tuple[Chunks, Any]):
-            chunk, assigned = inputs
-            scores = score(chunk)  # [R, K, n]
-            if assigned is None:
-                compared = scores if shift is None else scores - shift[..., None] * chunk.stand_for
-                assigned = compared.argmax(1).astype(jnp.int32)
-            return assigned, jnp.take_along_axis(scores, assigned[:, None], axis=1)[:, 0]
-
-        return jax.lax.map(one_chunk, (data.chunks, given))
+        return state, self._info(state, data, (after != before) & (data.lengths > 0))
 
 
 def by_first_member(assignments: jax.Array, num_clusters: int) -> jax.Array:

@@ -8,6 +8,8 @@ has it for a baseline (appendix B.3).
         M-step: train each policy on all trajectories, weighted by their posteriors
         E-step: posteriors of the trajectories, under a uniform prior over clusters
     assign each trajectory to its largest posterior
+
+Data, start, the EM iteration and the result are `mixture`'s.
 """
 
 import dataclasses
@@ -32,7 +34,8 @@ class Sorl(PolicyMixture):
     num_clusters: int
     """K: policies, and clusters."""
     posterior: Posterior = "product"
-    """The E-step: `product` of the steps' probabilities, as in SORL's paper, or their `sum`, as in its release."""
+    """The E-step: P(k | tau) in proportion to the `product` of the steps' pi_k(a_t | s_t), as in SORL's paper, or to
+    their `sum`, as in its release."""
     policy: PolicyKind = "mlp"
     """Policy class: a table, an MLP of the observation, or a GRU over the observations so far."""
     restarts: int = 1
@@ -48,7 +51,7 @@ class Sorl(PolicyMixture):
     patience: int = 15
     """Iterations before a run may count as converged."""
     policy_settings: tuple[tuple[str, Any], ...] = ()
-    """Further settings of the policy class."""
+    """Further settings of the policy class, e.g. `(("batch_size", 64),)`."""
 
     VERSION: ClassVar[int] = 1  # of the algorithm: part of a cell's identity; raise it when results change
 
@@ -66,7 +69,7 @@ class Sorl(PolicyMixture):
         return self.num_clusters
 
     def phases(self) -> tuple[Phase, ...]:
-        """EM only."""
+        """EM."""
         return (Phase("em", self._start, self._em_step, self.iterations, light_start=True),)
 
     def _start(self, key: jax.Array, prepared: Prepared, previous: None) -> tuple[State, Info]:
@@ -75,6 +78,7 @@ class Sorl(PolicyMixture):
         return state.replace(assignments=membership(state.assignments, self.num_clusters)), info
 
     def _em_step(self, state: State, prepared: Prepared, iteration: jax.Array) -> tuple[State, Info]:
+        """M-step, then E-step."""
         steps = jnp.where(iteration == 0, self.first_steps, self.steps)
         return self._iterate(state, prepared, iteration, self._m_step(state, prepared, iteration, steps))
 

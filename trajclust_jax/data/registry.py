@@ -47,12 +47,12 @@ class Entry:
 def _expert_episodes(env_id: str, name: str, size: int, seed: int, unit: str, **options: Any) -> Dataset:
     """`size` episodes of each of the environment's experts, expert by expert; `options` choose the experts.
 
-    Where the `unit` is steps, whole episodes of each until they have so many.
+    One jitted call collects all of them. Where the `unit` is steps, whole episodes of each until they have so many.
     """
     env = envs.make(env_id, **options)
     keys = jax.random.split(jax.random.key(seed), len(env.expert_names))
     count = size if unit == "trajectories" else -(-size // env.fewest_steps)
-    parts = [envs.expert_rollout(env, index, key, count) for index, key in enumerate(keys)]
+    parts = envs.expert_rollouts(env, keys, count)
     if unit == "steps":
         parts = envs.first_steps(parts, size)
     observations, final_observations = _observations(env, parts)

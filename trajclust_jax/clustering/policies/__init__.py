@@ -23,7 +23,7 @@ Trajectories are held in order of length, in C chunks of n, so that the memory o
 
 from typing import Any, Literal
 
-from trajclust_jax.clustering.policies.counted import CountedPolicy, TabularPolicy, is_countable
+from trajclust_jax.clustering.policies.counted import CountedData, CountedPolicy, TabularPolicy, is_countable
 from trajclust_jax.clustering.policies.data import Chunks, CodedData, DenseData, MixtureData, StepData
 from trajclust_jax.clustering.policies.history import HistoryPolicy
 from trajclust_jax.clustering.policies.maps import HistoryMapPolicy, MarkovMapPolicy, PlanningPolicy
@@ -57,6 +57,7 @@ def policy_for(kind: PolicyKind, trajectories: Trajectories, **settings: Any) ->
 __all__ = [
     "Chunks",
     "CodedData",
+    "CountedData",
     "CountedPolicy",
     "DenseData",
     "HistoryMapPolicy",
