@@ -10,13 +10,13 @@ from trajclust_experiments.cells.cell import record_id
 from trajclust_experiments.cells.methods import ORACLE
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.papers.pgkmeans import table4
+from trajclust_experiments.rendering.intervals import interval
 from trajclust_experiments.rendering.scores import shown_score
 from trajclust_experiments.rendering.stored import committed, table_records
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.learners import Offline
 from trajclust_jax.learners.learner import ActorCritic
-from trajclust_jax.metrics import bootstrap_interval
 
 FOLDER = committed().folder
 RECORDS = committed().all()
@@ -173,7 +173,7 @@ def test_clustering_pays(dataset):
     assert best.mean() >= cloned.mean()
     assert apart.mean() > cloned.mean()
     if dataset != "walker2d-medium-expert":
-        intervals = [bootstrap_interval(scores, np.random.default_rng(0)) for scores in (cloned, apart)]
+        intervals = [interval(scores) for scores in (cloned, apart)]
         assert intervals[0][1] < intervals[1][0]
 
 

@@ -14,11 +14,11 @@ from trajclust_experiments.papers.lbrac_v import GATES, HETEROGENEOUS, PRESETS, 
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
 from trajclust_experiments.rendering.figures import captioned, new_figure
+from trajclust_experiments.rendering.intervals import interval, interval_column
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Records, Table
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.lazy import lazy
-from trajclust_jax.metrics import bootstrap_interval
 
 plotting = lazy("trajclust_envs.plotting")
 
@@ -38,15 +38,11 @@ def _relative(entry: Entry) -> np.ndarray:
     return np.array(entry.record["scores"]["relative"])
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    return bootstrap_interval(values, np.random.default_rng(0))
-
-
 COLUMNS = [
     columns.task(),
     columns.method("policies", lambda entry: title_of(name_of(entry.record))),
     Column("relative return", lambda entry: spread(_relative(entry), 2)),
-    Column("95% interval", lambda entry: "{:.2f} to {:.2f}".format(*_interval(_relative(entry)))),
+    interval_column(_relative, 2),
     columns.score("nmi", "NMI", digits=2),
     columns.num_seeds(),
     columns.seconds("seconds, all seeds (compile + run)", "compile", "run"),
@@ -70,7 +66,7 @@ def render(records: Records):
                 continue
             counts, values = zip(*sorted(found, key=lambda each: each[0]), strict=True)
             means = np.array([each.mean() for each in values])
-            low, high = zip(*(_interval(each) for each in values), strict=True)
+            low, high = zip(*map(interval, values), strict=True)
             shade = plotting.PALETTE[color % len(plotting.PALETTE)]
             style = "--" if name in lbrac_v.VARIANTS else "-"
             ax.plot(counts, means, style, marker="o", ms=3, color=shade, label=title_of(name))
