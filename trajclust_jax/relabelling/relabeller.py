@@ -295,7 +295,7 @@ def with_rewards(trajectories: Trajectories, rewards: np.ndarray, returns_range:
     return scaled.replace(rewards=np.asarray(scaled.rewards, np.float32))
 
 
-def side_by_side(relabeller: Relabeller, data: ExpertData, rewards: np.ndarray) -> tuple[Trajectories, np.ndarray]:
+def rewarded_copies(relabeller: Relabeller, data: ExpertData, rewards: np.ndarray) -> tuple[Trajectories, np.ndarray]:
     """A copy of the trajectories for each row of rewards `[M, P]`, scaled, and `[M N]` int: whose copy each is.
 
     `Clustered` then trains a learner for each, all in one program; on the device there are M times the transitions.
