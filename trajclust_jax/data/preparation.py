@@ -22,7 +22,7 @@ from trajclust_jax.lazy import lazy
 
 signal = lazy("scipy.signal")
 
-STD_FLOOR = 1e-3  # added to every std, as in TD3+BC's code
+_STD_FLOOR = 1e-3  # added to every std, as in TD3+BC's code
 FAR = 10.0  # times the bound of 99 % of the actions: larger ones are taken for mistakes
 _BLOCK = 2**20  # numbers in float64 at a time
 
@@ -181,15 +181,20 @@ def framed(trajectories: Trajectories) -> tuple[Frames | None, Trajectories]:
     )
 
 
-def moments(observations: np.ndarray, frames: Frames | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and std `[D]` float64 of observations `[P, D]`, or of the frames `[P]`, in blocks."""
+def normalisation(observations: np.ndarray, frames: Frames | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale `[D]` float64 that normalise observations `[P, D]`, or those of the frames `[P]`, in blocks.
+
+    The scale is the std plus a small number, as in TD3+BC's code: learners see what published ones see. Clusterers
+    have a transform of their own (`transforms.input_transform`). It clips, drops columns of zeros and ignores outliers,
+    so that clusters depend neither on a column's unit nor on failed readings; learners with it would be others.
+    """
     if frames is None:
-        return observations.mean(0, np.float64), observations.std(0, np.float64)
+        return observations.mean(0, np.float64), observations.std(0, np.float64) + _STD_FLOOR
     size = max(1, _BLOCK // frames.steps.shape[1])
     blocks = [observations[start : start + size] for start in range(0, len(observations), size)]
     total = lambda of: sum(of(frames.at(rows, np).astype(np.float64)).sum(0) for rows in blocks) / len(observations)
     mean = total(lambda values: values)
-    return mean, np.sqrt(total(lambda values: (values - mean) ** 2))
+    return mean, np.sqrt(total(lambda values: (values - mean) ** 2)) + _STD_FLOOR
 
 
 def action_bound(actions: np.ndarray, trajectory: np.ndarray, given: Sequence[float]) -> np.ndarray:
