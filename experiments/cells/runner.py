@@ -207,6 +207,7 @@ class _Guard:
             self._take(event, total)
 
     def end(self) -> None:
+        """Removes the note."""
         if leads():
             self.path.unlink(missing_ok=True)
 

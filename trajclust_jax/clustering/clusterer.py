@@ -84,4 +84,4 @@ class Clusterer(Algorithm, Method, Protocol):
         Raises:
             NotImplementedError: for an algorithm that cannot.
         """
-        raise NotImplementedError(f"{type(self).__name__} clusters, and does not assign trajectories that are new")
+        raise NotImplementedError(f"{type(self).__name__} cannot assign new trajectories")
