@@ -24,10 +24,22 @@ def can_be_joined(body: Mapping[str, Any]) -> bool:
     return set(body) <= _BODY | _OF_A_RECORD
 
 
-def joined(first: Mapping[str, Any], arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> dict[str, Any]:
+def joined(
+    first: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    rest: Mapping[str, Any],
+    *,
+    seeds: Sequence[int],
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
     """The body for the seeds of `first`, a record with its `arrays`, and then those of `rest`, a body just computed.
 
-    What only one of them has, such as a score that older records do not know, is left out. Seconds are added up.
+    What only one of them has, such as a score that older records do not know, is left out. Seconds are added up; its
+    `parts` keep them apart.
+
+    Args:
+        seeds: those of `rest`.
+        environment: where `rest` was computed.
     """
     body: dict[str, Any] = {}
     for name in rest:
@@ -44,6 +56,7 @@ def joined(first: Mapping[str, Any], arrays: Mapping[str, np.ndarray], rest: Map
             body[name] = _appended(first[name], rest[name])
         else:
             body[name] = first[name]
+    body["parts"] = [*parts(first), {"seeds": list(seeds), "environment": environment, "timing": rest["timing"]}]
     return body
 
 

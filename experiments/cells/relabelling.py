@@ -24,7 +24,7 @@ from trajclust_jax.relabelling import (
     of_best,
     of_demonstrations,
     of_successes,
-    side_by_side,
+    rewarded_copies,
     with_rewards,
 )
 from trajclust_jax.relabelling.clue import TEMPERATURES, trajectory_means
@@ -176,7 +176,7 @@ class RelabelledCell(LearnerCell, _Relabelling):
         if found.model is None:  # the same for all seeds
             trajectories = with_rewards(relabeller.rewarded(data), found.rewards[0, 0], relabeller.returns_range)
             return trajectories, self, seconds
-        copies, whose = side_by_side(relabeller, data, found.rewards[:, 0])
+        copies, whose = rewarded_copies(relabeller, data, found.rewards[:, 0])
         learned = Clustered(copies, whose, len(self.seeds))
         return learned, dataclasses.replace(self, seeds=self.seeds[:1]), seconds
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from trajclust_experiments.cells.cell import Cell, Finished, Job, record_id, seed_table
-from trajclust_experiments.cells.joining import can_be_joined, joined, parts
+from trajclust_experiments.cells.joining import can_be_joined, joined
 from trajclust_experiments.progress import Progress
 from trajclust_jax.data import Dataset
 from trajclust_jax.devices import anywhere, from_lead, leads
-from trajclust_jax.records import RecordError, Results, cell_id, environment
+from trajclust_jax.records import Lease, RecordError, Results, cell_id, environment
 from trajclust_jax.training import Event
 
 BEAT_SECONDS = 2.0  # between two notes of how far a cell is
@@ -93,9 +93,9 @@ class Run:
         dataset, data_seconds = cell.load()
         described = cell.identity(dataset)
         id = record_id(described)
-        complete = lambda record: record is not None and (not with_arrays or results.arrays(id) is not None)
-        record = results.read(id)
-        if from_lead(complete(record) and not results.work(id).exists()):
+        record = self._finished(id, with_arrays)
+        if from_lead(record is not None):
+            self._clear(id)
             return from_lead(record)
         earlier = from_lead(self._of_fewer_seeds(cell, dataset, with_arrays))
         todo = cell if earlier is None else cell.of_seeds(cell.seeds[len(earlier["cell"]["seeds"]) :])
@@ -107,47 +107,66 @@ class Run:
             needed[other] = Finished(finished, results.arrays(finished["id"]))
         lease = results.lease(id) if leads() else None
         if not from_lead(lease is not None):
-            return from_lead(record if complete(record) else None)
+            return None
         with lease or contextlib.nullcontext():
-            record = results.read(id)  # it may have been finished just before the lease was free
-            if not from_lead(complete(record)):
-                notes = _Notes(progress_file(results, id), cell)
-
-                def guard(event: Event | None = None, total: int | None = None) -> None:
-                    if anywhere(lease is not None and lease.lost)[0]:
-                        raise LeaseLost(f"{cell.title}: another process took over")
-                    if leads():
-                        notes.take(event, total)
-
+            # It may have been finished just before the lease was free.
+            if from_lead(self._finished(id, with_arrays) is None):
                 work = results.work(id) if todo is cell else results.work(id) / f"from-seed-{todo.seeds[0]}"
+                guard = _Guard(progress_file(results, id), cell, lease)
                 job = Job(id, described, results, work, self.track, self.tags, self.progress, guard, needed)
-                with job.cell_tracker(cell) as shown:
-                    try:
-                        guard()
-                        self.begins(cell)
-                        began = time.process_time()
-                        body = todo.compute(dataset, job)
-                        body["timing"]["cpu_seconds"] = time.process_time() - began  # since it was resumed, if it was
-                        guard()
-                    except LeaseLost:
-                        return None
-                    finally:
-                        if leads():
-                            notes.end()
-                    body["timing"]["data_seconds"], place = data_seconds, environment()
-                    if earlier is not None:
-                        new = {"seeds": list(todo.seeds), "environment": place, "timing": body["timing"]}
-                        body = joined(earlier, results.arrays(earlier["id"]) or {}, body)
-                        body["parts"] = [*parts(earlier), new]
-                    arrays = body.pop("arrays", None)
-                    body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
-                    whole = {"id": id, "preset": self.preset, "cell": described, **body, "environment": place}
-                    if leads():
-                        written = results.write(id, whole, arrays)
-                        shown.page(*seed_table(cell.seeds, body["scores"]), self.draw(whole, work), written)
+                if not self._compute(cell, todo, earlier, dataset, data_seconds, job, guard):
+                    return None
             if leads():  # its checkpoints, also those of a process killed right here
                 shutil.rmtree(results.work(id), ignore_errors=True)
         return from_lead(results.read(id) if leads() else None)
+
+    def _compute(
+        self,
+        cell: Cell,
+        todo: Cell,
+        earlier: dict[str, Any] | None,
+        dataset: Dataset,
+        data_seconds: float,
+        job: Job,
+        guard: "_Guard",
+    ) -> bool:
+        """Computes `todo`, the seeds that `earlier` lacks, and writes the record of all; False if the lease is lost."""
+        with job.cell_tracker(cell) as shown:
+            try:
+                guard()
+                self.begins(cell)
+                began = time.process_time()
+                body = todo.compute(dataset, job)
+                body["timing"]["cpu_seconds"] = time.process_time() - began  # since it was resumed, if it was
+                guard()
+            except LeaseLost:
+                return False
+            finally:
+                guard.end()
+            body["timing"]["data_seconds"], place = data_seconds, environment()
+            if earlier is not None:
+                arrays = self.results.arrays(earlier["id"]) or {}
+                body = joined(earlier, arrays, body, seeds=todo.seeds, environment=place)
+            arrays = body.pop("arrays", None)
+            body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
+            whole = {"id": job.id, "preset": self.preset, "cell": job.described, **body, "environment": place}
+            if leads():
+                written = self.results.write(job.id, whole, arrays)
+                shown.page(*seed_table(cell.seeds, body["scores"]), self.draw(whole, job.work), written)
+        return True
+
+    def _finished(self, id: str, with_arrays: bool) -> dict[str, Any] | None:
+        """The record of a cell, where it and, if they are asked for, its arrays are stored."""
+        record = self.results.read(id)
+        return None if record is None or (with_arrays and self.results.arrays(id) is None) else record
+
+    def _clear(self, id: str) -> None:
+        """Removes the checkpoints of a finished cell, those of a process killed before it did so itself."""
+        if not leads() or not self.results.work(id).exists():
+            return
+        with self.results.lease(id) or contextlib.nullcontext() as lease:
+            if lease is not None:  # else the process that has it removes them
+                shutil.rmtree(self.results.work(id), ignore_errors=True)
 
     def _of_fewer_seeds(self, cell: Cell, dataset: Dataset, with_arrays: bool) -> dict[str, Any] | None:
         """The record of the cell for the most of its first seeds, to which further ones can be added; None without."""
@@ -166,16 +185,33 @@ def progress_file(results: Results, id: str) -> Path:
     return results.work(id).parent / f"{id}.json"
 
 
-class _Notes:
-    """How far a cell is, for `trajclust status`: read by others, never by the computation."""
+class _Guard:
+    """Ends a computation whose lease is lost, and notes how far it is, for `trajclust status`."""
 
-    def __init__(self, path: Path, cell: Cell):
-        self.path, self.told, self.first = path, float("-inf"), None
+    def __init__(self, path: Path, cell: Cell, lease: Lease | None):
+        self.path, self.title, self.lease = path, cell.title, lease
+        self.told, self.first = float("-inf"), None
         self.note: dict[str, Any] = {"key": key(cell), "title": cell.title, "since": time.time()}
         self.note |= {"host": socket.gethostname(), "pid": os.getpid()}
         self.note |= {"phase": "starting", "iteration": 0, "budget": 0, "done": 0, "total": None}
 
-    def take(self, event: Event | None, total: int | None) -> None:
+    def __call__(self, event: Event | None = None, total: int | None = None) -> None:
+        """A callback of `fit`, with the number of its iterations in all.
+
+        Raises:
+            LeaseLost: another process took the cell over.
+        """
+        if anywhere(self.lease is not None and self.lease.lost)[0]:
+            raise LeaseLost(f"{self.title}: another process took over")
+        if leads():
+            self._take(event, total)
+
+    def end(self) -> None:
+        """Removes the note."""
+        if leads():
+            self.path.unlink(missing_ok=True)
+
+    def _take(self, event: Event | None, total: int | None) -> None:
         now = time.monotonic()
         if event is not None:
             self.first = event.total if self.first is None else self.first
@@ -188,6 +224,3 @@ class _Notes:
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         temporary.write_text(json.dumps({**self.note, "time": time.time()}))
         os.replace(temporary, self.path)
-
-    def end(self) -> None:
-        self.path.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from trajclust_jax.evaluation import act, gymnax_episodes
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import IQL, Clustered, TrainedPolicy
 from trajclust_jax.metrics import policy_divergences, state_distances
-from trajclust_jax.relabelling import ExpertData, of_classes, of_clusters, side_by_side
+from trajclust_jax.relabelling import ExpertData, of_classes, of_clusters, rewarded_copies
 
 envs = lazy("trajclust_envs")
 mujoco = lazy("trajclust_envs.mujoco")
@@ -70,7 +70,7 @@ class SkillCell(RelabelledCell):
         found = self.relabelled(data, job)
         offline = self.build(dataset.trajectories.action_size)
         offline = dataclasses.replace(offline, bounds=action_bounds(dataset, environment))
-        copies, whose = side_by_side(self.build_relabeller(), data, found.rewards[0])
+        copies, whose = rewarded_copies(self.build_relabeller(), data, found.rewards[0])
         with job.fitted(self, offline, Clustered(copies, whose, len(data.experts)), folder="learner") as (outcome, _):
             policy = jax.tree.map(lambda x: x[0], jax.device_get(outcome.result))  # [E, ...]
         visited, episode_returns, paths = walked(environment, offline.learner, policy, self.episodes)

@@ -29,7 +29,7 @@ from trajclust_jax.relabelling import (
     of_demonstrations,
     of_successes,
     relabelled_dataset,
-    side_by_side,
+    rewarded_copies,
 )
 
 if TYPE_CHECKING:
@@ -193,15 +193,15 @@ def relabelled_for_training(
     described = asked.described(dataset, relabeller, expert)
     found = _fitted(relabeller, data, described, work, progress)
     if len(data.experts) > 1:
-        return _side_by_side(dataset, relabeller, data, found.rewards[0], described)
+        return _dataset_of_copies(dataset, relabeller, data, found.rewards[0], described)
     return relabelled_dataset(dataset, relabeller, data, found.rewards[0, 0], {"relabelled": described}), None
 
 
-def _side_by_side(
+def _dataset_of_copies(
     dataset: Dataset, relabeller: Relabeller, data: ExpertData, rewards: np.ndarray, described: dict[str, Any]
 ) -> tuple[Dataset, tuple[np.ndarray, list[int]]]:
     """A copy of the data for each expert's rewards `[E, P]`, and which copy is whose."""
-    copies, assignments = side_by_side(relabeller, data, rewards)
+    copies, assignments = rewarded_copies(relabeller, data, rewards)
     labels = None if dataset.labels is None else np.tile(dataset.labels, len(rewards))
     made = build_dataset(
         copies,

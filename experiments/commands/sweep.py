@@ -1,7 +1,6 @@
 """`trajclust sweep`: the missing cells of tables, as tasks of an engine."""
 
 import json as json_module
-import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -70,22 +69,22 @@ def sweep(
     expected = dict(zip(left, costs.of_cells([task.cell for task in left], records, local.device_kind()), strict=True))
     text = f": {costs.together(list(expected.values()), jobs or 1)}" if left else ""
     progress.note(f"{len(tasks)} cells, {len(left)} of them missing{text}")
-    slurm_options = {
-        "minutes": engine["minutes"],
-        "partition": engine["partition"],
-        "jobs": jobs or len(left) or 1,
-        "cpus": engine["cpus_per_cell"],
-        "gpus": engine["gpus_per_cell"] and math.ceil(engine["gpus_per_cell"]),
-        "memory_gb": engine["memory_gb"],
-    }
+    array = slurm.options(
+        minutes=engine["minutes"],
+        partition=engine["partition"],
+        jobs=jobs or len(left) or 1,
+        cpus=engine["cpus_per_cell"],
+        gpus=engine["gpus_per_cell"],
+        memory_gb=engine["memory_gb"],
+    )
     if dry_run:
         print_cells(tasks, {task.cell: cost for task, cost in expected.items()})
         if launcher == "slurm":
-            print(slurm.script(len(left), str(stored.folder), slurm_options))
+            print(slurm.script(len(left), str(stored.folder), array))
         return 0
     asked.save(stored)
     if launcher == "slurm":
-        found = slurm.launch(left, str(stored.folder), track, slurm_options) if left else []
+        found = slurm.launch(left, str(stored.folder), track, array) if left else []
         print(f"{len(found)} jobs submitted{f' ({found[0].job_id} ...)' if found else ''}; trajclust status shows them")
         return 0
     if launcher == "ray":

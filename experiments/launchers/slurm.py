@@ -5,6 +5,7 @@ queued again, where it goes on.
 """
 
 import contextlib
+import math
 import shlex
 import signal
 import sys
@@ -66,17 +67,32 @@ def _preemption() -> int:
     return submitit.core.job_environment.JobEnvironment._usr_sig()
 
 
+def options(
+    *, minutes: int, partition: str | None, jobs: int, cpus: int, gpus: float | None, memory_gb: int | None
+) -> dict[str, Any]:
+    """What an array asks of Slurm, `jobs` elements at a time, the rest for each; None leaves it to Slurm.
+
+    GPUs are whole ones: of a part of one, the whole.
+    """
+    asked = {
+        "time": minutes,
+        "partition": partition,
+        "array_parallelism": jobs,
+        "cpus_per_task": cpus,
+        "gpus_per_node": None if gpus is None else math.ceil(gpus),
+        "mem": None if memory_gb is None else f"{memory_gb}GB",
+        "signal_delay_s": NOTICE_SECONDS,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
 def launch(
-    tasks: Sequence[Task],
-    folder: str,
-    track: str,
-    options: dict[str, Any],
-    cluster: str | None = None,
+    tasks: Sequence[Task], folder: str, track: str, asked: dict[str, Any], cluster: str | None = None
 ) -> list[Any]:
     """Submits one array and returns its jobs; it does not wait for them.
 
     Args:
-        options: `minutes`, `partition`, `jobs` (elements at a time), `cpus`, `gpus`, `memory_gb`; None: Slurm's own.
+        asked: see `options`.
         cluster: "local" runs the jobs on this machine, without Slurm.
 
     Raises:
@@ -88,40 +104,21 @@ def launch(
         raise UsageError("--launcher slurm needs submitit: pip install -c constraints.txt -e '.[slurm]'") from None
     except RuntimeError as error:
         raise UsageError(f"--launcher slurm: {error}; --dry-run shows the script") from None
-    given = {
-        "timeout_min": options["minutes"],
-        "slurm_partition": options["partition"],
-        "slurm_array_parallelism": options["jobs"],
-        "cpus_per_task": options["cpus"],
-        "gpus_per_node": options["gpus"],
-        "mem_gb": options["memory_gb"],
-        "slurm_signal_delay_s": NOTICE_SECONDS,
-        "name": "trajclust",
-    }
-    executor.update_parameters(**{name: value for name, value in given.items() if value is not None})
+    executor.update_parameters(name="trajclust", **{f"slurm_{name}": value for name, value in asked.items()})
     place = str(Path(folder).absolute())
     return executor.map_array(CellJob(), tasks, [place] * len(tasks), [track] * len(tasks))
 
 
-def script(count: int, folder: str, options: dict[str, Any]) -> str:
-    """The sbatch script of an array of `count` cells.
+def script(count: int, folder: str, asked: dict[str, Any]) -> str:
+    """The sbatch script of an array of `count` cells; for `asked` see `options`.
 
     Raises:
         UsageError: without submitit.
     """
     place = Path(folder).absolute() / "slurm"
-    given = {
-        "time": options["minutes"],
-        "partition": options["partition"],
-        "array_parallelism": options["jobs"],
-        "cpus_per_task": options["cpus"],
-        "gpus_per_node": options["gpus"],
-        "mem": None if options["memory_gb"] is None else f"{options['memory_gb']}GB",
-    }
-    given = {name: value for name, value in given.items() if value is not None}
     command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(place)])
     try:
         make = submitit_slurm._make_sbatch_string
     except ImportError:
         raise UsageError("--launcher slurm needs submitit: pip install -c constraints.txt -e '.[slurm]'") from None
-    return make(command, place, "trajclust", map_count=count, signal_delay_s=NOTICE_SECONDS, **given)
+    return make(command, place, "trajclust", map_count=count, **asked)

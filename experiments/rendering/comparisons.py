@@ -15,6 +15,7 @@ from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import interquartile_mean, probability_of_improvement, stratified_bootstrap
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 plotting = lazy("trajclust_envs.plotting")
@@ -94,15 +95,19 @@ def _aggregates(sizes: Sequence[int]) -> dict[str, Callable[[np.ndarray], float]
     }
 
 
+def _draw_interval(ax: "Axes", position: float, middle: float, low: float, high: float) -> None:
+    """An interval as a bar, with a line across it at its middle."""
+    ax.barh(position, high - low, left=low, height=0.5, color=plotting.PALETTE[0], alpha=0.5)
+    ax.plot([middle, middle], [position - 0.25, position + 0.25], color="black", lw=1.5)
+
+
 def _intervals(shared: Mapping[str, Sequence[np.ndarray]], measure: str, of: str, num_tasks: int) -> "Figure":
     names = list(_aggregates([1]))[: 3 if num_tasks > 1 else 2]  # of one task the median is its mean
     figure = new_figure(1.8 + 2.4 * len(names), 0.9 + 0.3 * len(shared))
     for ax, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
         for position, values in enumerate(shared.values()):
             sizes = list(map(len, values))
-            middle, low, high = _bootstrapped(values, _aggregates(sizes)[name])
-            ax.barh(position, high - low, left=low, height=0.5, color=plotting.PALETTE[0], alpha=0.5)
-            ax.plot([middle, middle], [position - 0.25, position + 0.25], color="black", lw=1.5)
+            _draw_interval(ax, position, *_bootstrapped(values, _aggregates(sizes)[name]))
         ax.set_title(name, fontsize=9)
         ax.locator_params(axis="x", nbins=5)
         ax.tick_params(labelsize=7)
@@ -148,9 +153,7 @@ def _improvement(scores: Scores, pairs: Mapping[str, Sequence[str]], reference: 
             parts = np.split(values, cuts)
             return probability_of_improvement(parts[: len(tasks)], parts[len(tasks) :])
 
-        middle, low, high = _bootstrapped(both, better)
-        ax.barh(position, high - low, left=low, height=0.5, color=plotting.PALETTE[0], alpha=0.5)
-        ax.plot([middle, middle], [position - 0.25, position + 0.25], color="black", lw=1.5)
+        _draw_interval(ax, position, *_bootstrapped(both, better))
     labels = [f"{learner} ({len(tasks)} task{'s' if len(tasks) > 1 else ''})" for learner, tasks in pairs.items()]
     ax.set_yticks(range(len(pairs)), labels, fontsize=7)
     ax.set(xlim=(-0.02, 1.02), ylim=(len(pairs) - 0.4, -0.6))

@@ -31,7 +31,6 @@ SCORES = {
     "bias of Q": "Estimated value minus the return that was then got.",
     "AUC": "Probability that an expert's step (or trajectory) is rewarded more than another's: .5 by chance.",
     "rank correlation": "Spearman's, of the two orders: 1 for the same, 0 for unrelated ones.",
-    "codes used": "Codes, of those offered, that any trajectory is assigned to.",
     "used codes": "Codes, of those offered, that any trajectory is assigned to.",
     "calibration error": "Mean gap between a clustering's confidence and the share of it that is right.",
     "mean NMI between restarts": "How far restarts agree with each other, without labels.",

@@ -9,10 +9,11 @@ from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.comparisons import comparison_figures
 from trajclust_experiments.rendering.figures import captioned, panels
+from trajclust_experiments.rendering.intervals import draw_mean, interval_column
 from trajclust_experiments.rendering.markdown import spread
 from trajclust_experiments.tables import Standing
 from trajclust_jax.lazy import lazy
-from trajclust_jax.metrics import bootstrap_interval, interquartile_mean
+from trajclust_jax.metrics import interquartile_mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ def score_columns() -> list[Column]:
         columns.task(),
         columns.method("policies", lambda entry: entry.title),
         Column("score", lambda entry: spread(shown_score(entry.record), 1)),
-        Column("95% interval", lambda entry: "{:.1f} to {:.1f}".format(*_interval(shown_score(entry.record)))),
+        interval_column(lambda entry: shown_score(entry.record), 1),
         Column("interquartile mean", lambda entry: _middle(shown_score(entry.record))),
         Column("best evaluation", lambda entry: f"{np.mean(entry.record['scores']['best_score']):.1f}"),
         columns.published(lambda entry: entry.paper, digits=1)[0],
@@ -71,10 +72,6 @@ def updates(record: dict[str, Any]) -> int:
 def shown_score(record: dict[str, Any]) -> np.ndarray:
     """`[S]`: the last evaluation of a learner; of a clustering the policy of the cluster with the best data."""
     return np.array(record["scores"]["chosen_score" if "chosen_score" in record["scores"] else "last_score"])
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    return bootstrap_interval(values, np.random.default_rng(0))
 
 
 def _middle(values: np.ndarray) -> str:
@@ -113,12 +110,8 @@ def score_figure(entries: Sequence[Scored]) -> "Figure":
     figure, axes = panels(by_dataset, 3.4)
     for ax, shown in zip(axes, by_dataset.values(), strict=True):
         for position, entry in enumerate(shown):
-            values = shown_score(entry.record)
-            low, high = _interval(values)
             color = plotting.PALETTE[0 if entry.from_clusters else 1]
-            ax.barh(position, values.mean(), height=0.6, color=color, zorder=2)
-            error = [[values.mean() - low], [high - values.mean()]]
-            ax.errorbar(values.mean(), position, xerr=error, color="black", capsize=3, lw=1, zorder=3)
+            draw_mean(ax, position, shown_score(entry.record), color)
             if entry.paper is not None:
                 ax.plot(entry.paper, position, "o", mfc="none", mec="black", ms=8, zorder=4)
         for policy, value in shown[0].record["policies"].items():

@@ -15,7 +15,7 @@ from trajclust_experiments.catalogue import entries
 from trajclust_experiments.cells.cell import load, record_id, tracked
 from trajclust_experiments.cells.joining import joined
 from trajclust_experiments.cells.methods import ORACLE, MethodCell
-from trajclust_experiments.cells.runner import run_cells
+from trajclust_experiments.cells.runner import Run, run_cells
 from trajclust_experiments.launchers.task import Task, perform
 from trajclust_experiments.papers.own.data import SOURCES
 from trajclust_experiments.rendering.stored import table_records
@@ -187,17 +187,22 @@ def test_histories_of_different_lengths_are_joined():
     """Seeds that had converged stay as they were."""
     entry = lambda phase, iteration, *losses: {"phase": phase, "iteration": iteration, "loss": list(losses)}
     first = {"history": [entry("em", 0, 1.0), entry("polish", 0, 0.5)], "timing": {"run_seconds": 1.0}}
+    first |= {"cell": {"seeds": [0]}, "environment": {"host": "a"}}
     rest = {
         "history": [entry("em", 0, 2.0, 3.0), entry("em", 1, 1.5, 2.5), entry("polish", 0, 0.1, 0.2)],
         "timing": {"run_seconds": 2.0},
     }
-    body = joined(first, {}, rest)
+    body = joined(first, {}, rest, seeds=(1, 2), environment={"host": "b"})
     assert body["history"] == [
         entry("em", 0, 1.0, 2.0, 3.0),
         entry("em", 1, 1.0, 1.5, 2.5),
         entry("polish", 0, 0.5, 0.1, 0.2),
     ]
     assert body["timing"] == {"run_seconds": 3.0, "resumed": False}
+    assert body["parts"] == [
+        {"seeds": [0], "environment": {"host": "a"}, "timing": {"run_seconds": 1.0}},
+        {"seeds": [1, 2], "environment": {"host": "b"}, "timing": {"run_seconds": 2.0}},
+    ]
 
 
 def test_two_processes_compute_each_cell_once(tmp_path):
@@ -258,10 +263,16 @@ def test_a_lost_lease_gives_the_work_up(tmp_path):
     assert record["scores"]["nmi"]
 
 
-def test_checkpoints_of_a_process_killed_after_its_record_go(tmp_path):
+def test_checkpoints_of_a_process_killed_after_its_record_go(tmp_path, monkeypatch):
+    """Nothing else is done for a finished cell; while another process holds it, that one clears up."""
     record = run_cells([CELL], Results(tmp_path), preset="test")[0]
     work = Results(tmp_path).work(record["id"])
     work.mkdir(parents=True)
+    monkeypatch.setattr(MethodCell, "needs", lambda self: pytest.fail("a finished cell needs nothing"))
+    monkeypatch.setattr(Run, "_of_fewer_seeds", lambda *_: pytest.fail("a finished cell is not added to"))
+    with Results(tmp_path).lease(record["id"]):
+        assert run_cells([CELL], Results(tmp_path), preset="test") == [record]
+        assert work.exists()
     assert run_cells([CELL], Results(tmp_path), preset="test") == [record]
     assert not work.exists()
 

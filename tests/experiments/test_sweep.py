@@ -257,9 +257,9 @@ def test_a_slurm_job_that_is_preempted_goes_on(tmp_path, monkeypatch):
     settings = (("iterations", 150), ("patience", 150), ("polish_iterations", 0), ("restarts", 2), ("tolerance", 0.0))
     cell = MethodCell("diagonal", 20, "pg_kmeans_mlp", (0, 1), settings)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    options = dict.fromkeys(("partition", "jobs", "cpus", "gpus", "memory_gb")) | {"minutes": 30}
+    asked = slurm.options(minutes=30, partition=None, jobs=1, cpus=1, gpus=None, memory_gb=None)
     results = Results(tmp_path)
-    (job,) = slurm.launch([Task("t", "smoke", cell)], str(tmp_path), "off", options, cluster="local")
+    (job,) = slurm.launch([Task("t", "smoke", cell)], str(tmp_path), "off", asked, cluster="local")
     deadline = time.monotonic() + 300
 
     def note():

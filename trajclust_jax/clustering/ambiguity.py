@@ -1,4 +1,4 @@
-"""Is the answer unique? What restarts of one method agree on, and how sure each trajectory's cluster is.
+"""Is the answer unique? How far restarts of one method agree, and how certain each trajectory's cluster is.
 
 Host-side NumPy on a `Clustering` of one seed; no labels. Appendix A.3 of the PG-Kmeans paper shows why it matters:
 quite different clusterings can explain the same data equally well, and the objective cannot tell them apart.
@@ -13,11 +13,11 @@ from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.metrics import nmi
 
 TOLERANCE = 0.2
-"""Nats a trajectory: restarts whose objective is this close to the best are equally good. A likelihood ratio of
-e^0.2 = 1.2 for a trajectory on average: nothing that would decide about a trajectory's cluster."""
+"""Nats a trajectory: restarts whose objective is this close to the best count as equally good. It is a likelihood ratio
+of e^0.2 = 1.2 a trajectory on average, too little to decide a trajectory's cluster."""
 AGREEMENT = 0.8
-"""NMI from which two clusterings are the same solution; restarts that broke ties differently are above .9 on Diagonal,
-where one trajectory in fifteen fits two experts equally well."""
+"""NMI from which two clusterings count as the same solution. On Diagonal, where one trajectory in fifteen fits two
+experts equally well, restarts that broke ties differently are above .9."""
 
 
 def restart_agreement(assignments: ArrayLike) -> np.ndarray:
@@ -59,11 +59,11 @@ def solution_groups(
 
 
 def ambiguity(clustering: Clustering, tolerance: float = TOLERANCE, threshold: float = AGREEMENT) -> dict[str, Any]:
-    """Whether restarts agree, in plain JSON values, with a sentence that says it.
+    """Whether restarts agree, as plain JSON values, and in a sentence.
 
     Returns:
         agreement `[R][R]`, mean_agreement (over pairs of all restarts; None for one), groups (lists of restarts, best
-        first), good_restarts, unique (False: several groups; None: fewer than two good restarts, so nobody knows),
+        first), good_restarts, unique (False: several groups; None: unknown, with fewer than two good restarts),
         mean_entropy (of the posteriors, 0 to 1), message, tolerance, threshold.
     """
     assignments = np.asarray(clustering.restart_assignments)
@@ -93,7 +93,8 @@ def ambiguity(clustering: Clustering, tolerance: float = TOLERANCE, threshold: f
 
 
 def _of_a_lone_best(agreement: np.ndarray, objectives: np.ndarray, threshold: float) -> str:
-    """What to say where at most one restart is good: others may have found its clustering, and less likely policies."""
+    """The message where at most one restart is good: others may have found its clustering, with less likely
+    policies."""
     count, finite = len(objectives), np.isfinite(objectives)
     if not finite.any():
         return f"0 of {count} restarts have an objective: all diverged"

@@ -1,4 +1,4 @@
-"""LBRAC-v's behaviour set: K policies in one network, and which of them made a trajectory, by vector quantisation.
+"""LBRAC-v's behaviour set: K policies in one network; vector quantisation tells which of them made a trajectory.
 
 Zhang and Kashima, "Behavior Estimation from Multi-Source Data for Offline Reinforcement Learning", AAAI 2023.
 
@@ -9,13 +9,14 @@ Zhang and Kashima, "Behavior Estimation from Multi-Source Data for Offline Reinf
                   + alpha (1 - cos(W_m, E_z))                                            (L_com, Eq. 5)
     a trajectory's cluster is z_m
 
-Both of L_rec's terms have gradients of their own, W's through the second and E's through the first: there is no
-straight-through estimator. L_Q (Eq. 6), which the learner adds (`learners.lbrac_v`), shares no parameter with these
-two and cannot move a trajectory: the clusterer leaves it out.
+Each of L_rec's terms has its own gradient, E's through the first and W's through the second, so that no
+straight-through estimator is needed. L_Q (Eq. 6), which the learner adds (`learners.lbrac_v`), shares no parameter with
+these two and cannot change an assignment: the clusterer leaves it out.
 
-A network sees an embedding's direction alone, and Adam moves each of its numbers by the learning rate whatever the
-gradient: by how much a direction turns in a step is the rate divided by the embedding's scale. As released that is 1e-3
-(5e-5 / .05), and the codes are hardly sorted when the shared network has learned to do without them; here it is .1.
+The network sees only an embedding's direction, and Adam moves each of its components by about the learning rate,
+whatever the gradient: in a step a direction turns by the learning rate divided by the embedding's scale. In the release
+that is 1e-3 (5e-5 / .05), so slow that the shared network has learned to do without the codes before they differ; here
+it is .1.
 """
 
 import dataclasses
@@ -39,15 +40,15 @@ from trajclust_jax.validation import check_above, check_at_least
 
 SCORED = 4096  # transitions whose likelihoods are computed at a time
 SCALE = 0.005
-"""Of the embeddings at first: a learning rate of 5e-4 then turns them by a tenth in a step."""
+"""Initial scale of the embeddings: a learning rate of 5e-4 then turns them by a tenth in a step."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BehaviourModel:
     """The behaviour set's network, embeddings and losses, written for one run; learners share it.
 
-    Its parameters are `{"network", "codes" [K, d], "trajectories" [N, d]}`. A code of length 0 is out of use and stays
-    so: runs with other numbers of codes are then one program (`trimmed`).
+    Its parameters are `{"network", "codes" [K, d], "trajectories" [N, d]}`. A code of length 0 is unused and stays so:
+    runs with different numbers of codes can share one program (`trimmed`).
     """
 
     action_size: int
@@ -57,12 +58,12 @@ class BehaviourModel:
     embedding_size: int = 8
     """d."""
     scale: float = SCALE
-    """Embeddings begin uniform within so much of 0 in every number."""
+    """Initial embeddings are uniform in [-scale, scale] in each component."""
     commitment: float = 0.1
     """alpha of Eq. 7."""
     cosine: bool = True
-    """Codes are looked up, and held to trajectories, by direction, as in the release; else by the products that Eqs. 3
-    and 5 print, which long embeddings win."""
+    """Codes and trajectories are compared by direction (cosine), as in the release; else by inner products, as Eqs. 3
+    and 5 are printed, which favour long embeddings."""
 
     @property
     def actor(self) -> EmbeddedActor:
@@ -97,7 +98,7 @@ class BehaviourModel:
         return {**params, "codes": jnp.where(used, params["codes"], 0)}
 
     def matched(self, codes: jax.Array, embeddings: jax.Array) -> jax.Array:
-        """`[..., n]` int32: of codes `[..., K, d]` in use the one of each embedding `[..., n, d]` (Eq. 3)."""
+        """`[..., n]` int32: of the codes `[..., K, d]` in use, that closest to each embedding `[..., n, d]` (Eq. 3)."""
         used = (codes != 0).any(-1)[..., None, :]
         similarity = jnp.einsum("...nd,...kd->...nk", self.compared(embeddings), self.compared(codes))
         return jnp.where(used, similarity, -jnp.inf).argmax(-1).astype(jnp.int32)
@@ -116,14 +117,14 @@ class BehaviourModel:
         return loss, self.told(log_probs[0]) | {"behaviour/distance": distance.mean()}
 
     def loss_of_codes(self, params: dict[str, Any], batch: Any, code: jax.Array) -> tuple[jax.Array, Info]:
-        """Where it is known which code is whose: L_rec's first term alone."""
+        """L_rec's first term alone, for batches whose codes are known."""
         policies = self.policy(params, batch.observations, params["codes"][code])
         log_probs = squashed_log_prob(policies, batch.actions)
         chex.assert_shape(log_probs, code.shape)
         return -log_probs.mean(), self.told(log_probs)
 
     def told(self, log_probs: jax.Array) -> Info:
-        """What a training shows of the codes' likelihoods `[B]`."""
+        """What training reports about the codes' log-likelihoods `[B]`."""
         return {"behaviour/loss": -log_probs.mean()}
 
 
@@ -149,7 +150,7 @@ class State:
     params: dict[str, Any]
     optimizer: Any
     assignments: jax.Array  # [N] int32
-    converged: jax.Array  # [] bool, False: the budget alone ends a training
+    converged: jax.Array  # [] bool, False: only the budget ends a training
     key: jax.Array
 
 
@@ -163,24 +164,24 @@ class BehaviourSet(Clusterer):
     num_clusters: int
     """K."""
     features: tuple[int, ...] = (64, 64, 64)
-    """Hidden layers: two shared by all policies, then the embedding, then the rest. The paper's have 200: of five
-    policies on Hopper one of two seeds then found nothing, where narrow layers found them with all of three."""
+    """Hidden layers: two shared by all policies, then the embedding, then the rest. With the paper's layers of 200, one
+    of two seeds found none of five policies on Hopper; with narrow layers all of three seeds found them."""
     embedding_size: int = 8
     """d."""
     scale: float = SCALE
-    """Of the embeddings at first."""
+    """Initial scale of the embeddings."""
     commitment: float = 0.1
     """alpha, of L_com."""
     cosine: bool = True
-    """Embeddings are compared by direction; else by the products that are printed."""
+    """Embeddings are compared by direction (cosine); else by inner products, as printed."""
     learning_rate: float = 5e-4
-    """Adam's."""
+    """Adam's learning rate."""
     batch_size: int = 256
     """Transitions of a gradient step."""
     steps: int = 500
-    """Gradient steps of an iteration, after which it is seen who is where."""
+    """Gradient steps an iteration; trajectories are assigned after each iteration."""
     iterations: int = 20
-    """Reports of the training."""
+    """Iterations of the training."""
 
     VERSION: ClassVar[int] = 1
     ACTIONS_VERSION: ClassVar[int] = 1
@@ -212,7 +213,7 @@ class BehaviourSet(Clusterer):
     def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
         """Observations standardised; of actions, for the policies' tanh, the range of each dimension to [-1, 1].
 
-        What is more than `CLIP` stds from a dimension's mean is no part of its range.
+        Values more than `CLIP` stds from a dimension's mean are not part of its range.
         """
         scaling = action_scaling(trajectories)
         columns, far = scaling.columns, CLIP * scaling.scale
@@ -272,7 +273,7 @@ class BehaviourSet(Clusterer):
         return self._seen(state.replace(params=params, optimizer=optimizer), data, jax.tree.map(jnp.mean, infos))
 
     def _seen(self, state: State, data: Steps, means: Info) -> tuple[State, Info]:
-        """The state with its assignments, and what the loop shows: of one restart `[1]` each."""
+        """The state with its assignments, and what the loop reports, `[1]` each (one restart)."""
         model = self.model_of(data.actions.shape[1])
         assignments = model.matched(state.params["codes"], state.params["trajectories"])
         changed = jnp.int32(0) if state.assignments is None else (assignments != state.assignments).sum()
@@ -287,7 +288,7 @@ class BehaviourSet(Clusterer):
         return state.replace(assignments=assignments), info
 
     def result(self, state: State, data: Steps) -> Clustering:
-        """The codes of all trajectories; likelihoods and posterior are those of the codes' policies, latents W's
+        """The codes of all trajectories; log-likelihoods and posterior are of the codes' policies, latents are W's
         directions.
         """
         log_likelihoods = self._log_likelihoods(state.params, data)
@@ -319,7 +320,7 @@ class BehaviourSet(Clusterer):
         return jax.lax.scan(add, zeros, jnp.arange(0, count, size))[0]
 
     def assign(self, model: dict[str, Any], data: Steps) -> Clustering:
-        """The likeliest code, of those that had trajectories: one that is new has no embedding."""
+        """The likeliest of the codes that had trajectories, as new trajectories have no embedding."""
         log_likelihoods = jnp.where(model["used"], self._log_likelihoods(model, data), -jnp.inf)
         return lone(
             log_likelihoods.argmax(1).astype(jnp.int32),
@@ -331,5 +332,5 @@ class BehaviourSet(Clusterer):
 
 
 def dense_rows(trajectories: Trajectories) -> Any:
-    """What observations are made of: a codebook's table, or they themselves."""
+    """A codebook's table, or the dense observations."""
     return getattr(trajectories.observations, "table", trajectories.observations)

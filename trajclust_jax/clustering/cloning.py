@@ -1,8 +1,8 @@
 """The practical ceiling: policies cloned from the TRUE labels classify the trajectories.
 
-What a class of policies can't tell apart with the labels, no clustering with that class will without them. Beside the
-oracle, which knows the true policies, it separates what is lost by the policy class and the amount of data from what
-is lost by the search for clusters. It is a measurement, not a method: nothing that clusters sees labels.
+What a policy class cannot tell apart with the labels, no clustering with that class can tell apart without them. Beside
+the oracle, which knows the true policies, it separates what is lost by the policy class and the amount of data from
+what is lost by the search for clusters. It is a measurement, not a method: no clustering algorithm sees labels.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class State:
 
 @struct.dataclass(kw_only=True)
 class Cloned(Grouping):
-    """Trajectories classified by policies cloned from labels that did not see them; the policies are those of all.
+    """Trajectories classified by policies that were cloned without them; `params` are policies cloned from all of them.
 
     The objective is the log-likelihood of the trajectories under their labels' policies, cloned from all of them.
     """

@@ -1,7 +1,7 @@
-"""What callers ask of an algorithm that clusters: one protocol, with defaults for what most have in common.
+"""The protocol of clustering algorithms, with defaults for what most of them have in common.
 
 An algorithm is a frozen dataclass of its hyperparameters, `num_clusters` first. It may derive from `Clusterer`, for the
-defaults, or have the same members by itself.
+defaults, or define the same members itself.
 """
 
 import abc
@@ -19,7 +19,7 @@ SupportPolicies = TransitionPolicy | MarkovMapPolicy | PlanningPolicy
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """What a record says of an algorithm, and whether it fits data."""
+    """What records state about an algorithm, and a check that it suits the data."""
 
     num_clusters: int
     VERSION: ClassVar[int]  # part of a cell's identity; raise it when results change
@@ -30,7 +30,7 @@ class Algorithm(Protocol):
         documented(cls)
 
     def check(self, trajectories: Trajectories) -> None:
-        """Raises ValueError for data that it has no answer for; by default there are none."""
+        """Raises ValueError for data that the algorithm cannot handle; by default there are none."""
         del trajectories
 
 
@@ -38,21 +38,21 @@ class Algorithm(Protocol):
 class Clusterer(Algorithm, Method, Protocol):
     """An algorithm that clusters trajectories without their labels; `training.fit` trains it."""
 
-    POLICY: ClassVar[str | None] = None  # the default kind of its clusters' policies; None: they have none to choose
+    POLICY: ClassVar[str | None] = None  # the default kind of its clusters' policies; None: there is no choice
 
     @classmethod
     def default(cls, num_clusters: int, **settings: Any) -> "Clusterer":
-        """The settings that work, with those given in their place."""
+        """The settings that work, overridden by those given."""
         return cls(num_clusters, **settings)
 
     def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
-        """How it sees trajectories, fitted to these; a saved model needs it beside its parameters."""
+        """How trajectories become its inputs, fitted to these; a saved model needs it beside its parameters."""
         return Preprocessing.of(trajectories)
 
     def support_policies(self) -> SupportPolicies | None:
-        """The Markov policies that tell whether held-out actions speak for its clusters (see `support`).
+        """The Markov policies that test on held-out actions whether the data support its clusters (see `support`).
 
-        None for an algorithm that looks at no policy.
+        None for an algorithm that does not model policies.
         """
         return TransitionPolicy()
 
@@ -60,27 +60,28 @@ class Clusterer(Algorithm, Method, Protocol):
     def prepare(
         self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None
     ) -> Any:
-        """The data as `phases` want it, for so many seeds at once (host-side, once).
+        """The data as `phases` need them, for `num_seeds` seeds at once (host-side, once).
 
-        Seen by a given `preprocessing`, or by one that is fitted to these trajectories. `training.fit` gives none.
+        Transformed by the given `preprocessing`, or by one fitted to these trajectories; `training.fit` gives none.
         """
 
     @abc.abstractmethod
     def phases(self) -> tuple[Phase, ...]:
-        """The stretches of training, each written for one seed."""
+        """The phases of training, each written for one seed."""
 
     @abc.abstractmethod
     def result(self, state: Any, data: Any) -> Clustering:
-        """What the last phase's state says of the trajectories, in the dataset's order."""
+        """The clustering by the last phase's state, in the dataset's order."""
 
     def model(self, clustering: Clustering) -> Any:
-        """What `assign` wants of one seed's clustering."""
+        """What `assign` needs of one seed's clustering."""
         return clustering.params
 
     def assign(self, model: Any, data: Any) -> Clustering:
-        """What a trained model says of other trajectories, which `prepare` made `data` of by its preprocessing.
+        """The clustering of other trajectories by a trained model; `prepare` made `data` with the model's
+        preprocessing.
 
         Raises:
-            NotImplementedError: for an algorithm that does not say it.
+            NotImplementedError: for an algorithm that cannot.
         """
-        raise NotImplementedError(f"{type(self).__name__} clusters, and does not assign trajectories that are new")
+        raise NotImplementedError(f"{type(self).__name__} cannot assign new trajectories")

@@ -2,7 +2,7 @@
 
 Two trajectories conflict when they take different actions at the same observation, so that no deterministic
 stationary policy can have made both (Eq. 9). D(W), the number of conflicting pairs within clusters (Eq. 12), is a
-score that needs no labels: 0 says that every cluster is what one policy could have done.
+score that needs no labels: 0 means that one policy could have made each cluster.
 
 Host-side and exact, for discrete actions. Time does not enter: an observation met twice is the same observation.
 """
@@ -28,10 +28,10 @@ def conflict_distance(trajectories: Trajectories, first: int, second: int) -> in
 def total_conflict(trajectories: Trajectories, assignments: ArrayLike, memory_budget: int = 64 * 2**20) -> int:
     """D(W) of Eq. 12 for assignments `[N]`: the ordered pairs (i, j) within a cluster, i = j among them, with d = 1.
 
-    No N x N matrix exists. Who takes another action than a at observation s is one row of bits over a cluster's
-    trajectories; those that conflict with i are the union of the rows of i's steps. Rows are made for as many
-    trajectories at a time as `memory_budget` bytes allow, and only for observations at which the cluster is not of
-    one mind. O(N^2 T / 8) bytes of work at worst, next to none for a clustering without conflicts.
+    No N x N matrix exists. For each observation s and action a, a row of bits marks the cluster's trajectories that
+    take another action at s; those that conflict with i are the union of the rows of i's steps. Rows are made for as
+    many trajectories at a time as `memory_budget` bytes allow, and only for observations at which the cluster's actions
+    differ. O(N^2 T / 8) bytes of work at worst, next to none for a clustering without conflicts.
     """
     rows, actions = _steps(trajectories)
     assignments = np.asarray(assignments)

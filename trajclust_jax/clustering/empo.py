@@ -1,4 +1,4 @@
-"""EMPO's clustering: soft EM on a mixture of policies, its posteriors with momentum.
+"""EMPO's clustering: soft EM on a mixture of policies, with momentum on the posteriors.
 
 Park, Cho and Sung, "EMPO: A Clustering-Based On-Policy Algorithm for Offline Reinforcement Learning", Algorithm 1.
 
@@ -9,7 +9,7 @@ Park, Cho and Sung, "EMPO: A Clustering-Based On-Policy Algorithm for Offline Re
         M-step: train each policy on all trajectories, weighted by Q             (Eq. 6)
     assign each trajectory to its largest posterior under the final policies     (Eqs. 3 and 9)
 
-A classifier q(z | s) is trained beside it: which clusters have been at a state (section 3.3).
+A classifier q(z | s) is trained alongside: which clusters visit a state (section 3.3).
 
 Data, the M-step, the EM iteration and the result are `mixture`'s.
 """
@@ -73,14 +73,14 @@ class EmpoEM(PolicyMixture):
     iterations: int = 60
     """N_E: epochs of EM, with an E-step before each."""
     momentum: float = 0.9
-    """mu: how much of Q an E-step keeps (heuristic I); 0: none."""
+    """mu: the share of Q that an E-step keeps (heuristic I); 0: none."""
     centred: bool = False
-    """The first E-step compares each policy with its mean over all steps (not in the paper): of policies that start
-    alike, one may else claim everything."""
+    """The first E-step subtracts each policy's mean log-likelihood over all steps (not in the paper): among policies
+    that start alike, one may otherwise claim everything."""
     least_steps: int = 1
-    """Gradient steps of an epoch where the data have fewer minibatches: steps count, not epochs."""
+    """Least gradient steps an epoch, for data with fewer minibatches: what matters is steps, not epochs."""
     tolerance: float = 0.0
-    """A run has converged when no Q moves, or when the objective a step changes by less than this."""
+    """A run has converged when no Q moves, or when the objective per step changes by less than this."""
     patience: int = 60
     """Epochs of EM before a run may count as converged."""
     policy_settings: tuple[tuple[str, Any], ...] = ()
@@ -89,7 +89,7 @@ class EmpoEM(PolicyMixture):
     VERSION: ClassVar[int] = 1  # of the algorithm: part of a cell's identity; raise it when results change
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tabular": {"pretrain_epochs": 0},  # exact M-steps forget how they began: all tables would be equal
+        "tabular": {"pretrain_epochs": 0},  # exact M-steps do not depend on where they start: all tables would be equal
         "mlp": {},
         "gru": {},
     }
@@ -106,7 +106,7 @@ class EmpoEM(PolicyMixture):
         return self.num_clusters
 
     def phases(self) -> tuple[Phase, ...]:
-        """Bias, pretrain, EM; a phase without epochs is left out, and the first one that is there begins."""
+        """Bias, pretrain, EM; phases without epochs are left out, and the first of the others starts the run."""
         bias = Phase("bias", self._start, self._train, self.bias_epochs, light_start=True)
         pretrain = Phase("pretrain", self._spread, self._train, self.pretrain_epochs, light_start=True)
         em = Phase("em", self._first_e_step, self._em_step, self.iterations)
@@ -137,19 +137,19 @@ class EmpoEM(PolicyMixture):
     def _first_e_step(self, key: jax.Array, prepared: Prepared, previous: EmpoState | None) -> tuple[EmpoState, Info]:
         """Q^(1), from the policies so far and Q^(0) = 1 / K."""
         state = self._spread(key, prepared, previous)[0]
-        scored = self._seen(prepared, state.key, self.iterations)  # of none to come
+        scored = self._seen(prepared, state.key, self.iterations)  # an iteration that there will not be
         shift = self._mean_step(state.members, scored) if self.centred else None
         objective, posterior = self._soft_e_step(state.members, scored, shift=shift)
         state = state.replace(objective=objective, assignments=self._averaged(posterior, state.assignments))
         return state, self._info(state, prepared.data)
 
     def _train(self, state: EmpoState, prepared: Prepared, iteration: jax.Array) -> tuple[EmpoState, Info]:
-        """An epoch of M-steps by Q as it is."""
+        """An epoch of M-steps weighted by an unchanged Q."""
         state = self._epoch(state, prepared, iteration)
         return state, self._info(state, prepared.data)
 
     def _em_step(self, state: EmpoState, prepared: Prepared, iteration: jax.Array) -> tuple[EmpoState, Info]:
-        """An epoch of M-steps by Q, and the E-step that the next one begins with."""
+        """An epoch of M-steps weighted by Q, then the E-step for the next epoch."""
         trained = self._epoch(state, prepared, iteration)
         return self._iterate(
             state.replace(classifier=trained.classifier), prepared, iteration, trained.members, before=state.assignments

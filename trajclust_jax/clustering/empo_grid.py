@@ -14,7 +14,7 @@ from trajclust_jax.training import Info, Phase
 
 @dataclasses.dataclass(frozen=True)
 class EmpoGrid(EmpoEM):
-    """A run for each setting, as `EmpoEM`'s restarts; `bias_epochs`, `pretrain_epochs`, `momentum` are the largest.
+    """One run per setting, in place of restarts; `bias_epochs`, `pretrain_epochs`, `momentum` are the largest values.
 
     Its result's `restart_assignments [G, N]` are the settings' clusterings, by the final policies' own posteriors. No
     classifier is trained.
@@ -41,13 +41,13 @@ class EmpoGrid(EmpoEM):
 
     @property
     def lone(self) -> EmpoEM:
-        """The method of one run, its heuristics at their largest."""
+        """The method of one run, with the largest values of the heuristics."""
         names = {field.name for field in dataclasses.fields(EmpoEM)}
         given = {name: getattr(self, name) for name in names}
         return EmpoEM(**{**given, "restarts": 1})
 
     def phases(self) -> tuple[Phase, ...]:
-        """As `EmpoEM`'s; runs stand still in epochs that they do not have."""
+        """As in `EmpoEM`; in epochs beyond its own a run is frozen."""
         bias = Phase("bias", self._start, self._gated(0), max(self.bias_epochs, 1), light_start=True)
         pretrain = Phase("pretrain", self._spread, self._gated(1), max(self.pretrain_epochs, 1), light_start=True)
         return bias, pretrain, Phase("em", self._first_e_step, self._em_step, self.iterations)

@@ -1,10 +1,10 @@
-"""Mixtures of Gaussians with full covariances by EM, inside a program: no host, fixed shapes, float32.
+"""Mixtures of Gaussians with full covariances by EM, inside a jitted program: fixed shapes, float32.
 
     E    r_iz ~ p_z N(y_i | mu_z, Omega_z),  sum_z r_iz = 1
     M    p_z, mu_z, Omega_z:  share, mean and covariance of the points weighted by r_iz;  Omega_z + ridge I
 
-A component that has lost its points has weight 0 from then on, and stays as it was. Written for one mixture; components
-out of use, too, are those of weight 0, so that mixtures of different K have the same shapes.
+A component that has lost its points has weight 0 from then on, and keeps its parameters. Written for one mixture.
+Unused components have weight 0, too, so that mixtures of different K have the same shapes.
 """
 
 import chex
@@ -14,9 +14,9 @@ from flax import struct
 
 from trajclust_jax.devices import on_cpu
 
-EMPTY = 1e-3  # a component with fewer points has none
+EMPTY = 1e-3  # a component with a smaller sum of responsibilities is empty
 ROUNDING = 1e-6  # of a covariance's trace: what float32 needs on the diagonal to be positive definite
-CONSTANT = 1e-6  # a column whose std is below this part of its size does not vary
+CONSTANT = 1e-6  # a column whose std is below this share of its magnitude does not vary
 
 
 @struct.dataclass
@@ -32,7 +32,7 @@ class GaussianMixture:
 class LinearGaussians:
     """K Gaussians of A dimensions whose means are linear in D inputs."""
 
-    coefficients: jax.Array  # [K, D + 1, A]: the last row's is a constant's
+    coefficients: jax.Array  # [K, D + 1, A]: the last row is the intercept
     whitenings: jax.Array  # [K, A, A]: W with W W^T the inverse of the covariance
 
 
@@ -98,21 +98,21 @@ def maximise(
 def start(
     key: jax.Array, points: jax.Array, valid: jax.Array, num_components: int, used: jax.Array | float, ridge: float
 ) -> GaussianMixture:
-    """A mixture to begin with: centres drawn as k-means++ does, each with the points nearest to it; key consumed.
+    """An initial mixture: centres drawn as by k-means++, each with the points nearest to it; the key is consumed.
 
     Args:
         key: PRNG key.
         points: `[N, M]`.
         valid: `[N]` bool: the points that count.
         num_components: K.
-        used: the first so many of them are in use, the others empty.
+        used: how many of them, the first ones, are in use; the others are empty.
         ridge: as `maximise` has it.
     """
     keys = jax.random.split(key, num_components)
     distances = lambda centre: ((points - centre) ** 2).sum(-1)
 
     def draw(nearest, key):
-        # Where every point is a centre already, any of them again: its component is empty. At first all are alike.
+        # Where every point is a centre already, one is drawn again, whose component is empty. The first is uniform.
         logits = jnp.log(jnp.clip(nearest, jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max))
         centre = points[jax.random.categorical(key, jnp.where(valid, logits, -jnp.inf))]
         away = distances(centre)
@@ -129,7 +129,7 @@ def start(
 def fit_mixture(
     mixture: GaussianMixture, points: jax.Array, valid: jax.Array, iterations: int, ridge: float
 ) -> GaussianMixture:
-    """So many EM iterations from a mixture, on the `valid [N]` of `points [N, M]`."""
+    """`iterations` of EM from a mixture, on the `valid [N]` of `points [N, M]`."""
 
     def iterate(_, mixture):
         return maximise(points, responsibilities(mixture, points) * valid[:, None], ridge, mixture)
@@ -138,7 +138,7 @@ def fit_mixture(
 
 
 def regress(inputs: jax.Array, outputs: jax.Array, weights: jax.Array, ridge: float) -> LinearGaussians:
-    """Of each cluster, `weights [N, K]`, the outputs `[N, A]` by least squares in the inputs `[N, D]`.
+    """Least squares for each cluster, weighted by `weights [N, K]`: outputs `[N, A]` linear in inputs `[N, D]`.
 
     The ridge is on the inputs' second moments and on the covariances.
     """
@@ -171,7 +171,7 @@ def _with_one(inputs: jax.Array) -> jax.Array:
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:
-    """In full float32 on devices that would take less: covariances are decomposed."""
+    """In full float32, also on devices whose default is less precise: covariances are decomposed."""
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 

@@ -1,7 +1,7 @@
-"""What tells a bad run without the truth (host-side, NumPy).
+"""How to recognise a bad run without labels (host-side, NumPy).
 
-A representation method can fail silently: all trajectories at one code, codes that nothing uses, latents without
-groups. Each leaves a trace that needs no label.
+A representation method can fail silently: all trajectories at one code, unused codes, latents without groups. Each of
+these can be seen without labels.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ LEAST_SILHOUETTE = 0.25  # below it groups are hardly apart (Kaufman and Roussee
 
 
 def diagnose(clustering: Grouping) -> tuple[dict[str, float | None], list[str]]:
-    """Health of one run (no seed axis), and what is wrong with it, a line each.
+    """Health of one run (no seed axis), and its problems, a line each.
 
     Health holds used_clusters; where there are latents also their spread (total variance) and silhouette (mean over
     `SAMPLE` trajectories drawn by NumPy's generator 0; None where one cluster alone is used there).

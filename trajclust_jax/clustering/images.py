@@ -1,13 +1,15 @@
 """Observations that are images: networks see the features of a small CNN in place of pixels.
 
-The CNN is trained once for a dataset, and its features are computed once a distinct frame. It predicts actions from the
-features of the frame and a learned embedding of the trajectory: features keep what ANY of the policies needs, and the
-embedding says, as a latent of CAAE does, which of them acted. Everything after it works as on other observations.
+The CNN is trained once for a dataset, and its features are computed once for each distinct frame. It predicts actions
+from the features of the frame and a learned embedding of the trajectory: features keep what ANY of the policies needs,
+and the embedding says, like a latent of CAAE, which of them acted. Everything after it works as with other
+observations.
 
-Two things decide whether clusters are found. Features see nothing but places: where in the frame each channel is active
-(Finn et al. 2016, "Deep Spatial Autoencoders for Visuomotor Learning"). Free features recognise the trajectory that a
-frame is from, and with it the policy: one policy then fits all. And predictions are linear in the features: EM's first
-M-steps are short, and policies that had to learn relations between places in them would all learn the mixture.
+Two choices decide whether clusters are found. Features are positions only: where in the frame each channel is active
+(Finn et al. 2016, "Deep Spatial Autoencoders for Visuomotor Learning"). Unrestricted features would recognise the
+trajectory that a frame is from, and with it the policy, so that one policy would fit all. And predictions are linear in
+the features: EM's first M-steps are short, and policies that had to learn relations between positions would all learn
+the mixture.
 """
 
 import functools
@@ -28,8 +30,8 @@ from trajclust_jax.networks import MLP
 
 FEATURES, CHANNELS = 64, 32
 STEPS, BATCH, LEARNING_RATE = 700, 128, 2e-3  # of the CNN's training, by Adam
-EMBEDDING = 8  # numbers that say which policy acted in a trajectory
-EMBEDDING_SCALE = 10.0  # times its parameters: a trajectory is drawn seldom, and Adam's steps are small
+EMBEDDING = 8  # dimensions of the embedding that says which policy acted in a trajectory
+EMBEDDING_SCALE = 10.0  # factor on its parameters: a trajectory is drawn seldom, and Adam's steps are small
 _SMALLEST, _LARGEST = 16, 96  # pixels along a side: an axis below holds channels, and larger frames are shrunk
 _GRID = 16  # cells that the first convolution leaves along the longer side
 _SAMPLE = 2**22  # pixels that statistics are taken from
@@ -88,9 +90,10 @@ class ImageInputs:
 
 
 def looks_like_images(trajectories: Trajectories) -> bool:
-    """Whether observations are `[H, W]`, `[H, W, C]` or `[C, H, W]` with H and W from 16, and C below, of 0 to 255.
+    """Whether observations are `[H, W]`, `[H, W, C]` or `[C, H, W]`, H and W at least 16 and C less, with values 0 to
+    255.
 
-    Maps of zeros and ones are none.
+    Maps of zeros and ones are no images.
     """
     shape = trajectories.observation_shape
     large = [size >= _SMALLEST for size in shape]
@@ -109,7 +112,7 @@ def looks_like_images(trajectories: Trajectories) -> bool:
 
 
 def describe_inputs(trajectories: Trajectories) -> str:
-    """What policies see, for people: `images [64, 64]: the 64 features of a CNN`."""
+    """What policies see, in words: `images [64, 64]: the 64 features of a CNN`."""
     shape = list(trajectories.observation_shape)
     if looks_like_images(trajectories):
         return f"images {shape}: the {FEATURES} features of a CNN"
@@ -122,7 +125,7 @@ _latest: tuple[tuple[weakref.ref, ...], Inputs | ImageInputs] | None = None
 def fitted_inputs(trajectories: Trajectories) -> Inputs | ImageInputs:
     """How observations become a network's input: a CNN trained on images, `input_transform` for all others.
 
-    The CNN of the same arrays as the last time is not trained again.
+    For the same arrays as in the last call the CNN is not trained again.
     """
     global _latest
     if not looks_like_images(trajectories):

@@ -16,21 +16,21 @@ RESTARTS = 10  # k-means++ starts, of which the one with the least inertia is ke
 
 
 class Asked(NamedTuple):
-    """What k-means is asked of one run."""
+    """The input of k-means from one run."""
 
     seed: jax.Array  # [] uint32
     points: jax.Array  # [N, D]
 
 
 class Found(NamedTuple):
-    """What k-means finds."""
+    """The result of k-means."""
 
     centres: jax.Array  # [K, D] float32
     assignments: jax.Array  # [N] int32
 
 
 def kmeans_before(points_of: Callable[[Any, Any], jax.Array], num_clusters: int) -> Host:
-    """k-means before a phase starts, of `points_of(data, previous state)` of each run. The start's key is its, too."""
+    """k-means before a phase starts, of `points_of(data, previous state)` of each run, with the key of the start."""
 
     def ask(key: jax.Array, data: Any, previous: Any) -> Asked:
         _, key_centres = jax.random.split(key)
@@ -44,8 +44,8 @@ def kmeans_before(points_of: Callable[[Any, Any], jax.Array], num_clusters: int)
 
 
 def kmeans(num_clusters: int, asked: Asked) -> Found:
-    """Of NumPy arrays. Fewer distinct points than clusters leave clusters empty; points that are not finite give NaN
-    centres and cluster 0 throughout."""
+    """k-means of NumPy arrays. With fewer distinct points than clusters some clusters are empty; points that are not
+    finite give NaN centres and cluster 0 for all."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
@@ -63,7 +63,7 @@ def kmeans(num_clusters: int, asked: Asked) -> Found:
 
 def squared_distances(points: jax.Array, centres: jax.Array) -> jax.Array:
     """`[..., K]` float32: squared distances of points `[..., D]` to centres `[K, D]`."""
-    chex.assert_equal(points.shape[-1], centres.shape[-1])  # broadcasting would take a single dimension for all
+    chex.assert_equal(points.shape[-1], centres.shape[-1])  # broadcasting would accept a single dimension
     return ((points[..., None, :] - centres) ** 2).sum(-1)
 
 
@@ -73,7 +73,7 @@ def posterior(points: jax.Array, centres: jax.Array, assignments: jax.Array) -> 
 
 
 def inner_variance(points: jax.Array, centres: jax.Array, assignments: jax.Array) -> jax.Array:
-    """`[]`: the mean squared distance of points to their own centres, a dimension; above 0."""
+    """`[]`: the mean squared distance of points to their own centres, per dimension; above 0."""
     own = jnp.take_along_axis(squared_distances(points, centres), assignments[:, None], axis=1)
     return jnp.maximum(own.mean() / points.shape[1], jnp.finfo(jnp.float32).tiny)
 

@@ -54,11 +54,11 @@ MOVED = 1e-2  # a soft assignment has moved when a posterior changed by more tha
 
 @struct.dataclass
 class Prepared:
-    """The data, and the policy class that fits it; for a choice of K, what a run may use of both."""
+    """The data and their policy class; for choosing K, also the clusters and trajectories that a run uses."""
 
     data: MixtureData
     policies: Any = struct.field(pytree_node=False)
-    unused: jax.Array | None = None  # [] int32: so many of the last clusters are out of use; None: all are in use
+    unused: jax.Array | None = None  # [] int32: how many clusters, the last ones, are unused; None: all are in use
     trained: jax.Array | None = None  # [N'] bool: the others are held out of M-steps and objective; None: none is
 
     def on_host(self) -> "Prepared":
@@ -136,7 +136,7 @@ class PolicyMixture(Clusterer):
     def result(self, state: State, prepared: Prepared) -> Clustering:
         """The restart with the highest objective, scored on all trajectories (Algorithm 3)."""
         objective, assignments = state.objective, state.assignments
-        if prepared.policies.scored_steps:  # until here by some of the steps: now by all
+        if prepared.policies.scored_steps:  # scored on some of the steps until here: now on all
             objective, assignments = self._e_step(state.members, prepared)
         return self._scored(state.members, objective, assignments, prepared)
 
@@ -175,7 +175,7 @@ class PolicyMixture(Clusterer):
         key, key_assign, key_members = jax.random.split(key, 3)
         data = prepared.data
 
-        def assign(key):  # drawn in the dataset's order: padding and chunking don't enter
+        def assign(key):  # drawn in the dataset's order, whatever padding and chunks are
             return data.slots(jax.random.randint(key, (data.num_trajectories,), 0, num_used))
 
         assignments = jax.vmap(assign)(member_keys(key_assign, self.restarts))
@@ -236,7 +236,7 @@ class PolicyMixture(Clusterer):
             members=members, assignments=assignments, objective=objective, settled=settled, converged=settled.all()
         )
 
-        def keep(new, old):  # a settled restart stays as it was, whatever the others do
+        def keep(new, old):  # a settled restart does not change, whatever the others do
             return jnp.where(state.settled.reshape(-1, *[1] * (new.ndim - 1)), old, new)
 
         new = new.replace(
@@ -262,8 +262,8 @@ class PolicyMixture(Clusterer):
         shift: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """The mixture's log-likelihood `[R]` under a uniform prior (tabular: plus the log prior), and posteriors
-        `[R, N', K]`: of a chunk `posterior(chunk, scores [R, K, n])`, by default the scores' softmax, after
-        `shift [R, K]` was taken off for each step."""
+        `[R, N', K]`: of a chunk `posterior(chunk, scores [R, K, n])`, by default the softmax of its scores,
+        from which `shift [R, K]` is subtracted for each step."""
         data, policies = prepared.data, prepared.policies
         score = self._scorer(members, prepared)
 
@@ -283,10 +283,10 @@ class PolicyMixture(Clusterer):
         return marginal.sum((0, 2)) + prior, soft
 
     def _mean_step(self, members: Member, prepared: Prepared) -> jax.Array:
-        """`[R, K]`: how likely each policy finds a step of the data on average; 0 where that is not finite.
+        """`[R, K]`: each policy's mean log-likelihood of a step of the data; 0 where that is not finite.
 
-        Policies that start alike differ, after short M-steps on a random partition, by how good each is in general more
-        than by whose actions it knows: E-steps may compare without this (`shift`).
+        After short M-steps on a random partition, policies that started alike differ more in how good they are in
+        general than in whose actions they have learned: E-steps may subtract this (`shift`).
         """
         score = self._scorer(members, prepared)
         totals = jax.lax.map(lambda chunk: score(chunk).sum(-1), prepared.data.chunks).sum(0)
@@ -310,7 +310,7 @@ class PolicyMixture(Clusterer):
         }
 
     def _scorer(self, members: Member, prepared: Prepared) -> Callable[[Chunks], jax.Array]:
-        """Log-likelihoods `[R, K, n]` of a chunk; -inf for clusters out of use."""
+        """Log-likelihoods `[R, K, n]` of a chunk; -inf for unused clusters."""
         params, shape = shared(members.params, OUTER, INNER), jax.tree.leaves(members)[0].shape[:2]
         score = prepared.policies.scorer(params, prepared.data)
         used = None if prepared.unused is None else clusters_in_use(members, prepared)
@@ -339,7 +339,7 @@ def trained_assignments(state: State, prepared: Prepared) -> jax.Array:
 
 
 def restart_keys(key: jax.Array, paired: bool, *shape: int) -> jax.Array:
-    """Keys of `shape`, R restarts first; where `paired`, every restart has the same ones. The key is consumed."""
+    """Keys of `shape`, R restarts first; if `paired`, the same ones for every restart. The key is consumed."""
     return jnp.broadcast_to(member_keys(key, *shape[1:]), shape) if paired else member_keys(key, *shape)
 
 

@@ -1,24 +1,25 @@
 """How many policies? Choosing K without labels.
 
-PG-Kmeans runs for every K of a range at once: the range is one more axis beside seeds and restarts, all with the
-policies of the largest K, of which a run for K uses the first K. Each seed holds a random fifth of the trajectories
-out of training. Two criteria are read off the same runs, in nats a step, higher is better:
+PG-Kmeans runs for every K of a range at once: the range is one more axis beside seeds and restarts. All runs hold as
+many policies as the largest K, and a run for K uses the first K. Each seed holds out a random fifth of the
+trajectories. Two criteria are computed from the same runs, in nats a step, higher is better:
 
 - `held_out`: the log-likelihood of the held-out trajectories and their clusters,
   sum over n of max_k [log w_k + log P(tau_n | theta_k)], w the clusters' shares of the training data. J alone
   (Eq. 3, reported beside it) cannot choose: a trajectory takes the best of K policies, so that J hardly stops growing
-  with K. The first term charges for the choice, as a code would have to (the classification likelihood of Biernacki
-  and Govaert, 1997): splitting a cluster of n trajectories in two costs up to n log 2 and must earn it.
+  with K. The first term charges for the choice, as a code would have to (the classification likelihood of Biernacki and
+  Govaert, 1997): splitting a cluster of n trajectories in two costs up to n log 2, which a better fit must outweigh.
 - `integrated`: the integrated complete-data likelihood (Biernacki, Celeux and Govaert, 2010) of the clustering of all
   trajectories, exact for tabular policies with Jeffreys priors (1/2 for every action and every cluster):
   log of P(actions, clusters | policies, shares) integrated over both. BIC approximates it for many steps at every
   observation, but most observations are rare. It needs discrete actions over a codebook; the clusters that networks
   found are scored by tables all the same.
 
-The rules: the run with the highest `integrated`; of the runs whose `held_out` is within one standard error of the
-highest (Breiman et al., 1984; of the difference, over held-out trajectories), the one with fewest clusters. A run is
-counted by the clusters it uses: one for K = 7 that leaves two empty has found five. Either way it is the K that the
-data supports: trajectories that several policies could have made belong to any, and experts that behave alike are one.
+The rules: by `integrated`, the run with the highest value; by `held_out`, of the runs within one standard error of the
+highest (Breiman et al., 1984; of the difference, over held-out trajectories), the one with the fewest clusters. Only
+clusters that a run uses count: a run for K = 7 that leaves two empty has found five. Either way it is the K that the
+data support: trajectories that several policies could have made may belong to any of them, and experts that behave
+alike are one.
 """
 
 import dataclasses
@@ -58,7 +59,7 @@ class RangeState:
 
 @struct.dataclass
 class RangeResult:
-    """Clusterings for every K, trained without the held-out trajectories, which are assigned all the same."""
+    """Clusterings for every K, trained without the held-out trajectories, which are assigned nevertheless."""
 
     clusterings: Clustering  # [G, ...]; clusters beyond K have log-likelihood -inf and posterior 0
     trained: jax.Array  # [N] bool
@@ -163,7 +164,8 @@ class Selection:
     compile_seconds: float
 
     def chosen(self, criterion: Criterion = "held_out") -> np.ndarray:
-        """`[S]`: the fewest used clusters of a run whose criterion is highest, `held_out` up to one standard error."""
+        """`[S]`: the fewest clusters that a run with the highest criterion uses (`held_out`: within one standard
+        error)."""
         values = getattr(self, criterion)
         error = self.held_out_error if criterion == "held_out" else 0.0
         best = values >= values.max(1, keepdims=True) - error
@@ -194,7 +196,7 @@ def select_num_clusters(
     score = _tabular_score(trajectories)
     rows = []
     for s in range(len(outcome.seeds)):
-        codes = []  # of each K, log-likelihoods of held-out trajectories and their clusters
+        codes = []  # for each K, log-likelihoods of held-out trajectories and their clusters
         for g, k in enumerate(counts):
             assignments = result.clusterings.assignments[s, g]
             log_likelihoods = result.clusterings.log_likelihoods[s, g, :, :k].astype(np.float64)

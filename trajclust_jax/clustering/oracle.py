@@ -1,6 +1,6 @@
 """The oracle: Bayes assignment under the true policies, the ceiling of every clustering.
 
-Experts can behave alike: a trajectory that several of them could have made cannot be told apart by anyone.
+Experts can behave alike: nobody can tell which of them made a trajectory that several could have made.
 """
 
 import numpy as np

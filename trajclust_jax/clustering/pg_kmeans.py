@@ -53,16 +53,17 @@ class PGKmeans(PolicyMixture):
     """Policy class: a table, an MLP of the observation, a GRU over the observations so far, or value iteration on
     the map observed."""
     iterations: int = 20
-    """At most so many EM iterations."""
+    """Largest number of EM iterations."""
     first_steps: int = 5
     """Gradient steps of the first M-step: long ones would freeze the random partition."""
     steps: int = 25
     """Gradient steps of every later M-step; parameters and Adam's state stay warm."""
     pooled_restarts: int = 0
-    """Of the restarts so many begin with one policy, trained on all trajectories, in every cluster, and their first
-    E-step compares each trajectory with the others (not in the paper): for policies that are nearly the same."""
+    """Number of restarts in which every cluster starts from one policy that was trained on all trajectories, and whose
+    first E-step subtracts each cluster's mean log-likelihood (not in the paper): for policies that are nearly the
+    same."""
     pooled_steps: int = 300
-    """Gradient steps of that policy."""
+    """Gradient steps that train this policy."""
     merging: MergeRule = "least_loss"
     """How clusters are merged; `printed` is Algorithm 4 to the letter (worse: see `merging`)."""
     polish_iterations: int = 6
@@ -72,18 +73,19 @@ class PGKmeans(PolicyMixture):
     polish_steps: int = 50
     """Gradient steps of its later M-steps."""
     paired_polish: bool = False
-    """The polishes of all restarts draw the same random numbers (not in the paper): restarts that agree have equal J,
-    and the learning rate of its last M-step falls to 0: J then tells clusterings apart rather than luck in training."""
+    """The polishes of all restarts draw the same random numbers, so that restarts that agree have equal J, and the
+    learning rate of the last M-step falls to 0 (not in the paper): J then tells clusterings apart rather than luck in
+    training."""
     reconsidered: float = 0.0
-    """After the polish, this share of the trajectories, those that their own policies explain worst, trains fresh
-    policies of ALL clusters, which then compete for them, and the polish begins again with what comes of it (not in
-    the paper). Far from a cluster's other trajectories its policy is what it happens to be: only one that has been
-    trained on a trajectory can claim it."""
+    """After the polish, fresh policies of ALL clusters are also trained on this share of the trajectories, those that
+    their own policies explain worst; the clusters then compete for them, and the polish starts again from the result
+    (not in the paper). Far from its cluster's other trajectories a policy is arbitrary: only one that was trained on a
+    trajectory can claim it."""
     tolerance: float = 1e-4
-    """A restart has converged when no assignment changes, or when J a step changes by less than this."""
+    """A restart has converged when no assignment changes, or when J per step changes by less than this."""
     patience: int = 8
-    """Iterations of a phase before a restart may count as converged: the policies of a network are not yet trained
-    when assignments first stand still. A polish shorter than this runs its whole budget."""
+    """Iterations of a phase before a restart may count as converged: when assignments first stop changing, network
+    policies are not yet trained. A polish shorter than this runs its whole budget."""
     policy_settings: tuple[tuple[str, Any], ...] = ()
     """Further settings of the policy class, e.g. `(("batch_size", 64),)`."""
 
@@ -92,7 +94,7 @@ class PGKmeans(PolicyMixture):
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
         "tabular": {"iterations": 100, "tolerance": 0.0, "patience": 0, "polish_iterations": 50},
         "mlp": {},
-        # a history policy infers the expert and absorbs mixtures if its M-steps are long
+        # with long M-steps, a history policy infers which expert acts, and absorbs mixtures
         "gru": {"steps": 15, "iterations": 18, "polish_first_steps": 100, "polish_steps": 30},
         # on the maps it is for, over-clustering hurts
         "planner": {"extra_clusters": 0, "first_steps": 10, "polish_iterations": 0},
@@ -227,7 +229,7 @@ class PGKmeans(PolicyMixture):
         return self._begin(key, members, assignments, prepared.data)
 
     def _numbered_alike(self, assignments: jax.Array) -> jax.Array:
-        """`[R, N']`: where polishes are paired, restarts that agree have equal numbers, too."""
+        """`[R, N']`: if polishes are paired, restarts that agree also number their clusters alike."""
         if not self.paired_polish:
             return assignments
         return jax.vmap(lambda each: by_first_member(each, self.num_clusters))(assignments)
@@ -243,7 +245,7 @@ class PGKmeans(PolicyMixture):
     # --- reconsider -------------------------------------------------------------------------------------
 
     def _reconsider(self, key: jax.Array, prepared: Prepared, previous: State) -> tuple[State, Info]:
-        """What is explained worst goes to the cluster that explains it best once all were trained on it."""
+        """The worst explained trajectories go to the clusters that explain them best once all were trained on them."""
         data, policies, paired = prepared.data, prepared.policies, self.paired_polish
         by_restart = lambda values: values.swapaxes(0, 1).reshape(self.restarts, -1)  # [C, R, n] -> [R, N']
         explained = by_restart(self._explained(previous.members, previous.assignments, prepared)[1])
@@ -253,7 +255,7 @@ class PGKmeans(PolicyMixture):
 
         key, key_rivals, key_fit = jax.random.split(key, 3)
         key, key_members = jax.random.split(key)
-        # Initial parameters are long to compile and quick to draw: one program for both.
+        # Initial parameters take long to compile and are quick to draw: one program for both.
         new = lambda key: self._new_members(key, self.num_clusters, prepared, paired)
         both = jax.vmap(new)(jnp.stack([key_rivals, key_members]))
         rivals, fresh = (jax.tree.map(operator.itemgetter(i), both) for i in (0, 1))

@@ -1,7 +1,7 @@
-"""How trajectories become what policies and encoders see.
+"""How trajectories become inputs of policies and encoders.
 
-It is fitted to the trajectories that an algorithm is trained on and kept with its parameters: other trajectories are
-then seen in the same way.
+It is fitted to the trajectories that an algorithm is trained on and kept with its parameters, so that other
+trajectories are transformed in the same way.
 """
 
 from typing import Self
@@ -16,16 +16,16 @@ from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling
 
 @struct.dataclass
 class Preprocessing:
-    """What an algorithm has use for; the rest is None."""
+    """What an algorithm needs; the rest is None."""
 
     inputs: Inputs | ImageInputs | None = None  # of observations
     actions: ActionScaling | None = None  # of continuous actions
-    observations: np.ndarray | None = None  # [U, ...]: the codebook whose rows a table's policies are of
+    observations: np.ndarray | None = None  # [U, ...]: the codebook whose rows tabular policies are indexed by
     agent: int | None = None  # the plane of maps `[H, W, planes]` that marks the agent's cell
     moves: np.ndarray | None = None  # [A, 4] float32: how often each action moved up, down, left, right on maps
     summaries: tuple[np.ndarray, np.ndarray] | None = None  # mean and std `[D + A]` of mean steps, over trajectories
 
     @classmethod
     def of(cls, trajectories: Trajectories) -> Self:
-        """What networks on observations, or on images' features, have use for."""
+        """What networks on observations, or on images' features, need."""
         return cls(fitted_inputs(trajectories), action_scaling(trajectories))

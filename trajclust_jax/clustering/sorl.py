@@ -1,7 +1,7 @@
 """SORL's clustering: soft EM on a mixture of policies, with a hard assignment at the end.
 
-Mao et al., "Stylized Offline Reinforcement Learning" (ICLR 2024), the clustering step only, as the PG-Kmeans paper
-has it for a baseline (appendix B.3).
+Mao et al., "Stylized Offline Reinforcement Learning" (ICLR 2024), the clustering step only, as in the PG-Kmeans paper's
+baseline (appendix B.3).
 
     assign every trajectory to one of K clusters at random
     repeat
@@ -41,13 +41,13 @@ class Sorl(PolicyMixture):
     restarts: int = 1
     """R: independent runs, the best of which is chosen by the objective; the baseline has one."""
     iterations: int = 30
-    """At most so many EM iterations."""
+    """Largest number of EM iterations."""
     first_steps: int = 5
     """Gradient steps of the first M-step."""
     steps: int = 25
     """Gradient steps of every later M-step; parameters and Adam's state stay warm."""
     tolerance: float = 1e-4
-    """A run has converged when no posterior moves, or when the objective a step changes by less than this."""
+    """A run has converged when no posterior moves, or when the objective per step changes by less than this."""
     patience: int = 15
     """Iterations before a run may count as converged."""
     policy_settings: tuple[tuple[str, Any], ...] = ()
@@ -86,7 +86,7 @@ class Sorl(PolicyMixture):
         """The mixture's log-likelihood `[R]` (tabular: plus the log prior), and posteriors `[R, N', K]`."""
         if self.posterior == "product":
             return self._soft_e_step(members, prepared)
-        # The mean over steps: the number of steps cancels in the posterior.
+        # The sum's posterior is the mean's: the number of steps cancels.
         probability = prepared.policies.scorer(members.params, prepared.data, of=jnp.exp)
 
         def by_sums(chunk: Chunks, scores: jax.Array) -> jax.Array:

@@ -1,14 +1,15 @@
-"""The settings that work for data, from the data alone: from what their actions are and how long they last.
+"""The settings that work for given data, chosen by the kind of actions and the length of trajectories.
 
-Defaults are for short trajectories with discrete actions. For others this table says what differs, and why:
+Defaults are for short trajectories with discrete actions. For other data this table has what differs, and why:
 
-- Long ones. A likelihood summed over a thousand steps leaves EM where it began: E-steps look at 100 fresh random steps
-  of each trajectory (but where trajectories are counts, which cost the same however long they are). An encoder of a
-  thousand steps is slow and remembers where it was: it sees windows, and a step's likelihood stands for their sum.
-- Continuous actions. A mean and a std are learned more slowly than the probabilities of a few actions: M-steps are
-  longer, the first one, too.
+- Long trajectories. With likelihoods summed over a thousand steps, EM stays where it began: E-steps use 100 fresh
+  random steps of each trajectory (except where trajectories are counts, whose cost does not depend on length). An
+  encoder of a thousand steps is slow and remembers positions: it sees windows, and its likelihood is per step, not
+  summed.
+- Continuous actions. A mean and a std are learned more slowly than the probabilities of a few actions: all M-steps, the
+  first one included, are longer.
 
-`suited` is the one rule: `trajclust cluster` and Python users call it alike.
+`suited` is the only such rule; `trajclust cluster` and Python users both call it.
 """
 
 from typing import Any
@@ -23,17 +24,17 @@ from trajclust_jax.clustering.representation import CAAE, DEC, VAEKmeans
 from trajclust_jax.clustering.sorl import Sorl
 from trajclust_jax.data import Trajectories
 
-LONG_STEPS = 200  # data are long where a trajectory has as many
+LONG_STEPS = 200  # data are long if a trajectory has so many
 LONG_STEPS_ENCODED = 101  # for encoders, which read a trajectory step by step
 
 _SAMPLED = {"policy_settings": (("scored_steps", 100),)}
 _WINDOWED_GRU = {"first_steps": 30, "steps": 30, "policy_settings": (("window", 32),)}
 _WINDOWS = {"window": 32}
 _LIGHT = {"alpha": 0.01}  # latents of two policies of one training begin .02 apart: 1, and .1, pull them to one code
-# What a discrete action tells of its policy is little beside what a latent costs, where likelihoods are a step's.
+# Where likelihoods are per step, a discrete action says little about its policy, compared with what a latent costs.
 _FAINT = {"warmup_iterations": 16, "shrinkage": 0.003, "noise": 0.1}
 
-# Gradient steps count, not epochs: with so many, a third of the paper's epochs do.
+# What matters is gradient steps, not epochs: with so many, a third of the paper's epochs suffice.
 _EPOCHS = {"pretrain_epochs": 5, "iterations": 25, "least_steps": 500}
 
 _Settings = dict[tuple[type, str | None], dict[str, Any]]  # by algorithm and policy class (None: it has none)
@@ -50,14 +51,14 @@ LONG_CONTINUOUS: _Settings = {
         **_SAMPLED,
     },
     (PGKmeans, "gru"): _WINDOWED_GRU,
-    # Soft EM from random clusters begins with policies that are nearly trained: with 50 steps it often found nothing.
+    # Soft EM from random clusters needs policies that are nearly trained: with 50 steps it often found nothing.
     (Sorl, "mlp"): {"first_steps": 400, "steps": 50, **_SAMPLED},
     (Sorl, "gru"): {"first_steps": 50, "steps": 50, "policy_settings": (("window", 32),)},
     (EmpoEM, "mlp"): {**_EPOCHS, **_SAMPLED},
     (EmpoEM, "gru"): {**_EPOCHS, "policy_settings": (("window", 32),)},
     (CAAE, None): {**_WINDOWS, **_LIGHT, "warmup_iterations": 8, "iterations": 3},
     (DEC, None): {**_WINDOWS, "pretrain_iterations": 8},
-    (VAEKmeans, None): {**_WINDOWS, "iterations": 11, "kl_weight": 0.03},  # the likelihood is a step's, not their sum
+    (VAEKmeans, None): {**_WINDOWS, "iterations": 11, "kl_weight": 0.03},  # the likelihood is per step, not summed
 }
 LONG_DISCRETE: _Settings = {
     (PGKmeans, "mlp"): _SAMPLED,
@@ -83,7 +84,7 @@ SHORT_COUNTED: _Settings = {**SHORT_DISCRETE, **_COUNTED}
 
 
 def suited(algorithm: type[Clusterer], trajectories: Trajectories, policy: str | None = None) -> dict[str, Any]:
-    """What of an algorithm's settings differs from its defaults on this data.
+    """The settings in which an algorithm should differ from its defaults on this data.
 
     Args:
         algorithm: a clusterer's class.

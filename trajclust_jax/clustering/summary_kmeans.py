@@ -1,7 +1,7 @@
-"""k-means on a number or two of each trajectory: what is found without looking at a policy at all.
+"""k-means on a few numbers of each trajectory: what can be found without any policy.
 
-Return + k-means is a baseline of the PG-Kmeans paper (Table 1). Lengths and mean steps are ours: pairs of policies that
-they tell apart are easy, whatever else tells them apart too.
+Return + k-means is a baseline of the PG-Kmeans paper (Table 1). Lengths and mean steps are ours: policies that these
+tell apart are an easy task for any method.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class SummaryKmeans(Clusterer):
         check_one_of("summary", self.of, get_args(Summary))
 
     def check(self, trajectories: Trajectories) -> None:
-        """Raises ValueError where summaries say nothing: there are fewer than clusters, or they are all equal."""
+        """Raises ValueError if summaries cannot be clustered: there are fewer than clusters, or all are equal."""
         if trajectories.num_trajectories < self.num_clusters:
             raise ValueError(f"{trajectories.num_trajectories} trajectories cannot make {self.num_clusters} clusters")
         if self.of != "mean" and np.ptp(self._summaries(trajectories)) == 0:
@@ -64,7 +64,7 @@ class SummaryKmeans(Clusterer):
         return fitted.replace(summaries=_moments(mean_steps(trajectories, fitted)))
 
     def support_policies(self) -> None:
-        """None: it looks at no policy."""
+        """None: it does not model policies."""
 
     def prepare(
         self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None
@@ -110,7 +110,7 @@ class SummaryKmeans(Clusterer):
         self, key: jax.Array, data: jax.Array, previous: None, asked: Asked, found: Found
     ) -> tuple[State, Info]:
         del previous, asked
-        key, _ = jax.random.split(key)  # the other is k-means'
+        key, _ = jax.random.split(key)  # the other half is for k-means
         centres, assignments = found
         info = {
             "objective": -squared_distances(data, centres).min(-1).sum()[None],
@@ -121,7 +121,7 @@ class SummaryKmeans(Clusterer):
 
 
 def _moments(summaries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and std over trajectories, a column."""
+    """Mean and std of each column over trajectories."""
     return summaries.mean(0), np.maximum(summaries.std(0), 1e-6)
 
 

@@ -1,14 +1,14 @@
 """Do the data support a clustering? Held-out actions under its policies, under ONE policy, and under random clusters.
 
-J of the trajectories that policies were trained on tells nothing here: it grows with K even where one policy made
-everything, and clusters by region or by luck have one, too. What a clustering is right about, it is right about on
-trajectories that its policies have not seen, and on steps that did not choose the trajectory's cluster:
+J of the trajectories that policies were trained on cannot tell: it grows with K even where one policy made everything,
+and with clusters by region or by chance. A clustering that is right predicts better on trajectories that its policies
+have not seen, too, and on steps by which the trajectory's cluster was not chosen:
 
     split the trajectories in two folds, and each trajectory's steps in two halves (its quarters in turn)
     for each fold:  train ONE policy on the other fold, until it predicts best              phase "one"
                     from it, until they predict best: a policy for each cluster, one for    phase "compare"
                     each random cluster of the same size, and the one policy itself
-    gain: log-likelihood of each half under the clusters' policies, weighed by how they explain the OTHER half, less
+    gain: log-likelihood of each half under the clusters' policies, weighted by how they explain the OTHER half, minus
         that under one policy
     agreement: NMI of the clustering and of the clusters that explain the trajectories of the other fold best
 
@@ -36,7 +36,7 @@ from trajclust_jax.training import Callback, Info, Phase, fit
 SUPPORT_VERSION = 2  # raise it when what is warned of changes
 ERRORS = 3.0  # standard errors that a gain must exceed
 AGREEMENT = 0.9  # below it some trajectories are likely in a wrong cluster
-_PARTS = 4  # of a trajectory, in turn of one half and of the other
+_PARTS = 4  # parts of a trajectory, which belong to its two halves in turn
 FOUND, ONE, RANDOM = range(3)
 
 
@@ -48,7 +48,7 @@ class Support:
     over_one_error: float
     over_random: float  # and over the policies of random clusters
     over_random_error: float
-    agreement: float  # NMI in [0, 1] of the clustering and of what policies say that did not see the trajectory
+    agreement: float  # NMI in [0, 1] of the clustering and the assignment by policies that did not see the trajectory
 
     @property
     def supported(self) -> bool:
@@ -101,19 +101,19 @@ class State:
     best: Member  # as they were when they predicted best
     explained: jax.Array  # [G, N'] float32: log-likelihood of each held-out trajectory then
     told: jax.Array  # [G, N'] int32: the group's policy that each held-out trajectory was likeliest under then
-    converged: jax.Array  # [] bool: the budget alone ends a phase
+    converged: jax.Array  # [] bool: only the budget ends a phase
     key: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The method that `training.fit` trains; `support` is what to call."""
+    """The method that `training.fit` trains; call `support`."""
 
     assignments: np.ndarray  # [N] int32
     num_clusters: int
     policies: Any  # a policy class
     iterations: int = 5
-    """Of each of the two phases; after each one it is seen how well held-out actions are predicted."""
+    """Iterations of each of the two phases; after each one the prediction of held-out actions is scored."""
     steps: int = 60
     """Gradient steps an iteration."""
 
@@ -232,7 +232,7 @@ def support(
 def support_of(
     method: Clusterer, trajectories: Trajectories, clustering: Clustering, callbacks: Sequence[Callback] = ()
 ) -> Support | None:
-    """Whether held-out actions speak for a method's clusters; None where it failed, or looks at no policy."""
+    """Whether held-out actions support a method's clusters; None if it diverged, or does not model policies."""
     policies = method.support_policies()
     if policies is None or not np.isfinite(clustering.objective):
         return None

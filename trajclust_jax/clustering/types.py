@@ -1,4 +1,4 @@
-"""What is found of trajectories' clusters."""
+"""The results of clustering."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ class Grouping:
 
     assignments: jax.Array  # [N] int32
     posterior: jax.Array  # [N, K] float32, under a uniform prior over groups
-    objective: jax.Array  # [] float32, summed over trajectories, higher is better; what it is, the method says
+    objective: jax.Array  # [] float32, summed over trajectories, higher is better; each method has its own
     params: Any  # of the groups' policies, [K, ...]; of representation methods networks and centres
     log_likelihoods: jax.Array | None = None  # [N, K] float32, log P(actions | group's policy)
     latents: jax.Array | None = None  # [N, d] float32
 
     @property
     def chosen_restart(self) -> jax.Array:
-        """`[]` int32: the restart that this is, 0 where there is one."""
+        """`[]` int32: the number of the restart that this is; 0 if there is only one."""
         return jnp.zeros(jnp.shape(self.objective), jnp.int32)
 
 

@@ -13,7 +13,7 @@ from trajclust_jax.data.types import DataError, Dataset
 
 log = logging.getLogger(__name__)
 CACHE_BYTES = 2**25  # smaller files are read in no time
-_READING = 2  # raised whenever a reader reads something otherwise than before
+_READING = 2  # raise it when a reader's result changes
 
 
 def user_path(path: str | os.PathLike) -> Path | None:
@@ -23,13 +23,14 @@ def user_path(path: str | os.PathLike) -> Path | None:
 
 
 def cache_folder() -> Path | None:
-    """`$TRAJCLUST_CACHE`, by default ~/.cache/trajclust; None where nothing is to be kept, or nowhere."""
+    """`$TRAJCLUST_CACHE`, by default ~/.cache/trajclust; None if it is empty, or if there is no home folder."""
     given = os.environ.get("TRAJCLUST_CACHE", "~/.cache/trajclust")
     return user_path(given) if given else None
 
 
 def cached(source: str, files: list[Path], read: Callable[[], Dataset]) -> Dataset:
-    """What `read` reads from `files`: from the cache, if it was read before and the files have not changed since."""
+    """The dataset that `read` reads from `files`; from the cache, if it was read before and the files have not
+    changed."""
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     folder = cache_folder()
     if folder is None or sum(size for _, size, _ in stats) < CACHE_BYTES:
@@ -45,5 +46,5 @@ def cached(source: str, files: list[Path], read: Callable[[], Dataset]) -> Datas
     try:
         save_npz(dataset, kept)
     except OSError as error:
-        log.warning("not kept for the next time: %s", error)
+        log.warning("cannot be cached: %s", error)
     return dataset

@@ -48,12 +48,12 @@ def encode(trajectories: Trajectories, max_share: float = 1.0) -> Trajectories |
 
 
 def recoded(trajectories: Trajectories, table: np.ndarray) -> Trajectories:
-    """The codebook form with `table [U, ...]`'s rows first, in their order, and after them the rows that it has not.
+    """The codebook form whose table begins with the rows of `table [U, ...]`, followed by the rows that are new.
 
-    Equal rows are found whatever the dtype of these trajectories: as `table`'s, where no number changes by it.
+    Rows are compared in `table`'s dtype, whatever the dtype of these trajectories, if that changes no value.
 
     Raises:
-        ValueError: a table with equal rows, or observations that its dtype does not hold.
+        ValueError: if `table` has equal rows, or if its dtype cannot represent the observations.
     """
     coded = encode(trajectories) if not isinstance(trajectories.observations, Codebook) else trajectories
     rows = np.asarray(coded.observations.table)
@@ -79,9 +79,10 @@ def _number(rows: np.ndarray, known: dict[bytes, int]) -> list[int]:
 
 
 def _looks_distinct(trajectories: Trajectories) -> bool:
-    """True where a sample has almost no repeated row, so that continuous data costs next to nothing.
+    """Whether a sample has almost no repeated rows, so that continuous data are recognised at little cost.
 
-    Runs of consecutive steps see repeats within an episode, their spread repeats between episodes.
+    The sample is made of runs of consecutive steps, to find repeats within an episode, spread over all steps, to find
+    repeats between episodes.
     """
     mask = _mask(trajectories)
     steps = np.flatnonzero(mask)

@@ -26,32 +26,32 @@ from trajclust_jax.lazy import lazy
 
 mujoco = lazy("trajclust_envs.mujoco")
 
-# Of the beginnings of files' names; `trajclust_envs.mujoco` has these tasks.
+# By the beginning of a file's name; `trajclust_envs.mujoco` has these tasks.
 ENVIRONMENTS = {"halfcheetah": "HalfCheetah-v4", "hopper": "Hopper-v4", "walker2d": "Walker2d-v4", "ant": "Ant-v4"}
 
-_PROVENANCE = "provenance"  # of a file that `save_hdf5` wrote: where its content is from, as JSON
+_PROVENANCE = "provenance"  # in files that `save_hdf5` wrote: the provenance, as JSON
 _PAIR = re.compile(r"medium([-_])expert")
 _ANTMAZE = re.compile(r"ant[-_]?maze", re.IGNORECASE)
 _LOG_STD_BOUNDS = (-20.0, 2.0)  # of the networks that made D4RL
-_LEAST_SHARE = 0.1  # of the returns' variance that a boundary explains, to be believed
-_LEAST_RATIO = 20.0  # of explained to unexplained variance, times the episodes: shuffled ones reach 10 by chance
+_LEAST_SHARE = 0.1  # share of the returns' variance that a boundary must explain
+_LEAST_RATIO = 20.0  # explained over unexplained variance, times the episodes: shuffled ones reach 10 by chance
 
 
 def load_hdf5(path: str | os.PathLike, medium: str | os.PathLike | int | None = None) -> Dataset:
-    """Reads what `read_fields` understands, D4RL's flat arrays first of all, and files of robomimic and d3rlpy 2.
+    """Reads D4RL's flat arrays, any others that `read_fields` understands, and files of robomimic and d3rlpy 2.
 
-    Flat arrays are read once, in blocks, into their padded form. robomimic's demonstrations (`data/demo_*`) and
-    d3rlpy's episodes have the parts of an observation side by side, by their sorted names. AntMaze's goals
-    (`infos/goal`) are further observations.
+    Flat arrays are read once, in blocks, into their padded form. In robomimic's demonstrations (`data/demo_*`) and
+    d3rlpy's episodes, the parts of an observation are concatenated in the sorted order of their names. AntMaze's goals
+    (`infos/goal`) are appended to the observations.
 
     Labels are the file's own; else, where the name says `medium-expert` (or `medium_expert`), 0 for medium and 1 for
     expert, by the boundary between them:
 
     - exact, with `medium`; without it, the medium file beside this one is used, if there is one;
-    - else the boundary that separates the episodes' returns best (the paper's B.1 splits by returns, too), a guess
-      (`Dataset.label_guess`). Where it explains little, as of shuffled episodes, there are no labels.
+    - else the boundary that best separates the episodes' returns (the paper's B.1 splits by returns, too), a guess
+      (`Dataset.label_guess`). Where it explains little of their variance, as in shuffled episodes, there are no labels.
 
-    `provenance.parameters["labels"]` says which, `["ends"]` what told the ends of episodes.
+    `provenance.parameters["labels"]` says which of these it was, `["ends"]` which arrays marked the ends of episodes.
 
     Args:
         path: the file.
@@ -95,9 +95,9 @@ def load_hdf5(path: str | os.PathLike, medium: str | os.PathLike | int | None = 
 def save_hdf5(dataset: Dataset, path: str | os.PathLike) -> None:
     """Writes the dataset in D4RL's layout, whole or not at all; its folder is made if need be.
 
-    Flat arrays of steps: observations and their successors, actions, rewards, terminals, timeouts; of discrete actions
-    `num_actions` (and `action_parts`), of labels, where there are any, the policies' names or numbers, a trajectory.
-    Beside them the provenance, as JSON.
+    Flat arrays of steps: observations, next observations, actions, rewards, terminals, timeouts; for discrete actions
+    `num_actions` (and `action_parts`); with labels, each trajectory's policy by name or number; and the provenance, as
+    JSON.
 
     Raises:
         OSError: if the file cannot be written.
@@ -128,7 +128,7 @@ def save_hdf5(dataset: Dataset, path: str | os.PathLike) -> None:
 
 
 def _stored_parameters(file: Any) -> dict[str, Any]:
-    """The provenance's parameters, of a file that `save_hdf5` wrote."""
+    """The provenance's parameters, if `save_hdf5` wrote the file."""
     if _PROVENANCE not in file:
         return {}
     try:
@@ -139,7 +139,7 @@ def _stored_parameters(file: Any) -> dict[str, Any]:
 
 
 def _with_goals(file: Any) -> dict[str, np.ndarray]:
-    """AntMaze's observations with the goal beside them, where the file has it."""
+    """AntMaze's observations with the goal appended, if the file has it."""
     if "infos/goal" not in file:
         return {}
     goals = np.asarray(stored(file, "infos/goal"))
@@ -162,15 +162,15 @@ def files_of(path: str | os.PathLike, medium: str | os.PathLike | int | None = N
 
 
 def _siblings(path: Path, *names: str) -> list[Path]:
-    """Of D4RL's medium and expert files that belong to a medium-expert file, those that lie beside it."""
+    """Those of D4RL's medium and expert files of a medium-expert file that are in its folder."""
     if not _PAIR.search(path.name):
         return []
     return [each for name in names if (each := path.with_name(_PAIR.sub(name, path.name))).is_file()]
 
 
 def return_boundary(returns: np.ndarray) -> tuple[int, float]:
-    """The number of episodes before the boundary that leaves the least variance of returns `[N]` on its two sides,
-    and the share of the variance that the boundary explains.
+    """The boundary that leaves the least variance of returns `[N]` within its two sides, as the number of episodes
+    before it, and the share of the variance that it explains.
 
     Raises:
         DataError: for a single episode.
@@ -190,7 +190,7 @@ def return_boundary(returns: np.ndarray) -> tuple[int, float]:
 def policy_log_likelihoods(trajectories: Trajectories, policies: Sequence[Any]) -> np.ndarray:
     """`[N, k]` float32: log-density of each trajectory's actions under policies with `log_prob(observations, actions)`.
 
-    Observations are dense; a few hundred trajectories at a time bound the memory.
+    Observations are made dense for a few hundred trajectories at a time, which bounds the memory.
     """
     lengths = np.asarray(trajectories.lengths)
     mask = np.arange(trajectories.max_length) < lengths[:, None]
@@ -206,7 +206,7 @@ def policy_log_likelihoods(trajectories: Trajectories, policies: Sequence[Any]) 
 
 
 def _pair_labels(trajectories: Trajectories, medium: str | os.PathLike | int | None) -> tuple[np.ndarray | None, str]:
-    """Labels of a medium-expert file, and what they rest on; None where no boundary shows."""
+    """Labels of a medium-expert file, and how they were found; None where there is no clear boundary."""
     ends = np.cumsum(np.asarray(trajectories.lengths, np.int64))
     if medium is None:
         returns, how = np.asarray(trajectories.rewards).sum(1, dtype=np.float64), "returns (heuristic)"

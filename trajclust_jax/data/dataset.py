@@ -38,7 +38,7 @@ def build_dataset(
 
 
 def subset(dataset: Dataset, rows: np.ndarray, parameters: dict[str, Any], seed: int | None = None) -> Dataset:
-    """The trajectories `rows` of a dataset, in that order; `parameters` join its provenance's."""
+    """The trajectories `rows` of a dataset, in that order; `parameters` are added to those of its provenance."""
     trajectories = dataset.trajectories
     coded = isinstance(trajectories.observations, Codebook)
 
@@ -66,13 +66,13 @@ def subset(dataset: Dataset, rows: np.ndarray, parameters: dict[str, Any], seed:
 
 
 def reduced(dataset: Dataset, transitions: int, seed: int) -> Dataset:
-    """At least so many transitions of a dataset: whole trajectories, drawn by the seed until there are as many.
+    """At least `transitions` transitions of a dataset: whole trajectories, drawn by the seed until there are enough.
 
-    Those drawn, by their place in the dataset, are in its provenance ("reduced"); a longer draw by the same seed begins
-    with a shorter one's. They stand in the dataset's order.
+    The indices of those drawn are in the provenance ("reduced"). A larger draw by the same seed contains a smaller one.
+    The result keeps the dataset's order.
 
     Raises:
-        DataError: for fewer than 1 transition, more than there are, or a seed that is none.
+        DataError: for fewer than 1 transition, more than there are, or a seed out of range.
     """
     lengths = np.asarray(dataset.trajectories.lengths)
     if not 1 <= transitions <= lengths.sum():

@@ -8,9 +8,9 @@ import numpy as np
 from trajclust_jax.data.types import DataError, Trajectories
 from trajclust_jax.data.validation import check_flat, check_padding, check_steps, validate
 
-_BLOCK_BYTES = 2**26  # of a file's array, in memory at a time beside the result
-_FAR = 16  # times its range that a column lies from 0: nearer ones lose next to nothing to their distance
-_LOST = 0.1  # share of a column's distinct values
+_BLOCK_BYTES = 2**26  # of a file's array that are in memory at a time, beside the result
+_FAR = 16  # columns nearer to 0 than this many times their range lose next to nothing in float32
+_LOST = 0.1  # share of a column's distinct values that float32 must lose before the column gets an offset
 
 Episode = tuple[np.ndarray, np.ndarray, np.ndarray, bool]  # observations [t+1, ...], actions, rewards, terminated
 
@@ -33,8 +33,8 @@ def split_episodes(
     with both it is terminated. Steps after the last end count as one more cut episode, unless
     `drop_incomplete`; without any end the whole data is one trajectory.
 
-    The final observation comes from `next_observations`. Without them nobody recorded it, and the last
-    observation is repeated: harmless for a terminated episode, an approximation for a cut one.
+    The final observation comes from `next_observations`. Without them it is unknown, and the last observation is
+    repeated: harmless for a terminated episode, an approximation for a cut one.
 
     Args:
         observations: `[P, ...]`; 64-bit numbers are narrowed to 32 bits. This and the other arrays of numbers may be
@@ -42,7 +42,7 @@ def split_episodes(
         actions: `[P]` whole numbers where `num_actions > 0`, else `[P, A]`.
         rewards: `[P]`.
         terminals: `[P]` of 0 and 1.
-        timeouts: `[P]` of 0 and 1, or None: no limit cut anything.
+        timeouts: `[P]` of 0 and 1, or None if no limit cut an episode.
         next_observations: `[P, ...]`, or None.
         num_actions: the number of discrete actions, 0 for continuous ones.
         drop_incomplete: drop the steps after the last end.
@@ -85,7 +85,7 @@ def split_episodes(
 def _blocks(
     name: str, flat: np.ndarray, num_steps: int, num_actions: int = 0, offsets: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The first steps of `flat [P, ...]` in blocks, narrowed and checked: their numbers, and they."""
+    """The first steps of `flat [P, ...]` in blocks, narrowed and checked: the steps' numbers and values."""
     size = max(1, _BLOCK_BYTES // max(1, flat.dtype.itemsize * math.prod(flat.shape[1:])))
     for start in range(0, num_steps, size):
         rows = np.arange(start, min(start + size, num_steps))
@@ -170,7 +170,7 @@ def from_episodes(
 
 
 def narrow(array: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
-    """The array, less the offsets of its last axes, with 64-bit numbers in 32 bits, as JAX would have them.
+    """The array minus the offsets of its last axes, with 64-bit numbers narrowed to 32 bits, as in JAX.
 
     Integers that do not fit are left alone. The byte order becomes the machine's.
     """
@@ -180,7 +180,7 @@ def narrow(array: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
     if offsets is not None and array.shape[array.ndim - offsets.ndim :] == offsets.shape:
         array = array - offsets
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
-        with np.errstate(over="ignore"):  # becomes inf, which validation names
+        with np.errstate(over="ignore"):  # becomes inf, which validation reports
             return array.astype(np.float32)
     if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
         small = array.astype(np.int32)
@@ -191,13 +191,14 @@ def narrow(array: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
 def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | None:
     """Offsets of the observation columns that lose distinct values in float32, such as Unix time.
 
-    Such a column lies far from 0 for its range. Less a value within that range, it keeps its values.
+    Such a column lies far from 0 compared with its range. Minus a value within that range, its values stay distinct.
 
     Args:
-        blocks: gives the observations anew, in parts `[n, ...]`; float32 and narrower ones are not read through.
+        blocks: iterates over the observations in parts `[n, ...]`, each time it is called; float32 and narrower ones
+            are not read to the end.
 
     Returns:
-        `[...]` of the observations' dtype, 0 where a column keeps its values; None where all do.
+        `[...]` of the observations' dtype, 0 for columns that need none; None if no column needs one.
     """
     bounds = []
     for block in blocks():
@@ -205,10 +206,10 @@ def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | N
             return None
         if len(block):
             bounds.append((block.min(0), block.max(0)))
-    if len({each[0].shape for each in bounds}) != 1:  # none, or what is for validation to name
+    if len({each[0].shape for each in bounds}) != 1:  # none, or shapes that differ, which validation reports
         return None
     low, high = np.min([each[0] for each in bounds], 0), np.max([each[1] for each in bounds], 0)
-    with np.errstate(all="ignore"):  # what is not finite is for validation to name
+    with np.errstate(all="ignore"):  # validation reports what is not finite
         spread = high.astype(np.float64) - low
         far = np.maximum(abs(low.astype(np.float64)), abs(high.astype(np.float64))) > _FAR * spread
     far &= spread > 0
@@ -226,7 +227,8 @@ def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | N
 
 
 def cast_actions(actions: np.ndarray, num_actions: int) -> np.ndarray:
-    """float32 continuous actions, int32 discrete ones; what is no int32 number is left for validation to name."""
+    """float32 continuous actions, int32 discrete ones; values that do not fit int32 stay, and validation reports
+    them."""
     actions = np.asarray(actions)
     if actions.dtype.kind not in "biuf":
         return actions

@@ -1,4 +1,4 @@
-"""What named arrays mean: one reading for every format that holds them."""
+"""What named arrays mean: read in one way, whichever file format holds them."""
 
 import contextlib
 import math
@@ -27,7 +27,7 @@ _BLOCK = 2**16  # steps at a time
 
 
 class Reading(NamedTuple):
-    """What was read of named arrays."""
+    """What was read from named arrays."""
 
     trajectories: Trajectories
     labels: np.ndarray | None  # [N], as the file has them
@@ -36,7 +36,7 @@ class Reading(NamedTuple):
 
 
 class Lazy(Mapping[str, Any]):
-    """Named arrays, each read when it is first asked for: what nobody needs is never loaded."""
+    """Named arrays, each read when it is first used; the others are never loaded."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], Any]):
         self._names, self._read, self._found = tuple(names), read, {}
@@ -59,18 +59,18 @@ class Lazy(Mapping[str, Any]):
 
 
 def read_fields(fields: Mapping[str, Any]) -> Reading:
-    """Trajectories and labels of named arrays, in memory or in a file (h5py). Two layouts are understood:
+    """Trajectories and labels from named arrays, in memory or in a file (h5py). Two layouts are understood:
 
-    - padded, told by `lengths [N]`: `observations [N, T, ...]` or the codebook arrays, `actions`, and optionally
+    - padded, recognised by `lengths [N]`: `observations [N, T, ...]` or the codebook arrays, `actions`, and optionally
       `rewards` (else 0), `terminated [N]` (else False) and `final_observations [N, ...]` (else the last observation is
       repeated);
     - flat: `observations [P, ...]`, `actions`, and optionally `rewards [P]` (else 0) and `next_observations [P, ...]`
       or `final_observation [N, ...]` (else the last observation is repeated). Episodes end where `episode_length [N]`
       says, else at the flags `[P]` (see `episode_ends`).
 
-    Actions of an integer dtype are discrete where a step has one number, with or without an axis of its own:
-    `num_actions` of them, or else `max + 1`. Labels are `labels` or `label`, one for each trajectory; names are those
-    of text labels, or `policy_names`.
+    Actions are discrete where their dtype is integer and a step has one number, `[P]` or `[P, 1]`; there are
+    `num_actions` of them, by default `max + 1`. Labels are `labels` or `label`, one for each trajectory. The policies'
+    names are text labels, or `policy_names`.
 
     Raises:
         DataError: one line naming the field.
@@ -81,7 +81,7 @@ def read_fields(fields: Mapping[str, Any]) -> Reading:
 
 
 def read_labels(fields: Mapping[str, Any]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """The labels among named arrays as they are, or None, and the policies' names in their order, where known."""
+    """The labels as stored, or None, and the policies' names in the labels' order, where known."""
     name = next((name for name in ("labels", "label") if name in fields), None)
     if name is None:
         return None, ()
@@ -89,7 +89,7 @@ def read_labels(fields: Mapping[str, Any]) -> tuple[np.ndarray | None, tuple[str
     if labels.dtype.kind == "U":
         return labels, tuple(map(str, np.unique(labels)))
     if labels.dtype.kind in "iu" and "policy_names" in fields:
-        with contextlib.suppress(DataError):  # such as pickled ones: labels do without names
+        with contextlib.suppress(DataError):  # such as pickled names: the labels then have none
             given, present = text(fields["policy_names"]).ravel(), np.unique(labels)
             if len(present) and 0 <= present[0] <= present[-1] < len(given):
                 return labels, tuple(map(str, given[present]))
@@ -97,7 +97,7 @@ def read_labels(fields: Mapping[str, Any]) -> tuple[np.ndarray | None, tuple[str
 
 
 def text(array: Any) -> np.ndarray:
-    """Bytes as text, whatever they hold; another array as it is."""
+    """Bytes as text, invalid ones escaped; any other array unchanged."""
     array = np.asarray(array)
     if array.dtype.kind == "S" or (array.dtype.kind == "O" and all(isinstance(x, bytes | str) for x in array.flat)):
         decoded = [x.decode("utf-8", "backslashreplace") if isinstance(x, bytes) else x for x in array.ravel().tolist()]
@@ -108,15 +108,15 @@ def text(array: Any) -> np.ndarray:
 def episode_ends(fields: Mapping[str, Any], num_steps: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Where the flags of a flat file say that episodes end.
 
-    `dones` and `episode_terminals` mark every end: beside flags of termination the others are cuts, beside flags of
-    cuts they are terminations, and alone they are terminations.
+    `dones` and `episode_terminals` mark every end. Beside flags of terminations, the ends without such a flag are cuts;
+    beside flags of cuts, or alone, they are terminations.
 
     Args:
         fields: named arrays; flags `[P]` of 0 and 1.
         num_steps: P.
 
     Returns:
-        `[P]` bool, terminated; `[P]` bool, cut; the names of the flags that mark something.
+        `[P]` bool, terminated; `[P]` bool, cut; the names of the flags that mark any step.
 
     Raises:
         DataError: for malformed flags.
@@ -139,7 +139,7 @@ def episode_ends(fields: Mapping[str, Any], num_steps: int) -> tuple[np.ndarray,
 
 
 def assemble(fields: Mapping[str, Any]) -> Trajectories:
-    """Trajectories of padded arrays, as they are."""
+    """Trajectories from padded arrays, unchanged."""
     coded = "observation_table" in fields
     observations = CODEBOOK if coded else ("observations", "final_observations")
     _need(fields, *observations, "actions", "rewards", "lengths", "terminated", "num_actions")
@@ -161,8 +161,8 @@ def assemble(fields: Mapping[str, Any]) -> Trajectories:
 
 
 def plain_actions(actions: Any, lead: int, num_actions: int = 0) -> Any:
-    """Actions of `lead` leading axes without the last one, of size 1, where they are discrete: of an integer dtype, or
-    stated to be."""
+    """Discrete actions (of an integer dtype, or with `num_actions`) without an axis of size 1 after `lead` leading
+    axes."""
     discrete = actions.dtype.kind in "biu" or num_actions > 0
     if discrete and actions.ndim == lead + 1 and actions.shape[-1] == 1:
         return np.asarray(actions)[..., 0]
@@ -170,7 +170,7 @@ def plain_actions(actions: Any, lead: int, num_actions: int = 0) -> Any:
 
 
 def offset_parameters(offsets: np.ndarray | None) -> dict[str, Any]:
-    """For the provenance: the offset of each observation column that has one, by its number."""
+    """The offset of each observation column that has one, by the column's number, for the provenance."""
     if offsets is None:
         return {}
     flat = offsets.ravel()
@@ -178,7 +178,7 @@ def offset_parameters(offsets: np.ndarray | None) -> dict[str, Any]:
 
 
 def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
-    """Somebody's padded arrays in our dtypes, with defaults for the missing ones and zeros on padding."""
+    """Padded arrays from elsewhere in our dtypes, with defaults for missing ones and zeros on padding."""
     coded = "observation_table" in given
     steps, final = CODEBOOK[1:] if coded else ("observations", "final_observations")
     observed = "observation_table" if coded else steps
@@ -193,8 +193,8 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or shape[:1] != lengths.shape or len(shape) != 2:
         raise DataError(
             f"lengths is {lengths.dtype}{list(lengths.shape)}, but {steps} has leading axes {list(shape)}: "
-            "give whole numbers [N] and padded arrays [N, T, ...], or call them episode_length where steps follow each "
-            "other, [P, ...]"
+            "give whole numbers [N] and padded arrays [N, T, ...], or call them episode_length where steps follow one "
+            "another, [P, ...]"
         )
     if 0 in shape:
         raise DataError(f"{steps} has shape {arrays[steps].shape}: give at least one trajectory of one step")
@@ -211,7 +211,7 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         fields |= {name: check_int32(name, fields[name], *("trajectory", "step")[: fields[name].ndim]) for name in ids}
     fields.setdefault("rewards", np.zeros(shape, np.float32))
     fields.setdefault("terminated", np.zeros(shape[:1], bool))
-    last = np.clip(lengths - 1, 0, shape[1] - 1)  # bad lengths are for validation to name
+    last = np.clip(lengths - 1, 0, shape[1] - 1)  # validation reports bad lengths
     fields.setdefault(final, fields[steps][np.arange(shape[0]), last])
     for name in (steps, "actions", "rewards"):
         if fields[name].shape[:2] == shape:
@@ -296,7 +296,7 @@ def _episode_lengths(lengths: Any, num_steps: int) -> np.ndarray:
 
 
 def _one_value(array: Any) -> np.ndarray:
-    """`[P]` of `[P, 1]`; another array as it is, in memory."""
+    """`[P]` of `[P, 1]`; any other array unchanged, in memory."""
     array = np.asarray(array)
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 

@@ -1,4 +1,4 @@
-"""Files: what can be told of one before its content is read; one written whole or not at all."""
+"""Files: checks before one is read, and writing one whole or not at all."""
 
 import contextlib
 import math
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from trajclust_jax.data.types import DataError
 
-_SMALL = 2**28  # bytes that an array may take whatever it takes in the file
-_EXPANSION = 200  # times what it takes in the file, that a larger array may take
+_SMALL = 2**28  # bytes: an array may always take as much, however little it takes in the file
+_EXPANSION = 200  # a larger array may take at most so many times what it takes in the file
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def check_name(source: str) -> None:
-    """Refuses a path that no file system takes.
+    """Refuses a path that no file system accepts.
 
     Raises:
         DataError: for a part of over 255 bytes, or a NUL.
@@ -28,10 +28,10 @@ def check_name(source: str) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Refuses what is no file with content that can be opened.
+    """Refuses a path that is not a readable file with some content.
 
     Raises:
-        DataError: one line that says what it is instead.
+        DataError: one line that says what is there instead.
     """
     check_name(str(path))
     if path.is_dir():
@@ -81,14 +81,14 @@ def available_memory() -> float:
 
 
 def _bytes(number: int) -> str:
-    """For people."""
+    """A size in a suitable unit."""
     power = min(4, max(0, (number.bit_length() - 1) // 10))
     return f"{number / 2 ** (10 * power):.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place at the end; after an error it is gone.
+    """A temporary file beside `path`, which replaces `path` at the end; after an error it is removed.
 
     The folder is made if need be. An OSError names `path`.
     """
@@ -100,7 +100,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     except BaseException as error:
         if isinstance(error, OSError) and error.errno is not None:
-            error.filename = str(path)  # a full disk does not say whose
+            error.filename = str(path)  # the error of a full disk names no file
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise

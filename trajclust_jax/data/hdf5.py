@@ -1,4 +1,4 @@
-"""HDF5 files: opening them, their arrays, and layouts that have a group or a name for every episode."""
+"""HDF5 files: opening them, their arrays, and layouts with a group or numbered arrays for each episode."""
 
 import contextlib
 import re
@@ -17,7 +17,7 @@ from trajclust_jax.data.types import DataError
 from trajclust_jax.data.validation import check_flags, check_numeric, located, told
 
 _ADVICE = "is it a whole .hdf5 file? Copy it again"
-_CAUSES = (  # of an error when a file is opened: words in HDF5's message, and what they mean
+_CAUSES = (  # why a file cannot be opened: words in HDF5's message, and what they mean
     ("unable to lock file", "is locked by a program that writes it: let it end or close the file"),
     ("already open", "was not closed by the program that wrote it: let it end, or run h5clear -s on a copy"),
     ("file signature not found", "cannot be read (no HDF5 signature): is it an .hdf5 file? Copy it again"),
@@ -27,7 +27,7 @@ _DEMO = re.compile(r"\D*(\d+)")
 
 
 class StoredArray:
-    """An array of an open file: it is read where it is sliced, and what goes wrong then names it."""
+    """An array of an open file, read when it is sliced; errors then name it."""
 
     def __init__(self, name: str, dataset: Any):
         self.name, self._dataset = name, dataset
@@ -46,10 +46,10 @@ class StoredArray:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The open file. Whatever its bytes cause is a DataError of one line.
+    """The open file; any error that its content causes becomes a one-line DataError.
 
     Raises:
-        DataError: for what cannot be opened or read.
+        DataError: if it cannot be opened or read.
     """
     import h5py
 
@@ -67,7 +67,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def fields_of(file: Any) -> Lazy:
-    """The known arrays of a file, or of a group of it, each checked when it is asked for."""
+    """The known arrays of a file, or of a group in it, each checked when it is first used."""
     return Lazy([name for name in FIELDS if name in file.keys()], lambda name: stored(file, name))  # noqa: SIM118
 
 
@@ -75,7 +75,7 @@ def stored(group: Any, name: str) -> StoredArray:
     """An array of a file or a group, not read yet.
 
     Raises:
-        DataError: for what is no array, was not written, or is compressed by a filter that is not there.
+        DataError: if it is no array, was never written, or is compressed by a filter that is not installed.
     """
     import h5py
 
@@ -97,7 +97,7 @@ def stored(group: Any, name: str) -> StoredArray:
 
 
 def read_file(file: Any, instead: Mapping[str, np.ndarray]) -> Reading:
-    """What the arrays of a file mean: `read_fields` of them, or an episode each (robomimic, d3rlpy 2).
+    """Trajectories and labels of a file: from its arrays by `read_fields`, or episode by episode (robomimic, d3rlpy 2).
 
     Args:
         file: an open file.
@@ -119,7 +119,7 @@ class _Stored(NamedTuple):
     next_observations: dict[str, StoredArray]  # the parts of the next one; may be empty
     actions: StoredArray
     rewards: StoredArray | None
-    terminated: np.ndarray  # [t] or a scalar: its last says whether the MDP ended the episode
+    terminated: np.ndarray  # [t] or a scalar: the last value says whether the MDP ended the episode
 
 
 def _robomimic(file: Any) -> list[_Stored]:
@@ -200,7 +200,8 @@ def _d3rlpy(file: Any) -> list[_Stored]:
 
 
 def _read_episodes(stored_episodes: list[_Stored], how: str, fields: Mapping[str, Any]) -> Reading:
-    """Trajectories of episodes, each read when its turn comes; the last successor is repeated where it is unknown."""
+    """Trajectories of episodes, read one at a time; where the final observation is unknown, the last one is
+    repeated."""
     columns = [np.asarray(plain_actions(episode.actions, 1)) for episode in stored_episodes]
     discrete = all(actions.ndim == 1 for actions in columns)
     num_actions = max(map(count_actions, columns)) if discrete else 0
@@ -234,7 +235,7 @@ def _word(array: np.ndarray) -> str:
 
 
 def _observed(parts: Mapping[str, StoredArray]) -> np.ndarray:
-    """An observation's parts `[t, ...]` side by side, `[t, D]`; an array that is no part of a group as it is."""
+    """An observation's parts `[t, ...]` concatenated, `[t, D]`; an array that is in no group unchanged."""
     if "" in parts:
         return np.asarray(parts[""])
     with located(next(iter(parts.values())).name.rpartition("/")[0] or "observations"):
@@ -254,12 +255,12 @@ def _check_filters(name: str, dataset: Any) -> None:
         if not h5py.h5z.filter_avail(code):
             raise DataError(
                 f"{name} is compressed by the HDF5 filter {code} ({title.decode(errors='replace')}), which is not "
-                "here: pip install hdf5plugin, or write the file with gzip"
+                "installed: pip install hdf5plugin, or write the file with gzip"
             )
 
 
 def _check_written(name: str, dataset: Any, path: Path) -> None:
-    """Refuses what HDF5 would make up: arrays declared and not written read as zeros, as do those of absent files."""
+    """Refuses arrays that were never written, or whose external files are missing: HDF5 would read them as zeros."""
 
     if dataset.is_virtual:
         _check_sources(name, dataset, path)
@@ -281,7 +282,7 @@ def _check_written(name: str, dataset: Any, path: Path) -> None:
 
 
 def _check_sources(name: str, dataset: Any, path: Path) -> None:
-    """Refuses a virtual array that is not whole: its files lack something, or none gives a part of it."""
+    """Refuses an incomplete virtual array: its source files lack data, or part of it has no source."""
     import h5py
 
     mapped = 0

@@ -1,4 +1,4 @@
-"""What is odd about data, though nothing forbids it."""
+"""Suspicious values in data that are otherwise valid."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import numpy as np
 from trajclust_jax.data.types import Codebook, Trajectories
 
 _FAR = 10.0  # times the range of the other values
-_FEW = 8  # distinct other values: below it, a column of states such as 0 and 1 is no measurement
+_FEW = 8  # distinct other values: a column with fewer holds states such as 0 and 1, not measurements
 
 
 def suspicious(trajectories: Trajectories) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a dataset file says about its arrays: spec and provenance, as JSON values."""
+"""What a dataset file states about its arrays: spec and provenance, as JSON values."""
 
 import dataclasses
 import hashlib

@@ -25,7 +25,7 @@ from trajclust_jax.data.types import Codebook, DataError, Dataset
 from trajclust_jax.data.validation import located, told
 
 _ROOT = "MINARI_DATASETS_PATH"
-_LONGEST = 10_000  # steps of an episode to evaluate: some data were recorded as one of a million
+_LONGEST = 10_000  # steps that an evaluated episode may have: some data were recorded as one episode of a million
 
 
 def save_minari(dataset: Dataset, dataset_id: str, root: str | os.PathLike | None = None) -> Path:
@@ -93,13 +93,13 @@ def check_minari_target(dataset_id: str, root: str | os.PathLike | None = None) 
 
 
 def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = None) -> Dataset:
-    """Reads a Minari dataset: one that `save_minari` wrote, or another of the spaces that `spaces` reads.
+    """Reads a Minari dataset: one that `save_minari` wrote, or any other whose spaces `spaces` can read.
 
-    Observations of several parts are laid side by side (`ObservationReader`). Actions of discrete parts become one
-    discrete action for each combination that occurs (`join_actions`), mixed ones become numbers (`ActionReader`). Where
-    an episode has as many observations as actions, nobody recorded its last successor: the last observation is
-    repeated. What was read so is said in `provenance.parameters`. Labels come from the episodes' `label`, else from
-    their `policy`, if all have one. Nothing is downloaded.
+    Observations of several parts are concatenated (`ObservationReader`). Actions of discrete parts become one discrete
+    action for each combination that occurs (`join_actions`); discrete parts beside continuous ones become one-hot
+    numbers (`ActionReader`). Where an episode has as many observations as actions, its final observation was not
+    recorded, and the last one is repeated. `provenance.parameters` say what was converted. Labels come from the
+    episodes' `label`, else from their `policy`, if all have one. Nothing is downloaded.
 
     Several datasets are mixed into one: its labels say which dataset an episode is from (and which of its own labels
     it has, if all of the datasets have some), and the policies are named after the datasets.
@@ -173,7 +173,7 @@ class _Part:
                 self.details = list(self.stored.storage.get_episode_metadata(self.stored.episode_indices))
             self.lengths = [int(detail["total_steps"]) for detail in self.details]
             self.labels, self.policies = _read_labels(self.details)
-        self.unfinished = 0  # episodes without their last successor
+        self.unfinished = 0  # episodes whose final observation was not recorded
         self.shape = self.observed.shape, self.acted.kind, self.acted.num_actions, self.acted.shape
         size = self.acted.num_actions or self.acted.shape[0]
         of_kind = {"discrete": "{} actions", "joint": "actions of {} discrete parts", "continuous": "{}-d actions"}
@@ -194,7 +194,8 @@ class _Part:
             yield observations, actions, rewards, len(ends) > 0 and bool(ends[-1])
 
     def read_as(self) -> dict[str, Any]:
-        """Bounds of actions, and how data were read that are not stored as trajectories are, for the provenance."""
+        """For the provenance: bounds of actions, and how data were converted that are not stored as in
+        `Trajectories`."""
         from gymnasium.spaces import Box
 
         single, space = self.acted.shape == (1,), self.stored.action_space
@@ -215,8 +216,8 @@ class _Part:
         return {key: note for key, note in notes.items() if note}
 
     def _environment(self) -> str | None:
-        """The id of the environment to evaluate in, else of that recorded in, its options behind it as JSON, its time
-        limit among them where it is not the id's own; None where it says none."""
+        """The id of the environment to evaluate in, else of the recorded one, followed by its options as JSON (the time
+        limit among them, if it is not the id's own); None if the dataset names none."""
         import gymnasium
 
         described = self.stored.storage.metadata
@@ -240,10 +241,10 @@ class _Part:
 
 
 def _check_metadata(described: Any, folder: Path) -> None:
-    """Refuses what Minari would fail at without a word of the cause, before anything is made of the size stated.
+    """Refuses metadata on which Minari would fail without saying why, before memory of the stated size is taken.
 
     Raises:
-        DataError: for a package that is missing, a space that Minari does not read, or more episodes than bytes.
+        DataError: for a missing package, a space that Minari does not read, or more episodes than bytes.
     """
     from minari.dataset._storages import get_minari_storage
     from minari.serialization import deserialize_space
@@ -405,7 +406,7 @@ def _read_labels(details: list[dict[str, Any]]) -> tuple[list[Any] | None, tuple
 
 
 def _text(value: Any) -> str:
-    """A name as text that every file and terminal takes: what is not UTF-8 is replaced."""
+    """A name as text that every file and terminal accepts: what is not UTF-8 is replaced."""
     raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
     return raw.decode("utf-8", "replace")
 
@@ -416,7 +417,7 @@ def _root(root: str | os.PathLike | None) -> Path | None:
 
 
 def _told(what: str = "the data") -> AbstractContextManager[None]:
-    """Whatever Minari, its storages and damaged files raise, as a DataError."""
+    """Errors of Minari, of its storages and of damaged files, as a DataError."""
     return told(what, "write or download it again")
 
 

@@ -15,9 +15,9 @@ from trajclust_jax.lazy import lazy
 
 mujoco = lazy("trajclust_envs.mujoco")
 
-_TOGETHER = 16  # episodes that are rolled out at a time
+_TOGETHER = 16  # episodes rolled out at a time
 
-# By the end of a dataset's name: the policies of each label. Replay is what was left behind on the way to medium.
+# By the end of a dataset's name: the policies of each label. Replay are checkpoints from before medium.
 MIXTURES = {
     "medium-expert": {"medium": ("medium",), "expert": ("expert",)},
     "medium-replay": {"medium": ("medium",), "replay": ("replay-1", "replay-2", "replay-3", "replay-4")},
@@ -62,9 +62,9 @@ def heterogeneous(task: str, k: int, name: str, size: int, seed: int) -> Dataset
 
 
 def rolled_out(task: str, mixture: str, name: str, size: int, seed: int, noise: float | None = None) -> Dataset:
-    """`size` episodes of each label of a mixture, label by label; a label of several policies takes them in turn.
+    """`size` episodes of each label of a mixture, label by label; a label with several policies uses them in turn.
 
-    Actions are sampled from the policies, as D4RL's were; with `noise`, they are the policies' modes with normal noise
+    Actions are sampled from the policies, as D4RL's were; with `noise`, they are the policies' modes plus normal noise
     of that standard deviation, clipped to the bounds.
 
     Raises:
@@ -110,7 +110,7 @@ def _behaviour(policy: "mujoco.GaussianPolicy", noise: float | None) -> Callable
 
 
 class _Scorer:
-    """A behaviour's log-density; without any noise, that of a little."""
+    """A behaviour's log-density; without noise, as if there were a little."""
 
     def __init__(self, policy: "mujoco.GaussianPolicy", noise: float | None):
         self.log_prob = (

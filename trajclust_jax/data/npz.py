@@ -140,10 +140,10 @@ def _read_plain(path: Path, member: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _described(fields: Mapping[str, np.ndarray]) -> Any:
-    """What `save_npz` said of this file, or None where another program wrote it."""
+    """What `save_npz` stated about this file, or None if another program wrote it."""
     try:
         described = str(fields["metadata"])
-    except (KeyError, _PickledError):  # somebody's own metadata is not needed
+    except (KeyError, _PickledError):  # another program's metadata are not needed
         return None
     try:
         described = json.loads(described)

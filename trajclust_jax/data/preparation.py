@@ -1,4 +1,4 @@
-"""From trajectories to what a learner draws from: small transforms, each of its own, that a training chains.
+"""From trajectories to what a learner draws from: small independent transforms, which a training chains.
 
 Rewards first (`DataTransform`: trajectories in, trajectories out; a model that relabels rewards is one, too), then the
 choice of trajectories and transitions, then the scaling of observations and actions.
@@ -22,8 +22,8 @@ from trajclust_jax.lazy import lazy
 
 signal = lazy("scipy.signal")
 
-STD_FLOOR = 1e-3  # added to every std, as in TD3+BC's code
-FAR = 10.0  # times what 99 % of the actions stay within: beyond it an action is taken for a mistake
+_STD_FLOOR = 1e-3  # added to every std, as in TD3+BC's code
+FAR = 10.0  # times the bound of 99 % of the actions: larger ones are taken for mistakes
 _BLOCK = 2**20  # numbers in float64 at a time
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class DataTransform(Protocol):
 class ScaleReturns:
     """Rewards are scaled so that the best return exceeds the worst by `range` (IQL's code, for locomotion).
 
-    Equal returns stay as they are. Rewards are float64 after it.
+    Nothing changes if all returns are equal; else rewards become float64.
     """
 
     range: float
@@ -70,7 +70,7 @@ class ShiftRewards:
 
 
 def best_share(group: np.ndarray, returns: np.ndarray, share: float) -> np.ndarray:
-    """Of the trajectories `group` the given share with the highest returns, at least one, in the data's order."""
+    """The share of the trajectories `group` with the highest returns, at least one, in the data's order."""
     count = max(math.floor(share * len(group)), min(1, len(group)))
     return np.sort(group[np.argsort(-returns[group], kind="stable")[:count]])
 
@@ -80,8 +80,8 @@ def known_successors(
 ) -> np.ndarray:
     """`[P]` bool: the transitions that one can bootstrap from.
 
-    A step that was cut off and whose observation stands again as its successor has none: readers write that where
-    files do not say what followed. Observations are `[P, D]`, or rows `[P]` of the frames.
+    A truncated step whose successor equals its observation is not one: readers repeat the observation where files do
+    not say what followed. Observations are `[P, D]`, or rows `[P]` of the frames.
     """
     known, cut = np.ones(len(truncated), bool), np.flatnonzero(truncated)
     values = lambda rows: rows if frames is None else frames.at(rows, np)
@@ -95,7 +95,7 @@ def next_actions(actions: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 class NSteps(NamedTuple):
-    """What n steps from each of P transitions gain. Fewer steps where the trajectory is at its end."""
+    """n-step returns from each of P transitions, with fewer steps where the trajectory ends sooner."""
 
     rewards: np.ndarray  # [P] float32: discounted sum
     last: np.ndarray  # [P] int32: the transition that the sum ends with; its successor is bootstrapped from
@@ -130,7 +130,8 @@ def returns_to_go(flat: Transitions, discount: float) -> np.ndarray:
 
 @struct.dataclass
 class Scaling:
-    """From an environment's observations to a network's, and from its actions back: the same in training and after."""
+    """Observations normalised for a network and its actions scaled for the environment, alike in training and
+    afterwards."""
 
     mean: jax.Array  # [..., D]
     std: jax.Array  # [..., D]
@@ -147,7 +148,7 @@ class Scaling:
 
 @struct.dataclass
 class Frames:
-    """Observations of integers, in their dtype, each stored once; rows from U on are those of `final`."""
+    """Integer observations in their own dtype, each stored once; rows from U on are those of `final`."""
 
     steps: jax.Array  # [U, D]
     final: jax.Array | None  # [N, D], or None where `steps` has them too
@@ -173,28 +174,33 @@ def framed(trajectories: Trajectories) -> tuple[Frames | None, Trajectories]:
     if coded:
         return frames, trajectories
     rows, count = np.arange(len(frames.steps), dtype=np.int32), len(frames.final)
-    table = np.zeros((0, size), np.uint8)  # the rows say it all
+    table = np.zeros((0, size), np.uint8)  # only the ids are used
     return frames, trajectories.replace(
         observations=Codebook(table, rows.reshape(values.shape[:2])),
         final_observations=Codebook(table, len(rows) + np.arange(count, dtype=np.int32)),
     )
 
 
-def moments(observations: np.ndarray, frames: Frames | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and std `[D]` float64 of observations `[P, D]`, or of the frames `[P]`, in blocks."""
+def normalisation(observations: np.ndarray, frames: Frames | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale `[D]` float64 that normalise observations `[P, D]`, or those of the frames `[P]`, in blocks.
+
+    The scale is the std plus a small number, as in TD3+BC's code: learners see what published ones see. Clusterers
+    have a transform of their own (`transforms.input_transform`). It clips, drops columns of zeros and ignores outliers,
+    so that clusters depend neither on a column's unit nor on failed readings; learners with it would be others.
+    """
     if frames is None:
-        return observations.mean(0, np.float64), observations.std(0, np.float64)
+        return observations.mean(0, np.float64), observations.std(0, np.float64) + _STD_FLOOR
     size = max(1, _BLOCK // frames.steps.shape[1])
     blocks = [observations[start : start + size] for start in range(0, len(observations), size)]
     total = lambda of: sum(of(frames.at(rows, np).astype(np.float64)).sum(0) for rows in blocks) / len(observations)
     mean = total(lambda values: values)
-    return mean, np.sqrt(total(lambda values: (values - mean) ** 2))
+    return mean, np.sqrt(total(lambda values: (values - mean) ** 2)) + _STD_FLOOR
 
 
 def action_bound(actions: np.ndarray, trajectory: np.ndarray, given: Sequence[float]) -> np.ndarray:
-    """`[A]` float32: within it are all actions `[P, A]`, or all but mistakes, which are clipped and warned of.
+    """`[A]` float32: the bound of all actions `[P, A]` but mistakes, which are warned of, and clipped.
 
-    What is within [-1, 1] has that bound, unless the bounds are given.
+    Dimensions within [-1, 1] have bound 1. Given bounds are used instead.
     """
     sizes = np.abs(actions)
     usual = np.maximum(np.quantile(sizes, 0.99, axis=0, method="lower"), 1)

@@ -31,14 +31,14 @@ class Entry:
     environment: str
     num_policies: int
     build: Callable[..., Dataset]
-    options: tuple[str, ...] = ()  # that build takes
-    long: bool = False  # a thousand steps and not a few dozen
-    continuous: bool = False  # actions
+    options: tuple[str, ...] = ()  # that `build` takes
+    long: bool = False  # trajectories of a thousand steps, not of a few dozen
+    continuous: bool = False  # continuous actions
     unit: str = "trajectories"  # of the size: trajectories or steps a policy
 
     @property
     def default_size(self) -> int:
-        """Of each policy, where nobody says; in `unit`."""
+        """The default size, of each policy, in `unit`."""
         if self.unit == "steps":
             return 100_000
         return 50 if self.long else 1000
@@ -47,7 +47,8 @@ class Entry:
 def _expert_episodes(env_id: str, name: str, size: int, seed: int, unit: str, **options: Any) -> Dataset:
     """`size` episodes of each of the environment's experts, expert by expert; `options` choose the experts.
 
-    One jitted call collects all of them. Where the `unit` is steps, whole episodes of each until they have so many.
+    One jitted call collects all of them. If the `unit` is steps: whole episodes of each until these have at least `size`
+    steps.
     """
     env = envs.make(env_id, **options)
     keys = jax.random.split(jax.random.key(seed), len(env.expert_names))
@@ -218,7 +219,7 @@ _PAIRS = {  # of MuJoCo policies: what follows the task's title, and a summary
 def _medium_expert(task: str, name: str, size: int, seed: int, **options: Any) -> Dataset:
     """D4RL's own file, where the folder `TRAJCLUST_D4RL` has it; else rolled out by the shipped policies.
 
-    Of the file `size` random episodes of each policy, all where `size` is 1,000 or more.
+    From the file come `size` random episodes of each policy, or all if `size` is 1,000 or more.
     """
     folder = os.environ.get("TRAJCLUST_D4RL")
     files = (Path(folder) / f"{task}{gap}medium{gap}expert-v2.hdf5" for gap in "_-") if folder else ()
@@ -273,10 +274,10 @@ def make(name: str, size: int | None = None, seed: int = 0, **options: Any) -> D
 
     Args:
         name: a key of REGISTRY.
-        size: trajectories a policy; by default 1,000, and 50 on MuJoCo. Of navigation, steps (whole trajectories until
-            there are so many); by default 100,000.
+        size: trajectories a policy; by default 1,000, and 50 on MuJoCo. For navigation, steps (whole trajectories until
+            there are enough); by default 100,000.
         seed: seed of the rollouts.
-        options: what this dataset has beside; `noise` for MuJoCo (see `mujoco.rolled_out`).
+        options: further options of this dataset, such as `noise` for MuJoCo (see `mujoco.rolled_out`).
 
     Raises:
         DataError: for an unknown name or option, or a size or seed out of bounds.

@@ -19,13 +19,13 @@ _EXACT = 2**24  # whole numbers up to here are exact in float32
 
 
 def flatten_parts(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Parts `[t, ...]` laid side by side in their order, `[t, D]` float32 (float64 where a part is wider).
+    """Parts `[t, ...]` concatenated in their order, `[t, D]` float32 (float64 if a part is wider).
 
-    Parts `achieved_goal` and `desired_goal` of one shape are followed, behind all parts, by desired - achieved: what a
-    goal-conditioned policy acts on, and a network would have to learn to compute.
+    If there are parts `achieved_goal` and `desired_goal` of one shape, desired - achieved is appended: a
+    goal-conditioned policy acts on it, and a network would have to learn to compute it.
 
     Raises:
-        DataError: without parts, or for one that is no array of real numbers, or is not as long as the others.
+        DataError: without parts, or for a part that is no array of real numbers or not as long as the others.
     """
     if not parts:
         raise DataError("observations has no part of numbers: add one")
@@ -42,7 +42,7 @@ def flatten_parts(parts: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def goals_differ(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether parts of these shapes have two goals whose difference `flatten_parts` adds."""
+    """Whether parts of these shapes have two goals whose difference `flatten_parts` appends."""
     achieved, desired = (shapes.get(name) for name in GOALS)
     return achieved is not None and achieved == desired
 
@@ -51,7 +51,7 @@ def numbers(name: str, values: Any) -> np.ndarray:
     """`values` as an array `[t, ...]`.
 
     Raises:
-        DataError: where they are not real numbers, or a single one.
+        DataError: if they are not real numbers, or only a single one.
     """
     array = np.asarray(values)
     if array.dtype.kind not in "biuf" or array.ndim == 0:
@@ -66,7 +66,7 @@ def join_actions(trajectories: Trajectories) -> Trajectories:
     of a single part (F = 1) are plain discrete actions.
 
     Raises:
-        DataError: for more than `MAX_JOINT` combinations, or numbers that float32 does not tell apart.
+        DataError: for more than `MAX_JOINT` combinations, or numbers too large to be exact in float32.
     """
     mask = np.asarray(trajectories.mask)
     if np.abs(np.asarray(trajectories.actions)[mask]).max() >= _EXACT:
@@ -87,7 +87,7 @@ def join_actions(trajectories: Trajectories) -> Trajectories:
 
 
 class ObservationReader:
-    """Observations of a space as arrays `[t, *shape]`: those of Dict and Tuple by `flatten_parts`, others as they are.
+    """Observations of a space as arrays `[t, *shape]`: those of Dict and Tuple by `flatten_parts`, others unchanged.
 
     Parts come in the sorted order of a Dict's keys; a Discrete one becomes one-hot numbers. Parts that are no numbers,
     such as Text, are `left_out`.
@@ -121,8 +121,8 @@ class ActionReader:
 
     - `discrete`: of a Discrete space, `[t]`, from 0;
     - `joint`: of discrete parts (MultiDiscrete, MultiBinary, Dict and Tuple of such, a Box of one whole number),
-      `[t, F]` whole numbers as the data have them, for `join_actions`;
-    - `continuous`: of Boxes, `[t, A]`, side by side. Discrete parts beside them (`mixed`) are one-hot numbers.
+      `[t, F]` whole numbers as in the data, for `join_actions`;
+    - `continuous`: of Boxes, `[t, A]`, concatenated. Discrete parts beside them (`mixed`) become one-hot numbers.
 
     Raises:
         DataError: for a part of another space; on call, for values that are no numbers or outside a discrete part.
@@ -157,7 +157,7 @@ class ActionReader:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A space that is not made of others, and the keys that lead to it."""
+    """A space that is not made of other spaces, and the keys that lead to it."""
 
     field: str  # observations or actions
     path: tuple[Any, ...]
@@ -181,7 +181,7 @@ class _Leaf:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is discrete, as a Box is of one number of an integer dtype."""
+        """Whether it is discrete, as is a Box of a single number of an integer dtype."""
         return self.kind != "Box" or (self.space.dtype.kind in "iu" and math.prod(self.space.shape) == 1)
 
     @property
@@ -223,7 +223,7 @@ class _Leaf:
         return array.astype(np.int64)
 
     def one_hot(self, array: np.ndarray) -> np.ndarray:
-        """`[t, D]` float32: the one-hot numbers of each of a discrete space's numbers, side by side."""
+        """`[t, D]` float32: a one-hot vector for each number of a discrete space, concatenated."""
         width = int(self.count.sum())
         if width > _MAX_ONE_HOT:
             raise DataError(f"{self.described} has {width} values, more than {_MAX_ONE_HOT} as columns: leave it out")

@@ -14,7 +14,7 @@ StateRule = Literal["fresh", "printed"]
 def colouring_dataset(
     edges: Iterable[tuple[int, int]], num_nodes: int | None = None, *, rule: StateRule = "fresh"
 ) -> Dataset:
-    """One trajectory a node: those of two nodes conflict exactly if an edge joins them (Theorem A.2).
+    """One trajectory a node: those of two nodes conflict if and only if an edge joins them (Theorem A.2).
 
     So the assignments with D(W) = 0 (`clustering.conflict`) are the proper colourings, and clustering with K policies
     is K-colouring. There are no labels.
@@ -66,9 +66,9 @@ BANDIT_POLICIES = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.int32)  # [polic
 def bandit_dataset(size: int = 1000, seed: int = 0, policies: tuple[int, int] = (0, 3)) -> Dataset:
     """A.3's contextual bandit: two equally likely states, two actions, one step; `size` trajectories a policy.
 
-    Policies 0 and 3 together make all four possible trajectories, and so do policies 1 and 2: by action, and by
-    whether state and action agree, it falls into two clusters without a conflict, and one clustering says nothing
-    of the other. Labels are the policies that made it: nobody can know them.
+    Policies 0 and 3 together make all four possible trajectories, and so do policies 1 and 2. Grouped by action, or by
+    whether state and action agree, the data form two clusters without a conflict, and the two clusterings are
+    independent of each other. Labels are the policies that made the data; the data cannot tell them.
 
     Raises:
         DataError: a size below 1, policies other than two of the four.

@@ -1,8 +1,8 @@
-"""How observations and actions become what networks see: columns of mean 0 and std 1 over the real steps (B.6).
+"""Standardised observations and actions for networks: columns of mean 0 and std 1 over the real steps (B.6).
 
-The unit and the offset in which a user writes a column then decide nothing. Statistics are float64 sums over blocks: a
-float16 column does not overflow, and no copy of the data is made. What is far outside a column's other values (a
-reading that failed, a corrupt action) is left out of them.
+Results then do not depend on a column's unit and offset. Statistics are float64 sums over blocks: a float16 column does
+not overflow, and the data are not copied. Values far outside a column's other values (a failed reading, a corrupt
+action) are left out of them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,9 +18,9 @@ from trajclust_jax.data.types import Codebook, Trajectories
 ACTIONS_VERSION = 2  # of how continuous actions are scaled; raise it when results change
 CLIP = 10.0  # standardised values are clipped to +-10 standard deviations
 _ROUNDING = 2.0**-21  # of a column's largest value: one that varies by less is constant but for float32's rounding
-_EXACT = 2.0**-50  # the same of integers, whose rounding is float64's
-_TAIL = 0.05  # of a column's values, at either end: what lies between is its middle
-_FAR = 100.0  # widths of the middle away from it: an outlier ...
+_EXACT = 2.0**-50  # the same for integers, whose rounding is float64's
+_TAIL = 0.05  # share of a column's values at either end; the range between is its middle
+_FAR = 100.0  # a value so many widths of the middle away from it is an outlier ...
 _RARE = 0.01  # ... unless more than this share of the values (and more than one) lies there
 _BLOCK = 2**22  # numbers in float64 at a time
 
@@ -36,7 +36,7 @@ class Columns(NamedTuple):
 
     @property
     def scale(self) -> np.ndarray:
-        """What to divide by: the std. A constant column's rounding stays as small as it is."""
+        """What to divide by: the std; for constant columns a number that keeps their rounding errors small."""
         return np.where(self.constant, np.maximum(np.abs(self.mean), 1.0), self.std)
 
 
@@ -47,7 +47,7 @@ class Inputs:
     columns: np.ndarray  # [D] int32: the columns that are not constantly zero
     shift: np.ndarray  # [D] float32; float64 for integers of 32 bits
     scale: np.ndarray  # [D] float32
-    clip: np.ndarray  # [] float32, infinite where nothing is standardised
+    clip: np.ndarray  # [] float32; infinite if nothing is standardised
 
     @property
     def size(self) -> int:
@@ -55,7 +55,7 @@ class Inputs:
         return self.columns.shape[-1]
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        """`[batch, *shape]` -> `[batch, D]` float32; uint8 where nothing is standardised, a quarter of the memory."""
+        """`[batch, *shape]` -> `[batch, D]` float32; uint8, a quarter of the memory, if nothing is standardised."""
         flat = observations.reshape(observations.shape[0], -1)[:, self.columns]
         if np.isinf(self.clip):
             with np.errstate(invalid="ignore"):  # padding may hold NaN
@@ -67,7 +67,7 @@ class Inputs:
 class ActionScaling:
     """How continuous actions become what policies model: `clip((actions[columns] - shift[columns]) / scale)`.
 
-    Constant dimensions say nothing of a policy and do not count.
+    Constant dimensions say nothing about a policy and are left out.
     """
 
     columns: np.ndarray  # [A'] int32: the dimensions that vary (the first one, where none does)
@@ -85,7 +85,7 @@ class ActionScaling:
 
     @property
     def log_volume(self) -> jnp.ndarray:
-        """`[]` float32, log |d data / d modelled|: a log-density in the data's unit is lower by so much a step."""
+        """`[]` float32, log |d data / d modelled|: by how much a step's log-density is lower in the data's unit."""
         return jnp.log(self.scale).sum()
 
 
@@ -143,14 +143,14 @@ def column_statistics(blocks: Blocks, rounding: float = _ROUNDING) -> Columns:
 
 
 def _plausible(blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
-    """`[D]` each: the values between which a column's statistics are taken."""
+    """`[D]` each: the lowest and the highest value that enters a column's statistics."""
     stride = -(-sum(rows.size for rows, _ in blocks()) // _BLOCK)
     sampled = [(rows[::stride], weights[::stride]) for rows, weights in _float64(blocks)]
     sample, weights = map(np.concatenate, zip(*sampled, strict=True))
     total = weights.sum()
     order = sample.argsort(0)
     ordered, weight = np.take_along_axis(sample, order, 0), weights[order]
-    below, tail = weight.cumsum(0), max(1.0, _TAIL * total)  # below: and with it
+    below, tail = weight.cumsum(0), max(1.0, _TAIL * total)  # below: the value included
 
     def value(place):
         return np.take_along_axis(ordered, place.clip(0, len(ordered) - 1)[None], 0)[0]
@@ -199,7 +199,7 @@ def _step_blocks(steps: np.ndarray, mask: np.ndarray) -> Iterator[tuple[np.ndarr
 
 def _standardised(values: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """float32 `(values - shift) / scale`; integers of 32 bits keep their last digits, as NumPy makes them float64."""
-    with np.errstate(over="ignore"):  # what is so far away is clipped
+    with np.errstate(over="ignore"):  # such large values are clipped
         return ((values - shift) / scale).astype(np.float32)
 
 

@@ -43,10 +43,10 @@ class Trajectories:
     actions: jax.Array  # [N, T] int32, or [N, T, A] float32
     rewards: jax.Array  # [N, T] float32
     lengths: jax.Array  # [N] int32, at least 1
-    terminated: jax.Array  # [N] bool: the last step ended by the MDP; else cut by a limit
+    terminated: jax.Array  # [N] bool: the MDP ended the episode; else a limit cut it
     final_observations: Observations  # [N, ...], the successor of the last step
-    num_actions: int = struct.field(pytree_node=False, default=0)  # discrete actions; 0 where continuous
-    # [A][F]: the parts of each discrete action where it is a combination of F categories; (): a plain one
+    num_actions: int = struct.field(pytree_node=False, default=0)  # number of discrete actions; 0: continuous
+    # [A][F]: the categories that each discrete action combines, one from each of F parts; (): actions have no parts
     action_parts: tuple[tuple[int, ...], ...] = struct.field(pytree_node=False, default=())
 
     @property
@@ -127,9 +127,9 @@ class Dataset:
 
     @property
     def label_guess(self) -> str | None:
-        """What the labels rest on where a reader guessed them; None where they are given or exact, or there are none.
+        """How a reader guessed the labels; None if they are given or exact, or if there are none.
 
-        Readers say it in `provenance.parameters["labels"]`, which ends in "(exact)" where it is no guess.
+        Readers note it in `provenance.parameters["labels"]`, which ends in "(exact)" where nothing was guessed.
         """
         how = self.provenance.parameters.get("labels")
         guessed = self.labels is not None and isinstance(how, str) and not how.endswith("(exact)")

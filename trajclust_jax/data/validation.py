@@ -1,4 +1,4 @@
-"""One-line refusals of bad data, before anything is computed from it."""
+"""Bad data are refused, in one line each, before anything is computed from them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -143,7 +143,7 @@ def check_int32(name: str, array: np.ndarray, *axes: str) -> np.ndarray:
 
 
 def validate_likelihoods(likelihoods: Any, num_trajectories: int, num_policies: int | None = None) -> np.ndarray:
-    """The true policies' log-likelihoods `[N, k]` of trajectories, k at least k*, as they are.
+    """The true policies' log-likelihoods of trajectories, unchanged: `[N, k]`, k at least k*.
 
     Raises:
         DataError: for another shape or dtype, for NaN and infinity, and for a trajectory that no policy can have made.
@@ -163,7 +163,7 @@ def validate_likelihoods(likelihoods: Any, num_trajectories: int, num_policies: 
 
 
 def check_padding(lengths: Any, step_bytes: int) -> None:
-    """Refuses what is short on disk and would not fit in memory: many episodes padded to one endless one.
+    """Refuses data that are small on disk but would not fit in memory: many episodes, padded to a very long one.
 
     Raises:
         DataError: naming the longest episode.
@@ -179,10 +179,10 @@ def check_padding(lengths: Any, step_bytes: int) -> None:
 
 
 def check_steps(name: str, block: np.ndarray, steps: np.ndarray, num_actions: int = 0) -> np.ndarray:
-    """Checks the values of some of a flat array's steps, whose numbers are `steps`, and returns them.
+    """Checks and returns `block`: the values of a flat array at the steps numbered `steps`.
 
     Raises:
-        DataError: for numbers wider than 32 bits, that are not finite, or that are no discrete actions.
+        DataError: for numbers wider than 32 bits or not finite, and for invalid discrete actions.
     """
     at = lambda index: f"step {steps[index[0]]}"
     if name == "actions" and num_actions > 0:
@@ -206,7 +206,7 @@ def located(where: Any) -> Iterator[None]:
 
 @contextmanager
 def told(what: str, advice: str) -> Iterator[None]:
-    """Whatever foreign bytes cause inside becomes a DataError of one line: that `what` cannot be read, and why."""
+    """Any error inside, such as a damaged file's, becomes a one-line DataError: that `what` cannot be read, and why."""
     try:
         yield
     except DataError:
@@ -238,7 +238,7 @@ def _check_actions(actions: np.ndarray, mask: np.ndarray, num_actions: int) -> N
             distinct = len(np.unique(actions[mask]))
             _check(
                 num_actions <= _ACTIONS_PER_DISTINCT * distinct,
-                f"actions: there are {num_actions}, by the largest or num_actions, but only {distinct} of them occur: "
+                f"actions: by the largest or num_actions there are {num_actions}, but only {distinct} of them occur: "
                 "number them from 0 without gaps, or correct the largest",
             )
     else:
@@ -257,7 +257,7 @@ def _check_parts(action_parts: Any, num_actions: int) -> None:
     )
     _check(
         not action_parts or (whole and len(action_parts) == num_actions and len(action_parts[0]) > 0),
-        f"action_parts is {str(action_parts)[:40]}: give a tuple of whole numbers, as many each, for each of "
+        f"action_parts is {str(action_parts)[:40]}: give a tuple of whole numbers, all of one length, for each of "
         f"the {num_actions} discrete actions, or ()",
     )
 
@@ -356,9 +356,9 @@ def _check_lead(name: str, array: np.ndarray, lead: tuple[int, ...]) -> None:
 
 
 def _refuse(name: str, bad: np.ndarray, what: Any, *axes: Any) -> None:
-    """Raises for the first True of `bad`; `what(index)` tells what is wrong there and what to do.
+    """Raises for the first True of `bad`; `what(index)` says what is wrong there and what to do.
 
-    `axes` are the names of its axes, or one function that words an index."""
+    `axes` are the names of its axes, or one function that describes an index."""
     if bad.any():
         index = np.unravel_index(int(bad.argmax()), bad.shape)
         if axes and callable(axes[0]):

@@ -18,7 +18,6 @@ from flax import struct
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, DataError, Trajectories, Transitions, dense, returns, transitions
 from trajclust_jax.data.preparation import (
-    STD_FLOOR,
     DataTransform,
     Frames,
     ScaleReturns,
@@ -28,9 +27,9 @@ from trajclust_jax.data.preparation import (
     best_share,
     framed,
     known_successors,
-    moments,
     n_steps,
     next_actions,
+    normalisation,
     returns_to_go,
 )
 from trajclust_jax.data.transforms import CLIP, ActionScaling, Inputs
@@ -260,8 +259,7 @@ class Offline:
         size = (observations if frames is None else frames.steps).shape[1]
         mean, std = np.zeros(size), np.ones(size)
         if self.normalise and len(observations):
-            mean, std = moments(observations, frames)
-            std = std + STD_FLOOR
+            mean, std = normalisation(observations, frames)
         return Scaling(*(np.asarray(x, np.float32) for x in (mean, std, bound)))
 
     def members(self, data: Trajectories | Clustered) -> tuple[int, int]:

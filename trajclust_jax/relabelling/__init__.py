@@ -19,7 +19,7 @@ from trajclust_jax.relabelling.relabeller import (
     Relabeller,
     TrainedRelabeller,
     relabelled_dataset,
-    side_by_side,
+    rewarded_copies,
     with_rewards,
 )
 
@@ -41,6 +41,6 @@ __all__ = [
     "of_successes",
     "of_trajectories",
     "relabelled_dataset",
-    "side_by_side",
+    "rewarded_copies",
     "with_rewards",
 ]

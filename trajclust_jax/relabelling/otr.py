@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_jax.data.preparation import STD_FLOOR, moments
+from trajclust_jax.data.preparation import normalisation
 from trajclust_jax.data.types import DataError, dense
 from trajclust_jax.lazy import lazy
 from trajclust_jax.relabelling.experts import ExpertData
@@ -77,8 +77,8 @@ class OTR(Relabeller):
         """`[P]`: episode by episode, in one program for all."""
         observed = np.asarray(dense(data.flat.observations), np.float32).reshape(len(data.flat.rewards), -1)
         if self.normalise:
-            mean, std = moments(observed, None)
-            observed = ((observed - mean) / (std + STD_FLOOR)).astype(np.float32)
+            mean, std = normalisation(observed)
+            observed = ((observed - mean) / std).astype(np.float32)
         lengths = np.asarray(data.trajectories.lengths)
         horizon, size = int(lengths.max()), observed.shape[1]
         demonstrations = [_padded(observed[rows]) for rows in _whole(data, steps)]

@@ -15,7 +15,7 @@ import optax
 from flax import struct
 
 from trajclust_jax.data.dataset import build_dataset, transitions
-from trajclust_jax.data.preparation import STD_FLOOR, ScaleReturns, action_bound, moments
+from trajclust_jax.data.preparation import ScaleReturns, action_bound, normalisation
 from trajclust_jax.data.types import DataError, Dataset, Trajectories, dense
 from trajclust_jax.documented import documented
 from trajclust_jax.networks import member_keys
@@ -167,9 +167,9 @@ class TrainedRelabeller(Relabeller):
         """
         self.check(data)
         observations, actions = _inputs(data)
-        mean, std = moments(observations, None)
+        mean, std = normalisation(observations)
         bound = action_bound(actions, np.zeros(len(actions), np.int32), ())
-        scales = [np.asarray(each, np.float32) for each in (mean, std + STD_FLOOR, bound)]
+        scales = [np.asarray(each, np.float32) for each in (mean, std, bound)]
         count = np.array([len(steps) for steps in data.experts], np.int32)
         rows = np.concatenate(data.experts).astype(np.int32)
         return Steps(
@@ -295,7 +295,7 @@ def with_rewards(trajectories: Trajectories, rewards: np.ndarray, returns_range:
     return scaled.replace(rewards=np.asarray(scaled.rewards, np.float32))
 
 
-def side_by_side(relabeller: Relabeller, data: ExpertData, rewards: np.ndarray) -> tuple[Trajectories, np.ndarray]:
+def rewarded_copies(relabeller: Relabeller, data: ExpertData, rewards: np.ndarray) -> tuple[Trajectories, np.ndarray]:
     """A copy of the trajectories for each row of rewards `[M, P]`, scaled, and `[M N]` int: whose copy each is.
 
     `Clustered` then trains a learner for each, all in one program; on the device there are M times the transitions.

@@ -16,10 +16,11 @@ from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.comparisons import comparison_figures
 from trajclust_experiments.rendering.figures import captioned, panels
+from trajclust_experiments.rendering.intervals import interval, interval_column
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Preset, Records, Standing, Table
 from trajclust_jax.lazy import lazy
-from trajclust_jax.metrics import bootstrap_interval, probability_of_improvement
+from trajclust_jax.metrics import probability_of_improvement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -203,11 +204,6 @@ def in_order(records: Records) -> list[dict[str, Any]]:
     return sorted(records, key=key)
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """A 95 % bootstrap interval of the mean over seeds."""
-    return bootstrap_interval(values, np.random.default_rng(0))
-
-
 class Line(NamedTuple):
     """A line of a table: a record, and the one of its base."""
 
@@ -244,7 +240,7 @@ def score_columns(paper: Any) -> list[Column]:
         columns.task(),
         columns.method("learner", lambda line: title_of(line.record)),
         Column("score", lambda line: spread(score_of(line.record), 1)),
-        Column("95% interval", lambda line: "{:.1f} to {:.1f}".format(*interval(score_of(line.record)))),
+        interval_column(lambda line: score_of(line.record), 1),
         Column("above its base with probability", improvement),
         Column("best evaluation", lambda line: f"{score_of(line.record, 'best_score').mean():.1f}"),
         columns.published(paper, lambda line: score_of(line.record).mean(), digits=1)[0],
@@ -332,7 +328,7 @@ def sweep_columns(header: str, paper: Mapping[str, Sequence[float]], shown: Call
         columns.method("learner", lambda line: title_of(line.record)),
         Column(header, lambda line: f"{shown(line.value):g}"),
         Column("score", lambda line: spread(line.scores(), 1)),
-        Column("95% interval", lambda line: "{:.1f} to {:.1f}".format(*interval(line.scores()))),
+        interval_column(lambda line: line.scores(), 1),
         columns.published(published, lambda line: line.scores().mean(), digits=1)[0],
         Column("tr C / M / var Q", lambda line: f"{line.late('clusters/c') / line.late('clusters/variance'):.3g}"),
         Column("Q", lambda line: f"{line.late('clusters/value'):.3g}"),

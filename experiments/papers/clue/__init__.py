@@ -17,11 +17,11 @@ from trajclust_experiments.presets import LEARNING
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import captioned, panels
+from trajclust_experiments.rendering.intervals import difference_interval, draw_mean, interval_text
 from trajclust_experiments.rendering.markdown import spread
 from trajclust_experiments.tables import Preset, Records
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.lazy import lazy
-from trajclust_jax.metrics import bootstrap_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -179,11 +179,6 @@ def final(record: Mapping[str, Any]) -> np.ndarray:
     return np.array(scores["last_score"]) if "last_score" in scores else 100 * np.array(scores["last_return"])
 
 
-def interval(values: np.ndarray) -> str:
-    """A 95 % bootstrap interval of the mean over seeds."""
-    return "{:.1f} to {:.1f}".format(*bootstrap_interval(values, np.random.default_rng(0)))
-
-
 def _ours(text) -> Any:
     """A column's cell that is empty where nothing was run."""
     return lambda row: "" if row.record is None else text(row.record)
@@ -202,7 +197,7 @@ ROWS = [
     Column("rewards and learner", lambda row: WAYS[row.way].title if row.way in WAYS else row.way),
     Column("K", lambda row: "" if row.experts is None else str(row.experts)),
     Column("score", lambda row: "not run" if row.record is None else spread(final(row.record), 1)),
-    Column("95% interval", _ours(lambda record: interval(final(record)))),
+    Column("95% interval", _ours(lambda record: interval_text(final(record), 1))),
     Column("paper", lambda row: row.paper),
     Column("AUC of steps", _judged("auc")),
     Column("AUC of trajectories", _judged("trajectory_auc")),
@@ -233,9 +228,7 @@ def against(records: Records, name: str, other: str, experts: int | None = 1) ->
         theirs = found.get((dataset, other, None if WAYS[other].on_data else experts))
         if ours is None or theirs is None:
             continue
-        rng = np.random.default_rng(0)
-        draws = [rng.choice(ours, len(ours)).mean() - rng.choice(theirs, len(theirs)).mean() for _ in range(2000)]
-        low, high = np.percentile(draws, [2.5, 97.5])
+        low, high = difference_interval(ours, theirs)
         share = f"{ours.mean() / theirs.mean():.0%} of" if theirs.mean() > 0 else "against"
         where = columns.dataset_title(dataset)
         lines.append(
@@ -255,10 +248,7 @@ def bars(records: Records, label: str) -> "Figure":
         titles = []
         for position, record in enumerate(shown):
             values, count = final(record), number_of_experts(record)
-            low, high = bootstrap_interval(values, np.random.default_rng(0))
-            ax.barh(position, values.mean(), height=0.6, color=plotting.PALETTE[way_of(record) == "clue"], zorder=2)
-            error = [[values.mean() - low], [high - values.mean()]]
-            ax.errorbar(values.mean(), position, xerr=error, color="black", capsize=3, lw=1, zorder=3)
+            draw_mean(ax, position, values, plotting.PALETTE[way_of(record) == "clue"])
             ax.plot(values, np.full(len(values), position), ".", color="black", ms=3, zorder=4)
             titles.append(WAYS[way_of(record)].title + ("" if count is None else f", K = {count}"))
         ax.set_yticks(range(len(shown)), titles, fontsize=6)

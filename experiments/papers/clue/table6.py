@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from trajclust_experiments.cells.cell import Cell
-from trajclust_experiments.papers.clue import MAZE, final, interval, learned_cell, number_of_experts
+from trajclust_experiments.papers.clue import MAZE, final, learned_cell, number_of_experts
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.intervals import interval_column
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Preset, Records, Table
 
@@ -54,7 +55,7 @@ COLUMNS = [
     Column("K", lambda line: str(line.experts)),
     Column("c", lambda line: "by the spread" if line.temperature is None else f"{line.temperature:g}"),
     Column("arrived, %", lambda line: spread(final(line.record), 1)),
-    Column("95% interval", lambda line: interval(final(line.record))),
+    interval_column(lambda line: final(line.record), 1),
     Column("spread over trajectories", lambda line: f"{np.mean(line.record['relabelling']['spread']):.3f}"),
     Column("AUC of trajectories", lambda line: f"{np.mean(line.record['relabelling']['trajectory_auc']):.2f}"),
     Column("paper, AntMaze", lambda line: _paper(line)),

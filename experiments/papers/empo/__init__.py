@@ -13,7 +13,6 @@ from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.navigation import ENVIRONMENT, NavigationCell
 from trajclust_experiments.tables import Preset, Records
 from trajclust_jax.lazy import lazy
-from trajclust_jax.metrics import bootstrap_interval
 
 envs = lazy("trajclust_envs")
 
@@ -90,11 +89,6 @@ def in_order(records: Records) -> list[dict[str, Any]]:
     """Records of `METHODS` in their order, others after them."""
     place = {name: index for index, name in enumerate(METHODS)}
     return sorted(records, key=lambda record: place.get(name_of(record), len(place)))
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """A 95 % bootstrap interval of the mean over seeds."""
-    return bootstrap_interval(np.array(values, float), np.random.default_rng(0))
 
 
 def plane() -> Any:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajclust_experiments.cells.cell import Cell
-from trajclust_experiments.papers.empo import PRESETS, PRINTED, interval, navigation_cell, route_counts
+from trajclust_experiments.papers.empo import PRESETS, PRINTED, navigation_cell, route_counts
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
+from trajclust_experiments.rendering.intervals import interval_column
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Preset, Records, Table
 
@@ -83,7 +84,7 @@ def _has(settings: dict[str, Any], variant: dict[str, Any], ignoring: str) -> bo
 COLUMNS = [
     Column("variant", lambda line: line.name),
     Column("return", lambda line: spread(line.returns, 0)),
-    Column("95% interval", lambda line: "{:.0f} to {:.0f}".format(*interval(line.returns))),
+    interval_column(lambda line: line.returns, 0),
     Column("lowest seed", lambda line: f"{line.returns.min():.0f}"),
     Column("routes", lambda line: line.routes),
     Column("bias of Q", lambda line: spread(line.record["scores"]["bias"], 1)),

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from trajclust_experiments.papers import empo
-from trajclust_experiments.papers.empo import METHODS, PRESETS, in_order, interval, name_of, route_counts, title_of
+from trajclust_experiments.papers.empo import METHODS, PRESETS, in_order, name_of, route_counts, title_of
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
 from trajclust_experiments.rendering.comparisons import comparison_figures
 from trajclust_experiments.rendering.figures import captioned, panels
+from trajclust_experiments.rendering.intervals import difference_interval, draw_mean, interval_column
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Records, Standing, Table
 from trajclust_jax.lazy import lazy
@@ -35,7 +36,7 @@ def _routes(entry: Entry) -> str:
 COLUMNS = [
     columns.method("policies", lambda entry: title_of(entry.record)),
     columns.score("return", "return", digits=0),
-    Column("95% interval", lambda entry: "{:.0f} to {:.0f}".format(*interval(_scores(entry)["return"]))),
+    interval_column(lambda entry: _scores(entry)["return"], 0),
     Column("goal reached", lambda entry: f"{np.mean(_scores(entry)['reached']):.0%}"),
     Column("steps under penalty", lambda entry: spread(_scores(entry)["penalty_steps"], 0)),
     Column("routes", _routes),
@@ -62,10 +63,7 @@ def render(records: Records):
     for ax in axes:
         for position, record in enumerate(shown):
             values = np.array(record["scores"]["return"])
-            low, high = interval(values)
-            ax.barh(position, values.mean(), height=0.6, color=plotting.PALETTE[name_of(record) == "empo"], zorder=2)
-            error = [[values.mean() - low], [high - values.mean()]]
-            ax.errorbar(values.mean(), position, xerr=error, color="black", capsize=3, lw=1, zorder=3)
+            draw_mean(ax, position, values, plotting.PALETTE[name_of(record) == "empo"])
             ax.plot(values, np.full(len(values), position), ".", color="black", ms=3, zorder=4)
         ax.axvline(envs.Ways().best, color="black", linewidth=1, linestyle="--", zorder=1)
         ax.set_yticks(range(len(shown)), [title_of(record) for record in shown], fontsize=7)
@@ -106,9 +104,7 @@ def _above(records: Records) -> list[str]:
     for name, values in found.items():
         if name == "empo":
             continue
-        rng = np.random.default_rng(0)
-        draws = [rng.choice(ours, len(ours)).mean() - rng.choice(values, len(values)).mean() for _ in range(2000)]
-        low, high = np.percentile(draws, [2.5, 97.5])
+        low, high = difference_interval(ours, values)
         title = next(title_of(record) for record in records if name_of(record) == name)
         lines.append(f"EMPO above {title}: {ours.mean() - values.mean():+.0f} ({low:+.0f} to {high:+.0f}).")
     return lines

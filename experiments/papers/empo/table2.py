@@ -5,11 +5,10 @@
 The paper has the others' numbers from IQL's paper, on D4RL's data; ours are all on the data that the caption names.
 """
 
-import numpy as np
-
 from trajclust_experiments.catalogue import title
 from trajclust_experiments.presets import LEARNING, learner_cells
 from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.intervals import difference_interval
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.scores import NOTES, Scored, score_columns, score_figures, shown_score, standings
 from trajclust_experiments.tables import Records, Table
@@ -61,9 +60,8 @@ def _against_iql(found: dict, dataset: str) -> str | None:
     if (dataset, "empo") not in found or not others:
         return None
     ours, best = shown_score(found[dataset, "empo"]), max(others, key=lambda record: shown_score(record).mean())
-    theirs, rng = shown_score(best), np.random.default_rng(0)
-    draws = [rng.choice(ours, len(ours)).mean() - rng.choice(theirs, len(theirs)).mean() for _ in range(2000)]
-    low, high = np.percentile(draws, [2.5, 97.5])
+    theirs = shown_score(best)
+    low, high = difference_interval(ours, theirs)
     name = title(best["cell"]["method"])
     where = columns.dataset_title(dataset)
     return f"{where}: EMPO above {name} by {ours.mean() - theirs.mean():+.1f} ({low:+.1f} to {high:+.1f})."

@@ -58,7 +58,7 @@ COLUMNS = [
     Column("relative return", spread_of("relative")),
     Column("NMI", spread_of("nmi")),
     Column("homogeneity", spread_of("homogeneity")),
-    Column("codes used", spread_of("used", 1)),
+    Column("used codes", spread_of("used", 1)),
     columns.num_seeds(),
     columns.seconds("seconds, all seeds and K (compile + run)", "compile", "run"),
 ]

@@ -14,15 +14,16 @@ from trajclust_experiments.papers.lbrac_v import GATES, HETEROGENEOUS, PRESETS, 
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
 from trajclust_experiments.rendering.figures import captioned, new_figure
+from trajclust_experiments.rendering.intervals import interval, interval_column
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Records, Table
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.lazy import lazy
-from trajclust_jax.metrics import bootstrap_interval
 
 plotting = lazy("trajclust_envs.plotting")
 
 METHODS = ("brac_v", "lbrac_v", *lbrac_v.VARIANTS, "bcq", "plas", "cql")
+SIDES = {"learners": ("brac_v", "lbrac_v", "bcq", "plas", "cql"), "LBRAC-v": ("lbrac_v", *lbrac_v.VARIANTS)}
 
 
 def cells(preset, datasets, methods, seeds):
@@ -38,15 +39,11 @@ def _relative(entry: Entry) -> np.ndarray:
     return np.array(entry.record["scores"]["relative"])
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    return bootstrap_interval(values, np.random.default_rng(0))
-
-
 COLUMNS = [
     columns.task(),
     columns.method("policies", lambda entry: title_of(name_of(entry.record))),
     Column("relative return", lambda entry: spread(_relative(entry), 2)),
-    Column("95% interval", lambda entry: "{:.2f} to {:.2f}".format(*_interval(_relative(entry)))),
+    interval_column(_relative, 2),
     columns.score("nmi", "NMI", digits=2),
     columns.num_seeds(),
     columns.seconds("seconds, all seeds (compile + run)", "compile", "run"),
@@ -57,26 +54,28 @@ def render(records: Records):
     order = {name: place for place, name in enumerate(METHODS)}
     shown = sorted(records, key=lambda record: (record["cell"]["dataset"], order.get(name_of(record), len(order))))
     families = list(dict.fromkeys(record["cell"]["dataset"].rpartition("-")[0] for record in shown))
-    figure = new_figure(1.0 + 4.2 * max(1, len(families)), 3.6)
-    for place, family in enumerate(families):
-        ax = figure.add_subplot(1, len(families), place + 1)
-        for color, name in enumerate(METHODS):
-            found = [
-                (REGISTRY[record["cell"]["dataset"]].num_policies, _relative(Entry(record)))
-                for record in shown
-                if name_of(record) == name and record["cell"]["dataset"].rpartition("-")[0] == family
-            ]
-            if not found:
-                continue
-            counts, values = zip(*sorted(found, key=lambda each: each[0]), strict=True)
-            means = np.array([each.mean() for each in values])
-            low, high = zip(*(_interval(each) for each in values), strict=True)
-            shade = plotting.PALETTE[color % len(plotting.PALETTE)]
-            style = "--" if name in lbrac_v.VARIANTS else "-"
-            ax.plot(counts, means, style, marker="o", ms=3, color=shade, label=title_of(name))
-            ax.fill_between(counts, low, high, color=shade, alpha=0.15, linewidth=0)
-        ax.set(title=family, xlabel="k: behaviour policies", ylabel="relative return", ylim=(-0.05, 1.25))
-        ax.legend(fontsize=5, loc="lower left")
+    figure = new_figure(7.6, 2.9 * max(1, len(families)))
+    for row, family in enumerate(families):
+        for column, (what, methods) in enumerate(SIDES.items()):
+            ax = figure.add_subplot(len(families), 2, 2 * row + column + 1)
+            for place, name in enumerate(methods):
+                found = [
+                    (REGISTRY[record["cell"]["dataset"]].num_policies, _relative(Entry(record)))
+                    for record in shown
+                    if name_of(record) == name and record["cell"]["dataset"].rpartition("-")[0] == family
+                ]
+                if not found:
+                    continue
+                counts, values = zip(*sorted(found, key=lambda each: each[0]), strict=True)
+                means = np.array([each.mean() for each in values])
+                low, high = zip(*map(interval, values), strict=True)
+                beside = np.array(counts) + 0.08 * (place - (len(methods) - 1) / 2)
+                ends = [means - low, high - means]
+                style = {"color": plotting.PALETTE[place], "marker": "o", "ms": 3, "capsize": 1.5, "elinewidth": 0.6}
+                ax.errorbar(beside, means, ends, label=title_of(name), linewidth=1, **style)
+            ax.set_title(f"{family}: {what}", fontsize=8)
+            ax.set(xlabel="k: behaviour policies", ylabel="relative return", ylim=(-0.05, 1.3))
+            ax.legend(fontsize=5, loc="upper right", ncols=2)
     notes = [
         *provenance(records),
         "Relative return: of the last policy without its noise, divided by the data's policies'. Mean ± std and 95% "

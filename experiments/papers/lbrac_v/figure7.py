@@ -47,7 +47,7 @@ COLUMNS = [
     columns.score("nmi", "NMI"),
     columns.score("homogeneity", "homogeneity"),
     columns.score("ari", "adjusted Rand"),
-    columns.score("used_clusters", "codes used", digits=1),
+    columns.score("used_clusters", "used codes", digits=1),
     columns.seeds(),
     columns.seconds("seconds, all seeds (compile + run)", "compile", "run"),
 ]

@@ -13,11 +13,11 @@ from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.methods import MethodCell, OracleCell
 from trajclust_experiments.rendering.figures import captioned, panels
+from trajclust_experiments.rendering.intervals import draw_mean
 from trajclust_experiments.rendering.stored import Grouped, of_methods, oracle_nmi
 from trajclust_experiments.tables import Preset
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.lazy import lazy
-from trajclust_jax.metrics import bootstrap_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,11 +175,7 @@ def nmi_bars(found: Grouped) -> "Figure":
         shown = of_methods(methods)
         for position, (name, record) in enumerate(shown):
             values = np.array(record["scores"]["nmi"])
-            low, high = bootstrap_interval(values, np.random.default_rng(0))
-            mean = values.mean()
-            color = _color(CATALOGUE[name])
-            ax.barh(position, mean, height=0.6, color=color, zorder=2)
-            ax.errorbar(mean, position, xerr=[[mean - low], [high - mean]], color="black", capsize=3, lw=1, zorder=3)
+            draw_mean(ax, position, values, _color(CATALOGUE[name]))
             ax.plot(values, np.linspace(-0.15, 0.15, len(values)) + position, ".", color="black", ms=3, zorder=4)
             paper = published(record["cell"]["dataset"], name)
             if paper is not None:

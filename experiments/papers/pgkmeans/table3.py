@@ -16,10 +16,10 @@ from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import captioned, panels
+from trajclust_experiments.rendering.intervals import interval
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.stored import answered, grouped, last_of_phase, oracle_nmi
 from trajclust_experiments.tables import Records, Table
-from trajclust_jax.metrics import bootstrap_interval
 
 PUBLISHED = {  # single run and best of 5: mean, and half of a 95% confidence interval or the share of successes
     ("halfcheetah", "pg_kmeans"): ((0.495, "50% in [0.99, 1.00]"), (0.989, 0.000)),
@@ -127,7 +127,7 @@ def _published(mean: float, spread: float | str) -> str:
 
 
 def _interval(values: np.ndarray) -> str:
-    low, high = bootstrap_interval(values, np.random.default_rng(0))
+    low, high = interval(values)
     return f"{values.mean():.3f} ± {(high - low) / 2:.3f}"
 
 

@@ -20,10 +20,11 @@ from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.presets import LEARNING
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import dataset_title
+from trajclust_experiments.rendering.intervals import difference_interval
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.rendering.scores import CORL, NOTES, Scored, score_columns, score_figure, shown_score
 from trajclust_experiments.tables import Preset, Records, Table
-from trajclust_jax.metrics import probability_of_improvement, stratified_bootstrap
+from trajclust_jax.metrics import probability_of_improvement
 
 PUBLISHED = CORL | {
     "centres_single": {
@@ -124,18 +125,13 @@ def _clustering_pays(scores: dict[tuple[str, str], np.ndarray]) -> list[str]:
         apart, together = scores.get((dataset, ON_CLUSTER)), scores.get((dataset, "bc"))
         if apart is None or together is None or len(apart) != len(together):
             continue
-        low, high = stratified_bootstrap([apart, together], _difference_of_halves, np.random.default_rng(0))
+        low, high = difference_interval(apart, together)
         better = probability_of_improvement([apart], [together])
         lines.append(
             f"{dataset_title(dataset)}: BC on the better cluster is {apart.mean() - together.mean():+.1f} above BC on "
             f"everything ({low:+.1f} to {high:+.1f}), and better with probability {better:.2f}."
         )
     return lines
-
-
-def _difference_of_halves(values: np.ndarray) -> float:
-    first, second = np.split(values, 2)
-    return first.mean() - second.mean()
 
 
 TABLE = Table(

@@ -18,7 +18,7 @@ how much each trajectory counts in each cluster. An E-step sums log-probabilitie
 sums `of(log_prob)` instead.
 
 Trajectories are held in order of length, in C chunks of n, so that the memory of an E-step is bounded by
-`memory_budget`, not by N. Counted and history policies run a chunk to its own longest trajectory.
+`memory_budget`, not by N. Counted and history policies run a chunk up to its own longest trajectory.
 """
 
 from typing import Any, Literal
@@ -42,7 +42,7 @@ def policy_for(kind: PolicyKind, trajectories: Trajectories, **settings: Any) ->
     `extractor`, "mlp" and "gru" see features of the map where the agent is.
 
     Raises:
-        ValueError: an extractor for a kind that has no use for one.
+        ValueError: for an extractor with a kind that cannot use one.
     """
     if "extractor" in settings:
         classes = {"mlp": MarkovMapPolicy, "gru": HistoryMapPolicy}

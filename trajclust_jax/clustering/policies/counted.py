@@ -57,7 +57,7 @@ class _Counted:
     scored_steps = 0
 
     def epoch(self, data: CountedData) -> jax.Array:
-        """`[]` int32: the gradient steps that see as much as the data holds. Each sees all of it."""
+        """`[]` int32: the gradient steps of an epoch, 1: each sees all the data."""
         del data
         return jnp.int32(1)
 
@@ -143,7 +143,7 @@ class TabularPolicy(_Counted):
     memory_budget: int = 128 * 2**20
 
     def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
-        """How the class sees trajectories, fitted to these: its parameters are of their codebook's rows."""
+        """How trajectories become its inputs, fitted to these: its parameters belong to the rows of their codebook."""
         return Preprocessing.of(trajectories).replace(observations=np.asarray(trajectories.observations.table))
 
     def known(self, params: jax.Array, data: CountedData) -> jax.Array:

@@ -1,8 +1,8 @@
 """Trajectories as the EM loop wants them: in order of length, in chunks.
 
-What a chunk holds of a trajectory's steps is the family's own: the counts' cells (`counted`), or the steps in turn with
-rows of a codebook, dense inputs (both here) or places on maps (`maps`). The arrays that all chunks share, such as the
-codebook, are the data's.
+What a chunk holds of a trajectory's steps depends on the family: the counts' cells (`counted`), or the steps in order
+with rows of a codebook, dense inputs (both here) or places on maps (`maps`). The arrays that all chunks share, such as
+the codebook, belong to the data.
 """
 
 import abc
@@ -40,16 +40,16 @@ class Chunks:
 
     @property
     def stand_for(self) -> jax.Array:
-        """`[C, n]` float32: the steps of the trajectories that these are, or were drawn from."""
+        """`[C, n]` float32: how many steps those held of each trajectory stand for."""
         return self.lengths * 1.0
 
 
 @struct.dataclass
 class StepChunks(Chunks):
-    """Chunks that hold the steps in turn; a subclass adds what was observed at each."""
+    """Chunks that hold the steps in order; a subclass adds what was observed at each."""
 
     actions: jax.Array | OnHost  # [C, n, T] int32 or [C, n, T, A]
-    scale: jax.Array | None  # [C, n] float32: steps that each of these stands for; None: itself
+    scale: jax.Array | None  # [C, n] float32: how many steps each of these stands for; None: one
 
     STEPS: ClassVar[tuple[str, ...]] = ("actions",)
 
@@ -128,7 +128,7 @@ class MixtureData(abc.ABC):
         return self.replace(chunks=self.chunks.on_host())
 
     def in_data_unit(self, log_likelihood: jax.Array, steps: jax.Array) -> jax.Array:
-        """A log-likelihood of scaled actions, of so many steps, as that of the actions in the data's unit."""
+        """A log-likelihood of scaled actions, over so many `steps`, converted to the data's unit."""
         return log_likelihood if self.scaling is None else log_likelihood - steps * self.scaling.log_volume
 
     def slots(self, values: jax.Array) -> jax.Array:
@@ -144,7 +144,7 @@ def flat(values: jax.Array) -> jax.Array:
 
 @struct.dataclass
 class StepData(MixtureData):
-    """Data whose chunks hold the steps in turn."""
+    """Data whose chunks hold the steps in order."""
 
     chunks: StepChunks
     horizon: int = struct.field(pytree_node=False)  # H: steps of a trajectory that `TrajectoryPolicy` trains on
@@ -165,9 +165,9 @@ class StepData(MixtureData):
     def steps(
         self, values: jax.Array | OnHost, positions: jax.Array, horizon: int, start: jax.Array | None = None
     ) -> jax.Array:
-        """Of values of steps `[C, n, T, ...]`, H = `horizon` of the slots `positions [n]`: `[n, H, ...]`.
+        """`[n, H, ...]`: H = `horizon` steps of the slots `positions [n]`, from values of steps `[C, n, T, ...]`.
 
-        They are the first ones, or those from `start [n]` on.
+        They are the first steps, or those from `start [n]` on.
         """
         if start is None:
             if isinstance(values, OnHost):  # whose indices may not be mixed with ranges
@@ -176,17 +176,17 @@ class StepData(MixtureData):
         return self.at(values, positions, jnp.minimum(start[:, None] + jnp.arange(horizon), self.longest - 1))
 
     def at(self, values: jax.Array | OnHost, positions: jax.Array, t: jax.Array) -> jax.Array:
-        """Of values of steps `[C, n, T, ...]`, the steps `t [n, H]` of the slots `positions [n]`: `[n, H, ...]`."""
+        """`[n, H, ...]`: the steps `t [n, H]` of the slots `positions [n]`, from values of steps `[C, n, T, ...]`."""
         return self.step(values, positions[:, None], t)
 
     def step(self, values: jax.Array | OnHost, positions: jax.Array, t: jax.Array) -> jax.Array:
-        """Of values of steps, the steps `t [B]` of the slots `positions [B]`: `[B, ...]`."""
+        """`[B, ...]`: the steps `t [B]` of the slots `positions [B]`, from values of steps."""
         return fetched(values, lambda x, n, t: flat(x)[n, t], positions, t)
 
     def sampled(self, key: jax.Array, num_steps: int) -> "StepData":
-        """`num_steps` random steps of each trajectory, with repetition, in place of all; the key is consumed.
+        """`num_steps` random steps of each trajectory, drawn with replacement, in place of all; the key is consumed.
 
-        A log-likelihood of them is its mean over them times the trajectory's length.
+        Their log-likelihood is the mean over them times the trajectory's length.
         """
         lengths = self.chunks.lengths
         t = (jax.random.uniform(key, (*lengths.shape, num_steps)) * lengths[..., None]).astype(jnp.int32)
@@ -332,7 +332,7 @@ def prepare(
 ) -> CodedData | DenseData:
     """All steps in chunks of at most `memory_budget` bytes of E-step work, observations as network inputs.
 
-    By a given `preprocessing`, or one that is fitted to these trajectories.
+    Inputs are made by a given `preprocessing`, or by one fitted to these trajectories.
     """
     fitted = Preprocessing.of(trajectories) if preprocessing is None else preprocessing
     arranged = Arrangement.of(trajectories, fitted.actions, bytes_per_trajectory, memory_budget)

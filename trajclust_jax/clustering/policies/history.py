@@ -23,17 +23,17 @@ _START = 0x73746172  # the key of a window's start is folded from it
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryPolicy(NetworkPolicy, abc.ABC):
-    """What policies share that train on whole trajectories: the M-step. They give `log_probs`."""
+    """The M-step of policies that train on whole trajectories; subclasses define `log_probs`."""
 
     batch_size: int = 32  # trajectories a cluster and gradient step
 
     @abc.abstractmethod
     def log_probs(self, params: Any, positions: jax.Array, data: StepData, start: jax.Array | None = None) -> jax.Array:
-        """`[n, H]`: log-probabilities of the H actions from the first, or `start [n]`, on of the trajectories at
-        `positions [n]`."""
+        """`[n, H]`: log-probabilities of H actions of the trajectories at `positions [n]`, from the first one or from
+        `start [n]` on."""
 
     def starts(self, key: jax.Array, lengths: jax.Array) -> jax.Array | None:
-        """Where a gradient step's H steps of trajectories begin, `[n]`; None: with the first. The key is consumed."""
+        """`[n]`: where the H steps of trajectories begin that a gradient step sees; None: at 0. The key is consumed."""
         del key, lengths
 
     def epoch(self, data: StepData) -> jax.Array:
@@ -83,7 +83,7 @@ class TrajectoryPolicy(NetworkPolicy, abc.ABC):
 def training_horizon(trajectories: Trajectories, quantile: float) -> int:
     """Steps of a trajectory that a recurrent policy trains on: this quantile of the lengths.
 
-    A few long trajectories would make every batch long: gradients leave out their ends, the E-step doesn't.
+    A few long trajectories would make every batch long: gradients leave out their ends, the E-step does not.
     """
     return int(np.quantile(np.asarray(trajectories.lengths), quantile, method="higher"))
 
@@ -93,7 +93,7 @@ class HistoryPolicy(TrajectoryPolicy):
     """A GRU over the observations so far. What depends on one observation is computed on the codebook."""
 
     horizon_quantile: float = 0.98  # gradient steps see a trajectory's first H steps, H this quantile of the lengths
-    window: int = 0  # W: the policy sees the last steps since a multiple of W alone; 0: all so far
+    window: int = 0  # W: the policy sees only the steps since the last multiple of W; 0: all so far
 
     recurrent = True
 

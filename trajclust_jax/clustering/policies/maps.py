@@ -1,9 +1,9 @@
 """Policies of maps: one that plans (`networks.planner`), and networks on features of the map.
 
-Raw maps that are fresh in every episode defeat a policy that has to remember them. These see an observation taken
-apart into map and agent's cell. The planner learns what walls, goals or special cells are worth to a cluster's policy
-and computes the way. The others learn features of a cell from the map around it (`networks.EXTRACTORS`), and read them
-where the agent is.
+Policies cannot memorise raw maps that are new in every episode. These see an observation split into the map and the
+agent's cell. The planner learns what walls, goals or special cells are worth to a cluster's policy and computes the
+way. The others learn features of a cell from the map around it (`networks.EXTRACTORS`), and read them where the agent
+is.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ FEATURE_FLOATS = 400  # working memory of an extractor of features, for each cel
 
 @struct.dataclass
 class PlacedChunks(StepChunks):
-    """Steps at places of maps. A trajectory has a slot for each stretch of steps on one map, J at most."""
+    """Steps at places on maps. A trajectory has a slot for each stretch of steps on one map, at most J."""
 
     places: jax.Array | OnHost  # [C, n, T] int32, slot * H * W + cell
     map_rows: jax.Array  # [C, n, J] int32: the slots' rows of `MapData.maps`
@@ -41,7 +41,7 @@ class PlacedChunks(StepChunks):
 
 @struct.dataclass
 class MapData(StepData):
-    """Data whose observations are taken apart into map and position."""
+    """Data whose observations are split into map and position."""
 
     chunks: PlacedChunks
     maps: jax.Array  # [U, P, H, W] uint8: the distinct maps, planes without the agent's
@@ -69,7 +69,7 @@ class MapData(StepData):
 
 
 def agent_plane(trajectories: Trajectories) -> int:
-    """The plane of grid observations `[H, W, C]` that has a single 1 in every one and changes within episodes.
+    """The plane of grid observations `[H, W, C]` that has a single 1 in each observation and changes within episodes.
 
     Raises:
         ValueError: observations that are no such grids.
@@ -99,7 +99,7 @@ def _observed(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
 def split_maps(
     trajectories: Trajectories, agent: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Takes grid observations apart: maps `[U, P, H, W]`, slots' rows `[N, J]`, slot and cell `[N, T]` of each step.
+    """Splits grid observations: maps `[U, P, H, W]`, slots' rows `[N, J]`, slot and cell `[N, T]` of each step.
 
     `agent` is the plane that marks the agent's cell, where it is known.
 
@@ -128,7 +128,7 @@ def split_maps(
 def move_frequencies(trajectories: Trajectories, cells: np.ndarray, width: int) -> np.ndarray:
     """`[A, 4]` float32: how often each action moved up, down, left and right, over all trajectories.
 
-    It has the walls in it: a blocked move counts as none. That scales a row, and the policy learns its own scale.
+    Walls are included: a blocked move counts as none. That only scales a row, and the policy learns its own scale.
     """
     mask = np.asarray(trajectories.mask)
     following = mask[:, 1:]
@@ -149,7 +149,7 @@ def check_maps(trajectories: Trajectories, extractor: str | None) -> None:
 
 
 def map_preprocessing(trajectories: Trajectories) -> Preprocessing:
-    """What policies and encoders of maps have use for, fitted to these trajectories."""
+    """What policies and encoders of maps need, fitted to these trajectories."""
     agent = agent_plane(trajectories)
     maps, _, _, cells = split_maps(trajectories, agent)
     return Preprocessing(agent=agent, moves=move_frequencies(trajectories, cells, maps.shape[-1]))

@@ -17,7 +17,7 @@ from trajclust_jax.data import Trajectories
 from trajclust_jax.devices import shared_rows
 from trajclust_jax.networks import ensemblize, ensemblize_wide, member_keys
 
-_MANY_ROWS = 2000  # a chunk's steps with which members in turn are faster on a CPU; at 600 they are a tenth slower
+_MANY_ROWS = 2000  # steps of a chunk from which members one by one are faster on a CPU; at 600 that is a tenth slower
 
 
 class MarkovScorer:
@@ -78,7 +78,7 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
         num_clusters = jax.tree.leaves(members)[0].shape[0]
         lengths, network = data.lengths, self.network(data)
         order, first, sizes = sorted_by_cluster(assignments, num_clusters, lengths)
-        ends = jnp.cumsum(lengths[order])  # transitions up to and with each trajectory, clusters in turn
+        ends = jnp.cumsum(lengths[order])  # transitions up to and including each trajectory, cluster by cluster
         starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends])
         begin, num_transitions = starts[first], starts[first + sizes] - starts[first]
         weights = None if is_hard(assignments) else assignments.T  # [K, N']
@@ -105,8 +105,8 @@ class TransitionPolicy(MarkovScorer, NetworkPolicy):
 def at_position(
     position: jax.Array, order: jax.Array, ends: jax.Array, data: CodedData | DenseData
 ) -> tuple[jax.Array, jax.Array]:
-    """Slot and step `[B]` of the transitions at `position [B]`, where the slots stand in `order` and `ends` counts
-    transitions up to and with each."""
+    """Slot and step `[B]` of the transitions at `position [B]`, where slots are in `order` and `ends` counts
+    transitions up to and including each."""
     lengths = data.lengths[order]
     place = jnp.searchsorted(ends, position, side="right")
     n = order[jnp.minimum(place, data.num_slots - 1)]

@@ -8,7 +8,7 @@ from flax import struct
 
 
 def is_hard(assignments: jax.Array) -> bool:
-    """Whether assignments name clusters, rather than weigh them."""
+    """Whether assignments are cluster numbers rather than weights."""
     return jnp.issubdtype(assignments.dtype, jnp.integer)
 
 

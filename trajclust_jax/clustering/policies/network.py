@@ -1,4 +1,4 @@
-"""What policies that are networks share: the network, its optimiser, gradient steps on their own cluster's data."""
+"""What network policies share: the network, its optimiser, gradient steps on their own cluster's data."""
 
 import dataclasses
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class NetworkPolicy:
         return Preprocessing.of(trajectories)
 
     def known(self, params: Any, data: MixtureData) -> Any:
-        """Trained parameters `[K, ...]`, for data with other observations than they were trained on."""
+        """Trained parameters `[K, ...]`, for data with observations that they were not trained on."""
         del data
         return params
 
@@ -65,7 +65,7 @@ class NetworkPolicy:
     def update(
         self, loss: Callable[[Any], jax.Array], member: Member, trains: jax.Array, scale: jax.Array | float = 1.0
     ) -> Member:
-        """One Adam step on `loss(params)`, `scale` times as long as the learning rate says.
+        """One Adam step on `loss(params)`, with `scale` times the learning rate.
 
         Where `trains` is False (an empty cluster) the policy stays, whatever the loss; Adam's moments decay.
         """

@@ -12,9 +12,9 @@ Everything is written for one seed; `training.fit` maps it over S seeds. An iter
 gradient step's trajectories are of similar length: they come from one bucket, drawn in proportion to its size by a
 key that all seeds share, so that a step runs over that bucket's horizon and not over the longest trajectory's.
 
-Long trajectories are seen through windows (`window`; ours): the encoder sees a random window, the decoder as many
-steps from anywhere in the same trajectory. A latent that had to tell the window itself would hold where in a movement
-it lies; what it knows of other steps is the policy. A trajectory's latent is the mean over windows spread over it.
+Long trajectories are seen through windows (`window`; ours): the encoder sees a random window, the decoder as many steps
+from anywhere in the same trajectory. A latent that had to reconstruct its own window would encode its place in a
+movement; what helps with other steps is the policy. A trajectory's latent is the mean over windows spread over it.
 """
 
 from trajclust_jax.clustering.representation.caae import CAAE

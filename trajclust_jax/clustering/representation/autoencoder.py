@@ -28,7 +28,7 @@ from trajclust_jax.training import Info, Phase
 from trajclust_jax.validation import check_above, check_at_least
 
 QUANTILES = (0.5, 0.9, 1.0)  # of the lengths: the horizons of the buckets
-_WINDOWS = 0x77696E64  # what the keys of windows are folded from
+_WINDOWS = 0x77696E64  # the windows' keys are folded from this
 
 may_be_zero = partial(dataclasses.field, metadata={"may_be_zero": True})
 
@@ -62,7 +62,7 @@ class Autoencoder(Clusterer):
     batch_size: int = 64
     """Trajectories a gradient step."""
     learning_rate: float = 1e-3
-    """Adam's (B.6)."""
+    """Adam's learning rate (B.6)."""
     gradient_clip: float = 10.0
     """Largest global norm of a gradient."""
     steps: int = 100
@@ -70,11 +70,11 @@ class Autoencoder(Clusterer):
     extractor: str | None = None
     """`conv` or `planner`: encoder and decoder see features of the map where the agent is, learned with them."""
     window: int = may_be_zero(default=0)
-    """Steps of a trajectory that the encoder sees at a time, and the decoder; 0: whole trajectories."""
+    """Steps of a trajectory that the encoder and the decoder each see at a time; 0: whole trajectories."""
     windows: int = 8
-    """Windows, evenly spread, whose mean latent is a trajectory's."""
+    """Number of evenly spread windows whose mean latent is a trajectory's."""
     memory_budget: int = 128 * 2**20
-    """Bytes of working memory where all trajectories are encoded."""
+    """Bytes of working memory when all trajectories are encoded."""
 
     VERSION: ClassVar[int] = 1  # of the algorithm: part of a cell's identity; raise it when results change
     ACTIONS_VERSION: ClassVar[int] = ACTIONS_VERSION
@@ -140,7 +140,7 @@ class Autoencoder(Clusterer):
     def autoencode(
         self, state: State, data: EncoderData, iteration: jax.Array, shrinkage: float, noise: float = 0.0
     ) -> tuple[State, Info]:
-        """An iteration of the autoencoder without centres, `shrinkage * |z|^2` added to its loss.
+        """An iteration of the autoencoder without centres, with `shrinkage * |z|^2` added to its loss.
 
         The decoder sees latents with normal noise of standard deviation `noise`.
         """
@@ -162,7 +162,7 @@ class Autoencoder(Clusterer):
         self, key: jax.Array, data: EncoderData, previous: State, asked: Asked, found: Found
     ) -> tuple[State, Info]:
         """Start of such a phase."""
-        key, _ = jax.random.split(key)  # the other is k-means'
+        key, _ = jax.random.split(key)  # the other half is for k-means
         return self.begin(key, {**previous.params, "centres": found.centres}, asked.points)
 
     def assign(self, model: dict[str, Any], data: EncoderData) -> Clustering:
@@ -223,7 +223,7 @@ class Autoencoder(Clusterer):
         return total / jnp.maximum(shown.lengths, 1) if data.window else total
 
     def begin(self, key: jax.Array, params: dict[str, Any], latents: jax.Array) -> tuple[State, Info]:
-        """A phase's first state, with a new optimiser, and what is known by then; the key is kept."""
+        """A phase's first state, with a new optimiser, and what is known so far; the key is kept."""
         unknown = jnp.full(1, -jnp.inf)
         info = {"objective": unknown, "reconstruction": -unknown}
         if "centres" in params:
@@ -273,7 +273,8 @@ class Autoencoder(Clusterer):
         return squared_distances(latents, params["centres"]).argmin(-1).astype(jnp.int32)
 
     def found(self, params: dict[str, Any], latents: jax.Array, before: jax.Array | None) -> Info:
-        """What the training loop shows of an assignment, `[1]` each (one restart); `before [N]`: the one until now."""
+        """What the training loop reports about an assignment, `[1]` each (one restart); `before [N]`: the previous
+        one."""
         assignments = self.nearest(params, latents)
         changed = jnp.int32(0) if before is None else (assignments != before).sum()
         return {
@@ -286,7 +287,7 @@ class Autoencoder(Clusterer):
     def improve(
         self, state: State, data: EncoderData, iteration: jax.Array, loss: Callable[[Any, Batch, jax.Array], Loss]
     ) -> tuple[State, Info]:
-        """`train` where there are centres: all trajectories are encoded and assigned again after it."""
+        """`train` with centres, after which all trajectories are encoded and assigned again."""
         before = self.nearest(state.params, state.latents)
         state, info = self.train(state, data, iteration, loss)
         state = state.replace(latents=self.encode_all(state.params, data))

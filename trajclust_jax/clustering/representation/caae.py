@@ -19,9 +19,9 @@ from trajclust_jax.training import Info, Phase
 class CAAE(Autoencoder):
     """Centroid-Attracted Autoencoder: Eq. 4, a trajectory's cluster being its nearest code.
 
-    The paper starts from a random codebook. Then all trajectories are soon attracted to one code, most often; so by
-    default the autoencoder is trained first without codes, its latents attracted to the origin a little, and the codes
-    start as the k-means centres of these latents.
+    The paper starts from a random codebook, with which all trajectories are usually soon attracted to one code. By
+    default the autoencoder is therefore first trained without codes, its latents weakly attracted to the origin, and
+    the codes start as the k-means centres of these latents.
     """
 
     alpha: float = may_be_zero(default=1.0)
@@ -31,10 +31,10 @@ class CAAE(Autoencoder):
     warmup_iterations: int = may_be_zero(default=20)
     """Iterations without codes before k-means sets them; 0: the paper's plain version, random normal codes."""
     shrinkage: float = may_be_zero(default=0.1)
-    """Weight of |z|^2 in the warm-up: what the decoder has no use for leaves the latent, and k-means finds the rest."""
+    """Weight of |z|^2 in the warm-up: what the decoder does not need leaves the latent, and k-means finds the rest."""
     noise: float = may_be_zero(default=0.5)
-    """Standard deviation of what is added to the latents that the decoder sees in the warm-up: differences that hardly
-    help the decoder are not worth keeping, so that a policy's trajectories come to lie together."""
+    """Standard deviation of noise that is added to the decoder's latents in the warm-up: differences that hardly help
+    the decoder are not worth keeping, so that a policy's trajectories come to lie together."""
     iterations: int = 8
     """Iterations with codes."""
 
@@ -49,7 +49,7 @@ class CAAE(Autoencoder):
     def result(self, state: State, data: EncoderData) -> Clustering:
         """The nearest code of each trajectory; the objective is minus Eq. 4, the posterior that of N(mu_j, I).
 
-        The decoder makes a policy of each code: the log-likelihoods are theirs.
+        The decoder makes a policy of each code; log-likelihoods are under these policies.
         """
         params, codes = state.params, state.params["centres"]
 
@@ -83,7 +83,7 @@ class CAAE(Autoencoder):
         return self.improve(state, data, iteration, partial(self._loss, data=data))
 
     def _loss(self, params: dict[str, Any], batch: Batch, key: jax.Array | None, data: EncoderData) -> Loss:
-        """Eq. 4 of every trajectory. Its last term, printed once for all, is counted once a trajectory."""
+        """Eq. 4 for every trajectory. Its last term, which is printed once for all, is counted for each trajectory."""
         del key
         return self._losses(params, self.encode(params, batch, data), batch, data)
 

@@ -88,7 +88,7 @@ class EncoderData:
         return self.data.num_trajectories
 
     def bucket_of(self, position: jax.Array) -> jax.Array:
-        """The index of the bucket that holds a place in order of length; fillers count to the last one."""
+        """The index of the bucket that holds a place in order of length; fillers belong to the last one."""
         ends = jnp.array([bucket.first + bucket.size for bucket in self.buckets[:-1]], jnp.int32)
         return jnp.searchsorted(ends, position, side="right")
 

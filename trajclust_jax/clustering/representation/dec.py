@@ -20,8 +20,8 @@ class DEC(Autoencoder):
     """Deep Embedded Clustering (Xie et al., 2016) on trajectories, with CAAE's encoder and decoder.
 
     Refinement trains encoder and centroids by KL(P || Q): Q is a Student-t kernel's soft assignment (their Eq. 1), P
-    its sharpened form (Eq. 3), computed from all trajectories at the beginning of every iteration. Their layer-wise
-    pre-training of a stacked autoencoder is the trajectory autoencoder's here, their SGD Adam (B.6).
+    its sharpened form (Eq. 3), computed from all trajectories at the beginning of every iteration. The trajectory
+    autoencoder replaces their stacked one, pre-trained layer by layer, and Adam their SGD (B.6).
     """
 
     pretrain_iterations: int = 20
@@ -29,7 +29,7 @@ class DEC(Autoencoder):
     shrinkage: float = may_be_zero(default=0.0)
     """Weight of |z|^2 in pre-training; Xie et al. have none."""
     iterations: int = 10
-    """At most so many iterations of refinement."""
+    """Largest number of refinement iterations."""
     tolerance: float = may_be_zero(default=1e-3)
     """Refinement ends when no more than this share of the assignments changes in an iteration (their 0.1 %)."""
 

@@ -50,7 +50,7 @@ class VAEKmeans(Autoencoder):
         return {"params": clustering.params, "variance": variance}
 
     def assign(self, model: dict[str, Any], data: EncoderData) -> Clustering:
-        """See `Autoencoder`; the posterior is by the variance of the trajectories that it was trained on."""
+        """See `Autoencoder`; the posterior uses the clusters' variance in the training data."""
         found, centres = super().assign(model["params"], data), model["params"]["centres"]
         return found.replace(posterior=responsibilities(found.latents, centres, model["variance"]))
 
