@@ -47,8 +47,7 @@ class Entry:
 def _expert_episodes(env_id: str, name: str, size: int, seed: int, unit: str, **options: Any) -> Dataset:
     """`size` episodes of each of the environment's experts, expert by expert; `options` choose the experts.
 
-    One jitted call collects all of them. If the `unit` is steps: whole episodes of each until these have at least `size`
-    steps.
+    One jitted call collects all of them. If the `unit` is steps: whole episodes of each, at least `size` steps in all.
     """
     env = envs.make(env_id, **options)
     keys = jax.random.split(jax.random.key(seed), len(env.expert_names))
