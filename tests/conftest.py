@@ -12,6 +12,15 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 # Workers share it, and the commands that tests start.
 os.environ.setdefault("TRAJCLUST_COMPILE_CACHE", tempfile.mkdtemp(prefix="trajclust-xla-"))
 
-from trajclust_jax.compile_cache import enable
+import pytest
+
+from trajclust_jax.compile_cache import enable, release
 
 enable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def released():
+    """A module's programs are not kept for ever: a process may hold only so many."""
+    yield
+    release()

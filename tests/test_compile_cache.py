@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import pytest
+
 from trajclust_jax import compile_cache
 
 COMPILE = """
@@ -104,3 +108,26 @@ def test_a_full_disk_keeps_nothing(tmp_path, monkeypatch):
     entries.put("key", b"program")
     assert entries.get("key") is None
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts what Linux counts")
+def test_a_process_near_its_last_memory_map_forgets_programs(tmp_path, monkeypatch):
+    held = lambda: Path("/proc/self/maps").read_bytes().count(b"\n")
+    functions = [jax.jit(lambda x, i=i: jnp.sort(x @ x.T)[i]) for i in range(5)]
+    before = held()
+    for function in functions:
+        function(jnp.eye(5))
+    assert held() > before
+
+    compile_cache.release()  # far from it
+    assert all(function._cache_size() == 1 for function in functions)
+
+    monkeypatch.setattr(compile_cache, "_ALLOWED", tmp_path / "max_map_count")
+    compile_cache.release()  # another system
+    assert all(function._cache_size() == 1 for function in functions)
+
+    (tmp_path / "max_map_count").write_text(f"{held()}\n")
+    full = held()
+    compile_cache.release()
+    assert held() < full
+    assert functions[0](jnp.eye(5)).shape == (5,)

@@ -21,6 +21,7 @@ from trajclust_jax.data.cache import cache_folder, user_path
 
 log = logging.getLogger(__name__)
 LIMIT = 2**30  # bytes; what was not used for longest goes first
+_ALLOWED, _HELD = Path("/proc/sys/vm/max_map_count"), Path("/proc/self/maps")  # Linux's
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -107,6 +108,21 @@ def _discard(folder: Path) -> None:
         if total > LIMIT:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def release() -> None:
+    """Forgets this process's compiled programs once it holds half as many memory maps as Linux allows a process.
+
+    A program takes a score of them, and jitted functions keep theirs: after thousands of programs (a long sweep, many
+    tests) XLA is refused another and aborts. What is needed again comes from the folder.
+    """
+    try:
+        allowed, held = int(_ALLOWED.read_bytes()), _HELD.read_bytes().count(b"\n")
+    except OSError:  # another system than Linux
+        return
+    if held > allowed / 2:
+        log.debug("forgetting compiled programs: %d of %d memory maps are held", held, allowed)
+        jax.clear_caches()
 
 
 def _machine() -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 from trajclust_experiments.cells.cell import Cell, Finished, Job, record_id, seed_table
 from trajclust_experiments.cells.joining import can_be_joined, joined
 from trajclust_experiments.progress import Progress
+from trajclust_jax.compile_cache import release
 from trajclust_jax.data import Dataset
 from trajclust_jax.devices import anywhere, from_lead, leads
 from trajclust_jax.records import Lease, RecordError, Results, cell_id, environment
@@ -62,6 +63,7 @@ def run_cells(
                 waiting.append(cell)
             else:
                 records[cell] = record
+                release()
         if waiting:
             if waiting != told:
                 run.progress.note(f"waiting for another process: {', '.join(cell.title for cell in waiting)}")
