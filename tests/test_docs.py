@@ -103,6 +103,7 @@ SMALLER = {  # a command's numbers, and what shows that it runs
     r"--size \d+": "--size 10",
     r"hopper-medium-expert (--noise \S+ )?--out": r"hopper-medium-expert \1--size 4 --out",
     r"updates=\d+": "updates=100",
+    r"epochs=\d+": "epochs=2",
     "FILE": "takeball.npz",
 }
 
