@@ -288,6 +288,8 @@ def _cloning(title: str, policy: str, **defaults: Any) -> MethodEntry:
 
 
 _RANGE = "trajclust_jax.clustering.model_selection:PGKmeansRange"
+# `trajclust cluster --k auto`: two restarts of every K, nothing reconsidered, which a comparison of K has no use for.
+CHOICE_OF_K = {"restarts": 2, "reconsidered": 0.0}
 _GRID = "trajclust_jax.clustering.empo_grid:EmpoGrid"
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trajclust_experiments.catalogue import CHOICE_OF_K
 from trajclust_experiments.cells.cell import checkpoint_seconds
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 plotting = lazy("trajclust_envs.plotting")
 
 FEW = 50  # trajectories a cluster: with 20 a policy the choice is wrong as often as not (table pgkmeans/choosing-k)
-# Of every K: two restarts, and nothing reconsidered, which a comparison of K has no use for.
-_LIGHT = {"restarts": 2, "reconsidered": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ def choose_k(
     of the class `policy`, by default MLPs.
     """
     kind = "tabular" if is_countable(trajectories) and policy != "planner" else policy or "mlp"
-    settings = {**rule.suited(PGKmeans, trajectories, kind), **_LIGHT}
+    settings = {**rule.suited(PGKmeans, trajectories, kind), **CHOICE_OF_K}
     method = PGKmeansRange.over(range(1, k_max + 1), kind, **settings)
     with progress.task(f"{name}, choice of k") as show:
         selection = select_num_clusters(

@@ -3,7 +3,8 @@
     trajclust run pgkmeans/choosing-k --preset cpu
 
 PG-Kmeans runs for every K in one program; `clustering.model_selection` states the criteria and their reasons. The
-permuted Takeball and 20 trajectories a policy show where they fail.
+permuted Takeball and 20 trajectories a policy show where they fail. MuJoCo's rows are what `trajclust cluster --k auto`
+does.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trajclust_experiments.catalogue import CATALOGUE, CHOICE_OF_K
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import pgkmeans
 from trajclust_experiments.rendering import columns
@@ -24,7 +26,9 @@ from trajclust_jax.lazy import lazy
 plotting = lazy("trajclust_envs.plotting")
 
 CRITERIA = {"held_out": "held-out", "integrated": "integrated"}
+POLICIES = {"tabular": "tables", "mlp": "MLPs"}
 SMALL = 20  # trajectories a policy of the rows with little data
+COUNTS = tuple(range(1, 11))  # K, where networks are the policies
 PRESETS = {
     name: dataclasses.replace(
         preset, settings={"choose_k": {"restarts": 2, "counts": (2, 3)}} if name == "smoke" else {}
@@ -34,14 +38,17 @@ PRESETS = {
 
 
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
-    """One cell a dataset at the preset's size, and one with little data."""
-    sizes = sorted({min(SMALL, preset.size), preset.size})
-    return [
-        cell
-        for size in sizes
-        for cell in pgkmeans.cells(dataclasses.replace(preset, size=size), datasets, methods, seeds)
-        if cell.method in methods
-    ]
+    """One cell a dataset at the preset's size, and one with little data where data are discrete."""
+    found = []
+    for dataset in datasets:
+        sizes, settings = sorted({min(SMALL, preset.size), preset.size}), {}
+        if REGISTRY[dataset].long:
+            sizes, networks = [preset.size], {"policy": "mlp", **CATALOGUE["pg_kmeans_mlp"].long_settings()}
+            settings = {**networks, "counts": COUNTS, **CHOICE_OF_K, **preset.settings.get("choose_k", {})}
+        for size in sizes:
+            sized = dataclasses.replace(preset, size=size)
+            found += pgkmeans.cells(sized, [dataset], methods, seeds, **settings)
+    return [cell for cell in found if cell.method in methods]
 
 
 class _Line(NamedTuple):
@@ -69,6 +76,7 @@ def _at_true(line: _Line) -> str:
 COLUMNS = [
     columns.task(),
     Column("trajectories a policy", lambda line: f"{line.record['cell']['size']:,}"),
+    Column("policies", lambda line: POLICIES[line.record["cell"]["hyperparameters"]["policy"]]),
     Column("criterion", lambda line: CRITERIA[line.criterion]),
     Column("true k*", lambda line: str(line.true)),
     Column("chosen, by seed", lambda line: ", ".join(map(str, line.chosen))),
@@ -85,12 +93,13 @@ def render(records: Records):
     figure, axes = panels(largest, 3.0)
     for ax, (dataset, record) in zip(axes, largest.items(), strict=True):
         selection = record["selection"]
-        for color, (name, title) in zip(plotting.PALETTE, CRITERIA.items(), strict=False):
+        criteria = {name: title for name, title in CRITERIA.items() if name in selection["chosen"]}
+        for color, (name, title) in zip(plotting.PALETTE, criteria.items(), strict=False):
             values = np.array(selection[name])
             ax.errorbar(selection["counts"], values.mean(0), values.std(0), color=color, marker="o", ms=3, label=title)
         ax.axvline(REGISTRY[dataset].num_policies, color="black", lw=1, ls=":", label="true k*")
-        top = max(np.array(selection[name]).mean(0).max() for name in CRITERIA)
-        low = min(np.array(selection[name]).mean(0)[selection["counts"].index(3) :].min() for name in CRITERIA)
+        top = max(np.array(selection[name]).mean(0).max() for name in criteria)
+        low = min(np.array(selection[name]).mean(0)[selection["counts"].index(3) :].min() for name in criteria)
         ax.set(xlabel="K", ylim=(low - 0.1 * (top - low), top + 0.1 * (top - low)))
         ax.legend(fontsize=6)
     axes[0].set_ylabel("nats a step")
@@ -98,9 +107,9 @@ def render(records: Records):
         *provenance(shown),
         "The K chosen is the number of clusters that the chosen run uses: the run with the highest criterion; by the "
         "held-out one, of those within one standard error of the highest the one that uses fewest.",
-        "Tabular policies; each seed holds out its own fifth of the trajectories.",
+        "Each seed holds out its own fifth of the trajectories.",
     ]
-    lines = [_Line(record, name) for record in shown for name in CRITERIA]
+    lines = [_Line(record, name) for record in shown for name in CRITERIA if name in record["selection"]["chosen"]]
     caption = (
         "What is computed without labels to choose K, against K: means and standard deviations over seeds; "
         "dotted: the true k*."
@@ -111,7 +120,10 @@ def render(records: Records):
 TABLE = Table(
     name="pgkmeans/choosing-k",
     summary="K chosen without labels, beside the true k*",
-    datasets=("diagonal", "takeball", "takeball-permuted"),
+    datasets=(
+        *("diagonal", "takeball", "takeball-permuted"),
+        *("halfcheetah-medium-expert", "ant-medium-expert", "walker2d-medium-expert", "hopper-medium-expert"),
+    ),
     methods=("choose_k",),
     presets=PRESETS,
     cells=cells,
