@@ -124,7 +124,7 @@ def _train_one(env, env_params, config, index, key):
     example = env.expert_input(env.expert_context(state, env_params), state)
     example = jnp.zeros(example.shape, example.dtype)
 
-    @jax.custom_batching.sequential_vmap  # two of jaxlib 0.10's batched QRs at once can wait for each other for ever
+    @jax.custom_batching.sequential_vmap  # no batched QR: see trajclust_jax.networks.dense.orthogonal
     def init(key_actor, key_critic):
         return {"actor": actor.init(key_actor, example), "critic": critic.init(key_critic, example)}
 

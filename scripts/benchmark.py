@@ -37,7 +37,7 @@ from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
 from trajclust_jax.clustering.representation.data import EncoderData
 from trajclust_jax.data import Trajectories, dense, make
-from trajclust_jax.learners import CQL, IQL, TD3BC, BRACv, LBRACv, Offline
+from trajclust_jax.learners import CQL, IQL, TD3BC, BRACv, LBRACv, Learner, Offline
 from trajclust_jax.networks import MIN_STD, ensemblize, member_keys
 from trajclust_jax.parallel import over_seeds
 from trajclust_jax.records import environment
@@ -355,9 +355,8 @@ def lone_em(references: Any, data: MixtureData, policies: TransitionPolicy, num_
     flat = [np.array(x).reshape(-1, x.shape[-1]) for x in (data.chunks.inputs, data.chunks.actions)]
     clusters, rate = CONTINUOUS["clusters"], policies.learning_rate
     mixture = references.Mixture(*flat, num_members, clusters, policies.batch_size, rate, MIN_STD)
-    many = lambda: references.waited([mixture.improve() for _ in range(steps)])
-    score = lambda: references.waited(mixture.score(data.num_trajectories, policies.scored_steps))
-    return best_of(many, repeats)[0] / steps, best_of(score, repeats)[0]
+    score = lambda: mixture.score(data.num_trajectories, policies.scored_steps)
+    return best_of(lambda: mixture.improve(steps), repeats)[0] / steps, best_of(score, repeats)[0]
 
 
 def network_flops(rows: int, sizes: tuple[int, ...]) -> tuple[float, float, float]:
@@ -382,46 +381,39 @@ def learner_flops(name: str, batch: int, observations: int, actions: int) -> flo
     return 31 * 2 * q_train + 2 * q_forward + a_forward + a_train + 2 * q_inputs
 
 
+def updates(learner: Learner, block: int, trajectories: Trajectories, num_seeds: int, repeats: int) -> Timing:
+    """`block` gradient steps of the last phase of so many seeds in one program, after the phases before it."""
+    method = Offline(learner, block=block)
+    data, state = jax.device_put(method.prepare(trajectories, num_seeds)), None
+    keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
+    for phase in method.phases():
+        start = jax.jit(jax.vmap(lambda key, before: phase.start(key, data, before)[0]))  # noqa: B023
+        state = start(keys, state)
+    return timed(over_seeds(lambda state: phase.step(state, data, jnp.int32(0)), None, (True,)), state, repeats=repeats)
+
+
 def learner_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
     """Gradient steps of the offline learners beside PyTorch, beside the time that their matrix products take at a large
-    one's rate, and of ten seeds beside ten times one seed."""
+    one's rate, of ten seeds beside ten times one seed, and of LBRAC-v beside BRAC-v: what a set of behaviours costs."""
     trajectories, rows, torch = random_walks(), [], torch_references()
-    d, a = CONTINUOUS["observations"], CONTINUOUS["actions"]
+    d, a, few = CONTINUOUS["observations"], CONTINUOUS["actions"], max(2, config.updates // 20)
     for name in config.learners:
         learner = {"IQL": IQL, "TD3+BC": TD3BC, "CQL": CQL}[name](a)
-        block = max(2, config.updates // 20) if name == "CQL" else config.updates
-        method = Offline(learner, block=block)
-        prepared = method.prepare(trajectories, 1)
-        data, phase = jax.device_put(prepared), method.phases()[-1]
-        begin = jax.jit(jax.vmap(lambda key: phase.start(key, data, None)[0]))  # noqa: B023
-        states = {count: begin(jax.vmap(jax.random.key)(jnp.arange(count))) for count in (1, 10)}
-        step = over_seeds(lambda state: phase.step(state, data, jnp.int32(0)), None, (True,))  # noqa: B023
-        one, ten = (timed(step, state, repeats=config.repeats) for state in states.values())
+        block = few if name == "CQL" else config.updates
+        one, ten = (updates(learner, block, trajectories, seeds, config.repeats) for seeds in (1, 10))
         amount, products = block / one.seconds, learner_flops(name, learner.batch_size, d, a)
         a_seed = f"{name}, updates of a seed"
         rows.append(rate_row(a_seed, one, block, f"its products at the {matmul}'s rate", peak / products, "updates/s"))
         if torch is not None:
-            reference = torch.LEARNERS[name]([*prepared.batch[:4], prepared.batch.terminated.astype(np.float32)])
-            many = lambda: torch.waited([reference.update() for _ in range(block)])  # noqa: B023
-            seconds, _ = best_of(many, config.repeats)
+            batch = Offline(learner).prepare(trajectories, 1).batch
+            reference = torch.LEARNERS[name]([*batch[:4], batch.terminated.astype(np.float32)])
+            seconds, _ = best_of(lambda: reference.improve(block), config.repeats)  # noqa: B023
             rows.append(rate_row(a_seed, one, block, "PyTorch, eager" + torch.WHERE, block / seconds, "updates/s"))
         rows.append(rate_row(f"{name}, updates of ten seeds", ten, 10 * block, "one seed", amount, "updates/s"))
-    return rows + behaviour_rows(trajectories, config)
-
-
-def behaviour_rows(trajectories: Trajectories, config: Benchmark) -> list[Row]:
-    """Updates of LBRAC-v's policy, ten seeds, beside BRAC-v's: what a set of behaviours costs."""
-    a, block, steps = CONTINUOUS["actions"], max(2, config.updates // 20), {}
-    for name, learner in (("BRAC-v", BRACv(a)), ("LBRAC-v", LBRACv(a))):
-        method = Offline(learner, block=block)
-        data, last = jax.device_put(method.prepare(trajectories, 10)), None
-        for phase in method.phases():
-            start = jax.jit(jax.vmap(lambda key, before: phase.start(key, data, before)[0]))  # noqa: B023
-            last = start(jax.vmap(jax.random.key)(jnp.arange(10)), last)
-        step = over_seeds(lambda state: phase.step(state, data, jnp.int32(0)), None, (True,))  # noqa: B023
-        steps[name] = timed(step, last, repeats=config.repeats)
-    reference = 10 * block / steps["BRAC-v"].seconds
-    return [rate_row("LBRAC-v, updates of ten seeds", steps["LBRAC-v"], 10 * block, "BRAC-v", reference, "updates/s")]
+    lone, several = (updates(learner(a), few, trajectories, 10, config.repeats) for learner in (BRACv, LBRACv))
+    reference = 10 * few / lone.seconds
+    rows.append(rate_row("LBRAC-v, updates of ten seeds", several, 10 * few, "BRAC-v", reference, "updates/s"))
+    return rows
 
 
 def command_rows(config: Benchmark) -> list[Row]:

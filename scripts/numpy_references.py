@@ -7,11 +7,6 @@ import numpy as np
 WHERE = ""
 
 
-def waited(out):
-    """The result: NumPy has computed it."""
-    return out
-
-
 class Network:
     """Linear layers with ReLU between them, trained by Adam; float32."""
 
@@ -67,9 +62,9 @@ class Mixture:
         value = (-0.5 * z * z - np.log(std) - 0.5 * np.float32(np.log(2 * np.pi))).sum(1)
         return value, np.concatenate([z / std, (z * z - 1) / std / (1 + np.exp(-raw))], axis=1)
 
-    def improve(self) -> None:
-        """A gradient step of every member."""
-        for k, member in enumerate(self.members):
+    def improve(self, num_steps: int) -> None:
+        """Gradient steps of every member."""
+        for k, member in list(enumerate(self.members)) * num_steps:
             rows = k % self.num_clusters * self.share + self.rng.integers(self.share, size=self.batch_size)
             seen = member.forward(self.inputs[rows])
             member.descend(member.backward(seen, -self.log_prob(seen[-1], rows)[1] / len(rows)))

@@ -13,11 +13,10 @@ if torch.cuda.is_available():
 WHERE = ", on the GPU" if torch.cuda.is_available() else ""
 
 
-def waited(out):
-    """The result, once the device has computed it."""
+def wait() -> None:
+    """Until the device has computed what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return out
 
 
 def dense(*sizes: int) -> nn.Sequential:
@@ -46,14 +45,15 @@ class Mixture:
         policy = torch.distributions.Normal(mean, self.floor + softplus(std), validate_args=False)
         return policy.log_prob(self.actions[rows]).sum(-1)
 
-    def improve(self) -> None:
-        """A gradient step of every member."""
-        for k, (member, optimizer) in enumerate(zip(self.members, self.optimizers, strict=True)):
+    def improve(self, num_steps: int) -> None:
+        """Gradient steps of every member."""
+        for k, (member, optimizer) in list(enumerate(zip(self.members, self.optimizers, strict=True))) * num_steps:
             first = k % self.num_clusters * self.share
             rows = first + torch.randint(self.share, (self.batch_size,))
             optimizer.zero_grad()
             (-self.log_prob(member, rows).mean()).backward()
             optimizer.step()
+        wait()
 
     @torch.no_grad()
     def score(self, num_trajectories: int, num_steps: int) -> None:
@@ -61,6 +61,7 @@ class Mixture:
         rows = torch.randint(len(self.inputs), (num_trajectories * num_steps,))
         for member in self.members:
             self.log_prob(member, rows).reshape(num_trajectories, -1).mean(1)
+        wait()
 
 
 class Learner:
@@ -74,6 +75,12 @@ class Learner:
         self.targets = copy.deepcopy(self.critics)
         self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), rate)
         self.steps = 0
+
+    def improve(self, num_updates: int) -> None:
+        """So many updates of all parameters."""
+        for _ in range(num_updates):
+            self.update()
+        wait()
 
     def batch(self) -> list[torch.Tensor]:
         rows = torch.randint(len(self.data[0]), (self.batch_size,))

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,14 @@ def test_a_users_own_packages_are_not_in_the_way(tmp_path):
     assert "trajectories  4, of 12 steps" in out
 
 
-def test_the_top_package_has_what_programs_need():
-    """And costs nothing until it is asked."""
-    code = "import sys, trajclust_jax; print('jax' in sys.modules, 'PGKmeans' in dir(trajclust_jax))"
-    assert _run(sys.executable, "-c", code, cwd=ROOT).split() == ["False", "True"]
+def test_the_top_package_has_what_programs_need(tmp_path):
+    """And costs nothing until it is asked, in an archive as in a folder."""
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        for name in ("__init__.py", "__init__.pyi"):
+            archive.write(ROOT / "trajclust_jax" / name, f"trajclust_jax/{name}")
+    code = "import sys, trajclust_jax as t; print(t.__file__, 'jax' in sys.modules, 'PGKmeans' in dir(t))"
+    shown = _run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH="packed.zip").split()
+    assert shown == [str(tmp_path / "packed.zip/trajclust_jax/__init__.py"), "False", "True"]
     for name in trajclust_jax.__all__:
         assert getattr(trajclust_jax, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'KMeans'"):

@@ -4,16 +4,16 @@ What most programs need stands here: data, clusterers, learners, and `fit`, whic
 is first asked for; the packages below have the rest.
 """
 
+import ast
 import importlib
-import re
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 __version__ = "0.1.0"
 
-# The names and their modules stand in the stub, as editors and type checkers want them.
-_STUB = Path(__file__).with_suffix(".pyi").read_text()
-_HOME = {name: module for module, name in re.findall(r"^from (\S+) import \w+ as (\w+)$", _STUB, re.MULTILINE)}
+# The stub is the one list of names, as in SPEC 1 of Scientific Python: editors and type checkers read it, and so do we.
+_STUB = ast.parse(resources.files(__name__).joinpath("__init__.pyi").read_text("utf-8"))
+_HOME = {each.name: node.module for node in _STUB.body if isinstance(node, ast.ImportFrom) for each in node.names}
 
 __all__ = sorted(_HOME)
 

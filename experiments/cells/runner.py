@@ -91,7 +91,6 @@ class Run:
 
     def record(self, cell: Cell, with_arrays: bool = False) -> dict[str, Any] | None:
         """The cell's record, computed if it is missing; None while another process computes it, or what it needs."""
-        results = self.results
         dataset, data_seconds = cell.load()
         described = cell.identity(dataset)
         id = record_id(described)
@@ -100,62 +99,66 @@ class Run:
             self._clear(id)
             return from_lead(record)
         earlier = from_lead(self._of_fewer_seeds(cell, dataset, with_arrays))
-        todo = cell if earlier is None else cell.of_seeds(cell.seeds[len(earlier["cell"]["seeds"]) :])
-        needed = {}
-        for other in todo.needs():
-            finished = self.record(other, with_arrays=True)
-            if finished is None:
-                return None
-            needed[other] = Finished(finished, results.arrays(finished["id"]))
-        lease = results.lease(id) if leads() else None
+        missing = _Missing(cell, dataset, data_seconds, id, described, earlier)
+        needed = self._needed(missing.todo)
+        if needed is None:
+            return None
+        lease = self.results.lease(id) if leads() else None
         if not from_lead(lease is not None):
             return None
         with lease or contextlib.nullcontext():
             # It may have been finished just before the lease was free.
-            if from_lead(self._finished(id, with_arrays) is None):
-                work = results.work(id) if todo is cell else results.work(id) / f"from-seed-{todo.seeds[0]}"
-                guard = _Guard(progress_file(results, id), cell, lease)
-                job = Job(id, described, results, work, self.track, self.tags, self.progress, guard, needed)
-                if not self._compute(cell, todo, earlier, dataset, data_seconds, job, guard):
-                    return None
+            unfinished = from_lead(self._finished(id, with_arrays) is None)
+            if unfinished and not self._compute(missing, needed, lease):
+                return None
             if leads():  # its checkpoints, also those of a process killed right here
-                shutil.rmtree(results.work(id), ignore_errors=True)
-        return from_lead(results.read(id) if leads() else None)
+                shutil.rmtree(self.results.work(id), ignore_errors=True)
+        return from_lead(self.results.read(id) if leads() else None)
 
-    def _compute(
-        self,
-        cell: Cell,
-        todo: Cell,
-        earlier: dict[str, Any] | None,
-        dataset: Dataset,
-        data_seconds: float,
-        job: Job,
-        guard: "_Guard",
-    ) -> bool:
-        """Computes `todo`, the seeds that `earlier` lacks, and writes the record of all; False if the lease is lost."""
+    def _needed(self, cell: Cell) -> dict[Cell, Finished] | None:
+        """The cells that this one reads, computed where they are missing; None while another process computes one."""
+        needed = {}
+        for other in cell.needs():
+            record = self.record(other, with_arrays=True)
+            if record is None:
+                return None
+            needed[other] = Finished(record, self.results.arrays(record["id"]))
+        return needed
+
+    def _compute(self, missing: "_Missing", needed: dict[Cell, Finished], lease: Lease | None) -> bool:
+        """Computes what is missing of a cell and writes the record of all its seeds; False if the lease is lost."""
+        cell, todo, id = missing.cell, missing.todo, missing.id
+        work = self.results.work(id) if todo is cell else self.results.work(id) / f"from-seed-{todo.seeds[0]}"
+        guard = _Guard(progress_file(self.results, id), cell, lease)
+        job = Job(id, missing.described, self.results, work, self.track, self.tags, self.progress, guard, needed)
         with job.cell_tracker(cell) as shown:
             try:
                 guard()
                 self.begins(cell)
                 began = time.process_time()
-                body = todo.compute(dataset, job)
+                body = todo.compute(missing.dataset, job)
                 body["timing"]["cpu_seconds"] = time.process_time() - began  # since it was resumed, if it was
                 guard()
             except LeaseLost:
                 return False
             finally:
                 guard.end()
-            body["timing"]["data_seconds"], place = data_seconds, environment()
-            if earlier is not None:
-                arrays = self.results.arrays(earlier["id"]) or {}
-                body = joined(earlier, arrays, body, seeds=todo.seeds, environment=place)
-            arrays = body.pop("arrays", None)
-            body["data"] = {"source": dataset.provenance.source, "parameters": dataset.provenance.parameters}
-            whole = {"id": job.id, "preset": self.preset, "cell": job.described, **body, "environment": place}
             if leads():
-                written = self.results.write(job.id, whole, arrays)
-                shown.page(*seed_table(cell.seeds, body["scores"]), self.draw(whole, job.work), written)
+                record, arrays = self._whole(missing, body)
+                written = self.results.write(id, record, arrays)
+                shown.page(*seed_table(cell.seeds, record["scores"]), self.draw(record, work), written)
         return True
+
+    def _whole(self, missing: "_Missing", body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The record of all seeds, and its arrays: of those that were there and of a body just computed."""
+        body["timing"]["data_seconds"], place = missing.data_seconds, environment()
+        if missing.earlier is not None:
+            arrays = self.results.arrays(missing.earlier["id"]) or {}
+            body = joined(missing.earlier, arrays, body, seeds=missing.todo.seeds, environment=place)
+        arrays, source = body.pop("arrays", None), missing.dataset.provenance
+        data = {"source": source.source, "parameters": source.parameters}
+        named = {"id": missing.id, "preset": self.preset, "cell": missing.described}
+        return {**named, **body, "data": data, "environment": place}, arrays
 
     def _finished(self, id: str, with_arrays: bool) -> dict[str, Any] | None:
         """The record of a cell, where it and, if they are asked for, its arrays are stored."""
@@ -180,6 +183,25 @@ class Run:
                     has_arrays = self.results.arrays(record["id"]) is not None
                     return record if has_arrays or not with_arrays else None
         return None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Missing:
+    """A cell without a record."""
+
+    cell: Cell
+    dataset: Dataset
+    data_seconds: float  # that the dataset took to make
+    id: str
+    described: dict[str, Any]  # the cell's identity
+    earlier: dict[str, Any] | None  # its record for the first of its seeds
+
+    @property
+    def todo(self) -> Cell:
+        """The cell, for those of its seeds that `earlier` lacks."""
+        if self.earlier is None:
+            return self.cell
+        return self.cell.of_seeds(self.cell.seeds[len(self.earlier["cell"]["seeds"]) :])
 
 
 def progress_file(results: Results, id: str) -> Path:

@@ -11,6 +11,7 @@ from scipy.special import log_softmax, rel_entr
 from trajclust_jax.clustering import EmpoEM, Sorl
 from trajclust_jax.clustering.empo import kl_loss
 from trajclust_jax.clustering.empo_grid import EmpoGrid
+from trajclust_jax.clustering.policies import CountedPolicy
 from trajclust_jax.data import Trajectories
 from trajclust_jax.metrics import nmi
 from trajclust_jax.training import fit
@@ -155,7 +156,7 @@ def test_the_classifier_knows_where_the_clusters_have_been():
     assert own[:, half:].mean() > 0.85  # momentum still has a share on the wrong cluster
 
 
-def test_on_counts_the_classifier_learns_shares_of_visits(random_data):
+def test_on_counts_the_classifier_learns_shares_of_visits(random_data, monkeypatch):
     """Which trajectories have been at a row of the codebook, each by its Q and as often as it was there."""
     trajectories = random_data(n=12, t=5)
     settings = (("features", (16,)), ("learning_rate", 3e-2))
@@ -163,7 +164,12 @@ def test_on_counts_the_classifier_learns_shares_of_visits(random_data):
     prepared = jax.device_put(method.prepare(trajectories))
     state, _ = method.phases()[0].start(jax.random.key(0), prepared, None)
     own = np.random.default_rng(0).dirichlet(np.ones(3), 12).astype(np.float32)
-    train = jax.jit(lambda member, soft: method._classify(member, soft, state.key, prepared, jnp.int32(400)))
+    calls, counts = [], CountedPolicy.counts
+    monkeypatch.setattr(CountedPolicy, "counts", lambda *given: calls.append(given) or counts(*given))
+    jax.eval_shape(lambda: method._epoch(state, prepared, jnp.int32(0)))
+    assert len(calls) == 1  # for policies and classifier
+    count = lambda soft: prepared.policies.counts(soft, 3, prepared.data)
+    train = jax.jit(lambda member, soft: method._classify(member, count(soft), state.key, prepared, jnp.int32(400)))
     found = train(jax.tree.map(lambda x: x[0], state.classifier), prepared.data.slots(jnp.asarray(own)))
     visits = np.zeros((6, 3))
     for n, length in enumerate(trajectories.lengths):

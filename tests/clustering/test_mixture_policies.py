@@ -109,18 +109,18 @@ def test_counts_equal_a_loop(random_data):
     policies = TabularPolicy(memory_budget=SMALL)
     data = prepare(policies, trajectories)
     assignments = np.random.default_rng(1).integers(0, K, trajectories.num_trajectories)
-    expected = np.zeros((K, 6, 4))
+    expected = np.zeros((6, 4, K))
     for n, length in enumerate(trajectories.lengths):
         for t in range(length):
-            expected[assignments[n], trajectories.observations.ids[n, t], trajectories.actions[n, t]] += 1
+            expected[trajectories.observations.ids[n, t], trajectories.actions[n, t], assignments[n]] += 1
     slots = np.zeros(data.num_slots, np.int32)
     slots[: len(assignments)] = assignments[data.order]
     counts = policies.counts(jnp.asarray(slots), K, data)
-    np.testing.assert_array_equal(counts, expected)
+    np.testing.assert_array_equal(counts, expected.reshape(-1, K))
     # The closed-form M-step: smoothed relative frequencies.
     members = ensemblize(lambda key: policies.init(key, data), 1)(member_keys(jax.random.key(0), K))
     fitted = policies.fit(members, jnp.asarray(slots), data, jax.random.key(0), 0)
-    smoothed = expected + policies.smoothing
+    smoothed = np.moveaxis(expected, -1, 0) + policies.smoothing
     np.testing.assert_allclose(np.exp(fitted.params), smoothed / smoothed.sum(-1, keepdims=True), rtol=1e-5)
 
 
@@ -183,13 +183,14 @@ def test_soft_counts_equal_a_loop_and_weights_of_0_and_1_equal_assignments(rando
     policies = TabularPolicy(memory_budget=SMALL)
     data = prepare(policies, trajectories)
     weights = np.random.default_rng(1).random((n, K)).astype(np.float32)
-    expected = np.zeros((K, 6, 4))
+    expected = np.zeros((6, 4, K))
     for i, length in enumerate(trajectories.lengths):
         for t in range(length):
-            expected[:, trajectories.observations.ids[i, t], trajectories.actions[i, t]] += weights[i]
+            expected[trajectories.observations.ids[i, t], trajectories.actions[i, t]] += weights[i]
     slots = np.ones((data.num_slots, K), np.float32)  # fillers weigh nothing, whatever they hold
     slots[:n] = weights[data.order]
-    np.testing.assert_allclose(policies.counts(jnp.asarray(slots), K, data), expected, rtol=1e-5)
+    found = policies.counts(jnp.asarray(slots), K, data)
+    np.testing.assert_allclose(found, expected.reshape(-1, K), rtol=1e-5)
     hard = jnp.asarray(np.arange(data.num_slots) % (K + 1))  # K: in no cluster
     soft = jnp.asarray(np.eye(K + 1, K, dtype=np.float32)[hard])
     np.testing.assert_array_equal(policies.counts(hard, K, data), policies.counts(soft, K, data))

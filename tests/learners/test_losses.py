@@ -423,7 +423,8 @@ def test_plas(shift):
     close(agent.critic_loss(params["critics"], params, targets, BATCH, None), expected)
     actions = chosen(params["actor"], OBSERVATIONS)
     close(
-        agent.actor_loss(params["actor"], params, BATCH), -critics(params["critics"], OBSERVATIONS, actions)[0].mean()
+        agent.actor_loss(params["actor"], params, BATCH, KEY),
+        -critics(params["critics"], OBSERVATIONS, actions)[0].mean(),
     )
     np.testing.assert_allclose(agent.act(agent.policy(params), OBSERVATIONS), actions, atol=1e-5)
     assert [stage.name for stage in agent.stages()] == ["behaviour", "train"]

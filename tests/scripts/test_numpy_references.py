@@ -32,7 +32,7 @@ def test_a_gradient_step_equals_jax_and_optax():
         gradients = jax.grad(lambda params, rows=rows: -log_probs(params, rows).mean())(params)
         updates, state = optimizer.update(gradients, state)
         params = optax.apply_updates(params, updates)
-        mixture.improve()
+        mixture.improve(1)
     for ours, reference in zip(member.params, params, strict=True):
         np.testing.assert_allclose(ours, reference, atol=2e-5)
     every = np.arange(60)

@@ -169,15 +169,20 @@ class EmpoEM(PolicyMixture):
 
     def _epoch(self, state: EmpoState, prepared: Prepared, iteration: jax.Array) -> EmpoState:
         """Policies and classifiers after as many gradient steps as an epoch has."""
-        steps = jnp.maximum(prepared.policies.epoch(prepared.data), self.least_steps)
-        members = self._m_step(state, prepared, iteration, steps)
+        data, policies, counts = prepared.data, prepared.policies, None
+        steps = jnp.maximum(policies.epoch(data), self.least_steps)
+        if isinstance(data, CountedData):  # once, for policies and classifiers
+            count = lambda soft: policies.counts(soft, self.num_clusters, data)
+            counts = ensemblize_wide(count, 1)(state.assignments)  # [R, U * A, K]
+        members = self._m_step(state, prepared, iteration, steps, counts=counts)
         state = state.replace(members=members)
         if state.classifier is None:
             return state
         key = jax.random.fold_in(jax.random.fold_in(state.key, _CLASSIFIER), iteration)
         keys = member_keys(key, self.restarts)
         train = lambda settled, *args: self._classify(*args, prepared, jnp.where(settled, 0, steps))
-        classifier = ensemblize_wide(train, 1)(state.settled, state.classifier, state.assignments, keys)
+        given = state.assignments if counts is None else counts
+        classifier = ensemblize_wide(train, 1)(state.settled, state.classifier, given, keys)
         return state.replace(classifier=classifier)
 
     # --- the classifier -------------------------------------------------------------------------------
@@ -195,25 +200,27 @@ class EmpoEM(PolicyMixture):
         return jax.lax.map(one, inputs, batch_size=CLASSIFIED_AT_ONCE)
 
     def _classify(
-        self, member: Member, soft: jax.Array, key: jax.Array, prepared: Prepared, num_steps: jax.Array
+        self, member: Member, given: jax.Array, key: jax.Array, prepared: Prepared, num_steps: jax.Array
     ) -> Member:
-        """One classifier after `num_steps` Adam steps on KL(Q || q), the mean over transitions; `soft [N', K]` is Q."""
+        """One classifier after `num_steps` Adam steps on KL(Q || q), the mean over transitions.
+
+        `given` is Q `[N', K]`; of data that are counts, those that Q gives the clusters, `[U * A, K]`.
+        """
         loss = self._counted_loss if isinstance(prepared.data, CountedData) else self._drawn_loss
-        loss = loss(soft, prepared)
+        loss = loss(given, prepared)
 
         def step(i, member):
             return prepared.policies.update(loss(jax.random.fold_in(key, i)), member, jnp.bool_(True))
 
         return jax.lax.fori_loop(0, num_steps, step, member)
 
-    def _counted_loss(self, soft: jax.Array, prepared: Prepared) -> Callable[[jax.Array], Loss]:
+    def _counted_loss(self, counts: jax.Array, prepared: Prepared) -> Callable[[jax.Array], Loss]:
         """Of all transitions, by how often each cluster's have been at each row of the codebook."""
-        data = prepared.data
-        visits = prepared.policies.counts(soft, self.num_clusters, data).sum(-1).T  # [U, K]
+        visits = counts.reshape(-1, prepared.data.action_size, self.num_clusters).sum(1)  # [U, K]
         share = visits / visits.sum()
 
         def loss(params):  # KL but for Q's entropy, which is no function of them
-            return -(share * jax.nn.log_softmax(self._classifier.apply(params, data.table).logits)).sum()
+            return -(share * jax.nn.log_softmax(self._classifier.apply(params, prepared.data.table).logits)).sum()
 
         return lambda key: loss
 

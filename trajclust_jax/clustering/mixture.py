@@ -202,19 +202,25 @@ class PolicyMixture(Clusterer):
         num_steps: jax.Array,
         paired: bool = False,
         decay: jax.Array | float = 0.0,
+        counts: jax.Array | None = None,
     ) -> Member:
         """The policies after `num_steps` gradient steps on their clusters; those of settled restarts stay.
 
-        `paired` as in `restart_keys`.
+        `paired` as in `restart_keys`. `counts [R, U * A, K]` are those of the state's assignments, where the caller has
+        taken them already.
         """
         keys = restart_keys(jax.random.fold_in(state.key, iteration), paired, self.restarts)
-        before = shared(state.members, OUTER, INNER)
+        before, policies, data = shared(state.members, OUTER, INNER), prepared.policies, prepared.data
 
-        def fit(settled, members, assignments, key):
-            train = lambda members: prepared.policies.fit(members, assignments, prepared.data, key, num_steps, decay)
+        def fit(settled, members, given, key):
+            def train(members):
+                if counts is None:
+                    return policies.fit(members, given, data, key, num_steps, decay)
+                return policies.fit_counts(members, given, data, num_steps, decay)
+
             return jax.lax.cond(settled, lambda members: members, train, members)
 
-        given = trained_assignments(state, prepared)
+        given = trained_assignments(state, prepared) if counts is None else counts
         return ensemblize_wide(fit, 1)(state.settled, before, given, keys)
 
     def _iterate(

@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import ActorCritic, Backup, Part
+from trajclust_jax.learners.learner import ActorCritic, Backup
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import GaussianActor
 from trajclust_jax.training import Info
@@ -45,12 +45,6 @@ class AWAC(ActorCritic):
     @property
     def actor(self) -> GaussianActor:
         return GaussianActor(self.action_size, self.actor_features, bounded=False)
-
-    def parts(self) -> dict[str, Part]:
-        return {
-            "actor": lambda key, observation, action: self.actor.init(key, observation),
-            "critics": self.init_critics,
-        }
 
     def sample(self, actor: Any, observations: jax.Array, key: jax.Array) -> jax.Array:
         """Actions `[B, A]`, clipped to their bounds; the key is consumed."""

@@ -76,13 +76,17 @@ class BCQ(ActorCritic):
         return "actor", "critics"
 
     def decoded(self, vae: Any, observations: jax.Array, noise: jax.Array) -> jax.Array:
-        """Actions `[..., A]` of latents, which are standard normal `noise` in bounds."""
+        """Actions `[..., A]` at `[..., D]`, of latents `[..., Z]`: standard normal `noise` in bounds."""
         return self.vae.apply(vae, observations, jnp.clip(noise, -LATENT_BOUND, LATENT_BOUND), method="decode")
 
     def moved(self, actor: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
-        """xi."""
+        """xi: actions `[..., A]` at `[..., D]`, moved."""
         change = self.perturbation.apply(actor, jnp.concatenate([observations, actions], axis=-1))
         return jnp.clip(actions + self.shift * change, -1, 1)
+
+    def between(self, values: jax.Array) -> jax.Array:
+        """`[...]`: of both critics' values `[2, ...]` the lesser one, lambda, and the greater one, the rest."""
+        return self.pessimism * values.min(0) + (1 - self.pessimism) * values.max(0)
 
     def vae_loss(self, vae: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Info]:
         """Squared error and KL; the key is consumed."""
@@ -100,7 +104,7 @@ class BCQ(ActorCritic):
         noise = jax.random.normal(key, (*shape, self.vae.latent_size))
         actions = self.moved(targets["actor"], observations, self.decoded(params["vae"], observations, noise))
         values = self.values(targets["critics"], observations, actions)  # [2, n, B]
-        value = self.pessimism * values.min(0) + (1 - self.pessimism) * values.max(0)
+        value = self.between(values)
         best = value.argmax(0)
         return Backup(jnp.take_along_axis(actions, best[None, :, None], axis=0)[0], value.max(0))
 
@@ -108,8 +112,7 @@ class BCQ(ActorCritic):
         """Minus Q_1 of what the perturbation makes of the VAE's actions; the key is consumed."""
         noise = jax.random.normal(key, (*batch.rewards.shape, self.vae.latent_size))
         actions = self.moved(actor, batch.observations, self.decoded(params["vae"], batch.observations, noise))
-        first = jax.tree.map(lambda x: x[0], params["critics"])
-        loss = -self.critic.apply(first, batch.observations, actions).mean()
+        loss = -self.first_values(params["critics"], batch.observations, actions).mean()
         return loss, {"actor/loss": loss}
 
     def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
@@ -134,6 +137,5 @@ class BCQ(ActorCritic):
         )
         repeated = jnp.broadcast_to(observations, (self.acting_choices, *observations.shape))
         actions = self.moved(actor["actor"], repeated, self.decoded(actor["vae"], repeated, noise))
-        first = jax.tree.map(lambda x: x[0], actor["critics"])
-        best = self.critic.apply(first, repeated, actions).argmax(0)
+        best = self.first_values(actor["critics"], repeated, actions).argmax(0)
         return jnp.take_along_axis(actions, best[None, ..., None], axis=0)[0]

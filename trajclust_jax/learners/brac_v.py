@@ -78,7 +78,7 @@ class BRACv(ActorCritic):
         return self.learning_rate if part == "critics" else self.actor_rate
 
     def pi(self, actor: Any, observations: jax.Array) -> "distrax.Independent":
-        """The policy that is learned, before its tanh."""
+        """The policy that is learned, at `[..., D]`: Gaussians of `[..., A]` before its tanh."""
         return self.actor.apply(actor, observations)
 
     def divergence(

@@ -48,7 +48,7 @@ from trajclust_jax.clustering.gaussian import (
 from trajclust_jax.clustering.suited import LONG_CONTINUOUS
 from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, PlugIn
-from trajclust_jax.learners.sampling import Batch, Sampler, View
+from trajclust_jax.learners.sampling import Batch, Sampler, Uniform, View
 from trajclust_jax.training import Info
 from trajclust_jax.validation import check_at_least, check_one_of
 
@@ -273,7 +273,7 @@ class OneCluster:
 
     def rows(self, state: Clusters, key: jax.Array, size: int, view: View) -> jax.Array:
         if not self.clustered or self.clusters == 1:
-            return view.first + jax.random.randint(key, (size,), 0, jnp.maximum(view.count, 1))
+            return Uniform().rows((), key, size, view)
         key_cluster, key_rows = jax.random.split(key)
         totals = state.cumulative[:, -1]
         cluster = jax.random.categorical(key_cluster, jnp.log(totals))
@@ -287,6 +287,7 @@ class OneCluster:
     def _clustered(
         self, state: Clusters, learner: C4, learner_state: LearnerState, view: View, step: jax.Array
     ) -> Clusters:
+        """A clustering of transitions drawn anew, and what is measured of it."""
         key = jax.random.fold_in(jax.random.fold_in(learner_state.key, RENEWAL), step)
         key_pool, key_points, key_start = jax.random.split(key, 3)
         rows, valid = self._pool(key_pool, view)

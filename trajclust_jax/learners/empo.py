@@ -223,7 +223,7 @@ class EMPO(Learner):
         return loss, {"classifier/loss": loss}
 
     def update_classifier(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
-        """Regression on the clusters."""
+        """A gradient step of the classifier on each transition's own cluster."""
         found, info = gradient(self.classifier_loss, state.params["classifier"], state.params, batch)
         return self.descend(state, {"classifier": found}, step), info
 
@@ -255,7 +255,7 @@ class EMPO(Learner):
         return jnp.concatenate(jax.grad(total, (0, 1))(observations, actions), axis=-1)[None]
 
     def update_critic(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
-        """SARSA along the data."""
+        """A gradient step of Q along the data (SARSA), and its target's move where one is due."""
         found, info = gradient(self.critic_loss, state.params["critic"], state.params, state.targets, batch)
         state = self.descend(state, {"critic": found}, step)
         return self._lag(state, "critic", step, self.critic_period, self.target_rate), info
@@ -266,7 +266,7 @@ class EMPO(Learner):
         return loss, {"value/loss": loss}
 
     def update_value(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
-        """Regression."""
+        """A gradient step of V on the returns."""
         found, info = gradient(self.value_loss, state.params["value"], state.params, batch)
         return self.descend(state, {"value": found}, step), info
 
@@ -293,7 +293,7 @@ class EMPO(Learner):
         return critic_loss + value_loss, {"high/critic": critic_loss, "high/value": value_loss, "high/mean": own.mean()}
 
     def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
-        """A gradient step of both, from the same parameters."""
+        """A gradient step of Q_H and V_H, from the same parameters."""
         high = state.params["high_critic"], state.params["high_value"]
         (critic, value), info = gradient(self.high_loss, high, state.params, state.targets, batch)
         state = self.descend(state, {"high_critic": critic, "high_value": value}, step)
@@ -330,7 +330,7 @@ class EMPO(Learner):
         return sign * gain, dict(zip(POLICY_INFO, (gain, clipped.sum()), strict=True))
 
     def improve(self, state: LearnerState, view: View, step: jax.Array) -> tuple[LearnerState, Info]:
-        """An epoch."""
+        """An epoch of the improvement: one gradient step on all transitions of `view`, or a pass in minibatches."""
         (key,) = step_keys(state, step, 1)
         size = CHUNK if self.full_batch else self.batch_size
         chunks = -(-len(view.data.batch.rewards) // size)

@@ -62,11 +62,7 @@ class IQL(ActorCritic):
         return Critic(self.features, self.layer_norm, self.kernel_init)
 
     def parts(self) -> dict[str, Part]:
-        return {
-            "actor": lambda key, observation, action: self.actor.init(key, observation),
-            "critics": self.init_critics,
-            "value": lambda key, observation, action: self.critic.init(key, observation),
-        }
+        return {**super().parts(), "value": lambda key, observation, action: self.critic.init(key, observation)}
 
     def rate(self, part: str, step: jax.Array) -> jax.Array | float:
         """The actor's falls to nothing as a cosine."""

@@ -76,7 +76,7 @@ class LBRACv(BRACv):
             raise ValueError(f"given has clusters {min(self.given)} to {max(self.given)}: k is {self.k}")
 
     def advise(self, trajectories: Trajectories) -> None:
-        """Raises ValueError where the clusters given are not of these trajectories."""
+        """See `Learner`: raises ValueError where the clusters given are not of these trajectories."""
         if self.given and len(self.given) != len(np.asarray(trajectories.lengths)):
             raise ValueError(f"given has {len(self.given)} clusters, the data {len(trajectories.lengths)} trajectories")
 

@@ -95,7 +95,7 @@ class Learner(abc.ABC):
         check_above(self, 0, "batch_size", "learning_rate")
 
     def advise(self, trajectories: Trajectories) -> None:
-        """Warns of settings that do not fit the data; by default of none."""
+        """Warns of settings that do not fit the data, or raises ValueError where they cannot; by default neither."""
         del trajectories
 
     def before(self) -> Method | None:
@@ -120,7 +120,7 @@ class Learner(abc.ABC):
         return ()
 
     def rate(self, part: str, step: jax.Array) -> jax.Array | float:
-        """A part's learning rate at a gradient step."""
+        """A part's learning rate, `[]`, at a gradient step."""
         return self.learning_rate
 
     def stages(self) -> tuple[Stage, ...]:
@@ -202,6 +202,13 @@ class ActorCritic(Learner):
     def critic(self) -> Critic:
         return Critic(self.features, self.layer_norm)
 
+    def parts(self) -> dict[str, Part]:
+        """Actor and critics; learners with further ones add them."""
+        return {
+            "actor": lambda key, observation, action: self.actor.init(key, observation),
+            "critics": self.init_critics,
+        }
+
     def init_critics(self, key: jax.Array, observation: jax.Array, action: jax.Array) -> Any:
         """Both critics' parameters, leaves `[2, ...]`; the key is consumed."""
         keys = jax.random.split(key, CRITICS)
@@ -214,6 +221,10 @@ class ActorCritic(Learner):
         """`[2, ...]`: each critic's Q of `[..., D]` and `[..., A]`."""
         rows = _rows(critics, observations, actions)
         return ensemblize(self.critic.apply, 1)(critics, *rows).reshape(-1, *actions.shape[:-1])
+
+    def first_values(self, critics: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """`[...]`: the first critic's Q of `[..., D]` and `[..., A]`."""
+        return self.critic.apply(jax.tree.map(lambda x: x[0], critics), observations, actions)
 
     def input_gradients(self, critics: Any, observations: jax.Array, actions: jax.Array) -> jax.Array:
         """`[2, B, D + A]`: of each critic's Q in its input `[B, D]` and `[B, A]`."""

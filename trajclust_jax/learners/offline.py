@@ -315,17 +315,7 @@ class Offline:
                     rows = shared_rows(sampler.rows(current.sampler, key, learner.batch_size, view))
                     return update(current, view.batch(rows)._replace(sampler=current.sampler), step)
 
-                def between_renewals(current, steps):
-                    due = steps[0] % sampler.period == 0  # the same for all runs: no branch is taken for naught
-                    begun = jax.lax.cond(due, lambda: renewed(current, steps[0]), lambda: current)
-                    return jax.lax.scan(body, begun, steps)
-
-                if not sampler.period:
-                    trained, infos = jax.lax.scan(body, renewed(state, steps[0]), steps)
-                else:
-                    parts = steps.reshape(-1, math.gcd(block, sampler.period))
-                    trained, infos = jax.lax.scan(between_renewals, state, parts)
-                    infos = jax.tree.map(lambda x: x.reshape(block, *x.shape[2:]), infos)
+                trained, infos = _scanned(body, state, steps, renewed, sampler.period)
                 trained = jax.tree.map(lambda a, b: jnp.where(count > 0, a, b), trained, state)
                 mean = lambda name: jnp.nanmean if name.startswith(learner.PAUSING) else jnp.mean
                 means = {name: mean(name)(values, 0) for name, values in infos.items()}
@@ -365,3 +355,18 @@ class Offline:
             count = len(self.sweep[0][1])
             scaling = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), scaling)
         return TrainedPolicy(self.learner.policy(state.learner.params), scaling)
+
+
+def _scanned(body: Callable, state: LearnerState, steps: jax.Array, renewed: Callable, period: int) -> tuple[Any, Info]:
+    """`lax.scan` of gradient steps, numbered `steps [B]`; the sampler is `renewed(state, step)` every `period` of them,
+    or, where that is 0, before the first."""
+    if not period:
+        return jax.lax.scan(body, renewed(state, steps[0]), steps)
+
+    def between_renewals(current, steps):
+        due = steps[0] % period == 0  # the same for all runs: no branch is taken for naught
+        begun = jax.lax.cond(due, lambda: renewed(current, steps[0]), lambda: current)
+        return jax.lax.scan(body, begun, steps)
+
+    trained, infos = jax.lax.scan(between_renewals, state, steps.reshape(-1, math.gcd(len(steps), period)))
+    return trained, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), infos)

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from trajclust_jax.learners.bcq import BCQ
-from trajclust_jax.learners.learner import Backup, LearnerState, Part, Stage, gradient, step_keys
+from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Part, Stage, gradient, step_keys
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import DeterministicActor
 from trajclust_jax.training import Info
@@ -78,13 +78,13 @@ class PLAS(BCQ):
         del key
         actions = self.chosen(targets["actor"], params["vae"], batch.next_observations)
         values = self.values(targets["critics"], batch.next_observations, actions)
-        return Backup(actions, self.pessimism * values.min(0) + (1 - self.pessimism) * values.max(0))
+        return Backup(actions, self.between(values))
 
-    def actor_loss(self, actor: Any, params: dict[str, Any], batch: Batch) -> tuple[jax.Array, Info]:
-        """Minus Q_1 of the policy."""
-        first = jax.tree.map(lambda x: x[0], params["critics"])
+    def actor_loss(self, actor: Any, params: dict[str, Any], batch: Batch, key: jax.Array) -> tuple[jax.Array, Info]:
+        """Minus Q_1 of the policy; no key is needed."""
+        del key
         actions = self.chosen(actor, params["vae"], batch.observations)
-        loss = -self.critic.apply(first, batch.observations, actions).mean()
+        loss = -self.first_values(params["critics"], batch.observations, actions).mean()
         return loss, {"actor/loss": loss}
 
     def update_vae(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
@@ -93,13 +93,7 @@ class PLAS(BCQ):
         vae, info = gradient(self.vae_loss, state.params["vae"], batch, key)
         return self.descend(state, {"vae": vae}, step), info
 
-    def update(self, state: LearnerState, batch: Batch, step: jax.Array) -> tuple[LearnerState, Info]:
-        """One gradient step of critics and actor, from the same parameters."""
-        params = state.params
-        critics, critic_info = gradient(self.critic_loss, params["critics"], params, state.targets, batch, None)
-        actor, actor_info = gradient(self.actor_loss, params["actor"], params, batch)
-        state = self.descend(state, {"critics": critics, "actor": actor}, step)
-        return self.lag(state), critic_info | actor_info
+    update = ActorCritic.update  # BCQ's trains the VAE, too
 
     def policy(self, params: dict[str, Any]) -> dict[str, Any]:
         """VAE and actor."""

@@ -34,11 +34,7 @@ class SAC(ActorCritic):
         return TanhGaussianActor(self.action_size, self.actor_features)
 
     def parts(self) -> dict[str, Part]:
-        return {
-            "actor": lambda key, observation, action: self.actor.init(key, observation),
-            "critics": self.init_critics,
-            "log_alpha": lambda key, observation, action: jnp.zeros(()),
-        }
+        return {**super().parts(), "log_alpha": lambda key, observation, action: jnp.zeros(())}
 
     def backup(self, params: dict[str, Any], targets: dict[str, Any], batch: Batch, key: jax.Array) -> Backup:
         """The policy's action, and the lesser of its target values with the entropy (Eq. 3); the key is consumed."""

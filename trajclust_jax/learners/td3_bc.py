@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Part, gradient, step_keys
+from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, gradient, step_keys
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import DeterministicActor
 from trajclust_jax.training import Info
@@ -44,12 +44,6 @@ class TD3BC(ActorCritic):
     def actor(self) -> DeterministicActor:
         return DeterministicActor(self.action_size, self.actor_features)
 
-    def parts(self) -> dict[str, Part]:
-        return {
-            "actor": lambda key, observation, action: self.actor.init(key, observation),
-            "critics": self.init_critics,
-        }
-
     def lagged(self) -> tuple[str, ...]:
         return ("actor", "critics")
 
@@ -63,8 +57,7 @@ class TD3BC(ActorCritic):
     def actor_loss(self, actor: Any, params: dict[str, Any], batch: Batch) -> tuple[jax.Array, Info]:
         """Eq. 5 with the first critic alone, as its code has it."""
         actions = self.actor.apply(actor, batch.observations)
-        first = jax.tree.map(lambda x: x[0], params["critics"])
-        values = self.critic.apply(first, batch.observations, actions)
+        values = self.first_values(params["critics"], batch.observations, actions)
         chex.assert_equal_shape([actions, batch.actions])
         chex.assert_rank(values, 1)
         weight = self.alpha / jax.lax.stop_gradient(jnp.abs(values).mean())

@@ -74,7 +74,7 @@ class OTR(Relabeller):
         return Relabelled(np.broadcast_to(rewards, (len(seeds), *rewards.shape)))
 
     def _of_expert(self, data: ExpertData, steps: np.ndarray) -> np.ndarray:
-        """`[P]`: episode by episode, in one program for all."""
+        """`[P]` float32 rewards by the expert whose steps are `steps`; one program serves all episodes."""
         observed = np.asarray(dense(data.flat.observations), np.float32).reshape(len(data.flat.rewards), -1)
         if self.normalise:
             mean, std = normalisation(observed)
@@ -97,7 +97,7 @@ class OTR(Relabeller):
 
 
 def _padded(observations: np.ndarray) -> tuple[np.ndarray, int]:
-    """To the next power of 2, so that demonstrations share programs; and the length."""
+    """`[t, D]` with zeros to the next power of 2, so that demonstrations share programs; and t."""
     length = len(observations)
     padded = np.zeros((1 << (length - 1).bit_length(), observations.shape[1]), np.float32)
     padded[:length] = observations

@@ -26,6 +26,7 @@ from trajclust_jax.validation import check_above, check_at_least
 CHUNK = 16_384  # steps whose rewards are computed at a time
 _BATCHES = 0x62617463  # keeps the keys of minibatches apart from those of losses
 _NOISE = 0x6E6F6973  # and from those that rewards are drawn with
+_PARAMETERS = _NOISE + 1  # and from those that networks begin with
 
 
 class Relabelled(NamedTuple):
@@ -149,7 +150,9 @@ class TrainedRelabeller(Relabeller):
         return jnp.zeros(0)
 
     @abc.abstractmethod
-    def score(self, params: Any, centre: jax.Array, observations: jax.Array, actions: jax.Array, key: jax.Array):
+    def score(
+        self, params: Any, centre: jax.Array, observations: jax.Array, actions: jax.Array, key: jax.Array
+    ) -> jax.Array:
         """`[B]`, of steps: what `rewards_of` makes rewards of; the key is consumed."""
 
     def rewards_of(self, scores: np.ndarray, trajectory: np.ndarray) -> np.ndarray:
@@ -182,7 +185,7 @@ class TrainedRelabeller(Relabeller):
     def start(self, key: jax.Array, data: Steps, previous: None) -> tuple[State, Info]:
         """One run; the key is consumed."""
         keys = member_keys(key, len(data.count))
-        params = jax.vmap(lambda key: self.init(key, data))(jax.vmap(jax.random.fold_in, (0, None))(keys, _NOISE + 1))
+        params = jax.vmap(lambda key: self.init(key, data))(jax.vmap(jax.random.fold_in, (0, None))(keys, _PARAMETERS))
         return State(params, jax.vmap(self._adam.init)(params), keys, jnp.array(False)), {}
 
     def step(self, state: State, data: Steps, iteration: jax.Array) -> tuple[State, Info]:

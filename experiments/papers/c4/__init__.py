@@ -146,9 +146,15 @@ def plain_cell(
     )
 
 
+def cell_of(preset: Preset, dataset: str, method: str, seeds: Sequence[int], transitions: int = REDUCED) -> LearnerCell:
+    """One of `METHODS`, or a learner that has no variants."""
+    make = plain_cell if method in ("bc", "iql") else variant_cell
+    return make(preset, dataset, method, seeds, transitions)
+
+
 def cells(preset: Preset, datasets: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """A cell a dataset and method, on reduced data."""
-    return [variant_cell(preset, dataset, method, seeds) for dataset in datasets for method in methods]
+    return [cell_of(preset, dataset, method, seeds) for dataset in datasets for method in methods]
 
 
 # --- records ----------------------------------------------------------------------------------------------
@@ -192,7 +198,11 @@ def steps_of(record: Mapping[str, Any], name: str) -> np.ndarray:
 
 def last(record: Mapping[str, Any], name: str) -> float:
     """The mean over seeds of what was reported of the last tenth of the training; NaN where it was not."""
-    found = course(record, name)
+    return late_mean(course(record, name))
+
+
+def late_mean(found: np.ndarray) -> float:
+    """Of `[I, ...]`, over a training, the mean of the last tenth; NaN of nothing."""
     return float(found[-max(1, len(found) // 10) :].mean()) if len(found) else float("nan")
 
 
@@ -303,8 +313,7 @@ class Setting(NamedTuple):
 
     def late(self, name: str) -> float:
         """The mean over seeds of what was reported of the last tenth of the training."""
-        found = course(self.record, name)[..., self.place]  # [I, S]
-        return float(found[-max(1, len(found) // 10) :].mean())
+        return late_mean(course(self.record, name)[..., self.place])  # of [I, S]
 
 
 def settings_in(records: Records) -> list[Setting]:
@@ -438,8 +447,7 @@ def on_all_data(
     published = {dataset: dict(zip(methods, each, strict=True)) for dataset, each in scores.items()}
 
     def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
-        make = lambda method: plain_cell if method in ("bc", "iql") else variant_cell
-        return [make(method)(preset, dataset, method, seeds, 0) for dataset in datasets for method in methods]
+        return [cell_of(preset, dataset, method, seeds, 0) for dataset in datasets for method in methods]
 
     def render(records: Records):
         paper = lambda line: published.get(line.record["cell"]["dataset"], {}).get(method_of(line.record))

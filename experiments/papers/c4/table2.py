@@ -8,11 +8,10 @@ replay and the small human data are not). DOGE, BPPO, TSRL and A2PR are quoted.
 
 from collections.abc import Callable
 
-from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import c4
 from trajclust_experiments.papers.c4 import Line
 from trajclust_experiments.rendering.columns import Column
-from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_experiments.tables import Records, Table
 
 TASKS = ("hopper", "halfcheetah", "walker2d")
 DATASETS = tuple(f"{task}-{kind}" for kind in ("medium", "medium-expert") for task in TASKS)
@@ -30,16 +29,6 @@ PUBLISHED = {
         "walker2d-medium-expert": (35.1, 12.4, 26.0, 38.0, 42.5, 61.3, 50.9, 56.5, 96.3),
     }.items()
 }
-
-
-def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
-    """A cell a dataset and learner; those that Table 1 has are its own."""
-    chosen: list[Cell] = []
-    for dataset in datasets:
-        for method in methods:
-            make = c4.plain_cell if method in ("bc", "iql") else c4.variant_cell
-            chosen.append(make(preset, dataset, method, seeds))
-    return chosen
 
 
 def published(line: Line) -> float | None:
@@ -62,6 +51,6 @@ TABLE = Table(
     datasets=DATASETS,
     methods=METHODS,
     presets=c4.PRESETS,
-    cells=cells,
+    cells=c4.cells,  # those that Table 1 has are its own
     render=render,
 )

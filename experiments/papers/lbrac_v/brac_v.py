@@ -8,17 +8,20 @@ hundredth as large. A penalty of weight beta on rewards scaled by c is one of be
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from trajclust_experiments.cells.behaviours import swept
+from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import lbrac_v
 from trajclust_experiments.papers.lbrac_v import PRESETS
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.markdown import provenance, spread
-from trajclust_experiments.tables import Records, Table
+from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.lazy import lazy
 
 plotting = lazy("trajclust_envs.plotting")
@@ -40,8 +43,9 @@ PRESETS_HERE = {
 }
 
 
-def cells(preset, datasets, methods, seeds):
-    chosen = []
+def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+    """A cell a dataset and variant: all penalties in one program."""
+    chosen: list[Cell] = []
     for dataset in datasets:
         for method in methods:
             settings = dict(METHODS[method])
@@ -52,7 +56,7 @@ def cells(preset, datasets, methods, seeds):
     return chosen
 
 
-def variant(record) -> str:
+def variant(record: Mapping[str, Any]) -> str:
     """Which of METHODS a record is of."""
     settings = record["cell"]["settings"]
     for name, changes in METHODS.items():

@@ -6,13 +6,14 @@ The settings that work and those of the release beside each other, PG-Kmeans aft
 """
 
 from trajclust_experiments.cells.behaviours import BehaviourSetCell
+from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.methods import MethodCell
 from trajclust_experiments.papers.lbrac_v import D4RL, HETEROGENEOUS, PRESETS, scale_of, size_of, suited
 from trajclust_experiments.papers.lbrac_v._maps import map_figure
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
 from trajclust_experiments.rendering.markdown import provenance
-from trajclust_experiments.tables import Records, Table
+from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.data import REGISTRY
 
 COUNTS = (10, 20)  # beside k*
@@ -22,8 +23,10 @@ SETTINGS = {"smoke": {"iterations": 2, "steps": 20}, "cpu": {}, "paper": {}}
 RELEASED = {"smoke": SETTINGS["smoke"], "cpu": {"iterations": 80}, "paper": {}}
 
 
-def cells(preset, datasets, methods, seeds):
-    scale, chosen = scale_of(preset), []
+def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+    """A cell a dataset, clusterer and, of behaviour sets, K."""
+    scale = scale_of(preset)
+    chosen: list[Cell] = []
     seeds = range(10) if scale == "cpu" and len(seeds) == preset.seeds else seeds
     for dataset in datasets:
         entry = REGISTRY[dataset]

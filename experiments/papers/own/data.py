@@ -3,7 +3,7 @@
     trajclust run own/data --preset cpu                                       all: about half an hour on two cores
     trajclust run own/data --preset cpu --datasets cartpole --methods pg_kmeans_mlp
 
-Files are written by hand-made policies (`files.py`) and read as any other. Beside each NMI: what cloning from the TRUE
+Files are written by hand-made policies (`_files.py`) and read as any other. Beside each NMI: what cloning from the TRUE
 labels reaches on held-out trajectories, the oracle where policies' likelihoods are in the file, and what the command
 warns of without labels.
 """
@@ -28,7 +28,7 @@ from trajclust_jax.clustering.support import SUPPORT_VERSION, support_of
 from trajclust_jax.data import Dataset
 from trajclust_jax.data import load as read
 
-FILES_VERSION = 1  # raise it when `files` changes what it writes
+FILES_VERSION = 1  # raise it when `_files` changes what it writes
 SOURCES = {  # what it is, how it is made, trajectories a policy, policies
     "cartpole": ("CartPole, two policies (.hdf5)", files.cartpole, 50, 2),
     "pendulum": ("Pendulum, two policies (Minari)", files.pendulum, 50, 2),

@@ -4,6 +4,7 @@ A trajectory is its counts of (observation, action) pairs; both steps of EM are 
 whatever N and T are. The policy is a network, or a table with a closed-form M-step.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -51,7 +52,7 @@ def is_countable(trajectories: Trajectories) -> bool:
     return trajectories.discrete and isinstance(trajectories.observations, Codebook)
 
 
-class _Counted:
+class _Counted(abc.ABC):
     """The E-step and the statistics that tables and networks over (observation, action) counts share."""
 
     scored_steps = 0
@@ -92,9 +93,10 @@ class _Counted:
         return CountedData(chunks=chunks, table=table, **shared)
 
     def counts(self, assignments: jax.Array, num_clusters: int, data: CountedData) -> jax.Array:
-        """`[K, U, A]` float32: how often each cluster's trajectories pair an observation with an action.
+        """`[U * A, K]` float32: how often each cluster's trajectories pair an observation with an action.
 
-        Exact for hard assignments: `prepare` refuses data in which a count could reach 2^24.
+        Row `u * A + a`, as in the chunks' cells. Exact for hard assignments: `prepare` refuses data in which a count
+        could reach 2^24.
         """
         num_cells = data.table.shape[0] * data.action_size
 
@@ -108,7 +110,27 @@ class _Counted:
         assigned = assignments.reshape(*chunks.lengths.shape, *assignments.shape[1:])
         counts = jnp.zeros((num_cells + 1, num_clusters))  # the last row collects padding
         counts, _ = jax.lax.scan(add_chunk, counts, (chunks.cells, chunks.max_length, assigned))
-        return counts[:-1].T.reshape(num_clusters, data.table.shape[0], data.action_size)
+        return counts[:-1]
+
+    def fit(
+        self,
+        members: Member,
+        assignments: jax.Array,
+        data: CountedData,
+        key: jax.Array,
+        num_steps: jax.Array,
+        decay: jax.Array | float = 0.0,
+    ) -> Member:
+        """The M-step of K members (unbatched over restarts), by the counts of their clusters; nothing is drawn."""
+        del key
+        num_clusters = jax.tree.leaves(members)[0].shape[0]
+        return self.fit_counts(members, self.counts(assignments, num_clusters, data), data, num_steps, decay)
+
+    @abc.abstractmethod
+    def fit_counts(
+        self, members: Member, counts: jax.Array, data: CountedData, num_steps: jax.Array, decay: jax.Array | float
+    ) -> Member:
+        """`fit` by `counts [U * A, K]`, as `counts` gives them."""
 
     def scorer(
         self, params: Any, data: CountedData, of: StepValue = lambda log_prob: log_prob
@@ -166,18 +188,12 @@ class TabularPolicy(_Counted):
         """`smoothing * sum(log_pi)`: what makes smoothed counts the exact maximiser."""
         return self.smoothing * params.sum()
 
-    def fit(
-        self,
-        members: Member,
-        assignments: jax.Array,
-        data: CountedData,
-        key: jax.Array,
-        num_steps: jax.Array,
-        decay: jax.Array | float = 0.0,
+    def fit_counts(
+        self, members: Member, counts: jax.Array, data: CountedData, num_steps: jax.Array, decay: jax.Array | float
     ) -> Member:
         """The closed-form M-step of K members (unbatched over restarts); an empty cluster's policy stays."""
-        del key, num_steps, decay
-        counts = self.counts(assignments, members.params.shape[0], data)
+        del num_steps, decay
+        counts = counts.T.reshape(-1, data.table.shape[0], data.action_size)
         smoothed = counts + self.smoothing
         log_pi = jnp.log(smoothed) - jnp.log(smoothed.sum(-1, keepdims=True))
         occupied = counts.sum((1, 2), keepdims=True) > 0
@@ -192,18 +208,11 @@ class CountedPolicy(_Counted, NetworkPolicy):
         """`[U, A]` log-probabilities of one member."""
         return self.network(data).apply(params, data.table).logits
 
-    def fit(
-        self,
-        members: Member,
-        assignments: jax.Array,
-        data: CountedData,
-        key: jax.Array,
-        num_steps: jax.Array,
-        decay: jax.Array | float = 0.0,
+    def fit_counts(
+        self, members: Member, counts: jax.Array, data: CountedData, num_steps: jax.Array, decay: jax.Array | float
     ) -> Member:
         """`num_steps` Adam steps of K members on Eq. 3's inner sum, over all transitions of their clusters."""
-        del key
-        counts = self.counts(assignments, jax.tree.leaves(members)[0].shape[0], data)
+        counts = counts.T.reshape(-1, data.table.shape[0], data.action_size)
         total = counts.sum((1, 2))
         weights = counts / jnp.maximum(total, 1)[:, None, None]  # a sum over steps, scaled for Adam's epsilon
 
