@@ -3,8 +3,7 @@
 from functools import cache
 from typing import Any
 
-import gymnax
-
+from trajclust_envs._gymnax import gymnax
 from trajclust_envs.diagonal import Diagonal
 from trajclust_envs.extra import Extra, ExtraFixed
 from trajclust_envs.gates import Gates

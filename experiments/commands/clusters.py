@@ -1,6 +1,8 @@
 """A clustering's files, as `trajclust cluster` and `trajclust assign` write them."""
 
+import csv
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 plotting = lazy("trajclust_envs.plotting")
 mpl = lazy("matplotlib")
 mpl_patches = lazy("matplotlib.patches")
-pd = lazy("pandas")
 
 _NAMED = 16  # clusters that a figure names
 _MANY = 200  # trajectories for small dots and a logarithmic axis
@@ -169,9 +170,9 @@ def write_clusters(
         arrays["log_likelihoods"] = clustering.log_likelihoods
     if clustering.latents is not None:
         arrays["latents"] = clustering.latents
-    pd.DataFrame(columns).to_csv(folder / "assignments.csv", index=False)
-    described = pd.DataFrame(summary["clusters"]).rename(columns={"trajectories": "size"})
-    described.astype({"example": "Int64"}).to_csv(folder / "clusters.csv", index=False)
+    _write_csv(folder / "assignments.csv", list(columns), zip(*columns.values(), strict=True))
+    names = ["size" if name == "trajectories" else name for name in summary["clusters"][0]]
+    _write_csv(folder / "clusters.csv", names, (each.values() for each in summary["clusters"]))
     np.savez_compressed(folder / "posterior.npz", **arrays)
     save_figure(overview(trajectories, clustering, history), folder / "overview.png")
     drawn = clusters_figure(trajectories, assignments)
@@ -184,6 +185,14 @@ def write_clusters(
     if split is not None:
         _split(dataset, assignments, folder / "clusters", split)
     (folder / "summary.json").write_text(json.dumps(plain(summary), indent=1) + "\n")
+
+
+def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Numbers in as few digits as tell them apart in their own precision; nothing for None and NaN."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([None if value != value else value for value in row] for row in rows)
 
 
 def _split(dataset: Dataset, assignments: np.ndarray, folder: Path, split: Split) -> None:

@@ -159,7 +159,18 @@ def test_files_are_written_and_the_global_state_is_left_alone(episodes, tmp_path
         assert (tmp_path / f"picture.{ending}").stat().st_size > 5000
 
 
-def test_plotting_does_not_import_pyplot():
-    code = "import sys; package = sys.modules['trajclust_envs'] = type(sys)('trajclust_envs'); "
-    code += "package.__path__ = ['envs']; import trajclust_envs.plotting; sys.exit('matplotlib.pyplot' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=__file__.rsplit("/tests/", 1)[0])
+WITHOUT = """
+import sys
+package = sys.modules["trajclust_envs"] = type(sys)("trajclust_envs")
+package.__path__ = ["envs"]
+import trajclust_envs.plotting
+assert "matplotlib.pyplot" not in sys.modules
+from trajclust_envs._gymnax import gymnax
+assert not {"pandas", "scipy.stats", "seaborn"} & set(sys.modules)
+assert len(gymnax.environments.misc.pong.sns.color_palette("cubehelix", 3)) == 3  # and where it is used, it is there
+assert "seaborn.palettes" in sys.modules
+"""
+
+
+def test_plotting_does_not_import_pyplot_nor_gymnax_seaborn():
+    subprocess.run([sys.executable, "-c", WITHOUT], check=True, cwd=__file__.rsplit("/tests/", 1)[0])

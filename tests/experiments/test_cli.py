@@ -19,6 +19,7 @@ from wandb_reader import read_runs
 from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.cells.methods import MethodCell
 from trajclust_experiments.commands.cluster import cluster_dataset
+from trajclust_experiments.commands.clusters import _write_csv
 from trajclust_experiments.commands.expected import Schedule
 from trajclust_experiments.commands.printing import fitting
 from trajclust_experiments.costs import Cost, Costs
@@ -318,6 +319,16 @@ def test_labels_of_a_file_score_and_guesses_are_called_so(trajclust, tmp_path, m
     code, out, _ = trajclust(*command, "--out", "guess")
     assert "against labels that are guessed: split by returns (--labels FILE brings true ones): nmi" in out
     assert json.loads((tmp_path / "guess" / "summary.json").read_text())["labels"] == "guessed: split by returns"
+
+
+def test_tables_have_the_digits_that_tell_numbers_apart(tmp_path):
+    """Against pandas: in single precision the shortest digits of single precision, nothing where there is no number."""
+    numbers = np.exp(np.random.default_rng(0).normal(0, 12, 200))
+    numbers[:6] = np.nan, np.inf, -np.inf, 0, 1, 1e16
+    columns = {"double": numbers, "single": numbers.astype(np.float32), "whole": np.arange(200, dtype=np.int32)}
+    _write_csv(tmp_path / "ours.csv", list(columns), zip(*columns.values(), strict=True))
+    pd.DataFrame(columns).to_csv(tmp_path / "pandas.csv", index=False)
+    assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "pandas.csv").read_bytes()
 
 
 @pytest.mark.parametrize("method", [pytest.param("vae_kmeans", marks=pytest.mark.slow), "pg_kmeans_mlp"])
