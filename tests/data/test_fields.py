@@ -67,6 +67,8 @@ def at(*steps):
         ({"dones": at(2, 3, 7)[:, None].astype(np.float32)}, [1, 1, 1], "dones"),
         ({"episode_length": np.array([3, 1, 4])}, [0, 0, 0], "episode_length"),
         ({"episode_length": np.array([3, 1, 4]), "dones": at(2, 3)}, [1, 1, 0], "episode_length, dones"),
+        ({"episode_length": np.array([3, 1, 4]), "terminated": [0, 1, 0]}, [0, 1, 0], "episode_length, terminated"),
+        ({"terminated": at(2), "timeouts": at(3, 7)}, [1, 0, 0], "terminated, timeouts"),
     ],
 )
 def test_ends(read, flags, terminated, said):
@@ -74,6 +76,35 @@ def test_ends(read, flags, terminated, said):
     np.testing.assert_array_equal(data.trajectories.lengths, [3, 1, 4])
     np.testing.assert_array_equal(data.trajectories.terminated, terminated)
     assert data.provenance.parameters["ends"] == said
+
+
+@pytest.mark.parametrize(
+    ("flags", "terminated", "said"),
+    [
+        ({"terminals": at(2)}, [1, 0, 0], "lengths, terminals"),
+        ({"dones": at(2, 3, 7), "truncated": at(7)}, [1, 1, 0], "lengths, truncated, dones"),
+        ({"terminated": at(2, 3)}, [1, 1, 0], "lengths, terminated"),
+        ({"dones": at()}, [0, 0, 0], "lengths"),
+    ],
+)
+def test_flags_of_padded_steps(read, flags, terminated, said):
+    """They say the same as those of flat steps, whatever stands behind the last one."""
+    square = {name: np.ones((3, 4), np.uint8) for name in flags}
+    for name, marks in flags.items():
+        square[name][np.arange(4) < np.array([[3], [1], [4]])] = marks
+    data = read(padded(**square))
+    np.testing.assert_array_equal(data.trajectories.terminated, terminated)
+    assert data.provenance.parameters["ends"] == said
+
+
+def test_final_observations_of_padded_data(read):
+    """By themselves, or the last of the next observations."""
+    final = np.stack([np.arange(3.0), np.ones(3)], 1)
+    following = np.full((3, 4, 2), np.nan)
+    following[np.arange(4) < np.array([[3], [1], [4]])] = 5
+    following[np.arange(3), [2, 0, 3]] = final
+    for arrays in ({"final_observations": final}, {"final_observation": final}, {"next_observations": following}):
+        np.testing.assert_array_equal(dense(read(padded(**arrays)).trajectories.final_observations), final)
 
 
 def test_every_layout_and_format_is_the_same_data(read):
@@ -145,6 +176,8 @@ def test_integer_actions_of_one_number_are_discrete(read, dtype):
         (padded(lengths=np.array(3)), "lengths is a single value"),
         (padded(lengths=np.array([3, 5])), "call them episode_length where steps follow"),
         (padded(terminated=np.array([1, 0])), "terminated"),
+        (padded(dones=np.eye(3, 4)), "dones mark an end at step 0 of episode 0, within it"),
+        (padded(next_observations=np.zeros((3, 3, 2))), "next_observations has shape"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(read, arrays, words):
@@ -200,5 +233,9 @@ def square(observations):
 
 def test_final_observations_of_flat_data(read):
     final = np.full((3, 2), 9.0)
-    data = read(flat(dones=at(2, 3, 7), final_observation=final))
-    np.testing.assert_array_equal(data.trajectories.final_observations, final)
+    for name, ends in (
+        ("final_observation", {"dones": at(2, 3, 7)}),
+        ("final_observations", {"episode_length": [3, 1, 4]}),
+    ):
+        data = read(flat(**ends, **{name: final}))
+        np.testing.assert_array_equal(data.trajectories.final_observations, final)
