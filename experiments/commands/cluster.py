@@ -22,7 +22,7 @@ from trajclust_experiments.commands.clusters import (
     write_clusters,
 )
 from trajclust_experiments.commands.data import labelled
-from trajclust_experiments.commands.output import check_out, resolve_out, staged
+from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged
 from trajclust_experiments.commands.printing import pairs, print_json
 from trajclust_experiments.models import ClusteringModel
 from trajclust_experiments.progress import Progress
@@ -67,6 +67,7 @@ def cluster(
     for option in settings:
         if option not in CATALOGUE[name].settings():
             raise UsageError(f"--{option.replace('_', '-')} is no setting of {method}")
+    check_unread(out, f"--out {out}", dataset, labels)
     check_out(out, OUTPUTS)
     num_clusters = None if k == "auto" else int(k)
     loaded = labelled(dataset, labels)

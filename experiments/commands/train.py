@@ -22,7 +22,7 @@ from trajclust_experiments.cells.evaluation import (
     summarise,
 )
 from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
-from trajclust_experiments.commands.output import check_out, resolve_out, staged
+from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged
 from trajclust_experiments.commands.printing import number, print_json
 from trajclust_experiments.commands.relabel import Asked, relabelled_for_training
 from trajclust_experiments.progress import Progress
@@ -93,6 +93,7 @@ def train(
         asked.relabeller()
         if clusters is not None and (cluster is not None or not (expert or "").startswith("cluster:")):
             raise UsageError("--clusters with --relabel are the experts': give --expert cluster:K, or cluster:all")
+    check_unread(out, f"--out {out}", dataset, clusters, expert)
     check_out(out, OUTPUTS)
     loaded, chosen = load(dataset), None
     if transitions is not None:

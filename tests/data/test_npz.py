@@ -152,6 +152,14 @@ def test_every_flipped_byte_of_an_array_is_noticed(datasets, same, tmp_path, nam
             same(datasets["coded"], again)
 
 
+def test_a_link_to_a_bigger_disk_stays(datasets, same, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a.npz").symlink_to("disk/b.npz")
+    save_npz(datasets["coded"], tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").is_symlink()
+    same(datasets["coded"], load_npz(tmp_path / "disk" / "b.npz"))
+
+
 def test_likelihoods_that_were_changed_are_noticed(datasets, tmp_path):
     path = tmp_path / "a.npz"
     save_npz(datasets["coded"], path)
