@@ -17,7 +17,7 @@ from trajclust_experiments.commands.output import check_out, check_unread, resol
 from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.models import load_clustering
 from trajclust_experiments.progress import Progress
-from trajclust_jax.data import Dataset, suspicious
+from trajclust_jax.data import Dataset, rebased, suspicious
 from trajclust_jax.records import environment
 
 WRITTEN = OUTPUTS - {"model", "choice-of-k.png"}  # a folder that holds more is a clustering's, and stays
@@ -45,7 +45,8 @@ def assign_dataset(
     Raises:
         DataError: no model there, data that it does not take, an `out` that holds other files.
     """
-    model, trajectories = load_clustering(folder), dataset.trajectories
+    model = load_clustering(folder)
+    trajectories = rebased(dataset, model.offsets)
     out = resolve_out(out)
     with staged(out, WRITTEN) as work:
         with progress.waiting(f"{dataset.spec.name}: assigning"):

@@ -33,7 +33,7 @@ from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.images import describe_inputs
 from trajclust_jax.clustering.support import support_of
-from trajclust_jax.data import DataError, Dataset, Trajectories, suspicious
+from trajclust_jax.data import DataError, Dataset, Trajectories, offsets_of, suspicious
 from trajclust_jax.metrics import batch_scores
 from trajclust_jax.records import cell_id, environment
 from trajclust_jax.tracking import make_tracker, track_cell
@@ -193,6 +193,7 @@ def cluster_dataset(
             "id": id,
             **described,
             "takes": model.described(),
+            "offsets": offsets_of(dataset),
             "suited": suiting,
             "inputs": describe_inputs(trajectories),
             "choice_of_k": None if choice is None else choice.to_dict(),

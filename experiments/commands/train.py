@@ -29,7 +29,7 @@ from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.checkpoint import save_tree
-from trajclust_jax.data import DataError, Dataset, load, reduced, returns, suspicious
+from trajclust_jax.data import DataError, Dataset, load, offsets_of, reduced, returns, suspicious
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Clustered, Offline
 from trajclust_jax.records import cell_id, environment, plain
@@ -177,6 +177,8 @@ def train_on_dataset(
         DataError: settings or data that the learner does not allow, an `out` that another process is writing.
     """
     trajectories = dataset.trajectories
+    if "action_offsets" in dataset.provenance.parameters:
+        raise DataError("actions were read less an offset, which 32 bits need: subtract one before you learn from them")
     for line in suspicious(trajectories):
         progress.warn(line)
     given = environment_name
@@ -235,6 +237,7 @@ def train_on_dataset(
         if "relabelled" in dataset.provenance.parameters:
             summary["relabelled"] = dataset.provenance.parameters["relabelled"]
         summary["observation_shape"] = list(trajectories.observation_shape)
+        summary["offsets"] = offsets_of(dataset)
         summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
         _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}))
         final = summary.get("scores", {})

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from trajclust_jax.data import DataError, dense, load, load_npz, save_npz
+from trajclust_jax.data import DataError, dense, load, load_npz, offsets_of, rebased, save_npz
 
 FORMATS = ("npz", "hdf5")
 
@@ -224,11 +224,47 @@ def test_unix_time_is_centred(read, tmp_path):
     assert "observation_offsets" not in read(flat(dones=at(7))).provenance.parameters
 
 
-def square(observations):
+def test_a_failed_reading_does_not_keep_time_from_being_centred(read):
+    observations = np.stack([1.7e9 + np.arange(8.0) / 10, np.arange(8.0)], 1)
+    observations[2, 0] = 0
+    data = read(flat(observations=observations, dones=at(7)))
+    seen = np.asarray(dense(data.trajectories.observations))[0, :, 0]
+    np.testing.assert_allclose(np.diff(seen[3:]), 0.1, rtol=1e-5)
+
+
+def test_actions_far_from_0_are_centred(read):
+    """Positions in metres of a national grid, which float32 would round to half metres."""
+    actions = np.stack([5412345 + np.sin(np.arange(8.0)), np.arange(8.0)], 1)
+    for arrays in (flat(actions=actions, dones=at(2, 3, 7)), padded() | square(actions, "actions")):
+        data = read(arrays)
+        (offset,) = data.provenance.parameters["action_offsets"].values()
+        seen = np.asarray(data.trajectories.actions)[np.asarray(data.trajectories.mask)]
+        np.testing.assert_allclose(seen, actions - [offset, 0], atol=1e-6)
+        moved = rebased(data, {"action_offsets": {"0": offset - 2}})
+        np.testing.assert_allclose(np.asarray(moved.actions)[0, 0], [actions[0, 0] - offset + 2, 0], atol=1e-6)
+        assert rebased(data, offsets_of(data)).actions is data.trajectories.actions
+
+
+def test_files_that_were_read_less_other_offsets_are_the_same_data(read):
+    """As `assign` sees a second file: its columns less what the first one's were."""
+    time = np.arange(8.0) / 10
+    first, second = (
+        read(flat(observations=np.stack([1.7e9 + time + start, time], 1), dones=at(2, 3, 7)), name)
+        for name, start in (("a", 0), ("b", 5000))
+    )
+    assert offsets_of(first) != offsets_of(second)
+    moved = rebased(second, offsets_of(first))
+    for name in ("observations", "final_observations"):
+        one, two = (np.asarray(dense(getattr(each, name))) for each in (first.trajectories, moved))
+        np.testing.assert_allclose((two - one)[0, ..., 0], 5000, rtol=1e-5)
+        np.testing.assert_array_equal(one[..., 1], two[..., 1])
+
+
+def square(observations, name="observations"):
     lengths = np.array([3, 1, 4])
     array = np.zeros((3, 4, observations.shape[1]))
     array[np.arange(4) < lengths[:, None]] = observations
-    return {"observations": array}
+    return {name: array}
 
 
 def test_final_observations_of_flat_data(read):

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_jax.data.episodes import cast_actions, column_offsets, count_actions, narrow, split_episodes
+from trajclust_jax.data.dataset import OFFSETS
+from trajclust_jax.data.episodes import Offsets, cast_actions, column_offsets, count_actions, narrow, split_episodes
 from trajclust_jax.data.types import Codebook, DataError, Trajectories
 from trajclust_jax.data.validation import check_flags, check_int32, check_numeric
 
@@ -194,12 +195,10 @@ def plain_actions(actions: Any, lead: int, num_actions: int = 0) -> Any:
     return actions
 
 
-def offset_parameters(offsets: np.ndarray | None) -> dict[str, Any]:
-    """The offset of each observation column that has one, by the column's number, for the provenance."""
-    if offsets is None:
-        return {}
-    flat = offsets.ravel()
-    return {"observation_offsets": {str(column): flat[column].item() for column in np.flatnonzero(flat)}}
+def offset_parameters(offsets: Offsets) -> dict[str, Any]:
+    """The offset of each column that has one, by the column's number, for the provenance."""
+    flat = {name: values.ravel() for name, values in zip(OFFSETS, offsets, strict=True) if values is not None}
+    return {name: {str(c): values[c].item() for c in np.flatnonzero(values)} for name, values in flat.items()}
 
 
 def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
@@ -230,9 +229,15 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     sensible = ((lengths >= 1) & (lengths <= shape[1])).all()  # validation reports others
 
     table = arrays[observed]
-    real_rows = lambda: [table] if coded else (row[real] for row, real in zip(table, mask, strict=True))
-    offsets, seen = column_offsets(real_rows), (observed, final, SUCCESSORS)
-    fields = {name: narrow(array, offsets if name in seen else None) for name, array in arrays.items()}
+    real = lambda array: (row[steps] for row, steps in zip(array, mask, strict=True))
+    actions = plain_actions(arrays["actions"], 2, num_actions := _num_actions(arrays))
+    continuous = num_actions == 0 and actions.ndim > 2 and actions.shape[:2] == shape
+    offsets = Offsets(
+        column_offsets(lambda: [table] if coded else real(table)),
+        column_offsets(lambda: real(actions)) if continuous else None,
+    )
+    of = {"actions": offsets.actions, **dict.fromkeys((observed, final, SUCCESSORS), offsets.observations)}
+    fields = {name: narrow(array, of.get(name)) for name, array in arrays.items()}
     fields["lengths"] = lengths
     if coded:
         ids = [name for name in (steps, final) if name in fields and fields[name].dtype.kind in "iu"]
@@ -253,7 +258,6 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         if fields[name].shape[:2] == shape:
             fields[name][~mask] = 0
 
-    num_actions = _num_actions(fields)
     actions = plain_actions(fields["actions"], 2, num_actions)
     if num_actions == 0 and actions.ndim == 2:
         num_actions = count_actions(actions)
@@ -290,7 +294,7 @@ def _flat(fields: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     actions = plain_actions(fields["actions"], 1, num_actions)
     if num_actions == 0 and actions.ndim == 1:
         num_actions = count_actions(np.asarray(actions))
-    offsets = _flat_offsets(observations)
+    offsets = Offsets(_flat_offsets(observations), None if actions.ndim < 2 else _flat_offsets(actions))
     trajectories = split_episodes(
         observations,
         actions,
@@ -305,18 +309,16 @@ def _flat(fields: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     if name is not None and SUCCESSORS not in fields:
         final = np.asarray(fields[name])
         check_numeric(name, final)
-        if offsets is not None and final.shape[1:] != offsets.shape:
+        if offsets.observations is not None and final.shape[1:] != offsets.observations.shape:
             raise DataError(f"{name} has shape {final.shape}: give rows like those of observations")
-        trajectories = trajectories.replace(final_observations=narrow(final, offsets))
+        trajectories = trajectories.replace(final_observations=narrow(final, offsets.observations))
     return trajectories, {"ends": ", ".join(marked), **offset_parameters(offsets)}
 
 
-def _flat_offsets(observations: Any) -> np.ndarray | None:
-    """`column_offsets` of flat observations `[P, ...]`, read a block at a time."""
-    size = max(1, _BLOCK // max(1, math.prod(observations.shape[1:]) // 64))
-    return column_offsets(
-        lambda: (observations[start : start + size] for start in range(0, observations.shape[0], size))
-    )
+def _flat_offsets(steps: Any) -> np.ndarray | None:
+    """`column_offsets` of flat observations or actions `[P, ...]`, read a block at a time."""
+    size = max(1, _BLOCK // max(1, math.prod(steps.shape[1:]) // 64))
+    return column_offsets(lambda: (steps[start : start + size] for start in range(0, steps.shape[0], size)))
 
 
 def _episode_lengths(lengths: Any, num_steps: int) -> np.ndarray:
