@@ -67,8 +67,8 @@ def cluster(
     for option in settings:
         if option not in CATALOGUE[name].settings():
             raise UsageError(f"--{option.replace('_', '-')} is no setting of {method}")
-    check_unread(out, f"--out {out}", dataset, labels)
     check_out(out, OUTPUTS)
+    check_unread(out, f"--out {out}", dataset, labels)
     num_clusters = None if k == "auto" else int(k)
     loaded = labelled(dataset, labels)
     summary = cluster_dataset(loaded, name, num_clusters, seed, out, track, Progress(), k_max, split, **settings)

@@ -93,8 +93,8 @@ def train(
         asked.relabeller()
         if clusters is not None and (cluster is not None or not (expert or "").startswith("cluster:")):
             raise UsageError("--clusters with --relabel are the experts': give --expert cluster:K, or cluster:all")
-    check_unread(out, f"--out {out}", dataset, clusters, expert)
     check_out(out, OUTPUTS)
+    check_unread(out, f"--out {out}", dataset, clusters, expert)
     loaded, chosen = load(dataset), None
     if transitions is not None:
         loaded = reduced(loaded, transitions, draw)

@@ -179,6 +179,8 @@ def _d3rlpy(file: Any) -> list[_Stored]:
     number = np.asarray(stored(file, "num_episodes"))
     if number.shape != () or number.dtype.kind not in "iu" or not 1 <= number <= len(file):
         raise DataError(f"num_episodes is {_word(number)}: give the number of episodes in the file")
+    if f"actions_{number}" in file:
+        raise DataError(f"num_episodes is {number}, but there is actions_{number}: write the buffer again")
     episodes = []
     for n in range(int(number)):
         names = [f"observations_{n}"] if f"observations_{n}" in file else []

@@ -270,7 +270,7 @@ def _check_discrete(actions: np.ndarray, mask: np.ndarray, num_actions: int, *ax
     _refuse(
         "actions",
         ((actions < 0) | (actions >= num_actions)) & mask,
-        lambda i: f"is {actions[i]}, outside 0..{num_actions - 1}: correct it or num_actions",
+        lambda i: f"is {actions[i]}, outside 0..{num_actions - 1}: number discrete ones from 0, store others as floats",
         *axes,
     )
 
