@@ -32,7 +32,7 @@ from trajclust_jax.clustering import Clusterer
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.images import describe_inputs
-from trajclust_jax.clustering.support import support_of
+from trajclust_jax.clustering.support import LEAST, UNTOLD, support_of
 from trajclust_jax.data import DataError, Dataset, Trajectories, offsets_of, suspicious
 from trajclust_jax.metrics import batch_scores
 from trajclust_jax.records import cell_id, environment
@@ -186,6 +186,8 @@ def cluster_dataset(
             with progress.task(f"{dataset.spec.name}, held out") as show:
                 support = support_of(method, trajectories, clustering, [show])
         health, warnings = diagnose(clustering)
+        if method.support_policies() is not None and most < LEAST and health["used_clusters"] > 1:
+            warnings.append(UNTOLD)
         warnings += [] if support is None or not support.warning else [support.warning]
         warnings += [] if choice is None else choice.warnings
         model = ClusteringModel.of(method, clustering, trajectories)
