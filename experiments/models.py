@@ -41,6 +41,8 @@ class ClusteringModel:
     action_parts: tuple[tuple[int, ...], ...] = ()
     id: str = ""  # of the clustering that it was saved with
     name: str = ""  # of the method
+    # what columns of the data trained on were read less (`data.offsets_of`); `data.rebased` gives others the same
+    offsets: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     classifier: Any = None  # parameters of q(cluster | observation), where the method trains one
 
     @classmethod
@@ -209,6 +211,7 @@ def load_clustering(folder: str | os.PathLike) -> ClusteringModel:
         fitted = _preprocessing(tree["preprocessing"])
         described = {name: tuples(value) for name, value in takes.items()}
         saved = {"id": summary["id"], "name": summary["method"], "classifier": tree.get("classifier")}
+        saved["offsets"] = summary.get("offsets", {})
         model = ClusteringModel(method, tree["model"], fitted, **described, **saved)
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no model of trajclust cluster there ({type(error).__name__}: {error})") from None
@@ -245,6 +248,7 @@ class Policies:
     seeds: tuple[int, ...]
     clusters: tuple[int, ...] | None  # numbers of those learned from; None: one policy a seed
     observation_shape: tuple[int, ...]
+    offsets: dict[int, float] = dataclasses.field(default_factory=dict)  # subtracted from columns of observations
 
     def predict(self, observations: Any, seed: int = 0, cluster: int | None = None) -> np.ndarray:
         """Actions in the environment's unit, float32; discrete ones are numbers, int32.
@@ -261,7 +265,7 @@ class Policies:
         Raises:
             ValueError: for other shapes, and for a seed or a cluster that was not trained.
         """
-        given = np.asarray(observations, np.float32)
+        given = np.asarray(observations)
         lead = leading_axes(given.shape, self.observation_shape)
         if lead is None or len(lead) > 2 or (len(lead) == 2 and lead[0] != len(self.seeds)):
             one = ", ".join(map(str, self.observation_shape))
@@ -275,6 +279,10 @@ class Policies:
                 raise ValueError(f"seed {seed} was not trained: there are {', '.join(map(str, self.seeds))}")
             policy = jax.tree.map(lambda x: x[self.seeds.index(seed)][None], policy)
         rows = given.reshape(lead[0] if len(lead) == 2 else 1, -1, math.prod(self.observation_shape))
+        if self.offsets:
+            rows = rows.astype(np.float64)
+            rows[..., list(self.offsets)] -= list(self.offsets.values())
+        rows = rows.astype(np.float32)
         actions = np.asarray(act(self.learner, policy, rows))
         return actions.reshape((*lead, *actions.shape[2:]))
 
@@ -305,7 +313,9 @@ def load_policy(folder: str | os.PathLike) -> Policies:
         policy = TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
         shape = summary.get("observation_shape", policy.scaling.mean.shape[-1:])
         clusters = summary["clusters"] if summary["clusters"] is None else tuple(summary["clusters"])
-        return Policies(learner, policy, tuple(summary["seeds"]), clusters, tuple(shape))
+        offsets = summary.get("offsets", {}).get("observation_offsets", {})
+        offsets = {int(column): offset for column, offset in offsets.items()}
+        return Policies(learner, policy, tuple(summary["seeds"]), clusters, tuple(shape), offsets)
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
 

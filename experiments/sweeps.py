@@ -6,7 +6,7 @@ RESULTS/sweeps/<id>.json    what was asked for, so that `trajclust status` knows
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from trajclust_experiments.launchers.task import Task
 from trajclust_experiments.rendering.stored import record_of
 from trajclust_experiments.tables import get_table, select
 from trajclust_experiments.usage import UsageError
+from trajclust_jax.data.files import written_whole
 from trajclust_jax.records import Results, cell_id, plain, tuples
 
 
@@ -89,18 +90,22 @@ class Sweep:
         """Keeps what was asked for beside the records."""
         described = plain(dataclasses.asdict(self))
         path = results.folder / "sweeps" / f"{cell_id(described)}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(described, indent=1) + "\n")
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(described, indent=1) + "\n")
         return path
 
 
-def saved(results: Results) -> list[Sweep]:
-    """The sweeps that were asked for in a results folder, the latest last."""
-    paths = sorted((results.folder / "sweeps").glob("*.json"), key=lambda path: path.stat().st_mtime)
+def saved(results: Results, warn: Callable[[str], None]) -> list[list[Task]]:
+    """The cells of each sweep that was asked for in a results folder, the latest last; `warn` gets a line for each file
+    that is damaged, or whose tables are not there."""
+    paths = sorted((results.folder / "sweeps").glob("[!.]*.json"), key=lambda path: path.lstat().st_mtime)
     found = []
     for path in paths:
-        asked = {name: tuples(value) for name, value in json.loads(path.read_text()).items()}
-        found.append(Sweep(**asked))
+        try:
+            asked = {name: tuples(value) for name, value in json.loads(path.read_text("utf-8")).items()}
+            found.append(Sweep(**asked).tasks())
+        except (OSError, ValueError, TypeError, AttributeError, UsageError) as error:
+            warn(f"{path}: no sweep of this version ({' '.join(str(error).split())}); delete it")
     return found
 
 

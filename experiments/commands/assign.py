@@ -13,17 +13,20 @@ from trajclust_experiments.commands.clusters import (
     write_clusters,
 )
 from trajclust_experiments.commands.data import labelled
-from trajclust_experiments.commands.output import check_out, resolve_out, staged
+from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged
 from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.models import load_clustering
 from trajclust_experiments.progress import Progress
-from trajclust_jax.data import Dataset, suspicious
+from trajclust_jax.data import Dataset, rebased, suspicious
 from trajclust_jax.records import environment
+
+WRITTEN = OUTPUTS - {"model", "choice-of-k.png"}  # a folder that holds more is a clustering's, and stays
 
 
 def assign(dataset: str, model: Path, labels: Path | None, split: Split | None, out: Path, json: bool) -> None:
     """Assigns a dataset and prints what was found; arguments as the command has them."""
-    check_out(out, OUTPUTS)
+    check_unread(out, f"--out {out}", model, dataset, labels)
+    check_out(out, WRITTEN)
     summary = assign_dataset(labelled(dataset, labels), model, out, Progress(), split)
     if json:
         return print_json(summary)
@@ -42,9 +45,10 @@ def assign_dataset(
     Raises:
         DataError: no model there, data that it does not take, an `out` that holds other files.
     """
-    model, trajectories = load_clustering(folder), dataset.trajectories
+    model = load_clustering(folder)
+    trajectories = rebased(dataset, model.offsets)
     out = resolve_out(out)
-    with staged(out, OUTPUTS) as work:
+    with staged(out, WRITTEN) as work:
         with progress.waiting(f"{dataset.spec.name}: assigning"):
             clustering = model.assign(trajectories)
         summary = {

@@ -22,7 +22,7 @@ from trajclust_experiments.commands.clusters import (
     write_clusters,
 )
 from trajclust_experiments.commands.data import labelled
-from trajclust_experiments.commands.output import check_out, resolve_out, staged
+from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged
 from trajclust_experiments.commands.printing import pairs, print_json
 from trajclust_experiments.models import ClusteringModel
 from trajclust_experiments.progress import Progress
@@ -32,8 +32,8 @@ from trajclust_jax.clustering import Clusterer
 from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.images import describe_inputs
-from trajclust_jax.clustering.support import support_of
-from trajclust_jax.data import DataError, Dataset, Trajectories, suspicious
+from trajclust_jax.clustering.support import LEAST, UNTOLD, support_of
+from trajclust_jax.data import DataError, Dataset, Trajectories, offsets_of, suspicious
 from trajclust_jax.metrics import batch_scores
 from trajclust_jax.records import cell_id, environment
 from trajclust_jax.tracking import make_tracker, track_cell
@@ -68,6 +68,7 @@ def cluster(
         if option not in CATALOGUE[name].settings():
             raise UsageError(f"--{option.replace('_', '-')} is no setting of {method}")
     check_out(out, OUTPUTS)
+    check_unread(out, f"--out {out}", dataset, labels)
     num_clusters = None if k == "auto" else int(k)
     loaded = labelled(dataset, labels)
     summary = cluster_dataset(loaded, name, num_clusters, seed, out, track, Progress(), k_max, split, **settings)
@@ -185,6 +186,8 @@ def cluster_dataset(
             with progress.task(f"{dataset.spec.name}, held out") as show:
                 support = support_of(method, trajectories, clustering, [show])
         health, warnings = diagnose(clustering)
+        if method.support_policies() is not None and most < LEAST and health["used_clusters"] > 1:
+            warnings.append(UNTOLD)
         warnings += [] if support is None or not support.warning else [support.warning]
         warnings += [] if choice is None else choice.warnings
         model = ClusteringModel.of(method, clustering, trajectories)
@@ -192,6 +195,7 @@ def cluster_dataset(
             "id": id,
             **described,
             "takes": model.described(),
+            "offsets": offsets_of(dataset),
             "suited": suiting,
             "inputs": describe_inputs(trajectories),
             "choice_of_k": None if choice is None else choice.to_dict(),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trajclust_experiments.commands.output import check_writable
+from trajclust_experiments.commands.output import check_unread, check_writable
 from trajclust_experiments.commands.printing import folded, print_json, print_rows
 from trajclust_experiments.commands.rows import label_source, with_labels
 from trajclust_experiments.progress import Progress
@@ -38,6 +38,7 @@ def make_dataset(
 def convert(dataset: str, target: str, labels: Path | None, root: Path | None, json: bool) -> None:
     """Writes a dataset in another format, and prints its description."""
     check_target(target, root)
+    check_unread(target, target, dataset, labels)
     found = labelled(dataset, labels)
     describe(found, write(found, target, root), json)
 

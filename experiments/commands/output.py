@@ -7,6 +7,7 @@ work is done in its subfolder `.trajclust.work`, and the results are moved up fr
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,19 @@ def check_out(out: Path, outputs: set[str]) -> None:
     interrupted = any((_work_folder(folder) / name).exists() for name in (_WHOLE, _CLEARED))
     if names and not (names <= outputs and ("summary.json" in names or interrupted)):
         raise DataError(f"--out {out} holds other files: give a new folder")
+
+
+def check_unread(target: str | os.PathLike, named: str, *sources: str | os.PathLike | None) -> None:
+    """Raises DataError where what will be written at `target` replaces a file that the command reads, or its folder.
+
+    `sources` are paths, or datasets as `load` takes them.
+    """
+    place = os.path.realpath(os.path.expanduser(target))
+    for source in filter(None, map(str, (source for source in sources if source is not None))):
+        for part in (source, *re.split(r" \+ |:medium=", source)):
+            path = os.path.realpath(os.path.expanduser(part))
+            if (path == place or path.startswith(os.path.join(place, ""))) and os.path.exists(path):
+                raise DataError(f"{named} would replace {part}, which is read: give another place")
 
 
 def check_writable(folder: Path, named: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.cell import checkpoint_seconds
 from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
-from trajclust_experiments.commands.output import check_out, check_writable, resolve_out, staged
+from trajclust_experiments.commands.output import check_out, check_unread, check_writable, resolve_out, staged
 from trajclust_experiments.commands.printing import number, print_json
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
@@ -128,6 +128,8 @@ def relabel(
     folder = folder_of(out)
     check_writable(out.parent, str(out.parent))
     check_out(folder, OUTPUTS)
+    for target in (out, folder):
+        check_unread(target, f"--out {out}", dataset, expert, clusters)
     ours = (folder / "summary.json", folder.with_name(f".{folder.name}.work"))  # of a run that is done, or was killed
     if out.exists() and not any(path.exists() for path in ours):
         raise UsageError(f"--out {out} is another file: give a new name")

@@ -94,8 +94,9 @@ def _read_labels(path: Path, count: int) -> np.ndarray:
     if len(texts) != count:
         raise DataError(f"has {len(texts)} labels, but there are {count} trajectories: give one for each")
     texts = [text.strip() for text in texts]
-    if "" in texts:
-        raise DataError(f"label of trajectory {texts.index('')} is empty: give one for each")
+    missing = next((n for n, text in enumerate(texts) if text.lower() in ("", "nan")), None)
+    if missing is not None:
+        raise DataError(f"label of trajectory {missing} is {texts[missing] or 'empty'}: give one for each")
     numbers = [_whole(text) for text in texts]
     return np.array(texts if None in numbers else numbers)
 

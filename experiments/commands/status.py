@@ -51,8 +51,8 @@ def state_of(stored: Results, progress: Progress, records: list[dict[str, Any]] 
     records = readable(stored, progress.warn) if records is None else records
     running = _running(stored)
     cells: dict[str, dict[str, Any]] = {}
-    for asked in saved(stored):
-        for task in asked.tasks():
+    for tasks in saved(stored, progress.warn):
+        for task in tasks:
             name = key(task.cell)
             if name in cells:
                 continue

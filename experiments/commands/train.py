@@ -22,14 +22,14 @@ from trajclust_experiments.cells.evaluation import (
     summarise,
 )
 from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
-from trajclust_experiments.commands.output import check_out, resolve_out, staged
+from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged
 from trajclust_experiments.commands.printing import number, print_json
 from trajclust_experiments.commands.relabel import Asked, relabelled_for_training
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.checkpoint import save_tree
-from trajclust_jax.data import DataError, Dataset, load, reduced, returns, suspicious
+from trajclust_jax.data import DataError, Dataset, load, offsets_of, reduced, returns, suspicious
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Clustered, Offline
 from trajclust_jax.records import cell_id, environment, plain
@@ -94,6 +94,7 @@ def train(
         if clusters is not None and (cluster is not None or not (expert or "").startswith("cluster:")):
             raise UsageError("--clusters with --relabel are the experts': give --expert cluster:K, or cluster:all")
     check_out(out, OUTPUTS)
+    check_unread(out, f"--out {out}", dataset, clusters, expert)
     loaded, chosen = load(dataset), None
     if transitions is not None:
         loaded = reduced(loaded, transitions, draw)
@@ -176,6 +177,8 @@ def train_on_dataset(
         DataError: settings or data that the learner does not allow, an `out` that another process is writing.
     """
     trajectories = dataset.trajectories
+    if "action_offsets" in dataset.provenance.parameters:
+        raise DataError("actions were read less an offset, which 32 bits need: subtract one before you learn from them")
     for line in suspicious(trajectories):
         progress.warn(line)
     given = environment_name
@@ -234,6 +237,7 @@ def train_on_dataset(
         if "relabelled" in dataset.provenance.parameters:
             summary["relabelled"] = dataset.provenance.parameters["relabelled"]
         summary["observation_shape"] = list(trajectories.observation_shape)
+        summary["offsets"] = offsets_of(dataset)
         summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
         _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}))
         final = summary.get("scores", {})

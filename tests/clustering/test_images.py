@@ -48,6 +48,7 @@ def test_what_looks_like_images(shape):
     assert looks_like_images(with_frames(frames_of(shape)))
     assert looks_like_images(with_frames(frames_of(shape, np.float32) / np.float32(255)))
     assert looks_like_images(encode(with_frames(frames_of(shape))))
+    assert looks_like_images(with_frames(frames_of(shape, np.uint16, high=2**16)))  # depths in millimetres
     assert describe_inputs(with_frames(frames_of(shape))) == f"images {list(shape)}: the 64 features of a CNN"
 
 
@@ -61,6 +62,7 @@ def test_maps_and_other_numbers_are_no_images():
     assert not looks_like_images(with_frames(frames_of((16, 16, 3), high=2)))
     assert not looks_like_images(with_frames(frames_of((16, 16), np.float32, low=-1)))
     assert not looks_like_images(with_frames(frames_of((16, 16), np.float32, high=300)))
+    assert not looks_like_images(with_frames(frames_of((16, 16), np.int32, high=2**17)))
     assert isinstance(fitted_inputs(with_frames(frames_of((16, 16), high=2))), Inputs)
 
 

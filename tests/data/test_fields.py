@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from trajclust_jax.data import DataError, dense, load, load_npz, save_npz
+from trajclust_jax.data import DataError, dense, load, load_npz, offsets_of, rebased, save_npz
 
 FORMATS = ("npz", "hdf5")
 
@@ -67,6 +67,8 @@ def at(*steps):
         ({"dones": at(2, 3, 7)[:, None].astype(np.float32)}, [1, 1, 1], "dones"),
         ({"episode_length": np.array([3, 1, 4])}, [0, 0, 0], "episode_length"),
         ({"episode_length": np.array([3, 1, 4]), "dones": at(2, 3)}, [1, 1, 0], "episode_length, dones"),
+        ({"episode_length": np.array([3, 1, 4]), "terminated": [0, 1, 0]}, [0, 1, 0], "episode_length, terminated"),
+        ({"terminated": at(2), "timeouts": at(3, 7)}, [1, 0, 0], "terminated, timeouts"),
     ],
 )
 def test_ends(read, flags, terminated, said):
@@ -74,6 +76,35 @@ def test_ends(read, flags, terminated, said):
     np.testing.assert_array_equal(data.trajectories.lengths, [3, 1, 4])
     np.testing.assert_array_equal(data.trajectories.terminated, terminated)
     assert data.provenance.parameters["ends"] == said
+
+
+@pytest.mark.parametrize(
+    ("flags", "terminated", "said"),
+    [
+        ({"terminals": at(2)}, [1, 0, 0], "lengths, terminals"),
+        ({"dones": at(2, 3, 7), "truncated": at(7)}, [1, 1, 0], "lengths, truncated, dones"),
+        ({"terminated": at(2, 3)}, [1, 1, 0], "lengths, terminated"),
+        ({"dones": at()}, [0, 0, 0], "lengths"),
+    ],
+)
+def test_flags_of_padded_steps(read, flags, terminated, said):
+    """They say the same as those of flat steps, whatever stands behind the last one."""
+    square = {name: np.ones((3, 4), np.uint8) for name in flags}
+    for name, marks in flags.items():
+        square[name][np.arange(4) < np.array([[3], [1], [4]])] = marks
+    data = read(padded(**square))
+    np.testing.assert_array_equal(data.trajectories.terminated, terminated)
+    assert data.provenance.parameters["ends"] == said
+
+
+def test_final_observations_of_padded_data(read):
+    """By themselves, or the last of the next observations."""
+    final = np.stack([np.arange(3.0), np.ones(3)], 1)
+    following = np.full((3, 4, 2), np.nan)
+    following[np.arange(4) < np.array([[3], [1], [4]])] = 5
+    following[np.arange(3), [2, 0, 3]] = final
+    for arrays in ({"final_observations": final}, {"final_observation": final}, {"next_observations": following}):
+        np.testing.assert_array_equal(dense(read(padded(**arrays)).trajectories.final_observations), final)
 
 
 def test_every_layout_and_format_is_the_same_data(read):
@@ -145,6 +176,8 @@ def test_integer_actions_of_one_number_are_discrete(read, dtype):
         (padded(lengths=np.array(3)), "lengths is a single value"),
         (padded(lengths=np.array([3, 5])), "call them episode_length where steps follow"),
         (padded(terminated=np.array([1, 0])), "terminated"),
+        (padded(dones=np.eye(3, 4)), "dones mark an end at step 0 of episode 0, within it"),
+        (padded(next_observations=np.zeros((3, 3, 2))), "next_observations has shape"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(read, arrays, words):
@@ -191,14 +224,54 @@ def test_unix_time_is_centred(read, tmp_path):
     assert "observation_offsets" not in read(flat(dones=at(7))).provenance.parameters
 
 
-def square(observations):
+def test_a_failed_reading_does_not_keep_time_from_being_centred(read):
+    observations = np.stack([1.7e9 + np.arange(8.0) / 10, np.arange(8.0)], 1)
+    observations[2, 0] = 0
+    data = read(flat(observations=observations, dones=at(7)))
+    seen = np.asarray(dense(data.trajectories.observations))[0, :, 0]
+    np.testing.assert_allclose(np.diff(seen[3:]), 0.1, rtol=1e-5)
+
+
+def test_actions_far_from_0_are_centred(read):
+    """Positions in metres of a national grid, which float32 would round to half metres."""
+    actions = np.stack([5412345 + np.sin(np.arange(8.0)), np.arange(8.0)], 1)
+    for arrays in (flat(actions=actions, dones=at(2, 3, 7)), padded() | square(actions, "actions")):
+        data = read(arrays)
+        (offset,) = data.provenance.parameters["action_offsets"].values()
+        seen = np.asarray(data.trajectories.actions)[np.asarray(data.trajectories.mask)]
+        np.testing.assert_allclose(seen, actions - [offset, 0], atol=1e-6)
+        moved = rebased(data, {"action_offsets": {"0": offset - 2}})
+        np.testing.assert_allclose(np.asarray(moved.actions)[0, 0], [actions[0, 0] - offset + 2, 0], atol=1e-6)
+        assert rebased(data, offsets_of(data)).actions is data.trajectories.actions
+
+
+def test_files_that_were_read_less_other_offsets_are_the_same_data(read):
+    """As `assign` sees a second file: its columns less what the first one's were."""
+    time = np.arange(8.0) / 10
+    first, second = (
+        read(flat(observations=np.stack([1.7e9 + time + start, time], 1), dones=at(2, 3, 7)), name)
+        for name, start in (("a", 0), ("b", 5000))
+    )
+    assert offsets_of(first) != offsets_of(second)
+    moved = rebased(second, offsets_of(first))
+    for name in ("observations", "final_observations"):
+        one, two = (np.asarray(dense(getattr(each, name))) for each in (first.trajectories, moved))
+        np.testing.assert_allclose((two - one)[0, ..., 0], 5000, rtol=1e-5)
+        np.testing.assert_array_equal(one[..., 1], two[..., 1])
+
+
+def square(observations, name="observations"):
     lengths = np.array([3, 1, 4])
     array = np.zeros((3, 4, observations.shape[1]))
     array[np.arange(4) < lengths[:, None]] = observations
-    return {"observations": array}
+    return {name: array}
 
 
 def test_final_observations_of_flat_data(read):
     final = np.full((3, 2), 9.0)
-    data = read(flat(dones=at(2, 3, 7), final_observation=final))
-    np.testing.assert_array_equal(data.trajectories.final_observations, final)
+    for name, ends in (
+        ("final_observation", {"dones": at(2, 3, 7)}),
+        ("final_observations", {"episode_length": [3, 1, 4]}),
+    ):
+        data = read(flat(**ends, **{name: final}))
+        np.testing.assert_array_equal(data.trajectories.final_observations, final)

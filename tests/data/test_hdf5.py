@@ -140,6 +140,7 @@ def test_d3rlpy(tmp_path, parts):
     ("change", "words"),
     [
         ({"num_episodes": 4}, "observations_3 is missing"),
+        ({"num_episodes": 2}, "num_episodes is 2, but there is actions_2"),
         ({"num_episodes": 2**40}, "num_episodes is 1099511627776"),
         ({"num_episodes": [3]}, "num_episodes is int64[1]"),
         ({"terminated_1": np.ones((3, 3))}, "terminated_1 is float64[3, 3]"),

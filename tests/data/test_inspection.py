@@ -18,6 +18,13 @@ def test_repeated_far_values_are_named_with_column_and_count(continuous, value):
     assert lines[1].startswith(f"actions column 1: {value:g} appears 2 times")
 
 
+def test_a_single_absurd_value_is_named(continuous):
+    data = continuous(n=20, t=12)
+    data.observations[0, 3, 1] = 3e38
+    (line,) = suspicious(data)
+    assert line.startswith("observations column 1: 3e+38 appears once")
+
+
 def test_several_in_one_column(continuous):
     data = continuous(n=20, t=12)
     for step, value in enumerate((-9999.0, -9999.0, 9999.0, 9999.0, 1e20, 1e20)):

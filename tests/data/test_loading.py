@@ -31,7 +31,9 @@ def write_hdf5(path, arrays):
 
 def test_hdf5(tmp_path, flat):
     write_hdf5(tmp_path / "walker.hdf5", flat)
+    (tmp_path / "WALKER.HDF5").symlink_to("walker.hdf5")
     loaded = load(str(tmp_path / "walker.hdf5"))
+    assert load(str(tmp_path / "WALKER.HDF5")).provenance.fingerprint == loaded.provenance.fingerprint
     assert (loaded.spec.name, loaded.provenance.source) == ("walker", "walker.hdf5")
     np.testing.assert_array_equal(loaded.trajectories.lengths, [5, 4, 3])
     np.testing.assert_array_equal(loaded.trajectories.terminated, [True, False, False])
@@ -78,6 +80,8 @@ def test_registry_names(monkeypatch, source, arguments):
 def test_bad_options(options):
     with pytest.raises(DataError, match="give size, seed or noise as numbers"):
         load(f"takeball:{options}")
+    with pytest.raises(DataError, match="has size twice"):
+        load("takeball:size=2,size=3")
 
 
 def test_files_and_minari(tmp_path, same, continuous, monkeypatch):

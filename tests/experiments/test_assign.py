@@ -174,6 +174,28 @@ def test_the_command_writes_what_cluster_writes(trajclust, tmp_path):
     summary = json.loads((tmp_path / "n" / "summary.json").read_text())
     assert summary["model_id"] == json.loads((tmp_path / "c" / "summary.json").read_text())["id"]
     assert summary["warnings"] == []
+    for arguments, message in {  # nothing that is read, and no other model, is replaced
+        ("assign", "new.npz", "--model", "c", "--out", "c"): "--out c would replace c, which is read",
+        ("assign", "new.npz", "--model", "c", "--out", "m"): "--out m holds other files",
+        ("cluster", "n/clusters/cluster-0.npz", "--k", 2, "--out", "./n"): "would replace n/clusters/cluster-0.npz",
+        (
+            "cluster",
+            "new.npz",
+            "--k",
+            2,
+            "--labels",
+            "n/assignments.csv",
+            "--out",
+            "n",
+        ): "would replace n/assignments.csv",
+        ("data", "convert", "new.npz", tmp_path / "new.npz"): "would replace new.npz, which is read",
+        ("relabel", "new.npz", "--expert", "new.npz", "--out", "new.npz"): "would replace new.npz, which is read",
+    }.items():
+        (tmp_path / "m" / "model").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "m" / "summary.json").touch()
+        code, out, err = trajclust(*arguments)
+        assert code == 2, err
+        assert message in err
     small = ("--learner", "bc", "--seeds", 1, "--set", "updates=20", "block=10", "actor_features=[8]")
     code, out, err = trajclust("train", "new.npz", *small, "--clusters", "n", "--out", "t")
     assert code == 0, err

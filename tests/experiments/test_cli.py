@@ -26,7 +26,7 @@ from trajclust_experiments.costs import Cost, Costs
 from trajclust_experiments.progress import Progress
 from trajclust_jax import __version__ as trajclust_version
 from trajclust_jax.checkpoint import load_tree
-from trajclust_jax.clustering.support import Support
+from trajclust_jax.clustering.support import UNTOLD, Support
 from trajclust_jax.data import REGISTRY, Dataset, build_dataset, load_npz, make, returns, save_npz
 from trajclust_jax.records import Lease
 from trajclust_jax.training import Event
@@ -244,6 +244,11 @@ def test_what_held_out_actions_say_is_printed_and_kept(trajclust, discrete_npz, 
     assert "supported" not in out
     rng = np.random.default_rng(0)
     arrays = {"observations": rng.normal(size=(40, 8, 3)), "actions": rng.integers(0, 2, (40, 8))}
+    few = {"observations": np.eye(2)[np.arange(18).reshape(3, 6) % 2], "actions": [[0] * 6, [1] * 6, [0] * 6]}
+    np.savez(tmp_path / "few.npz", **few, lengths=[6] * 3)
+    code, out, err = trajclust("cluster", "few.npz", "--k", 2, "--policy", "tabular", "--restarts", 1, "--out", "few")
+    assert code == 0, err
+    assert UNTOLD in out
     np.savez(tmp_path / "luck.npz", **arrays, lengths=np.full(40, 8))
     code, out, err = trajclust("cluster", "luck.npz", "--method", "mean_kmeans", "--k", 2, "--out", "unasked")
     assert code == 0, err

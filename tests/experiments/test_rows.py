@@ -100,6 +100,7 @@ def test_labels_of_every_kind_of_file(dataset, tmp_path, name, labels):
     [
         ("a.txt", "x\ny\n", "has 2 labels, but there are 5 trajectories"),
         ("a.txt", "x\n\nz\nx\ny\n", "label of trajectory 1 is empty"),
+        ("a.csv", "label\n0\n1\nNaN\n1\n0\n", "label of trajectory 2 is NaN"),
         ("a.csv", "label\n0\n1\n-1\n1\n0\n", "labels at trajectory 2 is -1"),
         ("a.csv", "trajectory,label\n0,a\n1,a\n2,a\n3,a\n3,a\n", "trajectory 3 stands there twice"),
         ("a.csv", "policy\na\n", "has no column 'label', but policy"),

@@ -190,7 +190,11 @@ def test_what_is_missing_is_what_has_no_record_of_its_seeds(tmp_path):
     more = Sweep(("pgkmeans/table1",), "smoke", ("diagonal",), ("return_kmeans",), 2).tasks()
     assert [task.cell.method for task in missing(more, records)] == ["return_kmeans"], "the oracle has no seeds"
     asked.save(results)
-    assert saved(results) == [asked]
+    for name, content in {"a": "{}", "b": "[]", "c": '{"tables": ["gone"], "preset": "cpu"}', "d": "{"}.items():
+        (results.folder / "sweeps" / f"{name}.json").write_text(content)
+    told = []
+    assert saved(results, told.append) == [asked.tasks()]
+    assert sorted(line.partition(": ")[0][-6:] for line in told) == ["a.json", "b.json", "c.json", "d.json"]
 
 
 def test_the_command_computes_what_a_run_does(trajclust, tmp_path):

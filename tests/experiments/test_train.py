@@ -1,5 +1,6 @@
 """`trajclust train`: what it writes, what it learns from clusters, one clear line for whatever is wrong."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -216,6 +217,9 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
         np.testing.assert_allclose(action, [0.9, 0.0] if cluster == rewarded else [0.0, 0.9], atol=0.25)
         mean, bound = trained.policy.scaling.mean[0, k], trained.policy.scaling.bound[0, k]
         np.testing.assert_allclose(trained.predict(mean, cluster=cluster), bound * action, rtol=1e-4, atol=1e-6)
+        late = np.add(mean, [0, 1e9], dtype=np.float64)  # data that were read less an offset, as a file has them
+        found = dataclasses.replace(trained, offsets={1: 1e9}).predict(late, cluster=cluster)
+        np.testing.assert_allclose(found, trained.predict(mean, cluster=cluster), atol=1e-5)
     with pytest.raises(ValueError, match="cluster 7 was not learned from: give one of"):
         trained.predict(mean, cluster=7)
     assert (tmp_path / "runs/train/learning-curve.png").stat().st_size > 5000
@@ -297,6 +301,15 @@ def test_no_best_cluster_without_returns(trajclust, tmp_path):
         2,
         True,
     )
+
+
+def test_actions_less_an_offset_are_not_learned_from(trajclust, tmp_path):
+    dataset = plane(tmp_path / "plane.npz")
+    offset = dataclasses.replace(dataset.provenance, parameters={"action_offsets": {"0": 5e6}})
+    save_npz(dataclasses.replace(dataset, provenance=offset), tmp_path / "plane.npz")
+    code, _, err = trajclust("train", "plane.npz")
+    assert code == 2
+    assert "actions were read less an offset" in err
 
 
 def test_learners_of_continuous_actions_refuse_discrete_ones(trajclust):

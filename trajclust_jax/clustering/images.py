@@ -91,7 +91,7 @@ class ImageInputs:
 
 def looks_like_images(trajectories: Trajectories) -> bool:
     """Whether observations are `[H, W]`, `[H, W, C]` or `[C, H, W]`, H and W at least 16 and C less, with values 0 to
-    255.
+    255, or whole numbers of 16 bits, such as depths in millimetres.
 
     Maps of zeros and ones are no images.
     """
@@ -102,10 +102,11 @@ def looks_like_images(trajectories: Trajectories) -> bool:
     frames, rows = _frames(trajectories)
     if frames.dtype == bool:
         return False
+    most = 2**16 - 1 if frames.dtype.kind in "iu" else 255
     binary, rows, size = True, np.unique(rows), _block_size(frames)
     for start in range(0, len(rows), size):  # of real steps alone: padding may hold anything
         block = frames[rows[start : start + size]]
-        if not (block.min() >= 0 and block.max() <= 255):
+        if not (block.min() >= 0 and block.max() <= most):
             return False
         binary = binary and bool(((block == 0) | (block == 1)).all())
     return not binary

@@ -36,6 +36,8 @@ from trajclust_jax.training import Callback, Info, Phase, fit
 SUPPORT_VERSION = 2  # raise it when what is warned of changes
 ERRORS = 3.0  # standard errors that a gain must exceed
 AGREEMENT = 0.9  # below it some trajectories are likely in a wrong cluster
+LEAST = 4  # trajectories of which some can be held out
+UNTOLD = f"not checked against the data: of fewer than {LEAST} trajectories none can be held out"
 _PARTS = 4  # parts of a trajectory, which belong to its two halves in turn
 FOUND, ONE, RANDOM = range(3)
 
@@ -218,7 +220,7 @@ def support(
         Gains and agreement, or None where one cluster alone is used, or fewer than four trajectories can be split.
     """
     used, assignments = np.unique(np.asarray(assignments), return_inverse=True)
-    if len(used) < 2 or len(assignments) < 4:
+    if len(used) < 2 or len(assignments) < LEAST:
         return None
     method = Comparison(assignments.astype(np.int32), len(used), policies or TransitionPolicy())
     explained, told = (np.asarray(found[0]) for found in fit(method, trajectories, 1, **fit_settings).result)

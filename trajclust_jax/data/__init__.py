@@ -2,7 +2,16 @@
 
 from trajclust_jax.data.codebook import compress
 from trajclust_jax.data.d4rl import load_hdf5, save_hdf5
-from trajclust_jax.data.dataset import build_dataset, fingerprint, reduced, returns, subset, transitions
+from trajclust_jax.data.dataset import (
+    build_dataset,
+    fingerprint,
+    offsets_of,
+    rebased,
+    reduced,
+    returns,
+    subset,
+    transitions,
+)
 from trajclust_jax.data.episodes import from_episodes, split_episodes
 from trajclust_jax.data.inspection import suspicious
 from trajclust_jax.data.loading import load
@@ -48,6 +57,8 @@ __all__ = [
     "load_minari",
     "load_npz",
     "make",
+    "offsets_of",
+    "rebased",
     "reduced",
     "returns",
     "save_hdf5",

@@ -1,6 +1,7 @@
 """Datasets: how they are made and cut, their returns and transitions, and the fingerprint of their content."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from trajclust_jax.data.codebook import compress
 from trajclust_jax.data.types import Codebook, DataError, Dataset, Provenance, Spec, Trajectories, Transitions
 from trajclust_jax.data.validation import validate, validate_labels, validate_likelihoods
+
+OFFSETS = ("observation_offsets", "action_offsets")  # in a provenance's parameters: by a column's number
 
 
 def build_dataset(
@@ -84,6 +87,41 @@ def reduced(dataset: Dataset, transitions: int, seed: int) -> Dataset:
     rows = np.sort(order[:count])
     drawn = {"transitions": int(lengths[rows].sum()), "draw": seed, "trajectories": rows.tolist()}
     return subset(dataset, rows, {"reduced": drawn}, dataset.provenance.seed)
+
+
+def offsets_of(dataset: Dataset) -> dict[str, dict[str, float]]:
+    """What its columns were read less, of those that 32 bits would round away; by kind and column number."""
+    return {name: dataset.provenance.parameters[name] for name in OFFSETS if name in dataset.provenance.parameters}
+
+
+def rebased(dataset: Dataset, offsets: Mapping[str, Mapping[str, float]]) -> Trajectories:
+    """The dataset's trajectories as if its columns had been read less `offsets`, those of another dataset (host-side).
+
+    Args:
+        offsets: as `offsets_of` gives them.
+    """
+    trajectories, own = dataset.trajectories, offsets_of(dataset)
+
+    def moved(values: Any, name: str) -> Any:
+        if isinstance(values, Codebook):
+            return Codebook(moved(values.table, name), values.ids)
+        here, there = own.get(name, {}), offsets.get(name, {})
+        change = {int(c): here.get(c, 0) - there.get(c, 0) for c in {*here, *there}}
+        change = {column: by for column, by in change.items() if by}
+        if not change:
+            return values
+        size = trajectories.action_size if name == "action_offsets" else int(np.prod(trajectories.observation_shape))
+        flat = np.array(values, np.result_type(values, np.float32)).reshape(-1, size)
+        for column, by in change.items():
+            flat[:, column] = flat[:, column].astype(np.float64) + by
+        return flat.astype(np.float32).reshape(np.shape(values))
+
+    observations, actions = OFFSETS
+    return trajectories.replace(
+        observations=moved(trajectories.observations, observations),
+        final_observations=moved(trajectories.final_observations, observations),
+        actions=moved(trajectories.actions, actions),
+    )
 
 
 def returns(trajectories: Trajectories) -> np.ndarray:

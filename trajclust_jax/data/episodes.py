@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,9 +11,22 @@ from trajclust_jax.data.validation import check_flat, check_padding, check_steps
 
 _BLOCK_BYTES = 2**26  # of a file's array that are in memory at a time, beside the result
 _FAR = 16  # columns nearer to 0 than this many times their range lose next to nothing in float32
+_QUARTERS = 0.25, 0.75  # shares of a column's values below the two ends of its inner range
+_SAMPLE = 256  # rows of a block from which inner ranges are taken ...
+_SAMPLES = 2**22  # ... and numbers of all blocks
 _LOST = 0.1  # share of a column's distinct values that float32 must lose before the column gets an offset
 
 Episode = tuple[np.ndarray, np.ndarray, np.ndarray, bool]  # observations [t+1, ...], actions, rewards, terminated
+
+
+class Offsets(NamedTuple):
+    """What is subtracted from columns before they are narrowed, as `column_offsets` gives it; None: nothing."""
+
+    observations: np.ndarray | None = None
+    actions: np.ndarray | None = None
+
+
+_NO_OFFSETS = Offsets()
 
 
 def split_episodes(
@@ -25,7 +39,7 @@ def split_episodes(
     num_actions: int = 0,
     *,
     drop_incomplete: bool = False,
-    offsets: np.ndarray | None = None,
+    offsets: Offsets = _NO_OFFSETS,
 ) -> Trajectories:
     """Splits flat arrays of P consecutive steps, as D4RL stores them, into padded trajectories (NumPy).
 
@@ -46,7 +60,7 @@ def split_episodes(
         next_observations: `[P, ...]`, or None.
         num_actions: the number of discrete actions, 0 for continuous ones.
         drop_incomplete: drop the steps after the last end.
-        offsets: as `column_offsets` gives them: subtracted from observations before these are narrowed.
+        offsets: of observations and continuous actions.
 
     Raises:
         DataError: on anything `check_flat` or `check_steps` rejects, or if dropping leaves nothing.
@@ -64,16 +78,16 @@ def split_episodes(
         raise DataError("terminals and timeouts mark no end of an episode: keep the data with drop_incomplete=False")
     lengths = np.diff(last, prepend=-1)
     check_padding(lengths, observations.dtype.itemsize * math.prod(observations.shape[1:]))
-    observed = _pad("observations", observations, lengths, offsets=offsets)
+    observed = _pad("observations", observations, lengths, offsets=offsets.observations)
     final = observed[np.arange(len(last)), lengths - 1]
     if next_observations is not None:
-        rows = _blocks("next_observations", next_observations, steps, offsets=offsets)
+        rows = _blocks("next_observations", next_observations, steps, offsets=offsets.observations)
         final = np.concatenate([block[last[np.isin(last, at)] - at[0]] for at, block in rows])
         if final.dtype != observed.dtype:
             raise DataError(f"next_observations is {final.dtype}, but observations {observed.dtype}: make them equal")
     return Trajectories(
         observations=observed,
-        actions=_pad("actions", actions, lengths, num_actions),
+        actions=_pad("actions", actions, lengths, num_actions, offsets.actions),
         rewards=_pad("rewards", rewards, lengths).astype(np.float32),
         lengths=lengths.astype(np.int32),
         terminated=terminals[last],
@@ -114,13 +128,13 @@ def from_episodes(
     num_actions: int = 0,
     max_length: int | None = None,
     lengths: Sequence[int] | None = None,
-    offsets: np.ndarray | None = None,
+    offsets: Offsets = _NO_OFFSETS,
 ) -> Trajectories:
     """Pads episodes `(observations [t+1, ...], actions [t] or [t, A], rewards [t], terminated)` (NumPy).
 
     The last observation of each is its final one. T is the longest t, or `max_length` where that is longer. With
-    `lengths`, episodes are taken from an iterator one at a time; else they must be a sequence. `offsets`, as
-    `column_offsets` gives them, are subtracted from observations before these are narrowed.
+    `lengths`, episodes are taken from an iterator one at a time; else they must be a sequence. `offsets` are of
+    observations and continuous actions.
 
     Raises:
         DataError: if the arrays of an episode do not fit each other or another episode's, or the result is not valid.
@@ -133,7 +147,8 @@ def from_episodes(
     columns: dict[str, np.ndarray] = {}
     terminated = np.zeros(len(lengths), bool)
     for n, (length, episode) in enumerate(zip(lengths, episodes, strict=True)):
-        observations, actions, rewards = narrow(episode[0], offsets), narrow(episode[1]), narrow(episode[2])
+        observations, actions = narrow(episode[0], offsets.observations), narrow(episode[1], offsets.actions)
+        rewards = narrow(episode[2])
         terminated[n] = bool(episode[3])
         if length == 0:
             raise DataError(f"rewards at episode {n} has shape {rewards.shape} (an empty episode): drop it")
@@ -189,30 +204,33 @@ def narrow(array: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
 
 
 def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | None:
-    """Offsets of the observation columns that lose distinct values in float32, such as Unix time.
+    """Offsets of the columns that lose distinct values in float32, such as Unix time.
 
-    Such a column lies far from 0 compared with its range. Minus a value within that range, its values stay distinct.
+    Such a column lies far from 0 compared with its range, or with the range of its middle half where some values are
+    no readings (0, -9999). Minus a value within that range, its values stay distinct.
 
     Args:
-        blocks: iterates over the observations in parts `[n, ...]`, each time it is called; float32 and narrower ones
-            are not read to the end.
+        blocks: iterates over observations or actions in parts `[n, ...]`, each time it is called; float32 and narrower
+            ones are not read to the end.
 
     Returns:
-        `[...]` of the observations' dtype, 0 for columns that need none; None if no column needs one.
+        `[...]` of their dtype, 0 for columns that need none; None if no column needs one.
     """
-    bounds = []
+    bounds, sample = [], []
     for block in blocks():
         if block.dtype.kind not in "if" or block.dtype.itemsize < 4 or block.dtype.newbyteorder("=") == np.float32:
             return None
         if len(block):
             bounds.append((block.min(0), block.max(0)))
+        if sum(rows.size for rows in sample) < _SAMPLES:
+            sample.append(block[:: -(-len(block) // _SAMPLE) or 1])
     if len({each[0].shape for each in bounds}) != 1:  # none, or shapes that differ, which validation reports
         return None
     low, high = np.min([each[0] for each in bounds], 0), np.max([each[1] for each in bounds], 0)
-    with np.errstate(all="ignore"):  # validation reports what is not finite
-        spread = high.astype(np.float64) - low
-        far = np.maximum(abs(low.astype(np.float64)), abs(high.astype(np.float64))) > _FAR * spread
-    far &= spread > 0
+    far = _far_from_0(low, high)
+    inner = np.quantile(np.concatenate(sample), _QUARTERS, axis=0, method="nearest")
+    low, high = np.where(far, low, inner[0]), np.where(far, high, inner[1])
+    far |= _far_from_0(low, high)
     if not far.any():
         return None
     middle = low + (high - low) // 2  # a round number where low is one
@@ -224,6 +242,13 @@ def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | N
         if kept < (1 - _LOST) * len(values) and centred > kept:
             offsets[tuple(column)] = middle[tuple(column)]
     return offsets if offsets.any() else None
+
+
+def _far_from_0(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whether columns `[...]` lie far from 0 compared with their range, which is not empty."""
+    low, high = low.astype(np.float64), high.astype(np.float64)
+    with np.errstate(all="ignore"):  # validation reports what is not finite
+        return (np.maximum(abs(low), abs(high)) > _FAR * (high - low)) & (high > low)
 
 
 def cast_actions(actions: np.ndarray, num_actions: int) -> np.ndarray:

@@ -7,20 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_jax.data.episodes import cast_actions, column_offsets, count_actions, narrow, split_episodes
+from trajclust_jax.data.dataset import OFFSETS
+from trajclust_jax.data.episodes import Offsets, cast_actions, column_offsets, count_actions, narrow, split_episodes
 from trajclust_jax.data.types import Codebook, DataError, Trajectories
 from trajclust_jax.data.validation import check_flags, check_int32, check_numeric
 
 CODEBOOK = ("observation_table", "observation_ids", "final_observation_ids")
 # Flags at the last step of an episode: the MDP ended it; a limit cut it; either of the two.
-TERMINATED = ("terminals", "terminations", "terminateds")
+TERMINATED = ("terminals", "terminations", "terminateds", "terminated")
 CUT = ("timeouts", "truncations", "truncateds", "truncated")
 ENDED = ("dones", "episode_terminals")
+FLAGS = (*TERMINATED, *CUT, *ENDED)
+FINAL, SUCCESSORS = ("final_observations", "final_observation"), "next_observations"
 FIELDS = (
     *CODEBOOK,
-    *("observations", "final_observations", "final_observation", "next_observations"),
-    *("actions", "rewards", "num_actions", "action_parts", "lengths", "episode_length", "terminated"),
-    *(*TERMINATED, *CUT, *ENDED),
+    *("observations", *FINAL, SUCCESSORS),
+    *("actions", "rewards", "num_actions", "action_parts", "lengths", "episode_length", *FLAGS),
     *("labels", "label", "policy_names", "true_log_likelihoods", "metadata"),
 )
 _BLOCK = 2**16  # steps at a time
@@ -62,11 +64,12 @@ def read_fields(fields: Mapping[str, Any]) -> Reading:
     """Trajectories and labels from named arrays, in memory or in a file (h5py). Two layouts are understood:
 
     - padded, recognised by `lengths [N]`: `observations [N, T, ...]` or the codebook arrays, `actions`, and optionally
-      `rewards` (else 0), `terminated [N]` (else False) and `final_observations [N, ...]` (else the last observation is
+      `rewards` (else 0), flags (see `episode_ends`) of each trajectory `[N]` or of its steps `[N, T]` (else no end is
+      the MDP's), and `final_observations [N, ...]` or `next_observations [N, T, ...]` (else the last observation is
       repeated);
     - flat: `observations [P, ...]`, `actions`, and optionally `rewards [P]` (else 0) and `next_observations [P, ...]`
-      or `final_observation [N, ...]` (else the last observation is repeated). Episodes end where `episode_length [N]`
-      says, else at the flags `[P]` (see `episode_ends`).
+      or `final_observations [N, ...]` (else the last observation is repeated). Episodes end where `episode_length [N]`
+      says, and flags are `[N]` or `[P]`; else they end at the flags `[P]`.
 
     Actions are discrete where their dtype is integer and a step has one number, `[P]` or `[P, 1]`; there are
     `num_actions` of them, by default `max + 1`. Labels are `labels` or `label`, one for each trajectory. The policies'
@@ -106,7 +109,7 @@ def text(array: Any) -> np.ndarray:
 
 
 def episode_ends(fields: Mapping[str, Any], num_steps: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Where the flags of a flat file say that episodes end.
+    """Where flags say that episodes end.
 
     `dones` and `episode_terminals` mark every end. Beside flags of terminations, the ends without such a flag are cuts;
     beside flags of cuts, or alone, they are terminations.
@@ -121,21 +124,44 @@ def episode_ends(fields: Mapping[str, Any], num_steps: int) -> tuple[np.ndarray,
     Raises:
         DataError: for malformed flags.
     """
-    terminations = (*TERMINATED, *(("terminated",) if "truncated" in fields else ()))  # Gymnasium's step has both
-    flags = {
-        name: check_flags(name, _one_value(fields[name]), num_steps)
-        for name in (*terminations, *CUT, *ENDED)
-        if name in fields
-    }
+    flags = {name: check_flags(name, _one_value(fields[name]), num_steps) for name in FLAGS if name in fields}
     terminated, cut, ended = (
         np.logical_or.reduce([np.zeros(num_steps, bool), *(flags[name] for name in names if name in flags)])
-        for names in (terminations, CUT, ENDED)
+        for names in (TERMINATED, CUT, ENDED)
     )
-    if any(name in flags for name in terminations):
+    if any(name in flags for name in TERMINATED):
         cut |= ended & ~terminated
     else:
         terminated = ended & ~cut
     return terminated, cut, tuple(name for name, marks in flags.items() if marks.any())
+
+
+def _terminated(flags: Mapping[str, Any], lengths: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which episodes of known lengths `[N]` the MDP ended, `[N]` bool; and the names of the flags that mark any step.
+
+    Args:
+        flags: of each episode `[N]`, or of all their P steps `[P]`.
+        lengths: P is their sum.
+
+    Raises:
+        DataError: for malformed flags, and for a mark within an episode.
+    """
+    last, spread = np.cumsum(lengths) - 1, {}
+    for name, marks in ((name, _one_value(marks)) for name, marks in flags.items()):
+        spread[name] = marks
+        if marks.shape == lengths.shape:
+            spread[name] = np.zeros(last[-1] + 1, bool)
+            spread[name][last] = check_flags(name, marks, len(lengths), "trajectory")
+    terminated, cut, marked = episode_ends(spread, last[-1] + 1)
+    early = np.setdiff1d(np.flatnonzero(terminated | cut), last)
+    if len(early):
+        episode = int(np.searchsorted(last, early[0]))
+        step = early[0] - last[episode] + lengths[episode] - 1
+        raise DataError(
+            f"{' or '.join(marked)} mark an end at step {step} of episode {episode}, within it: correct one, or its "
+            f"length, {lengths[episode]}"
+        )
+    return terminated[last], marked
 
 
 def assemble(fields: Mapping[str, Any]) -> Trajectories:
@@ -169,12 +195,10 @@ def plain_actions(actions: Any, lead: int, num_actions: int = 0) -> Any:
     return actions
 
 
-def offset_parameters(offsets: np.ndarray | None) -> dict[str, Any]:
-    """The offset of each observation column that has one, by the column's number, for the provenance."""
-    if offsets is None:
-        return {}
-    flat = offsets.ravel()
-    return {"observation_offsets": {str(column): flat[column].item() for column in np.flatnonzero(flat)}}
+def offset_parameters(offsets: Offsets) -> dict[str, Any]:
+    """The offset of each column that has one, by the column's number, for the provenance."""
+    flat = {name: values.ravel() for name, values in zip(OFFSETS, offsets, strict=True) if values is not None}
+    return {name: {str(c): values[c].item() for c in np.flatnonzero(values)} for name, values in flat.items()}
 
 
 def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
@@ -183,8 +207,10 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     steps, final = CODEBOOK[1:] if coded else ("observations", "final_observations")
     observed = "observation_table" if coded else steps
     _need(given, steps, "actions", "lengths")
-    names = (observed, steps, final, "actions", "rewards", "lengths", "terminated", "num_actions", "action_parts")
+    names = (observed, steps, final, "actions", "rewards", "lengths", "num_actions", "action_parts")
     arrays = {name: np.asarray(given[name]) for name in names if name in given}
+    if not coded and (name := next((name for name in (*FINAL, SUCCESSORS) if name in given), None)):
+        arrays[SUCCESSORS if name == SUCCESSORS else final] = np.asarray(given[name])
     for name, array in arrays.items():
         check_numeric(name, array)
         if array.ndim == 0 and name != "num_actions":
@@ -200,24 +226,38 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         raise DataError(f"{steps} has shape {arrays[steps].shape}: give at least one trajectory of one step")
     lengths = check_int32("lengths", lengths, "trajectory")
     mask = np.arange(shape[1]) < lengths[:, None]
+    sensible = ((lengths >= 1) & (lengths <= shape[1])).all()  # validation reports others
 
     table = arrays[observed]
-    real_rows = lambda: [table] if coded else (row[real] for row, real in zip(table, mask, strict=True))
-    offsets = column_offsets(real_rows)
-    fields = {name: narrow(array, offsets if name in (observed, final) else None) for name, array in arrays.items()}
+    real = lambda array: (row[steps] for row, steps in zip(array, mask, strict=True))
+    actions = plain_actions(arrays["actions"], 2, num_actions := _num_actions(arrays))
+    continuous = num_actions == 0 and actions.ndim > 2 and actions.shape[:2] == shape
+    offsets = Offsets(
+        column_offsets(lambda: [table] if coded else real(table)),
+        column_offsets(lambda: real(actions)) if continuous else None,
+    )
+    of = {"actions": offsets.actions, **dict.fromkeys((observed, final, SUCCESSORS), offsets.observations)}
+    fields = {name: narrow(array, of.get(name)) for name, array in arrays.items()}
     fields["lengths"] = lengths
     if coded:
         ids = [name for name in (steps, final) if name in fields and fields[name].dtype.kind in "iu"]
         fields |= {name: check_int32(name, fields[name], *("trajectory", "step")[: fields[name].ndim]) for name in ids}
     fields.setdefault("rewards", np.zeros(shape, np.float32))
-    fields.setdefault("terminated", np.zeros(shape[:1], bool))
-    last = np.clip(lengths - 1, 0, shape[1] - 1)  # validation reports bad lengths
-    fields.setdefault(final, fields[steps][np.arange(shape[0]), last])
+    flags = {name: np.asarray(given[name]) for name in FLAGS if name in given and sensible}
+    flags = {name: marks[mask] if marks.shape[:2] == shape else marks for name, marks in flags.items()}
+    fields["terminated"], marked = _terminated(flags, lengths) if flags else (np.zeros(shape[:1], bool), ())
+    last = np.clip(lengths - 1, 0, shape[1] - 1)
+    if final not in fields:
+        successors = fields.pop(SUCCESSORS, fields[steps])
+        if successors.shape != fields[steps].shape:
+            raise DataError(
+                f"{SUCCESSORS} has shape {successors.shape}, but {steps} {fields[steps].shape}: make them equal"
+            )
+        fields[final] = successors[np.arange(shape[0]), last]
     for name in (steps, "actions", "rewards"):
         if fields[name].shape[:2] == shape:
             fields[name][~mask] = 0
 
-    num_actions = _num_actions(fields)
     actions = plain_actions(fields["actions"], 2, num_actions)
     if num_actions == 0 and actions.ndim == 2:
         num_actions = count_actions(actions)
@@ -225,10 +265,7 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     if fields["rewards"].shape == (*shape, 1):
         fields["rewards"] = fields["rewards"][..., 0]
     fields["rewards"] = fields["rewards"].astype(np.float32)
-    flags = fields["terminated"]
-    if flags.dtype.kind in "iuf" and np.isin(flags, (0, 1)).all():
-        fields["terminated"] = flags.astype(bool)
-    return assemble(fields), {"ends": "lengths", **offset_parameters(offsets)}
+    return assemble(fields), {"ends": ", ".join(("lengths", *marked)), **offset_parameters(offsets)}
 
 
 def _flat(fields: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
@@ -238,16 +275,16 @@ def _flat(fields: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     num_steps = observations.shape[0] if observations.ndim else 0
     if num_steps == 0:
         raise DataError("observations is empty: give at least one step")
-    terminated, cut, marked = episode_ends(fields, num_steps)
     if "episode_length" in fields:
-        ends = np.zeros(num_steps, bool)
-        ends[np.cumsum(_episode_lengths(fields["episode_length"], num_steps)) - 1] = True
-        early = np.flatnonzero((terminated | cut) & ~ends)
-        if len(early):
-            raise DataError(f"{' or '.join(marked)} mark an end at step {early[0]}, within an episode: correct one")
-        cut, marked = ends & ~terminated, ("episode_length", *marked)
+        lengths = _episode_lengths(fields["episode_length"], num_steps)
+        ended, marked = _terminated({name: fields[name] for name in FLAGS if name in fields}, lengths)
+        terminated, cut = np.zeros((2, num_steps), bool)
+        terminated[np.cumsum(lengths) - 1], cut[np.cumsum(lengths) - 1] = ended, ~ended
+        marked = ("episode_length", *marked)
+    else:
+        terminated, cut, marked = episode_ends(fields, num_steps)
     if not marked:
-        present = [name for name in (*TERMINATED, *CUT, *ENDED) if name in fields]
+        present = [name for name in FLAGS if name in fields]
         if not present:
             raise DataError("terminals is missing: add terminals (or dones) or timeouts, or lengths for padded arrays")
         raise DataError(
@@ -257,32 +294,31 @@ def _flat(fields: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
     actions = plain_actions(fields["actions"], 1, num_actions)
     if num_actions == 0 and actions.ndim == 1:
         num_actions = count_actions(np.asarray(actions))
-    offsets = _flat_offsets(observations)
+    offsets = Offsets(_flat_offsets(observations), None if actions.ndim < 2 else _flat_offsets(actions))
     trajectories = split_episodes(
         observations,
         actions,
         _one_value(fields["rewards"]) if "rewards" in fields else np.zeros(num_steps, np.float32),
         terminated,
         cut,
-        fields.get("next_observations"),
+        fields.get(SUCCESSORS),
         num_actions,
         offsets=offsets,
     )
-    if "final_observation" in fields and "next_observations" not in fields:
-        final = np.asarray(fields["final_observation"])
-        check_numeric("final_observation", final)
-        if offsets is not None and final.shape[1:] != offsets.shape:
-            raise DataError(f"final_observation has shape {final.shape}: give rows like those of observations")
-        trajectories = trajectories.replace(final_observations=narrow(final, offsets))
+    name = next((name for name in FINAL if name in fields), None)
+    if name is not None and SUCCESSORS not in fields:
+        final = np.asarray(fields[name])
+        check_numeric(name, final)
+        if offsets.observations is not None and final.shape[1:] != offsets.observations.shape:
+            raise DataError(f"{name} has shape {final.shape}: give rows like those of observations")
+        trajectories = trajectories.replace(final_observations=narrow(final, offsets.observations))
     return trajectories, {"ends": ", ".join(marked), **offset_parameters(offsets)}
 
 
-def _flat_offsets(observations: Any) -> np.ndarray | None:
-    """`column_offsets` of flat observations `[P, ...]`, read a block at a time."""
-    size = max(1, _BLOCK // max(1, math.prod(observations.shape[1:]) // 64))
-    return column_offsets(
-        lambda: (observations[start : start + size] for start in range(0, observations.shape[0], size))
-    )
+def _flat_offsets(steps: Any) -> np.ndarray | None:
+    """`column_offsets` of flat observations or actions `[P, ...]`, read a block at a time."""
+    size = max(1, _BLOCK // max(1, math.prod(steps.shape[1:]) // 64))
+    return column_offsets(lambda: (steps[start : start + size] for start in range(0, steps.shape[0], size)))
 
 
 def _episode_lengths(lengths: Any, num_steps: int) -> np.ndarray:

@@ -90,9 +90,9 @@ def _bytes(number: int) -> str:
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary file beside `path`, which replaces `path` at the end; after an error it is removed.
 
-    The folder is made if need be. An OSError names `path`.
+    The folder is made if need be; a link stays, and what it points at is replaced. An OSError names `path`.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
     try:

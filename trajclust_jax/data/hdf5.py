@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_jax.data.episodes import Episode, column_offsets, count_actions, from_episodes
+from trajclust_jax.data.episodes import Episode, Offsets, column_offsets, count_actions, from_episodes
 from trajclust_jax.data.fields import FIELDS, Lazy, Reading, offset_parameters, plain_actions, read_fields, read_labels
 from trajclust_jax.data.files import check_file, check_size
 from trajclust_jax.data.spaces import flatten_parts
@@ -179,6 +179,8 @@ def _d3rlpy(file: Any) -> list[_Stored]:
     number = np.asarray(stored(file, "num_episodes"))
     if number.shape != () or number.dtype.kind not in "iu" or not 1 <= number <= len(file):
         raise DataError(f"num_episodes is {_word(number)}: give the number of episodes in the file")
+    if f"actions_{number}" in file:
+        raise DataError(f"num_episodes is {number}, but there is actions_{number}: write the buffer again")
     episodes = []
     for n in range(int(number)):
         names = [f"observations_{n}"] if f"observations_{n}" in file else []
@@ -223,7 +225,10 @@ def _read_episodes(stored_episodes: list[_Stored], how: str, fields: Mapping[str
             terminated = episode.terminated.ravel()
             yield observations, actions, rewards.reshape(-1), len(terminated) > 0 and bool(terminated[-1])
 
-    offsets = column_offsets(lambda: (observations for observations, *_ in episodes()))
+    offsets = Offsets(
+        column_offsets(lambda: (observations for observations, *_ in episodes())),
+        None if discrete else column_offsets(lambda: columns),
+    )
     lengths = [len(actions) for actions in columns]
     trajectories = from_episodes(episodes(), num_actions, lengths=lengths, offsets=offsets)
     return Reading(trajectories, *read_labels(fields), {"ends": how, **offset_parameters(offsets)})

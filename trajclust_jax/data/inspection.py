@@ -7,20 +7,23 @@ import numpy as np
 from trajclust_jax.data.types import Codebook, Trajectories
 
 _FAR = 10.0  # times the range of the other values
+_ALONE = 1e6  # the same of a value that appears once, as the largest of a heavy tail does
 _FEW = 8  # distinct other values: a column with fewer holds states such as 0 and 1, not measurements
 
 
 def suspicious(trajectories: Trajectories) -> list[str]:
     """One line for each value that seems to mean 'no reading', such as -9999, 32767 or 1e20 beside values near 1.
 
-    That is an extreme value which repeats exactly and lies far outside the range of its column's other values. The
-    columns are those of observation vectors and of continuous actions; images have none. Padding does not count.
+    That is an extreme value which repeats exactly and lies far outside the range of its column's other values, or which
+    lies absurdly far outside. The columns are those of observation vectors and of continuous actions; images have none.
+    Padding does not count.
     """
     lines = []
     for name, column, values, counts in _columns(trajectories):
         for value, count, (low, high) in _sentinels(values, counts):
+            times = "once" if count == 1 else f"{count} times"
             lines.append(
-                f"{name} column {column}: {value:g} appears {count} times, far outside {low:.3g}..{high:.3g} of the "
+                f"{name} column {column}: {value:g} appears {times}, far outside {low:.3g}..{high:.3g} of the "
                 "others. If it means 'no reading', replace it or drop the column"
             )
     return lines
@@ -56,7 +59,7 @@ def _sentinels(values: np.ndarray, counts: np.ndarray) -> Iterator[tuple[float, 
         found = []
         for value in extremes:
             count = int(counts[values == value].sum())
-            if count > 1 and max(low - value, value - high) > _FAR * (high - low):
+            if max(low - value, value - high) > (_FAR if count > 1 else _ALONE) * (high - low):
                 found.append(value)
                 yield float(value), count, (float(low), float(high))
         if not found:

@@ -31,10 +31,10 @@ def load(source: str) -> Dataset:
     name, _, options = source.partition(":")
     if name in REGISTRY:
         return make(name, **_options(source, options))
-    if source.endswith(".npz"):
+    if source.lower().endswith(".npz"):
         return load_npz(source)
     file, _, medium = source.partition(":medium=")
-    if file.endswith((".hdf5", ".h5")):
+    if file.lower().endswith((".hdf5", ".h5")):
         given: Any = int(medium) if medium.isdecimal() and len(medium) < 20 else medium or None
         files = [path for path in files_of(file, given) if path.is_file()]
         return cached(source, files, lambda: load_hdf5(file, given))
@@ -57,6 +57,8 @@ def _options(source: str, text: str) -> dict[str, Any]:
     options = {}
     for item in filter(None, text.split(",")):
         key, _, value = item.partition("=")
+        if key in options:
+            raise DataError(f"{source!r} has {key} twice: give it once")
         try:
             options[key] = json.loads(value)
         except ValueError:

@@ -17,7 +17,7 @@ from trajclust_jax.data import metadata
 from trajclust_jax.data.cache import user_path
 from trajclust_jax.data.codebook import encode
 from trajclust_jax.data.dataset import build_dataset
-from trajclust_jax.data.episodes import Episode, column_offsets, from_episodes
+from trajclust_jax.data.episodes import Episode, Offsets, column_offsets, from_episodes
 from trajclust_jax.data.fields import offset_parameters
 from trajclust_jax.data.files import check_size
 from trajclust_jax.data.spaces import ActionReader, ObservationReader, join_actions, numbers
@@ -121,7 +121,8 @@ def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = No
         chained = (episode for part in parts for episode in part.episodes())
         if len(parts) == 1 and first.ours is not None:
             return _ours(first.ours, chained, lengths, first.labels, first.details)
-        offsets = column_offsets(lambda: (observations for part in parts for observations, *_ in part.episodes()))
+        of_all = lambda field: column_offsets(lambda: (each[field] for part in parts for each in part.episodes()))
+        offsets = Offsets(of_all(0), of_all(1) if first.acted.kind == "continuous" else None)
         trajectories = from_episodes(chained, first.acted.num_actions, lengths=lengths, offsets=offsets)
         if first.acted.kind == "joint":
             trajectories = join_actions(trajectories)

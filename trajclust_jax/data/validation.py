@@ -118,8 +118,8 @@ def check_flat(
         )
 
 
-def check_flags(name: str, flags: np.ndarray, num_steps: int) -> np.ndarray:
-    """Flags `[P]` of any numeric dtype that hold only 0 and 1, as bool.
+def check_flags(name: str, flags: np.ndarray, num_steps: int, axis: str = "step") -> np.ndarray:
+    """Flags `[P]` of any numeric dtype that hold only 0 and 1, as bool; `axis` is what each is of.
 
     Raises:
         DataError: for another shape, dtype or value.
@@ -127,7 +127,7 @@ def check_flags(name: str, flags: np.ndarray, num_steps: int) -> np.ndarray:
     check_numeric(name, flags)
     _check(flags.shape[:1] == (num_steps,), f"{name} has shape {flags.shape}, but there are {num_steps} steps")
     _check(flags.ndim == 1, f"{name} has shape {flags.shape}: give one value per step, [P]")
-    _refuse(name, (flags != 0) & (flags != 1), lambda i: f"is {flags[i]}: give 0 or 1", "step")
+    _refuse(name, (flags != 0) & (flags != 1), lambda i: f"is {flags[i]}: give 0 or 1", axis)
     return flags.astype(bool)
 
 
@@ -270,7 +270,7 @@ def _check_discrete(actions: np.ndarray, mask: np.ndarray, num_actions: int, *ax
     _refuse(
         "actions",
         ((actions < 0) | (actions >= num_actions)) & mask,
-        lambda i: f"is {actions[i]}, outside 0..{num_actions - 1}: correct it or num_actions",
+        lambda i: f"is {actions[i]}, outside 0..{num_actions - 1}: number discrete ones from 0, store others as floats",
         *axes,
     )
 
