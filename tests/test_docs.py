@@ -104,6 +104,7 @@ SMALLER = {  # a command's numbers, and what shows that it runs
     r"hopper-medium-expert (--noise \S+ )?--out": r"hopper-medium-expert \1--size 4 --out",
     r"updates=\d+": "updates=100",
     r"epochs=\d+": "epochs=2",
+    r" --gpus-per-cell \S+ --address auto": "",  # a cluster of its own, without GPUs
     "FILE": "takeball.npz",
 }
 
