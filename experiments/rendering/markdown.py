@@ -50,7 +50,6 @@ def provenance(records: Sequence[dict[str, Any]]) -> list[str]:
     ]
     notes += _sources(records)
     notes += _differing(records)
-    notes += _unscaled(records)
     return notes if any(map(on_gpu, trained)) else [*notes, "Not run on a GPU."]
 
 
@@ -63,16 +62,6 @@ def _unit(record: dict[str, Any]) -> str:
 def _sizes(sizes: Sequence[tuple[int, str]]) -> str:
     units = {unit: [f"{size:,}" for size, other in sizes if other == unit] for _, unit in sizes}
     return ", ".join(f"{', '.join(counts)} {unit}" for unit, counts in units.items())
-
-
-def _unscaled(records: Sequence[dict[str, Any]]) -> list[str]:
-    """Which numbers are from before continuous actions were scaled."""
-    left = defaultdict(set)
-    for record in records:
-        if "unscaled" in record and "not_applicable" not in record:
-            left[record["cell"]["dataset"]].add(record["cell"]["method"])
-    rows = [f"{dataset} ({', '.join(sorted(methods))})" for dataset, methods in sorted(left.items())]
-    return [f"Made before actions were scaled, yet to be made anew: {'; '.join(rows)}."] if rows else []
 
 
 def _differing(records: Sequence[dict[str, Any]]) -> list[str]:

@@ -80,20 +80,12 @@ def _short_of_scores(record: dict[str, Any]) -> str | None:
 def stored_cells(table: Table, preset: str, records: Sequence[dict[str, Any]]) -> dict[Cell, dict[str, Any] | None]:
     """A table's cells at a preset, each with its stored record or None; of several seed sets the largest.
 
-    Records of an older version of an algorithm do not count; those from before actions were scaled stand in for what is
-    yet to be made anew, and have `unscaled`: tables say which they are.
+    Records of an older version of an algorithm do not count.
     """
     found = {}
     for cell in table.cells(table.presets[preset], table.datasets, table.methods, (0,)):
         wanted, same_method = cell.essential(), _of_method(cell.method, records)
         fitting = [record for record, has in same_method if _fits(wanted, has)]
-        if not fitting:
-            before = _unscaled(wanted)
-            fitting = [
-                {**record, "unscaled": True}
-                for record, has in same_method
-                if before != wanted and has == _unscaled(has) and _fits(before, has)
-            ]
         found[cell] = max(fitting, key=lambda record: (num_seeds(record), record["id"]), default=None)
     return found
 
@@ -115,12 +107,6 @@ def record_of(cell: Cell, records: Sequence[dict[str, Any]]) -> dict[str, Any] |
 def _of_method(method: str, records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Records of a method, with what their ids rest on."""
     return [(record, essential(record["cell"])) for record in records if record["cell"]["method"] == method]
-
-
-def _unscaled(described: dict[str, Any]) -> dict[str, Any]:
-    """What a cell's description was before actions were scaled."""
-    kept = {name: value for name, value in described.items() if name != "actions_version"}
-    return kept | ({"clustering": _unscaled(kept["clustering"])} if "clustering" in kept else {})
 
 
 def table_records(table: Table, preset: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
