@@ -88,7 +88,8 @@ COLUMNS = [
 
 def render(records: Records):
     shown = [record for record in records if "selection" in record]
-    shown.sort(key=lambda record: (record["cell"]["dataset"], record["cell"]["size"]))
+    place = lambda cell: (REGISTRY[cell["dataset"]].long, cell["dataset"], cell["size"])
+    shown.sort(key=lambda record: place(record["cell"]))
     largest = {record["cell"]["dataset"]: record for record in shown}
     figure, axes = panels(largest, 3.0)
     for ax, (dataset, record) in zip(axes, largest.items(), strict=True):
