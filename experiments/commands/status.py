@@ -17,6 +17,7 @@ from trajclust_experiments.launchers.task import failed_log
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.stored import readable, record_of
 from trajclust_experiments.sweeps import saved
+from trajclust_experiments.usage import UsageError
 from trajclust_jax.records import Results
 
 REFRESH_SECONDS = 2.0
@@ -25,7 +26,13 @@ STATES = ("done", "running", "failed", "waiting")
 
 
 def status(results: Path | None, watch: bool, json: bool) -> int:
-    """Prints where the cells are; arguments as the command has them. Returns 1 where one has failed."""
+    """Prints where the cells are; arguments as the command has them. Returns 1 where one has failed.
+
+    Raises:
+        UsageError: no such folder.
+    """
+    if results is not None and not results.is_dir():
+        raise UsageError(f"--results {results} is no folder: give that of a run or a sweep")
     stored, progress = results_in(results), Progress()
     if not watch:
         found = state_of(stored, progress)

@@ -356,6 +356,8 @@ def test_status_tells_done_running_failed_and_waiting(tmp_path, trajclust):
     assert "1 done, 1 running, 1 failed, 1 waiting" in out
     assert "em 3/9" in out
     assert "no luck" in out
+    code, _, err = trajclust("status", "--results", "resutls")
+    assert (code, "--results resutls is no folder" in err) == (2, True)
     # 3 iterations took 60 s: the 6 that are left take 120.
     assert _expected_end(note) == time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(280))
 
