@@ -105,6 +105,10 @@ SMALLER = {  # a command's numbers, and what shows that it runs
     r"updates=\d+": "updates=100",
     r"epochs=\d+": "epochs=2",
     r" --gpus-per-cell \S+ --address auto": "",  # a cluster of its own, without GPUs
+    r"--expert FILE": "--expert best:1 --set updates=100",
+    r"(train DATA .*)": r"\1 --set updates=100 --set-relabel updates=100",
+    "DATA": "hopper.npz",
+    r"TABLE\.\.\.": "pgkmeans/table1 --preset smoke --datasets diagonal --methods mean_kmeans",
     "FILE": "takeball.npz",
 }
 
