@@ -94,13 +94,17 @@ def render(records: Records):
     figure, axes = panels(largest, 3.0)
     for ax, (dataset, record) in zip(axes, largest.items(), strict=True):
         selection = record["selection"]
-        criteria = {name: title for name, title in CRITERIA.items() if name in selection["chosen"]}
-        for color, (name, title) in zip(plotting.PALETTE, criteria.items(), strict=False):
+        first = 0 if 1 in selection["counts"] else selection["counts"].index(3)  # the least K that must be seen
+        means = []
+        for color, (name, title) in zip(plotting.PALETTE, CRITERIA.items(), strict=False):
+            if name not in selection["chosen"]:
+                continue
             values = np.array(selection[name])
-            ax.errorbar(selection["counts"], values.mean(0), values.std(0), color=color, marker="o", ms=3, label=title)
+            means.append(values.mean(0))
+            spread = (values - values.mean(1, keepdims=True)).std(0)  # each seed holds out others, hard or easy ones
+            ax.errorbar(selection["counts"], means[-1], spread, color=color, marker="o", ms=3, label=title)
         ax.axvline(REGISTRY[dataset].num_policies, color="black", lw=1, ls=":", label="true k*")
-        top = max(np.array(selection[name]).mean(0).max() for name in criteria)
-        low = min(np.array(selection[name]).mean(0)[selection["counts"].index(3) :].min() for name in criteria)
+        top, low = np.max(means), np.min([each[first:] for each in means])
         ax.set(xlabel="K", ylim=(low - 0.1 * (top - low), top + 0.1 * (top - low)))
         ax.legend(fontsize=6)
     axes[0].set_ylabel("nats a step")
@@ -112,8 +116,8 @@ def render(records: Records):
     ]
     lines = [_Line(record, name) for record in shown for name in CRITERIA if name in record["selection"]["chosen"]]
     caption = (
-        "What is computed without labels to choose K, against K: means and standard deviations over seeds; "
-        "dotted: the true k*."
+        "What is computed without labels to choose K, against K: means over seeds, and standard deviations of the "
+        "difference to each seed's own mean over K; dotted: the true k*."
     )
     return columns.table("Choosing K without labels", COLUMNS, lines, notes), {"criteria": captioned(figure, caption)}
 
