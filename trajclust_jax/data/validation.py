@@ -339,9 +339,10 @@ def check_numeric(name: str, array: np.ndarray) -> None:
 
 def _check_narrow(name: str, array: np.ndarray) -> None:
     check_numeric(name, array)
+    first = "subtract an offset, then " if array.dtype.kind in "iu" else ""  # what 32 bits cannot hold, such as times
     _check(
         array.dtype.itemsize <= 4,
-        f"{name} has dtype {array.dtype}: cast it to 32 bits or fewer, such as .astype(np.float32)",
+        f"{name} has dtype {array.dtype}: {first}cast it to 32 bits or fewer, such as .astype(np.float32)",
     )
 
 
