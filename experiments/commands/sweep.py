@@ -79,7 +79,7 @@ def sweep(
     )
     if dry_run:
         print_cells(tasks, {task.cell: cost for task, cost in expected.items()})
-        if launcher == "slurm":
+        if launcher == "slurm" and left:  # an array of no job has no script
             print(slurm.script(len(left), str(stored.folder), array))
         return 0
     asked.save(stored)

@@ -211,6 +211,8 @@ def test_the_command_computes_what_a_run_does(trajclust, tmp_path):
     assert (tmp_path / "swept/pgkmeans/table1/smoke/table.md").read_text() != ""
     again = trajclust("sweep", *SMALL, "--results", "swept", "--json")
     assert json.loads(again[1])["computed"] == 0
+    nothing = trajclust("sweep", *SMALL, "--results", "swept", "--launcher", "slurm", "--dry-run")
+    assert (nothing[0], "0 of them missing" in nothing[2]) == (0, True)
     dry = trajclust("sweep", *SMALL, "--results", "swept", "--seeds", "3", "--dry-run")
     assert [line.split()[0] for line in dry[1].splitlines()] == ["stored", "missing", "missing"]
     assert trajclust("sweep", *SMALL, "--jobs", "0")[0] == 2
