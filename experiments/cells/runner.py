@@ -63,7 +63,6 @@ def run_cells(
                 waiting.append(cell)
             else:
                 records[cell] = record
-                release()
         if waiting:
             if waiting != told:
                 run.progress.note(f"waiting for another process: {', '.join(cell.title for cell in waiting)}")
@@ -147,6 +146,7 @@ class Run:
                 record, arrays = self._whole(missing, body)
                 written = self.results.write(id, record, arrays)
                 shown.page(*seed_table(cell.seeds, record["scores"]), self.draw(record, work), written)
+        release()
         return True
 
     def _whole(self, missing: "_Missing", body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -216,14 +216,16 @@ def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | N
     Returns:
         `[...]` of their dtype, 0 for columns that need none; None if no column needs one.
     """
-    bounds, sample = [], []
+    bounds, sample, sampled = [], [], 0
     for block in blocks():
         if block.dtype.kind not in "if" or block.dtype.itemsize < 4 or block.dtype.newbyteorder("=") == np.float32:
             return None
-        if len(block):
-            bounds.append((block.min(0), block.max(0)))
-        if sum(rows.size for rows in sample) < _SAMPLES:
-            sample.append(block[:: -(-len(block) // _SAMPLE) or 1])
+        if not len(block):
+            continue
+        bounds.append((block.min(0), block.max(0)))
+        if sampled < _SAMPLES:
+            sample.append(block[:: -(-len(block) // _SAMPLE)])
+            sampled += sample[-1].size
     if len({each[0].shape for each in bounds}) != 1:  # none, or shapes that differ, which validation reports
         return None
     low, high = np.min([each[0] for each in bounds], 0), np.max([each[1] for each in bounds], 0)
