@@ -124,7 +124,8 @@ def _processes(session: int) -> list[int]:
     """Of a session those that live, Ray's own left out: of a cluster that dies nothing is asked here."""
     listed = subprocess.run(["ps", "-s", str(session), "-o", "pid=,args="], capture_output=True, text=True).stdout
     lines = [line.split(None, 1) for line in listed.splitlines()]
-    others = ("ray/", "resource_tracker", "<defunct>")  # the last are dead, and wait for whoever adopted them
+    # Ray's agents take names of their own, and outlive their cluster by minutes. The defunct wait for who adopted them.
+    others = ("ray/", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "resource_tracker", "<defunct>")
     return [int(pid) for pid, args in lines if not any(other in args for other in others)]
 
 
