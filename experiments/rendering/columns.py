@@ -1,4 +1,7 @@
-"""Columns that tables share. A column is its header and what stands below it for an entry; an entry has a `record`."""
+"""Columns that tables share. A column is its header and what stands below it for an entry.
+
+An entry has a `record`, which is None where a paper's number stands alone.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +29,7 @@ class Column:
 
     def text(self, entry: Any) -> str:
         """What stands there for an entry."""
-        if "not_applicable" not in entry.record:
+        if "not_applicable" not in (entry.record or ()):
             return self.cell(entry)
         return self.refused if isinstance(self.refused, str) else self.refused(entry)
 

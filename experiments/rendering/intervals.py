@@ -39,3 +39,9 @@ def draw_mean(ax: "Axes", position: float, values: np.ndarray, color: str) -> No
     mean, (low, high) = values.mean(), interval(values)
     ax.barh(position, mean, height=0.6, color=color, zorder=2)
     ax.errorbar(mean, position, xerr=[[mean - low], [high - mean]], color="black", capsize=3, lw=1, zorder=3)
+
+
+def draw_curve(ax: "Axes", x: Sequence[Any], values: Sequence[np.ndarray], color: str, label: str) -> None:
+    """A line through the means of `values`, an `[S]` each place on the x axis, with a band of their intervals."""
+    ax.plot(x, [each.mean() for each in values], "o-", color=color, ms=3, label=label)
+    ax.fill_between(x, *np.array([interval(each) for each in values]).T, color=color, alpha=0.2, linewidth=0)

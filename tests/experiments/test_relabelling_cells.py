@@ -9,6 +9,7 @@ from trajclust_experiments.cells.relabelling import RelabelledCell, RewardCell, 
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.cells.skills import SkillCell, classes_of, spread_out
 from trajclust_experiments.papers.clue import way_of
+from trajclust_experiments.rendering.stored import committed
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.data import make, returns, transitions
 from trajclust_jax.records import Results
@@ -101,6 +102,24 @@ def test_tables_have_cells_that_can_be_told_apart(name):
         assert len({str(cell.essential()) for cell in cells}) == len(cells) > 0
     text, _ = table.render([])
     assert text.startswith("# ")
+
+
+def test_amounts_of_data():
+    """Of all the data the cells are Table 1's; lines go by amount and way."""
+    few, whole = get_table("clue/figure6"), get_table("clue/table1")
+    chosen = lambda table: table.cells(table.presets["cpu"], table.datasets, ("iql", "clue_1"), tuple(range(10)))
+    sizes = [cell.size for cell in chosen(few)]
+    assert sizes == sorted([10, 20, 30, 40, 50, 200] * 2)
+    assert chosen(few)[-2:] == chosen(whole)
+    clue = {"relabeller": "clue", "expert": "success:1"}
+    records = [r for r in committed().all() if r["cell"]["dataset"] == "pointmaze"]
+    records = [r for r in records if way_of(r) == "iql" or clue.items() <= r["cell"].items()]
+    small = [{**r, "cell": {**r["cell"], "size": 10}} for r in records]
+    text, figures = few.render([*records, *small])
+    lines = [line for line in text.splitlines() if line.startswith("| Point maze")]
+    assert [line.split(" | ")[1:3] for line in lines[:2]] == [["10", "IQL, true rewards"], ["10", "CLUE"]]
+    (ax,) = figures["scores"].axes
+    assert [list(line.get_xdata()) for line in ax.lines] == [[10, 200], [10, 200]]
 
 
 def test_identities_tell_cells_apart():

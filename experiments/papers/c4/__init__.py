@@ -16,7 +16,7 @@ from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.comparisons import comparison_figures
 from trajclust_experiments.rendering.figures import captioned, panels
-from trajclust_experiments.rendering.intervals import interval, interval_column
+from trajclust_experiments.rendering.intervals import draw_curve, interval_column
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Preset, Records, Standing, Table
 from trajclust_jax.lazy import lazy
@@ -357,10 +357,8 @@ def sweep_figure(records: Records, label: str, shown: Callable[[float], float]) 
             plotting.PALETTE, dict.fromkeys(title_of(line.record) for line in of_dataset), strict=False
         ):
             chosen = [line for line in of_dataset if title_of(line.record) == name]
-            bounds = np.array([interval(line.scores()) for line in chosen])
             x = [f"{shown(line.value):g}" for line in chosen]
-            ax.plot(x, [line.scores().mean() for line in chosen], "o-", color=color, ms=3, label=name)
-            ax.fill_between(x, *bounds.T, color=color, alpha=0.2, linewidth=0)
+            draw_curve(ax, x, [line.scores() for line in chosen], color, name)
         ax.set_xlabel(label, fontsize=7)
         ax.tick_params(labelsize=6)
     axes[0].set_ylabel("score", fontsize=7)

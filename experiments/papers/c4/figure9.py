@@ -5,14 +5,12 @@
 Whole trajectories drawn by one seed: each larger draw has the smaller ones' trajectories.
 """
 
-import numpy as np
-
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import c4
 from trajclust_experiments.papers.c4 import Line
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import captioned, panels
-from trajclust_experiments.rendering.intervals import interval
+from trajclust_experiments.rendering.intervals import draw_curve
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.lazy import lazy
 
@@ -51,9 +49,7 @@ def render(records: Records):
         of_dataset = [record for record in shown if record["cell"]["dataset"] == dataset]
         for color, name in zip(plotting.PALETTE, dict.fromkeys(map(c4.title_of, of_dataset)), strict=False):
             chosen = [record for record in of_dataset if c4.title_of(record) == name]
-            x, scores = [_size(record) for record in chosen], [c4.score_of(record) for record in chosen]
-            ax.plot(x, [each.mean() for each in scores], "o-", color=color, ms=3, label=name)
-            ax.fill_between(x, *np.array([interval(each) for each in scores]).T, color=color, alpha=0.2, linewidth=0)
+            draw_curve(ax, [_size(r) for r in chosen], [c4.score_of(r) for r in chosen], color, name)
         ax.set_xscale("log")
         ax.set_xlabel("transitions", fontsize=7)
         ax.legend(fontsize=5)

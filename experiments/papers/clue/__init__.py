@@ -3,6 +3,7 @@
 Liu, Zu, He and Wang, "CLUE: Calibrated Latent Guidance for Offline Reinforcement Learning".
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +18,8 @@ from trajclust_experiments.presets import LEARNING
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import captioned, panels
-from trajclust_experiments.rendering.intervals import difference_interval, draw_mean, interval_text
-from trajclust_experiments.rendering.markdown import spread
+from trajclust_experiments.rendering.intervals import difference_interval, draw_curve, draw_mean, interval_text
+from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Preset, Records
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.lazy import lazy
@@ -143,6 +144,20 @@ def reward_cell(
     return RewardCell(dataset, preset.long_size, relabeller, tuple(seeds), relabeller_settings=own, expert=expert)
 
 
+AMOUNTS = (0.05, 0.1, 0.15, 0.2, 0.25, 1.0)  # shares of a preset's data
+LEAST = 5  # trajectories a policy: fewer, and none of the maze's may succeed
+
+
+def amount_cells(
+    preset: Preset, datasets: Sequence[str], methods: Sequence[str], seeds: Sequence[int], experts: str
+) -> list[Cell]:
+    """The cells of `learned_cells` for each amount of data, which is made for itself and is no part of a larger one."""
+    cells: list[Cell] = []
+    for size in sorted({max(LEAST, round(share * preset.long_size)) for share in AMOUNTS}):
+        cells += learned_cells(dataclasses.replace(preset, long_size=size), datasets, methods, seeds, experts)
+    return cells
+
+
 def way_of(record: Mapping[str, Any]) -> str:
     """One of `WAYS`."""
     cell = record["cell"]
@@ -212,13 +227,6 @@ def _seconds(record: Mapping[str, Any]) -> tuple[float, float]:
     return record["timing"].get("relabelling_seconds", 0.0), record["timing"]["run_seconds"]
 
 
-def table(title: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """A table's Markdown."""
-    shown = [row if row.record is not None else row._replace(record=None) for row in rows]
-    header, lines = [column.header for column in ROWS], [[column.cell(row) for column in ROWS] for row in shown]
-    return columns.document(title, header, lines, notes)
-
-
 def against(records: Records, name: str, other: str, experts: int | None = 1) -> list[str]:
     """One way beside another, a line a dataset: share of the mean, difference with a bootstrap interval."""
     found = {(r["cell"]["dataset"], way_of(r), number_of_experts(r)): final(r) for r in records}
@@ -258,3 +266,31 @@ def bars(records: Records, label: str) -> "Figure":
     return captioned(
         figure, f"{what}: means over seeds with 95% bootstrap intervals, a dot a seed; CLUE's in another colour."
     )
+
+
+def amounts(title: str, records: Records, label: str, *notes: str) -> tuple[str, dict[str, "Figure"]]:
+    """The page of `amount_cells`: the table, and a panel a dataset of scores against trajectories, a line a way."""
+    order, size = list(WAYS), lambda row: row.record["cell"]["size"]
+    rows = [Row(record, record["cell"]["dataset"], way_of(record), number_of_experts(record)) for record in records]
+    rows.sort(key=lambda row: (row.dataset, size(row), order.index(row.way)))
+    shown = [column for column in ROWS if column.header != "paper"]
+    shown.insert(1, Column("trajectories a policy", lambda row: str(size(row))))
+    by_dataset: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        by_dataset.setdefault(row.dataset, {}).setdefault(row.way, []).append(row)
+    figure, axes = panels(by_dataset, 3.0)
+    for ax, by_way in zip(axes, by_dataset.values(), strict=True):
+        for color, way in zip(plotting.PALETTE, sorted(by_way, key=order.index), strict=False):
+            own = by_way[way]
+            draw_curve(ax, [size(row) for row in own], [final(row.record) for row in own], color, WAYS[way].title)
+        sizes = sorted({size(row) for own in by_way.values() for row in own})
+        ax.set_xscale("log")
+        ax.set_xticks(sizes, sizes, fontsize=6)
+        ax.minorticks_off()
+        ax.set_xlabel("trajectories a policy", fontsize=7)
+        ax.legend(fontsize=5)
+    if axes:
+        axes[0].set_ylabel(label, fontsize=7)
+    what = f"{label[0].upper()}{label[1:]}"
+    caption = f"{what} against the amount of data: means over seeds with 95% bootstrap intervals."
+    return columns.table(title, shown, rows, [*provenance(records), *notes]), {"scores": captioned(figure, caption)}

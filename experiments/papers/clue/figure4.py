@@ -8,15 +8,16 @@ The paper's bars are on locomotion and AntMaze; the maze's ablation is in `clue/
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers.clue import (
     IMITATION,
+    ROWS,
     SCORES,
     Row,
     against,
     bars,
     learned_cells,
     number_of_experts,
-    table,
     way_of,
 )
+from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Preset, Records, Table
 
@@ -32,7 +33,7 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
 def render(records: Records):
     rows = [Row(r, r["cell"]["dataset"], way_of(r), number_of_experts(r)) for r in records]
     notes = [*provenance(records), SCORES, *against(records, "clue", "uncalibrated")]
-    text = table("CLUE paper, Figure 4: without the calibration", rows, notes)
+    text = columns.table("CLUE paper, Figure 4: without the calibration", ROWS, rows, notes)
     return text, {"scores": bars(records, "normalised score")}
 
 

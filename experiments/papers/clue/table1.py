@@ -9,15 +9,16 @@ our own. `trajclust train FILE --relabel clue --expert success:1` trains on user
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers.clue import (
     MAZE,
+    ROWS,
     WAYS,
     Row,
     against,
     bars,
     learned_cells,
     number_of_experts,
-    table,
     way_of,
 )
+from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Preset, Records, Table
 
@@ -87,7 +88,7 @@ def render(records: Records):
             for line in against(records, "clue", other, 10)
         ),
     ]
-    text = table("CLUE paper, Tables 1, 2 and 5: sparse rewards", rows, notes)
+    text = columns.table("CLUE paper, Tables 1, 2 and 5: sparse rewards", ROWS, rows, notes)
     return text, {"arrived": bars([found[place] for place in places], "episodes that arrive, %")}
 
 

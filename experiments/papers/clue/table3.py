@@ -9,15 +9,16 @@ that say what its rewards are worth: 1 on the expert's steps alone, 1 everywhere
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers.clue import (
     IMITATION,
+    ROWS,
     SCORES,
     Row,
     against,
     bars,
     learned_cells,
     number_of_experts,
-    table,
     way_of,
 )
+from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Preset, Records, Table
 
@@ -73,7 +74,7 @@ def render(records: Records):
         *(line for other in ("iql", "otr", "constant") for line in against(records, "clue", other)),
     ]
     shown = [found[place] for place in places if place in found]
-    text = table("CLUE paper, Table 3: imitation on locomotion", rows, notes)
+    text = columns.table("CLUE paper, Table 3: imitation on locomotion", ROWS, rows, notes)
     return text, {"scores": bars(shown, "normalised score")}
 
 

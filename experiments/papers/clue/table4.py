@@ -8,14 +8,15 @@ SQIL and ORIL are on TD3+BC, as in the paper; IQ-Learn and the DICE family are q
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers.clue import (
     IMITATION,
+    ROWS,
     Row,
     against,
     bars,
     learned_cells,
     number_of_experts,
-    table,
     way_of,
 )
+from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Preset, Records, Table
 
@@ -63,7 +64,7 @@ def render(records: Records):
         *(line for other in ("bc_expert", "sqil", "oril") for line in against(records, "clue", other)),
     ]
     shown = [found[place] for place in places if place in found]
-    text = table("CLUE paper, Table 4: offline imitation", rows, notes)
+    text = columns.table("CLUE paper, Table 4: offline imitation", ROWS, rows, notes)
     return text, {"scores": bars(shown, "normalised score")}
 
 
