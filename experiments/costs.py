@@ -8,6 +8,7 @@ the interval. Each kind of device has a model of its own, and bytes have one.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ MEAN_LENGTH = 30.0, 1000.0  # steps of a trajectory, short and long, of a datase
 # Standard deviations of effects and of exponents, before anything has been seen.
 _EFFECTS = {"algorithm": 1.5, "method": 0.7, "policy": 1.0, "family": 0.5, "dataset": 0.3, "both": 0.3}
 _EXPONENT = 0.3
+_OF_WIDTH = 0.4  # exponent of the layers' weights: small products are no multiple of large ones' speed
 _PROCESS_BYTES = 1.5e9  # of Python, JAX and what was compiled
 
 
@@ -214,10 +216,12 @@ def _features(described: dict[str, Any], lengths: dict[str, float]) -> tuple[flo
     work = _work(settings, trajectories, length)
     algorithm, actions = CATALOGUE[described["method"]].algorithm.__name__, _actions(described["dataset"])
     policy = f"{algorithm} {settings.get('policy') or ''} {actions}"
+    width = math.log(_weights(settings) / _weights(_defaults(described)))
     numbers = {
         "seeds": math.log(len(described["seeds"])),
         f"{policy} steps": math.log(trajectories * length),
         f"{policy} work": math.log(work),
+        "width": width,
     }
     family = described["dataset"].partition("-")[0]
     effects = {
@@ -229,7 +233,7 @@ def _features(described: dict[str, Any], lengths: dict[str, float]) -> tuple[flo
         "both": f"{policy} {family}",
     }
     return (
-        math.log(len(described["seeds"])) + math.log(work),
+        math.log(len(described["seeds"])) + math.log(work) + _OF_WIDTH * width,
         numbers,
         [f"{kind}: {name}" for kind, name in effects.items()],
     )
@@ -247,9 +251,18 @@ def work_of(described: dict[str, Any], lengths: dict[str, float]) -> float:
 
 def _settings(described: dict[str, Any]) -> dict[str, Any]:
     """All hyperparameters, the defaults too."""
+    return {**_defaults(described), **described.get("hyperparameters", {}), **described.get("settings", {})}
+
+
+def _defaults(described: dict[str, Any]) -> dict[str, Any]:
     fields = dataclasses.fields(CATALOGUE[described["method"]].algorithm)
-    defaults = {field.name: plain(field.default) for field in fields if field.default is not dataclasses.MISSING}
-    return {**defaults, **described.get("hyperparameters", {}), **described.get("settings", {})}
+    return {field.name: plain(field.default) for field in fields if field.default is not dataclasses.MISSING}
+
+
+def _weights(settings: dict[str, Any]) -> float:
+    """Of a learner's layers on an observation of 20 numbers; 1 where the settings name no layers."""
+    layers = [(20, *(settings.get(name) or ())) for name in ("features", "actor_features")]
+    return sum(a * b for sizes in layers for a, b in itertools.pairwise(sizes)) or 1
 
 
 def _size(described: dict[str, Any], lengths: dict[str, float]) -> tuple[float, float]:
@@ -285,7 +298,10 @@ def _work(settings: dict[str, Any], trajectories: float, length: float) -> float
         return trained + number("iterations") * trajectories * min(seen * number("windows") or length, length)
     if "updates" in settings:  # learners
         updates = number("updates", "value_updates", "critic_updates", "behaviour_updates")
-        return 3 * 256 * max(updates, 1) + number("epochs", "em_epochs", "pretrain_epochs") * rows
+        return (
+            3 * (settings.get("batch_size") or 256) * max(updates, 1)
+            + number("epochs", "em_epochs", "pretrain_epochs") * rows
+        )
     return rows
 
 

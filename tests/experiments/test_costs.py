@@ -63,6 +63,17 @@ def test_a_few_cells_that_took_ten_times_as_long_do_not_matter():
     assert np.mean([1 / 1.5 < ratio < 1.5 for ratio in near]) > 0.9
 
 
+def test_small_networks_and_minibatches_are_expected_to_cost_less():
+    """Before a record has any."""
+    model = CostModel.fitted([record(cell, law(cell)) for cell in cells()])
+    of = lambda *settings: model(
+        {**LearnerCell("hopper-medium-expert", 10, "td3_bc", (0,), settings).essential(), "seeds": [0]}
+    )
+    default = of(("updates", 1_000)).estimate
+    assert of(("features", (64, 64)), ("updates", 1_000)).estimate < 0.9 * default
+    assert of(("batch_size", 64), ("updates", 1_000)).estimate < 0.5 * default
+
+
 def test_what_no_record_knows_has_a_wide_interval():
     model = CostModel.fitted([record(cell, law(cell)) for cell in cells() if cell.dataset == "diagonal"])
     width = lambda cell: np.divide(*model({**cell.essential(), "seeds": list(cell.seeds)})[:0:-1])
