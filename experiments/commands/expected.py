@@ -25,7 +25,7 @@ def in_short(cost: costs.Costs) -> str:
     """What a cell will cost, in a few words."""
     if cost.seconds is None:
         return "not known"
-    size = "" if not (cost.bytes and cost.bytes.estimate) else f", {cost.bytes.estimate / 1e9:.1f} GB"
+    size = "" if not (cost.bytes and cost.bytes.estimate) else f", {cost.bytes.estimate / 1e6:,.0f} MB"
     return f"{costs.in_words(cost.seconds.estimate)}{size}"
 
 
