@@ -113,6 +113,7 @@ LEFT_OUT: dict[tuple[str, str], str] = {
     **{(name, "cloning_planner"): _ONE_MAP for name in ("diagonal", "takeball", "extrafixed-vi")},
 }
 
+_BRIEF = {"iterations": 2, "steps": 10}  # of networks that see maps, whose gradient steps take a second
 _QUICK = {"iterations": 6, "polish_iterations": 2, "polish_first_steps": 60, "polish_steps": 20}
 PRESETS = {
     "smoke": Preset(
@@ -122,6 +123,8 @@ PRESETS = {
         seeds=2,
         settings={
             "pg_kmeans_mlp": _QUICK,
+            **{f"cloning_{view}": _BRIEF for view in ("conv", "planner")},
+            **{f"caae_{view}": {**_BRIEF, "warmup_iterations": 2} for view in ("conv", "planner")},
             "pg_kmeans_gru": {"iterations": 2, "polish_iterations": 1, "polish_first_steps": 4, "restarts": 2},
         },
     ),
