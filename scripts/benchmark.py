@@ -36,11 +36,12 @@ from trajclust_experiments.rendering.markdown import device_name
 from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
 from trajclust_jax.clustering.representation.data import EncoderData
-from trajclust_jax.data import Trajectories, dense, make
+from trajclust_jax.data import DataError, Trajectories, dense, make
 from trajclust_jax.learners import CQL, IQL, TD3BC, BRACv, LBRACv, Learner, Offline
 from trajclust_jax.networks import MIN_STD, ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.parallel import over_seeds
 from trajclust_jax.records import environment
+from trajclust_jax.relabelling import CLUE, OTR, ExpertData, of_trajectories
 from trajclust_jax.training import compile_options
 
 CARTPOLE = 50  # episodes of each of two policies, in a file in D4RL's layout
@@ -417,6 +418,39 @@ def learner_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
     return rows
 
 
+def relabelling_rows(config: Benchmark) -> list[Row]:
+    """CLUE's gradient steps of 100 experts in one program beside lone experts', and its rewards of a million steps
+    beside OTR's where ott-jax is installed."""
+    trajectories, block = random_walks(), max(2, config.updates // 20)
+    count, length = trajectories.mask.shape
+    method = CLUE(updates=block, block=block)
+
+    def training(experts: int) -> Timing:
+        """A block of gradient steps, each expert a trajectory."""
+        whole = tuple(number * length + np.arange(length) for number in range(experts))
+        steps = jax.device_put(method.prepare(ExpertData(trajectories, whole), 1))
+        state, _ = jax.jit(lambda key: method.start(key, steps, None))(jax.random.key(0))
+        return timed(lambda state: method.step(state, steps, jnp.int32(0)), state, repeats=config.repeats)
+
+    lone, ours = training(1), training(count)
+    name = f"CLUE, a gradient step of {count} experts"
+    loop = f"one expert, {lone.memory_bytes / 1e6:,.0f} MB, {count} times"
+    rows = [row(name, ours, loop, count * lone.seconds / block, per=block)]
+
+    few = of_trajectories(jax.tree.map(lambda x: x[:10], trajectories), np.arange(1))
+    try:
+        reference, _ = best_of(lambda: OTR().relabel(few, (0,)), config.repeats)
+    except DataError:  # ott-jax is not installed
+        return rows
+    million = jax.tree.map(lambda x: np.concatenate([x] * (1_000_000 // (count * length))), trajectories)
+    data = of_trajectories(million, np.arange(1))
+    model = jax.device_get(CLUE(updates=1, block=1).relabel(data, (0,)).model)
+    seconds, _ = best_of(lambda: method.rewards(model, data), config.repeats)
+    rate, reference = data.num_steps / seconds, few.num_steps / reference
+    rows.append(Row("CLUE, rewards of a million steps", rate, "OTR", reference, rate / reference, "steps/s", 0, 0))
+    return rows
+
+
 def command_rows(config: Benchmark) -> list[Row]:
     """CPU seconds of whole commands: of those that only start, and of clusterings whose programs were kept."""
     bare, rows = cpu_seconds([sys.executable, "-c", "import jax"]), []
@@ -529,9 +563,10 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
         yield autoencoder_rows(coded, config, matmul, peak)
         yield continuous_rows(config, matmul, peak)
         yield learner_rows(config, matmul, peak)
+        yield relabelling_rows(config)
 
     console = Console(stderr=True)
-    for stage in track(stages(), description="timing", total=12, console=console, disable=not console.is_terminal):
+    for stage in track(stages(), description="timing", total=13, console=console, disable=not console.is_terminal):
         rows += stage
     facts["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
