@@ -19,8 +19,9 @@ def test_the_benchmark_compares_equals(capsys):
     tiny = ("--size", "4", "--restarts", "1", "--clusters", "2", "--num-envs", "8", "--env-steps", "5")
     benchmark.main([*tiny, "--learners", "IQL", "--updates", "2", "--repeats", "1", "--json"])
     record = json.loads(capsys.readouterr().out)
-    torch, navix = (importlib.util.find_spec(name) is not None for name in ("torch", "navix"))  # more rows then
-    assert len(record["rows"]) == len(ENVIRONMENTS) + 20 + 3 * torch + navix
+    more = ("torch", "navix", "ott")  # which add rows where they are installed
+    torch, navix, ott = (importlib.util.find_spec(name) is not None for name in more)
+    assert len(record["rows"]) == len(ENVIRONMENTS) + 21 + 3 * torch + navix + ott
     assert all(row["ours"] > 0 and row["reference"] > 0 and row["ratio"] > 0 for row in record["rows"])
     assert record["facts"]["e_step_largest_difference"] < 1e-4
     assert record["facts"]["m_step_largest_difference"] < 1e-5
