@@ -21,7 +21,7 @@ def test_the_benchmark_compares_equals(capsys):
     record = json.loads(capsys.readouterr().out)
     more = ("torch", "navix", "ott")  # which add rows where they are installed
     torch, navix, ott = (importlib.util.find_spec(name) is not None for name in more)
-    assert len(record["rows"]) == len(ENVIRONMENTS) + 21 + 3 * torch + navix + ott
+    assert len(record["rows"]) == len(ENVIRONMENTS) + 22 + 3 * torch + navix + ott
     assert all(row["ours"] > 0 and row["reference"] > 0 and row["ratio"] > 0 for row in record["rows"])
     assert record["facts"]["e_step_largest_difference"] < 1e-4
     assert record["facts"]["m_step_largest_difference"] < 1e-5
