@@ -22,6 +22,7 @@ from trajclust_jax.data.cache import cache_folder, user_path
 log = logging.getLogger(__name__)
 LIMIT = 2**30  # bytes; what was not used for longest goes first
 _ALLOWED, _HELD = Path("/proc/sys/vm/max_map_count"), Path("/proc/self/maps")  # Linux's
+_MOST_MAPS = 10_000  # of programs that take 2.5 GB
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -111,16 +112,16 @@ def _discard(folder: Path) -> None:
 
 
 def release() -> None:
-    """Forgets this process's compiled programs once it holds half as many memory maps as Linux allows a process.
+    """Forgets this process's compiled programs once they take gigabytes, which their number of memory maps tells.
 
-    A program takes a score of them, and jitted functions keep theirs: after thousands of programs (a long sweep, many
-    tests) XLA is refused another and aborts. What is needed again comes from the folder.
+    Jitted functions keep their programs, a score of maps each: 100 MB a cell of a long sweep. Of half as many maps as
+    Linux allows a process, too, for XLA aborts where it is refused one. What is needed again comes from the folder.
     """
     try:
         allowed, held = int(_ALLOWED.read_bytes()), _HELD.read_bytes().count(b"\n")
     except OSError:  # another system than Linux
         return
-    if held > allowed / 2:
+    if held > min(allowed / 2, _MOST_MAPS):
         log.debug("forgetting compiled programs: %d of %d memory maps are held", held, allowed)
         jax.clear_caches()
 
