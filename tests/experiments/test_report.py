@@ -327,6 +327,12 @@ def test_tables_of_the_summary(name, task, method, paper, oracle):
     assert standing.ours == pytest.approx(standing.oracle, rel=0.25)
 
 
+def test_a_mean_that_is_published_with_its_std_stands_without():
+    record = next(record for record in _committed() if record["cell"]["method"] == "lbrac_v")
+    record = {**record, "cell": {**record["cell"], "dataset": "hopper-medium-expert"}}
+    assert [each.paper for each in get_table("lbrac_v/table1").standings([record])] == [98.08]
+
+
 @functools.cache
 def _committed():
     return readable(committed())

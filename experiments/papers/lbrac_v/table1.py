@@ -30,7 +30,7 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
 
 
 def published(line):
-    """The paper's score of a line's learner and dataset, or None."""
+    """The paper's score of a line's learner and dataset, with its std where it has one, or None."""
     described = line.record["cell"]
     return PUBLISHED.get(described["dataset"], {}).get(described["method"])
 
@@ -66,7 +66,7 @@ def standings(records: Records) -> list[Standing]:
             line.record["cell"]["dataset"],
             catalogue.title(line.record["cell"]["method"]),
             float(line.score.mean()),
-            published(line),
+            None if published(line) is None else np.ravel(published(line))[0],
             max(line.record["policies"].values()),
         )
         for line in sorted(_best(records), key=lambda line: METHODS.index(line.record["cell"]["method"]))

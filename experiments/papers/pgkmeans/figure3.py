@@ -29,15 +29,16 @@ class _Line(NamedTuple):
     nmi: np.ndarray  # [iterations, S]
 
 
-def _final(line: _Line) -> str:
-    final = stats.spearmanr(line.loss[-1], line.nmi[-1]).statistic if line.loss.shape[1] > 2 else np.nan
-    return f"{final:+.2f}" if np.isfinite(final) else "-"
+def _rank_correlation(loss: np.ndarray, nmi: np.ndarray) -> str:
+    if loss.size < 3 or np.ptp(loss) == 0 or np.ptp(nmi) == 0:
+        return "-"
+    return f"{stats.spearmanr(loss, nmi).statistic:+.2f}"
 
 
 COLUMNS = [
     columns.task(),
-    Column("rank correlation of final loss and NMI", _final),
-    Column("of all points", lambda line: f"{stats.spearmanr(line.loss.ravel(), line.nmi.ravel()).statistic:+.2f}"),
+    Column("rank correlation of final loss and NMI", lambda line: _rank_correlation(line.loss[-1], line.nmi[-1])),
+    Column("of all points", lambda line: _rank_correlation(line.loss.ravel(), line.nmi.ravel())),
     columns.num_seeds(),
     Column("points", lambda line: str(line.loss.size)),
 ]
