@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from trajclust_experiments import extensions
+from trajclust_experiments.starting import ready
 from trajclust_experiments.usage import UsageError
 from trajclust_jax import __version__
 from trajclust_jax.interrupts import Ending
@@ -553,12 +554,11 @@ def _carry_out(command: Any) -> int:
 
 
 def _work(command: Any) -> int:
-    """Runs a command; what it compiles is kept for the next one (see `compile_cache`)."""
-    extensions.load()
-    if not isinstance(command, List | Report | Status):
-        from trajclust_jax.compile_cache import enable
-
-        enable()
+    """Runs a command, with users' modules; one that computes with JAX readied for it, too."""
+    if isinstance(command, List | Report | Status):
+        extensions.load()
+    else:
+        ready()
     return command.run() or 0
 
 

@@ -406,6 +406,18 @@ def test_a_device_that_is_not_there_is_one_line(trajclust, monkeypatch):
     assert "JAX_PLATFORMS=cuda: jax finds no such device here" in err
 
 
+@pytest.mark.parametrize(
+    "setting", [jax.default_prng_impl("rbg"), jax.threefry_partitionable(False), jax.numpy_dtype_promotion("strict")]
+)
+def test_jax_with_settings_that_change_results_is_refused(trajclust, discrete_npz, tmp_path, setting):
+    with setting:
+        code, out, err = trajclust("cluster", discrete_npz[0], "--k", 2, "--method", "mean_kmeans", "--out", "mine")
+        assert trajclust("list")[0] == 0  # which computes nothing
+    assert_one_line(code, out, err)
+    assert re.search("JAX_(DEFAULT_PRNG_IMPL|THREEFRY_PARTITIONABLE|NUMPY_DTYPE_PROMOTION) is .*; unset it", err)
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_full_disk_is_one_line(trajclust, discrete_npz, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     code, out, err = trajclust("cluster", discrete_npz[0], "--k", 2, "--method", "mean_kmeans")
