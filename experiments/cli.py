@@ -26,11 +26,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from trajclust_experiments import extensions
+from trajclust_experiments.starting import ready
 from trajclust_experiments.usage import UsageError
 from trajclust_jax import __version__
 from trajclust_jax.interrupts import Ending
 
 _LONGEST = 500  # characters of an unexpected error that are shown
+_NARROWEST = 20  # columns that help is written in
 
 Track = Literal["off", "offline", "online"]
 Split = Literal["npz", "minari", "hdf5"]
@@ -484,18 +486,24 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold what the terminal's encoding has not
             stream.reconfigure(errors="backslashreplace")
+    os.environ["MPLBACKEND"] = "agg"  # no window is opened; of another, matplotlib may refuse to be imported
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--version"]:
         print(f"trajclust {__version__}")
         sys.exit(0)
     _refuse_repeated(argv)
-    command = tyro.cli(
-        Command,
-        prog="trajclust",
-        description=DESCRIPTION,
-        args=argv,
-        config=(tyro.conf.OmitSubcommandPrefixes,),
-    )
+    if os.environ.get("COLUMNS", "").isdecimal():  # in fewer columns tyro does not end, and takes all memory
+        os.environ["COLUMNS"] = str(max(_NARROWEST, int(os.environ["COLUMNS"])))
+    try:
+        command = tyro.cli(
+            Command,
+            prog="trajclust",
+            description=DESCRIPTION,
+            args=argv,
+            config=(tyro.conf.OmitSubcommandPrefixes,),
+        )
+    except BrokenPipeError:
+        sys.exit(_unheard())
     sys.exit(_carry_out(_at_home(command)))
 
 
@@ -538,9 +546,8 @@ def _carry_out(command: Any) -> int:
             if getattr(command, "hosts", None) is None:  # several hosts meet before anyone asks for devices
                 _check_devices()
             return _work(command)
-    except BrokenPipeError:  # e.g. `trajclust list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        return _unheard()
     except (KeyboardInterrupt, Exception) as error:
         number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
         number = ending.number or number  # a terminal that is gone makes other things fail on the way out
@@ -553,12 +560,11 @@ def _carry_out(command: Any) -> int:
 
 
 def _work(command: Any) -> int:
-    """Runs a command; what it compiles is kept for the next one (see `compile_cache`)."""
-    extensions.load()
-    if not isinstance(command, List | Report | Status):
-        from trajclust_jax.compile_cache import enable
-
-        enable()
+    """Runs a command, with users' modules; one that computes with JAX readied for it, too."""
+    if isinstance(command, List | Report | Status):
+        extensions.load()
+    else:
+        ready()
     return command.run() or 0
 
 
@@ -589,8 +595,16 @@ def _told(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" ({error.filename})" if error.filename else ""
         return f"no space left on the disk{where}: make room and give the same command again to go on", 1
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # of the system's calls only getcwd names none
+        return "the current folder was deleted: go to one that is there", 2
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:_LONGEST]} (TRAJCLUST_DEBUG=1 shows where)", 1
+
+
+def _unheard() -> int:
+    """Ends a command whose reader has seen enough, as in `trajclust list | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _fail(text: str, code: int) -> int:

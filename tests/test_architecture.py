@@ -141,7 +141,8 @@ def test_no_pickle_float64_or_callbacks_in_jax_code(package):
         for word in (
             "allow_pickle=True",
             "import pickle",
-            "jax_enable_x64",
+            'update("jax_enable_x64"',
+            "enable_x64(",
             "io_callback",
             "pure_callback",
             "PRNGKey(",

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import errno
 import io
 import json
 import multiprocessing
@@ -421,6 +422,23 @@ def test_a_lease_that_was_not_the_stale_one_is_given_back(tmp_path, monkeypatch,
     assert results.lease(ID) is None
     assert json.loads(path.read_text())["token"] == ("t" if event == "heartbeat" else "newer")
     assert not list(results.cells.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_hard_links_has_leases_too(tmp_path, monkeypatch, number):
+    def link(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    results = Results(tmp_path)
+    with results.lease(ID) as lease:
+        assert not lease.lost
+        assert results.held(ID)
+        assert results.lease(ID) is None
+    _place(results, pid=_dead_pid())
+    with results.lease(ID) as lease:
+        assert not lease.lost
+    assert [path.name for path in results.cells.iterdir()] == [".lock"]
 
 
 def _race(folder, barrier, outcomes):

@@ -10,6 +10,7 @@ Importing this costs nothing: jax is only loaded by `environment`, NumPy where t
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 SCHEMA = 1  # of a record's keys; raise it when a reader of the old ones must not read the new ones
 _VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "numpy")
 _ID = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without hard links say
 _LEFTOVER_SECONDS = 3600.0  # a temporary file this old belongs to a process that was killed
 
 
@@ -257,7 +259,7 @@ class Lease:
         token, pid = uuid.uuid4().hex, os.getpid()
         holder = {"token": token, "pid": pid, "started": process_started(pid), "host": _host(), "time": time.time()}
         content = json.dumps(holder).encode()
-        # The file appears under its name complete, by a link, so nobody ever sees an empty lease.
+        # Where it can, the file appears under its name complete, by a link, so nobody sees an empty lease.
         claim = path.with_name(f".{path.name}.{token}.tmp")
         claim.write_bytes(content)
         try:
@@ -347,9 +349,18 @@ def _claim(claim: Path, path: Path, stale_after: float) -> bool:
 
 
 def _link(source: Path, path: Path) -> bool:
-    """Creates `path` with the source's content, at once and only if it does not exist."""
+    """Creates `path` with the source's content, only if it does not exist; at once where the file system has links.
+
+    Elsewhere (FAT, many disks in a cloud) others may see it empty for a moment, and leave it to its holder.
+    """
     try:
-        os.link(source, path)
+        try:
+            os.link(source, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with open(path, "xb") as file:
+                file.write(source.read_bytes())
     except FileExistsError:
         return False
     return True

@@ -9,6 +9,7 @@ import jax
 from trajclust_experiments import costs
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.commands.expected import Schedule, print_cells
+from trajclust_experiments.commands.output import check_writable
 from trajclust_experiments.commands.printing import print_json, print_markdown
 from trajclust_experiments.launchers.local import device_kind
 from trajclust_experiments.launchers.task import Task
@@ -40,6 +41,7 @@ def run_table(
 
     Raises:
         UsageError: for names that are not there, or fewer seeds than one.
+        DataError: for a results folder that cannot be written.
     """
     try:
         found = get_table(table)
@@ -56,6 +58,7 @@ def run_table(
     cells, stored = found.cells(scale, datasets, methods, tuple(range(num_seeds))), results_in(results)
     if not dry_run:
         join(hosts)
+        check_results(stored)
     progress, track = Progress(quiet=not leads()), track if leads() else "off"
     there = readable(stored)
     left = [cell for cell in dict.fromkeys(cells) if record_of(cell, there) is None]
@@ -112,3 +115,9 @@ def track_table(track: str, name: str, text: str, files: list[Path], stored: Res
 def results_in(folder: Path | None) -> Results:
     """The results folder; by default `$TRAJCLUST_RESULTS`, else `results`."""
     return Results(os.environ.get("TRAJCLUST_RESULTS", "results") if folder is None else folder)
+
+
+def check_results(stored: Results) -> None:
+    """Raises DataError unless the results folder can be written, by the process that writes it."""
+    if leads():
+        check_writable(stored.folder, f"--results {stored.folder}")

@@ -15,7 +15,7 @@ from trajclust_experiments.cells.learners import side_by_side
 from trajclust_experiments.cells.runner import key
 from trajclust_experiments.commands.expected import print_cells
 from trajclust_experiments.commands.printing import print_json
-from trajclust_experiments.commands.run import results_in, track_table
+from trajclust_experiments.commands.run import check_results, results_in, track_table
 from trajclust_experiments.launchers import local, on_ray, slurm
 from trajclust_experiments.launchers.task import Outcome, Task, failed_log
 from trajclust_experiments.progress import Progress
@@ -52,6 +52,7 @@ def sweep(
 
     Raises:
         UsageError: for names that are not there, settings that no cell has, fewer jobs or seeds than one.
+        DataError: for a results folder that cannot be written.
     """
     for name, value in {"jobs": jobs, **engine}.items():
         if isinstance(value, int | float) and value <= 0:
@@ -59,6 +60,8 @@ def sweep(
     asked = Sweep(tables, preset, datasets, methods, seeds, crossed(set))
     stored, progress = results_in(results), Progress()
     tasks = _only(asked.tasks(), only)
+    if not dry_run and write_wandb is None:
+        check_results(stored)
     records = readable(stored, progress.warn)
     left = _side_by_side(missing(tasks, records), tasks, records)
     if write_wandb is not None:

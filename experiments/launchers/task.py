@@ -18,7 +18,10 @@ from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.runner import Run, key
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.overview import record_figures
+from trajclust_experiments.starting import ready
 from trajclust_jax.records import Results, process_started
+
+_ready = functools.cache(ready)  # as the command line is, once a process
 
 
 class Task(NamedTuple):
@@ -81,16 +84,6 @@ def perform(task: Task, folder: str, track: str = "off") -> Outcome:
         if state == "done":
             failed.unlink(missing_ok=True)
     return Outcome(state, time.monotonic() - began, reason)
-
-
-@functools.cache
-def _ready() -> None:
-    """What the command line does before it works: users' modules, the compilation cache."""
-    from trajclust_experiments.extensions import load
-    from trajclust_jax.compile_cache import enable
-
-    load()
-    enable()
 
 
 @contextlib.contextmanager

@@ -3,12 +3,14 @@
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import time
 
 import h5py
 import jax
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from html_reader import read_sound
 from rich.console import Console
 from wandb_reader import read_runs
 
+from trajclust_experiments import cli
 from trajclust_experiments.catalogue import CATALOGUE
 from trajclust_experiments.cells.methods import MethodCell
 from trajclust_experiments.commands.cluster import cluster_dataset
@@ -24,6 +27,7 @@ from trajclust_experiments.commands.expected import Schedule
 from trajclust_experiments.commands.printing import fitting
 from trajclust_experiments.costs import Cost, Costs
 from trajclust_experiments.progress import Progress
+from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_jax import __version__ as trajclust_version
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.clustering.support import UNTOLD, Support
@@ -404,6 +408,58 @@ def test_a_device_that_is_not_there_is_one_line(trajclust, monkeypatch):
     code, out, err = trajclust("list")
     assert_one_line(code, out, err)
     assert "JAX_PLATFORMS=cuda: jax finds no such device here" in err
+
+
+@pytest.mark.parametrize(
+    "setting", [jax.default_prng_impl("rbg"), jax.threefry_partitionable(False), jax.numpy_dtype_promotion("strict")]
+)
+def test_jax_with_settings_that_change_results_is_refused(trajclust, discrete_npz, tmp_path, setting):
+    with setting:
+        code, out, err = trajclust("cluster", discrete_npz[0], "--k", 2, "--method", "mean_kmeans", "--out", "mine")
+        assert trajclust("list")[0] == 0  # which computes nothing
+    assert_one_line(code, out, err)
+    assert re.search("JAX_(DEFAULT_PRNG_IMPL|THREEFRY_PARTITIONABLE|NUMPY_DTYPE_PROMOTION) is .*; unset it", err)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_folder_that_was_deleted_is_one_line(trajclust, discrete_npz, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, out, err = trajclust("cluster", discrete_npz[0], "--k", 2, "--method", "mean_kmeans")
+    assert_one_line(code, out, err)
+    assert "the current folder was deleted" in err
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_results_folder_that_cannot_be_written_is_told_before_the_work(trajclust, tmp_path, command):
+    (tmp_path / "file").touch()
+    asked = command, "pgkmeans/table1", "--preset", "smoke", "--datasets", "diagonal", "--results"
+    assert_one_line(*(got := trajclust(*asked, "file")))
+    assert "--results file is a file: give a folder" in got[2]
+    assert_one_line(*(got := trajclust(*asked, "file/deeper")))
+    assert "cannot be written" in got[2]
+
+
+def test_a_reader_that_saw_enough_of_the_help_ends_it(trajclust, monkeypatch):
+    def unread(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli.tyro, "cli", unread)
+    monkeypatch.setattr(cli, "_unheard", lambda: 0)  # which closes this process's own output
+    assert trajclust("cluster", "--help") == (0, "", "")
+
+
+def test_a_users_settings_of_matplotlib_change_no_figure(trajclust, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    assert trajclust("--version")[0] == 0
+    assert os.environ["MPLBACKEND"] == "agg"
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 30}):  # LaTeX is not there
+        figure = new_figure(1, 1)
+        figure.subplots().set_title("title")
+        assert matplotlib.rcParams["font.size"] == matplotlib.rcParamsDefault["font.size"]
+        save_figure(figure, tmp_path / "figure.png")
 
 
 def test_a_full_disk_is_one_line(trajclust, discrete_npz, monkeypatch):
