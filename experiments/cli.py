@@ -486,7 +486,8 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold what the terminal's encoding has not
             stream.reconfigure(errors="backslashreplace")
-    os.environ["MPLBACKEND"] = "agg"  # no window is opened; of another, matplotlib may refuse to be imported
+    # No window is opened, and a user's settings (LaTeX, fonts, sizes) change no figure, nor end a command on its way.
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--version"]:
         print(f"trajclust {__version__}")

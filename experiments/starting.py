@@ -11,7 +11,6 @@ _SETTINGS = {
     "jax_random_seed_offset": 0,
     "jax_high_dynamic_range_gumbel": False,
     "jax_default_matmul_precision": None,
-    "jax_disable_jit": False,
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
     "jax_transfer_guard": None,
@@ -42,7 +41,7 @@ def check_jax() -> None:
     import jax
 
     for name, ours in _SETTINGS.items():
-        given = getattr(jax.config, name)
+        given = getattr(jax.config, name, ours)  # a setting that a version of JAX does not have is not another
         given = getattr(given, "value", given)  # of an enumeration
         if given != ours and (ours, given) != (None, "allow"):
             raise UsageError(

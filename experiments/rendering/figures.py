@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-mpl = lazy("matplotlib")
 agg = lazy("matplotlib.backends.backend_agg")
 mpl_figure = lazy("matplotlib.figure")
 
@@ -24,8 +23,7 @@ WIDEST = 2400  # pixels: twice what a page has room for
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure, in inches; drawn alike everywhere, whatever a user's matplotlibrc says (LaTeX, fonts, sizes)."""
-    mpl.rcdefaults()
+    """An empty figure, in inches."""
     figure = mpl_figure.Figure(figsize=(width, height), dpi=150, layout="constrained")
     agg.FigureCanvasAgg(figure)
     return figure

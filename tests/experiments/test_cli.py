@@ -27,7 +27,6 @@ from trajclust_experiments.commands.expected import Schedule
 from trajclust_experiments.commands.printing import fitting
 from trajclust_experiments.costs import Cost, Costs
 from trajclust_experiments.progress import Progress
-from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_jax import __version__ as trajclust_version
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.clustering.support import UNTOLD, Support
@@ -452,14 +451,14 @@ def test_a_reader_that_saw_enough_of_the_help_ends_it(trajclust, monkeypatch):
 
 
 def test_a_users_settings_of_matplotlib_change_no_figure(trajclust, tmp_path, monkeypatch):
+    (tmp_path / "theirs").write_text("text.usetex: True")
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "theirs"))
     monkeypatch.setenv("MPLBACKEND", "nonsense")
+    assert matplotlib.rc_params_from_file(matplotlib.matplotlib_fname())["text.usetex"]
     assert trajclust("--version")[0] == 0
     assert os.environ["MPLBACKEND"] == "agg"
-    with matplotlib.rc_context({"text.usetex": True, "font.size": 30}):  # LaTeX is not there
-        figure = new_figure(1, 1)
-        figure.subplots().set_title("title")
-        assert matplotlib.rcParams["font.size"] == matplotlib.rcParamsDefault["font.size"]
-        save_figure(figure, tmp_path / "figure.png")
+    found = matplotlib.rc_params_from_file(matplotlib.matplotlib_fname())  # as when it is imported
+    assert found["text.usetex"] == matplotlib.rcParamsDefault["text.usetex"]
 
 
 def test_a_full_disk_is_one_line(trajclust, discrete_npz, monkeypatch):

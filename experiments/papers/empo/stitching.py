@@ -37,7 +37,7 @@ PRESETS_HERE = {
     "smoke": dataclasses.replace(PRESETS["smoke"], seeds=1),
     "cpu": dataclasses.replace(
         _CPU,
-        summary="not run yet: 20,000 steps a behaviour, 3 draws of behaviours, a seed each",
+        summary="an hour on one core: 20,000 steps a behaviour, 3 draws of behaviours, a seed each",
         size=20_000,
         long_size=20_000,
         seeds=1,
@@ -153,7 +153,7 @@ def render(records: Records):
     ]
     caption = (
         "The share of what joining behaviours can gain that each method has, against the number of behaviours: a "
-        "dot a run, lines through the means."
+        "dot a run, lines through the means. What is below -1 is not drawn."
     )
     return columns.table("EMPO on drawn behaviours", COLUMNS, lines, notes), {"gain": captioned(figure, caption)}
 
