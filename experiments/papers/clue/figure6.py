@@ -1,6 +1,8 @@
 """Figure 6 of the CLUE paper in the setting that its text names, sparse rewards: little data of the maze.
 
-trajclust run clue/figure6 --preset cpu
+    trajclust run clue/figure6 --preset cpu
+
+The paper's curves, which are on locomotion, have no numbers.
 """
 
 from trajclust_experiments.cells.cell import Cell
