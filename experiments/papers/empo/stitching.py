@@ -8,6 +8,7 @@ path at full speed. EMPO with its own EM, with PG-Kmeans' clusters in its place,
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,10 +85,15 @@ class _Line(NamedTuple):
         return np.concatenate([gain(record) for record in self.records])
 
 
+@functools.cache
+def _best(subgoals: tuple[tuple[tuple[float, ...], ...], ...]) -> float:
+    """The return of the best joining; several learners have the same behaviours."""
+    return envs.Ways(subgoals).best
+
+
 def gain(record: dict[str, Any]) -> np.ndarray:
     """`[S]`: of what lies between the better behaviour in the data and the best joining, the share that is reached."""
-    subgoals = record["data"]["parameters"]["subgoals"]
-    best = envs.Ways(tuple(tuple(map(tuple, points)) for points in subgoals)).best
+    best = _best(tuple(tuple(map(tuple, points)) for points in record["data"]["parameters"]["subgoals"]))
     lone = max(record["behaviours"].values())
     return (np.array(record["scores"]["return"]) - lone) / (best - lone)
 
