@@ -35,6 +35,12 @@ from trajclust_jax.records import Lease
 from trajclust_jax.training import Event
 
 
+def arrays_in(path):
+    """Of an .npz, which is closed again."""
+    with np.load(path) as file:
+        return dict(file)
+
+
 @pytest.fixture(autouse=True)
 def comparison(monkeypatch, request):
     """What held-out actions say, without looking at them (half a minute a clustering) but in tests marked for it."""
@@ -189,7 +195,7 @@ def test_cluster_a_users_npz(trajclust, discrete_npz, tmp_path, policy):
     assert frame["cluster"][clusters["example"]].tolist() == clusters.index.tolist()
     agreement = (frame["cluster"].to_numpy() == labels).mean()
     assert agreement in (0, 1), "two policies that disagree are told apart"
-    posterior = np.load(folder / "posterior.npz")
+    posterior = arrays_in(folder / "posterior.npz")
     np.testing.assert_array_equal(posterior["posterior"].argmax(1), frame["cluster"])
     assert [c["trajectories"] for c in summary["clusters"]] == np.bincount(frame["cluster"], minlength=2).tolist()
     assert json.loads((folder / "summary.json").read_text())["objective"] == summary["objective"]
@@ -199,7 +205,7 @@ def test_cluster_a_users_npz(trajclust, discrete_npz, tmp_path, policy):
     fitted, params = model["preprocessing"], np.asarray(jax.tree.leaves(model["model"])[0])
     assert fitted["inputs"]["columns"].shape == (3,)
     if policy == "tabular":  # the stored model explains the stored likelihoods
-        given = np.load(path)
+        given = arrays_in(path)
         rows = (given["observations"][..., None, :] == fitted["observations"]).all(-1).argmax(-1)
         log_pi = params[:, rows, given["actions"]]  # [K, N, T]
         np.testing.assert_allclose(log_pi.sum(-1).T, posterior["log_likelihoods"], rtol=1e-4)
@@ -223,7 +229,7 @@ def test_cluster_by_returns(trajclust, tmp_path):
     frame = pd.read_csv(tmp_path / "r" / "assignments.csv")
     assert (frame["cluster"].to_numpy() == labels).mean() in (0, 1)
     assert "log_likelihood" not in frame
-    assert set(np.load(tmp_path / "r" / "posterior.npz")) == {"posterior"}
+    assert set(arrays_in(tmp_path / "r" / "posterior.npz")) == {"posterior"}
     assert summary["health"] == {"used_clusters": 2}
     assert summary["warnings"] == []
     given = ("--out", "r", "--track", "offline")
@@ -268,7 +274,7 @@ def test_cluster_by_representation_keeps_latents_and_tells_of_a_collapse(discret
     summary = cluster_dataset(dataset, "caae", 3, 0, tmp_path / "c", "off", Progress(quiet=True), **settings)
     names = {"assignments.csv", "clusters.csv", "posterior.npz", "model", "summary.json", "overview.png", "latents.png"}
     assert {file.name for file in (tmp_path / "c").iterdir()} == names
-    assert np.load(tmp_path / "c" / "posterior.npz")["latents"].shape == (40, 8)
+    assert arrays_in(tmp_path / "c" / "posterior.npz")["latents"].shape == (40, 8)
     assert load_tree(tmp_path / "c" / "model")["model"]["centres"].shape == (3, 8)
     assert set(summary["health"]) == {"used_clusters", "spread", "silhouette"}
     if summary["health"]["used_clusters"] < 3:
