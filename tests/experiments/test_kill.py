@@ -120,13 +120,13 @@ SWEPT = ("sweep", "pgkmeans/table1", "--preset", "smoke", "--datasets", "diagona
 SWEPT = (*SWEPT, "pg_kmeans_mlp", "sorl", "mean_kmeans")
 
 
-def _processes(session: int) -> list[int]:
-    """Of a session those that live, Ray's own left out: of a cluster that dies nothing is asked here."""
+def _processes(session: int) -> dict[int, str]:
+    """Of a session those that live, with their commands, Ray's own left out: of a cluster that dies nothing is asked."""
     listed = subprocess.run(["ps", "-s", str(session), "-o", "pid=,args="], capture_output=True, text=True).stdout
     lines = [line.split(None, 1) for line in listed.splitlines()]
     # Ray's agents take names of their own, and outlive their cluster by minutes. The defunct wait for who adopted them.
     others = ("ray/", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "resource_tracker", "<defunct>")
-    return [int(pid) for pid, args in lines if not any(other in args for other in others)]
+    return {int(pid): args for pid, args in lines if not any(other in args for other in others)}
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_sweeps_whose_processes_are_killed(tmp_path, launcher, kills):
         time.sleep(rng.uniform(1, 15))
         running = _processes(process.pid)
         if running and process.poll() is None:
-            victim = rng.choice(running)
+            victim = rng.choice(list(running))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
                 killed += 1
@@ -168,7 +168,7 @@ def test_sweeps_whose_processes_are_killed(tmp_path, launcher, kills):
         deadline = time.monotonic() + 60
         while _processes(process.pid) and time.monotonic() < deadline:  # workers notice that their launcher is gone
             time.sleep(0.1)
-        assert not _processes(process.pid)
+        assert _processes(process.pid) == {}
         if len(results.ids()) == len(expected):  # whole: begin again
             check()
             shutil.rmtree(results.folder)
