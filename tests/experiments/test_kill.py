@@ -121,7 +121,7 @@ SWEPT = (*SWEPT, "pg_kmeans_mlp", "sorl", "mean_kmeans")
 
 
 def _processes(session: int) -> dict[int, str]:
-    """Of a session those that live, with their commands, Ray's own left out: of a cluster that dies nothing is asked."""
+    """Of a session those that live, with their commands, Ray's own left out: a cluster that dies is asked nothing."""
     listed = subprocess.run(["ps", "-s", str(session), "-o", "pid=,args="], capture_output=True, text=True).stdout
     lines = [line.split(None, 1) for line in listed.splitlines()]
     # Ray's agents take names of their own, and outlive their cluster by minutes. The defunct wait for who adopted them.
