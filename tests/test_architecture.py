@@ -137,11 +137,11 @@ def test_nothing_under_way_or_large_is_tracked():
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_pickle_float64_or_callbacks_in_jax_code(package):
     for path in _files(package):
-        text = path.read_text()
+        text = path.read_text().replace('"jax_enable_x64": False,', "")  # where another value is refused
         for word in (
             "allow_pickle=True",
             "import pickle",
-            'update("jax_enable_x64"',
+            "jax_enable_x64",
             "enable_x64(",
             "io_callback",
             "pure_callback",

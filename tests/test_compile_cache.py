@@ -122,6 +122,13 @@ def test_a_process_near_its_last_memory_map_forgets_programs(tmp_path, monkeypat
     compile_cache.release()  # far from it
     assert all(function._cache_size() == 1 for function in functions)
 
+    with monkeypatch.context() as patch:
+        patch.setattr(compile_cache, "_MOST_MAPS", held() - 1)
+        compile_cache.release()  # of gigabytes
+    assert all(function._cache_size() == 0 for function in functions)
+    for function in functions:
+        function(jnp.eye(5))
+
     monkeypatch.setattr(compile_cache, "_ALLOWED", tmp_path / "max_map_count")
     compile_cache.release()  # another system
     assert all(function._cache_size() == 1 for function in functions)

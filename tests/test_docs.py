@@ -113,22 +113,14 @@ SMALLER = {  # a command's numbers, and what shows that it runs
 }
 
 
-def smaller_commands(page):
-    """The arguments of a page's commands, each once; of a whole table its first row, for there are dozens of cells."""
-    for line in dict.fromkeys(line for of, line in commands() if of == page):
-        for numbers, smaller in SMALLER.items():
-            line = re.sub(numbers, smaller, line)
-        arguments = shlex.split(line, comments=True)[1:]
-        if arguments[0] == "run" and "--datasets" not in arguments:
-            arguments += ["--datasets", get_table(arguments[1]).datasets[0]]
-        yield line, arguments
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/reproduce.md"])
 def test_commands_run(page, tmp_path):
     """Every command of a page in turn, smaller; what a page makes is there for its next commands."""
-    for line, arguments in smaller_commands(page):
+    for line in dict.fromkeys(line for of, line in commands() if of == page):
+        for numbers, smaller in SMALLER.items():
+            line = re.sub(numbers, smaller, line)
+        arguments = shlex.split(line, comments=True)[1:]
         ran = [sys.executable, "-m", "trajclust_experiments.cli", *arguments]
         done = subprocess.run(ran, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr[-2000:])
