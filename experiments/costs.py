@@ -1,9 +1,10 @@
 """What a cell will cost: seconds and bytes, by a model fitted to the records of cells that have been computed.
 
 Seconds are seconds of one core on a CPU (`cpu_seconds` of a record; the clock's count little, as of a machine that may
-have been busy), and of the clock on an accelerator. Their logarithm is that of the work that the settings name (rows
-that networks are trained on and scored), plus effects of the algorithm, the policy class, the dataset and so on, each
-drawn from a normal distribution: a ridge regression. What no record tells, such as the effect of a new dataset, widens
+have been busy), and of the clock on an accelerator. They are those of compiling, which hardly depend on how much is
+computed, and the rest, each foretold by a ridge regression of its logarithm: on effects of the algorithm, the policy
+class, the dataset and so on, each drawn from a normal distribution, and, of the rest, on the work that the settings
+name (rows that networks are trained on and scored). What no record tells, such as the effect of a new dataset, widens
 the interval. Each kind of device has a model of its own, and bytes have one.
 """
 
@@ -32,7 +33,11 @@ MEAN_LENGTH = 30.0, 1000.0  # steps of a trajectory, short and long, of a datase
 
 # Standard deviations of effects and of exponents, before anything has been seen.
 _EFFECTS = {"algorithm": 1.5, "method": 0.7, "policy": 1.0, "family": 0.5, "dataset": 0.3, "both": 0.3}
+_EFFECTS |= {"kind": 0.5, "plug-in": 0.5, "relabeller": 0.5}
 _EXPONENT = 0.3
+_COMPILING_EXPONENT = 0.1
+_COMPILING_NOISE = 0.3  # a part may have been compiled before
+_SHORTEST = 0.3  # seconds of either; one second is twice as noisy as many
 _OF_WIDTH = 0.4  # exponent of the layers' weights: small products are no multiple of large ones' speed
 _PROCESS_BYTES = 1.5e9  # of Python, JAX and what was compiled
 
@@ -53,13 +58,66 @@ class Costs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class CostModel:
-    """A ridge regression of logarithms on what is known of a cell before it is computed."""
+class _Regression:
+    """A ridge regression of a logarithm on what is known of a cell before it is computed."""
 
     columns: dict[str, int]
     mean: np.ndarray  # of the coefficients
     covariance: np.ndarray
     exponents: dict[str, float]  # where each number is centred
+    of_work: bool  # the logarithm beside that of the work
+
+    @classmethod
+    def fitted(
+        cls, seen: "Sequence[_Features]", values: np.ndarray, noise: np.ndarray, of_work: bool, exponent: float
+    ) -> "_Regression":
+        """By what was seen of each cell, its value and that value's noise."""
+        names = sorted({name for features in seen for name in features.numbers})
+        of = {name: [features.numbers[name] for features in seen if name in features.numbers] for name in names}
+        exponents = {name: float(np.mean(found)) for name, found in of.items()}
+        effects = sorted({effect for features in seen for effect in features.effects})
+        columns = {name: i for i, name in enumerate(["constant", *names, *effects])}
+        empty = cls(columns, np.zeros(0), np.zeros((0, 0)), exponents, of_work)
+        rows = np.stack([empty._row(features)[0] for features in seen])
+        target = np.log(values) - np.array([features.work * of_work for features in seen])
+        prior = np.array([exponent if name in exponents else _prior(name) for name in columns])
+        precisions = 1 / np.square(noise)
+        # Errors in a record's own seconds are many and large: each counts by how well the others foretell it.
+        weights = np.ones(len(target))
+        for _ in range(8):
+            precision = (rows.T * (weights * precisions)) @ rows + np.diag(1 / prior**2)
+            covariance = np.linalg.inv(precision)
+            mean = covariance @ (rows.T @ (weights * precisions * target))
+            surprise = np.abs(target - rows @ mean) * np.sqrt(precisions)
+            weights = 1 / np.maximum(1, surprise)
+        return cls(columns, mean, covariance, exponents, of_work)
+
+    def __call__(self, features: "_Features") -> Cost:
+        row, unseen = self._row(features)
+        middle = features.work * self.of_work + float(row @ self.mean)
+        spread = 1.645 * math.sqrt(float(row @ self.covariance @ row) + unseen + NOISE**2)
+        return Cost(*(math.exp(x) for x in (middle, middle - spread, middle + spread)))
+
+    def _row(self, features: "_Features") -> tuple[np.ndarray, float]:
+        """The regressors, and the variance of the effects that no record has."""
+        row, unseen = np.zeros(len(self.columns)), 0.0
+        row[self.columns["constant"]] = 1
+        for name, value in features.numbers.items():
+            if name in self.columns:
+                row[self.columns[name]] = value - self.exponents[name]
+        for effect in features.effects:
+            if effect in self.columns:
+                row[self.columns[effect]] = 1
+            else:
+                unseen += _prior(effect) ** 2
+        return row, unseen
+
+
+@dataclasses.dataclass(frozen=True)
+class CostModel:
+    """What a cell will cost, as the sum of parts that are foretold apart."""
+
+    parts: tuple[_Regression, ...]
     lengths: dict[str, float]  # mean length of a dataset's trajectories, where records know it
 
     @classmethod
@@ -70,53 +128,24 @@ class CostModel:
             records: as they are stored.
             what: "seconds" or "bytes".
         """
-        pairs = [(record["cell"], *found) for record in records if (found := told(record, what)) is not None]
+        pairs = [(record, *found) for record in records if (found := told(record, what)) is not None]
         if len(pairs) < 2:
             return None
         lengths = mean_lengths(records)
-        seen = [_features(cell, lengths) for cell, *_ in pairs]
-        names = sorted({name for _, numbers, _ in seen for name in numbers})
-        exponents = {
-            name: float(np.mean([numbers[name] for _, numbers, _ in seen if name in numbers])) for name in names
-        }
-        effects = sorted({effect for _, _, effects in seen for effect in effects})
-        columns = {name: i for i, name in enumerate(["constant", *names, *effects])}
-        empty = cls(columns, np.zeros(0), np.zeros((0, 0)), exponents, lengths)
-        rows = np.stack([empty._row(*features)[0] for _, *features in seen])
-        target, noise = np.log([value for _, value, _ in pairs]), np.array([noise for *_, noise in pairs])
-        target = target - np.array([offset for offset, _, _ in seen])
-        prior = np.array([_prior(name, exponents) for name in columns])
-        # Errors in a record's own seconds are many and large: each counts by how well the others foretell it.
-        weights = np.ones(len(target))
-        for _ in range(5):
-            precision = (rows.T * (weights / noise**2)) @ rows + np.diag(1 / prior**2)
-            covariance = np.linalg.inv(precision)
-            mean = covariance @ (rows.T @ (weights / noise**2 * target))
-            surprise = np.abs(target - rows @ mean) / noise
-            weights = 1 / np.maximum(1, surprise)
-        return cls(columns, mean, covariance, exponents, lengths)
+        seen = [_features(record["cell"], lengths) for record, *_ in pairs]
+        whole, noise = (np.array(values) for values in zip(*(found for _, *found in pairs), strict=True))
+        if what == "bytes":
+            return cls((_Regression.fitted(seen, whole, noise, True, _EXPONENT),), lengths)
+        share = np.array([_compiling(record["timing"]) for record, *_ in pairs])
+        rest, compiling = (np.maximum(whole * part, _SHORTEST) for part in (1 - share, share))
+        computing = _Regression.fitted(seen, rest, noise * (1 + 1 / rest), True, _EXPONENT)
+        noise = np.maximum(noise, _COMPILING_NOISE)
+        return cls((computing, _Regression.fitted(seen, compiling, noise, False, _COMPILING_EXPONENT)), lengths)
 
     def __call__(self, described: dict[str, Any]) -> Cost:
         """Of a cell as `Cell.essential` describes it, with its seeds."""
-        offset, numbers, effects = _features(described, self.lengths)
-        row, unseen = self._row(numbers, effects)
-        middle = offset + float(row @ self.mean)
-        spread = 1.645 * math.sqrt(float(row @ self.covariance @ row) + unseen + NOISE**2)
-        return Cost(*(math.exp(x) for x in (middle, middle - spread, middle + spread)))
-
-    def _row(self, numbers: dict[str, float], effects: list[str]) -> tuple[np.ndarray, float]:
-        """The regressors, and the variance of the effects that no record has."""
-        row, unseen = np.zeros(len(self.columns)), 0.0
-        row[self.columns["constant"]] = 1
-        for name, value in numbers.items():
-            if name in self.columns:
-                row[self.columns[name]] = value - self.exponents[name]
-        for effect in effects:
-            if effect in self.columns:
-                row[self.columns[effect]] = 1
-            else:
-                unseen += _prior(effect, {}) ** 2
-        return row, unseen
+        features = _features(described, self.lengths)
+        return Cost(*(sum(ends) for ends in zip(*(part(features) for part in self.parts), strict=True)))
 
 
 def of_cells(cells: Sequence[Cell], records: Sequence[dict[str, Any]], device: str) -> list[Costs]:
@@ -195,9 +224,19 @@ def told(record: dict[str, Any], what: str = "seconds") -> tuple[float, float] |
         return (timing["device_bytes"], NOISE) if timing.get("device_bytes") else None
     if timing.get("cpu_seconds") and record["environment"]["device"]["platform"] == "cpu":
         return timing["cpu_seconds"], NOISE
-    clock = sum(timing.get(f"{part}_seconds", 0.0) for part in ("run", "compile", "evaluate"))
+    clock = _clock(timing)
     on_cpu = record["environment"]["device"]["platform"] == "cpu"
     return (clock, CLOCKS_NOISE if on_cpu else NOISE) if clock else None
+
+
+def _clock(timing: dict[str, Any]) -> float:
+    """Seconds of a whole cell without its data's, by the clock."""
+    return sum(timing.get(f"{part}_seconds", 0.0) for part in ("run", "compile", "evaluate", "relabelling"))
+
+
+def _compiling(timing: dict[str, Any]) -> float:
+    """The share of a cell's seconds that it compiled."""
+    return timing.get("compile_seconds", 0.0) / max(_clock(timing), 1e-9)
 
 
 def mean_lengths(records: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -210,17 +249,24 @@ def mean_lengths(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def _features(described: dict[str, Any], lengths: dict[str, float]) -> tuple[float, dict[str, float], list[str]]:
-    """The logarithm of the work, logarithms of the numbers it may depend on in another way, and the effects."""
-    settings, trajectories, length = _settings(described), *_size(described, lengths)
-    work = _work(settings, trajectories, length)
+class _Features(NamedTuple):
+    """What is known of a cell before it is computed."""
+
+    work: float  # its logarithm
+    numbers: dict[str, float]  # logarithms of what it may depend on in another way
+    effects: list[str]
+
+
+def _features(described: dict[str, Any], lengths: dict[str, float]) -> _Features:
+    settings = _settings(described)
     algorithm, actions = CATALOGUE[described["method"]].algorithm.__name__, _actions(described["dataset"])
     policy = f"{algorithm} {settings.get('policy') or ''} {actions}"
-    width = math.log(_weights(settings) / _weights(_defaults(described)))
+    work, width = math.log(work_of(described, lengths)), math.log(_weights(settings) / _weights(_defaults(described)))
+    seeds, (trajectories, length) = math.log(len(described["seeds"])), _size(described, lengths)
     numbers = {
-        "seeds": math.log(len(described["seeds"])),
+        "seeds": seeds,
         f"{policy} steps": math.log(trajectories * length),
-        f"{policy} work": math.log(work),
+        f"{policy} work": work - seeds,
         "width": width,
     }
     family = described["dataset"].partition("-")[0]
@@ -231,12 +277,12 @@ def _features(described: dict[str, Any], lengths: dict[str, float]) -> tuple[flo
         "family": family,
         "dataset": described["dataset"],
         "both": f"{policy} {family}",
+        "kind": described.get("measures") or described.get("kind"),
+        "plug-in": described.get("plugin") and f"{described['plugin']['name']} {settings.get('weight') != 0}",
+        "relabeller": described.get("relabeller"),
     }
-    return (
-        math.log(len(described["seeds"])) + math.log(work) + _OF_WIDTH * width,
-        numbers,
-        [f"{kind}: {name}" for kind, name in effects.items()],
-    )
+    found = [f"{kind}: {name}" for kind, name in effects.items() if name]
+    return _Features(work + _OF_WIDTH * width, numbers, found)
 
 
 def _actions(dataset: str) -> str:
@@ -245,8 +291,11 @@ def _actions(dataset: str) -> str:
 
 def work_of(described: dict[str, Any], lengths: dict[str, float]) -> float:
     """Rows that a cell's networks are trained on, three times, and rows that they score."""
-    settings, trajectories, length = _settings(described), *_size(described, lengths)
-    return len(described["seeds"]) * _work(settings, trajectories, length)
+    rows = _work(_settings(described), *_size(described, lengths)) * described.get("skills", 1)
+    if described.get("relabeller"):
+        algorithm = CATALOGUE[described["relabeller"]].algorithm
+        rows += _learning({**_plain_defaults(algorithm), **described["relabeller_settings"]})
+    return len(described["seeds"]) * rows
 
 
 def _settings(described: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +304,11 @@ def _settings(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(described: dict[str, Any]) -> dict[str, Any]:
-    fields = dataclasses.fields(CATALOGUE[described["method"]].algorithm)
+    return _plain_defaults(CATALOGUE[described["method"]].algorithm)
+
+
+def _plain_defaults(algorithm: type) -> dict[str, Any]:
+    fields = dataclasses.fields(algorithm)
     return {field.name: plain(field.default) for field in fields if field.default is not dataclasses.MISSING}
 
 
@@ -297,15 +350,15 @@ def _work(settings: dict[str, Any], trajectories: float, length: float) -> float
         trained = 3 * iterations * number("steps") * number("batch_size") * seen
         return trained + number("iterations") * trajectories * min(seen * number("windows") or length, length)
     if "updates" in settings:  # learners
-        updates = number("updates", "value_updates", "critic_updates", "behaviour_updates")
-        return (
-            3 * (settings.get("batch_size") or 256) * max(updates, 1)
-            + number("epochs", "em_epochs", "pretrain_epochs") * rows
-        )
+        return _learning(settings) + number("epochs", "em_epochs", "pretrain_epochs") * rows
     return rows
 
 
-def _prior(name: str, exponents: dict[str, float]) -> float:
-    if name == "constant":
-        return 10.0
-    return _EXPONENT if name in exponents else _EFFECTS[name.partition(":")[0]]
+def _learning(settings: dict[str, Any]) -> float:
+    """Three times the rows of minibatches of gradient steps; 0 of what takes none."""
+    steps = (settings.get(name) or 0 for name in ("updates", "value_updates", "critic_updates", "behaviour_updates"))
+    return 3 * (settings.get("batch_size") or 256) * max(sum(steps), "updates" in settings)
+
+
+def _prior(effect: str) -> float:
+    return 10.0 if effect == "constant" else _EFFECTS[effect.partition(":")[0]]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import measure_costs
 import numpy as np
 
 from trajclust_experiments import costs
@@ -52,6 +53,39 @@ def test_a_law_is_found_and_holds_for_cells_that_were_not_seen():
         cost = model({**cell.essential(), "seeds": list(cell.seeds)})
         assert math.isclose(cost.estimate, law(cell), rel_tol=0.2), cell.title
         assert cost.low < law(cell) < cost.high
+
+
+def test_compiling_does_not_grow_with_the_work():
+    """Small cells take as long as their compilation."""
+    seen = list(cells())
+    times = [(law(cell), 20.0 + law(cell)) for cell in seen]
+    taken = [{"seconds": whole, "run_seconds": run, "compile_seconds": 20.0} for run, whole in times]
+    model = CostModel.fitted([record(cell, **each) for cell, each in zip(seen, taken, strict=True)])
+    small = [dataclasses.replace(cell, size=5, seeds=(0,)) for cell in seen if cell.dataset == "diagonal"]
+    for cell in (*seen, *small):
+        cost = model({**cell.essential(), "seeds": list(cell.seeds)})
+        assert math.isclose(cost.estimate, 20 + law(cell), rel_tol=0.2), cell.title
+
+
+def test_what_a_cell_does_beside_its_learner_is_work():
+    learner = LearnerCell("hopper-medium-expert", 10, "iql", (0, 1), (("updates", 1_000),))
+    own = {**learner.essential(), "seeds": [0, 1]}
+    rows = 2 * 3 * 256 * 1_000
+    assert work_of(own, {}) == rows
+    assert work_of({**own, "skills": 6}, {}) == 6 * rows
+    clue = {"relabeller": "clue", "relabeller_settings": {"updates": 500, "batch_size": 100}}
+    assert work_of({**own, **clue}, {}) == rows + 2 * 3 * 100 * 500
+    assert work_of({**own, "relabeller": "otr", "relabeller_settings": {}}, {}) == rows, "it takes no gradient steps"
+
+
+def test_nine_of_ten_stored_cells_that_it_has_not_seen_are_within_one_and_a_half():
+    cells = measure_costs.of_cores(costs.measured())
+    assert len(cells) > 150
+    times, within = measure_costs.foretold(cells)
+    assert np.mean(times < 1.5) > 0.9
+    assert np.mean(within) > 0.9
+    times, _ = measure_costs.foretold(cells, measure_costs.task_and_method)
+    assert np.mean(times < 2) > 0.9, "of a method that was not seen on a task"
 
 
 def test_a_few_cells_that_took_ten_times_as_long_do_not_matter():
