@@ -9,9 +9,11 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from trajclust_jax.lazy import Imported, Names, imported, lazy
+from trajclust_jax.records import plain
 
 if TYPE_CHECKING:
     from trajclust_jax.data import Trajectories
@@ -35,6 +37,14 @@ BLOCK = 1_000  # gradient steps between two looks at a training
 def _offline() -> frozenset[str]:
     """The settings of `Offline`, which every learner has."""
     return frozenset(field.name for field in dataclasses.fields(imported(learners.Offline))) - {"learner"}
+
+
+@functools.cache
+def defaults(algorithm: type) -> Mapping[str, Any]:
+    """What a class's settings are where nothing is said of them, as JSON values."""
+    fields = dataclasses.fields(algorithm) if dataclasses.is_dataclass(algorithm) else ()
+    usual = {field.name: plain(field.default) for field in fields if field.default is not dataclasses.MISSING}
+    return MappingProxyType(usual)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,13 +12,13 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.catalogue import CATALOGUE, defaults
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.methods import OracleCell
 from trajclust_experiments.rendering.stored import record_of
@@ -294,7 +294,7 @@ def work_of(described: dict[str, Any], lengths: dict[str, float]) -> float:
     rows = _work(_settings(described), *_size(described, lengths)) * described.get("skills", 1)
     if described.get("relabeller"):
         algorithm = CATALOGUE[described["relabeller"]].algorithm
-        rows += _learning({**_plain_defaults(algorithm), **described["relabeller_settings"]})
+        rows += _learning({**defaults(algorithm), **described["relabeller_settings"]})
     return len(described["seeds"]) * rows
 
 
@@ -303,13 +303,8 @@ def _settings(described: dict[str, Any]) -> dict[str, Any]:
     return {**_defaults(described), **described.get("hyperparameters", {}), **described.get("settings", {})}
 
 
-def _defaults(described: dict[str, Any]) -> dict[str, Any]:
-    return _plain_defaults(CATALOGUE[described["method"]].algorithm)
-
-
-def _plain_defaults(algorithm: type) -> dict[str, Any]:
-    fields = dataclasses.fields(algorithm)
-    return {field.name: plain(field.default) for field in fields if field.default is not dataclasses.MISSING}
+def _defaults(described: dict[str, Any]) -> Mapping[str, Any]:
+    return defaults(CATALOGUE[described["method"]].algorithm)
 
 
 def _weights(settings: dict[str, Any]) -> float:

@@ -82,31 +82,30 @@ def stored_cells(table: Table, preset: str, records: Sequence[dict[str, Any]]) -
 
     Records of an older version of an algorithm do not count.
     """
-    found = {}
+    found, by_place = {}, defaultdict(list)
+    for record in records:
+        by_place[record["cell"]["dataset"], record["cell"]["method"]].append(record)
     for cell in table.cells(table.presets[preset], table.datasets, table.methods, (0,)):
-        wanted, same_method = cell.essential(), _of_method(cell.method, records)
-        fitting = [record for record, has in same_method if _fits(wanted, has)]
+        wanted = cell.essential()
+        fitting = [record for record in by_place[cell.dataset, cell.method] if _fits(wanted, record)]
         found[cell] = max(fitting, key=lambda record: (num_seeds(record), record["id"]), default=None)
     return found
 
 
-def _fits(wanted: dict[str, Any], has: dict[str, Any]) -> bool:
+def _fits(wanted: dict[str, Any], record: dict[str, Any]) -> bool:
     """Whether a record's cell, which has more than a cell says before its data is there, is the one that is wanted."""
+    has = essential(record["cell"])
     return wanted.items() <= has.items() and not OPTIONAL & (has.keys() - wanted.keys())
 
 
 def record_of(cell: Cell, records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """A cell's stored record, with its very seeds; None where there is none. The data's fingerprint is not asked."""
     wanted = cell.essential()
-    for record, has in _of_method(cell.method, records):
-        if _fits(wanted, has) and tuple(record["cell"].get("seeds", ())) == cell.seeds:
+    for record in records:
+        alike = (record["cell"]["dataset"], record["cell"]["method"]) == (cell.dataset, cell.method)
+        if alike and tuple(record["cell"].get("seeds", ())) == cell.seeds and _fits(wanted, record):
             return record
     return None
-
-
-def _of_method(method: str, records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Records of a method, with what their ids rest on."""
-    return [(record, essential(record["cell"])) for record in records if record["cell"]["method"] == method]
 
 
 def table_records(table: Table, preset: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

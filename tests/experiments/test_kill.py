@@ -155,8 +155,12 @@ def test_sweeps_whose_processes_are_killed(tmp_path, launcher, kills):
         )  # fmt: skip
         time.sleep(rng.uniform(1, 15))
         running = _processes(process.pid)
+        wanted = rng.random() < 0.5  # a worker, however long they take to start
+        while wanted and not running.keys() - {process.pid} and process.poll() is None:
+            time.sleep(0.1)
+            running = _processes(process.pid)
         if running and process.poll() is None:
-            victim = rng.choice(list(running))
+            victim = rng.choice(sorted(running.keys() - {process.pid} if wanted else running))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
                 killed += 1
