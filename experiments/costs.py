@@ -345,7 +345,8 @@ def _work(settings: dict[str, Any], trajectories: float, length: float) -> float
         trained = 3 * iterations * number("steps") * number("batch_size") * seen
         return trained + number("iterations") * trajectories * min(seen * number("windows") or length, length)
     if "updates" in settings:  # learners
-        return _learning(settings) + number("epochs", "em_epochs", "pretrain_epochs") * rows
+        swept = [len(values) for _, values in settings.get("sweep") or ()]  # side by side
+        return max(swept, default=1) * (_learning(settings) + number("epochs", "em_epochs", "pretrain_epochs") * rows)
     return rows
 
 

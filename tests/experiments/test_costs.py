@@ -73,6 +73,8 @@ def test_what_a_cell_does_beside_its_learner_is_work():
     rows = 2 * 3 * 256 * 1_000
     assert work_of(own, {}) == rows
     assert work_of({**own, "skills": 6}, {}) == 6 * rows
+    swept = {"settings": {**own["settings"], "sweep": [["expectile", [0.5, 0.7, 0.9]]]}}
+    assert work_of({**own, **swept}, {}) == 3 * rows
     clue = {"relabeller": "clue", "relabeller_settings": {"updates": 500, "batch_size": 100}}
     assert work_of({**own, **clue}, {}) == rows + 2 * 3 * 100 * 500
     assert work_of({**own, "relabeller": "otr", "relabeller_settings": {}}, {}) == rows, "it takes no gradient steps"
