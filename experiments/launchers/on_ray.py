@@ -82,6 +82,8 @@ def _connected(address: str | None) -> Any:
     quiet |= {"runtime_env": {"env_vars": tracking}} if tracking else {}
     if address is None:
         quiet |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+        # Ray waits for the workers that it starts beforehand, and for ever where one of them dies.
+        quiet |= {"_system_config": {"prestart_worker_first_driver": False}}
     try:
         ray.init(address=address, **quiet)
     except ImportError:

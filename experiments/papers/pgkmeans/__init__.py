@@ -126,6 +126,7 @@ PRESETS = {
             **{f"cloning_{view}": _BRIEF for view in ("conv", "planner")},
             **{f"caae_{view}": {**_BRIEF, "warmup_iterations": 2} for view in ("conv", "planner")},
             "pg_kmeans_gru": {"iterations": 2, "polish_iterations": 1, "polish_first_steps": 4, "restarts": 2},
+            **{name: {"iterations": 2} for name in ("behaviour_set", "behaviour_set_released")},
         },
     ),
     "cpu": Preset(
