@@ -558,6 +558,12 @@ CATALOGUE.update(
     clue_mean=RelabellerEntry(
         "CLUE, means", "as clue, latents' means instead of draws", relabelling.CLUE, {"sampled": False}
     ),
+    clue_spread=RelabellerEntry(
+        "CLUE, c by the spread",
+        "as clue, with the temperature whose rewards spread trajectories most",
+        relabelling.CLUE,
+        {"temperature": None},
+    ),
     otr=RelabellerEntry("OTR", "optimal transport to an expert's episode (needs ott-jax)", relabelling.OTR),
     oril=RelabellerEntry("ORIL", "a discriminator of an expert's steps from all", relabelling.ORIL),
     indicator=RelabellerEntry("1 on the expert", "1 on an expert's steps, 0 on others", relabelling.Indicator),
