@@ -564,6 +564,12 @@ CATALOGUE.update(
         relabelling.CLUE,
         {"temperature": None},
     ),
+    clue_expected=RelabellerEntry(
+        "CLUE, expected",
+        "as clue, the expectation over latents instead of draws, c = 1",
+        relabelling.CLUE,
+        {"expected": True, "temperature": 1.0},
+    ),
     otr=RelabellerEntry("OTR", "optimal transport to an expert's episode (needs ott-jax)", relabelling.OTR),
     oril=RelabellerEntry("ORIL", "a discriminator of an expert's steps from all", relabelling.ORIL),
     indicator=RelabellerEntry("1 on the expert", "1 on an expert's steps, 0 on others", relabelling.Indicator),

@@ -44,6 +44,8 @@ class CLUE(TrainedRelabeller):
     `TEMPERATURES` the one that spreads trajectories most, see `temperature_by_spread`."""
     sampled: bool = True
     """Rewards by a draw of z, as printed; else by its mean, which tells experts better and is almost flat."""
+    expected: bool = False
+    """Rewards by the expectation of Eq. 6 over z, around which those of draws are noise. Ours."""
     latents_per_action: int = 2
     """The size of the latent, times that of an action."""
 
@@ -53,6 +55,8 @@ class CLUE(TrainedRelabeller):
         check_at_least(self, 1, "latents_per_action")
         if self.temperature is not None:
             check_above(self, 0, "temperature")
+        if self.expected and not (self.sampled and self.temperature is not None):
+            raise ValueError("expected: the expectation is over draws of z (sampled=True), at a temperature that is given")
 
     def network(self, action_size: int) -> CVAE:
         return CVAE(action_size, self.latents_per_action * action_size, self.features)
@@ -93,8 +97,12 @@ class CLUE(TrainedRelabeller):
     def score(
         self, params: Any, centre: jax.Array, observations: jax.Array, actions: jax.Array, key: jax.Array
     ) -> jax.Array:
-        """`[B]`: ||z_e - z||^2."""
+        """`[B]`: ||z_e - z||^2; of the expectation the distance whose reward it is."""
         mean, std = self.network(actions.shape[-1]).apply(params, observations, actions, method="encode")
+        if self.expected:  # of exp(-c (e - z)^2) with z ~ N(mu, sigma^2): exp(-c (e - mu)^2 / v) / sqrt(v)
+            chex.assert_equal(mean.shape[-1], centre.shape[-1])
+            widened = 1 + 2 * self.temperature * std**2
+            return ((centre - mean) ** 2 / widened + jnp.log(widened) / (2 * self.temperature)).sum(-1)
         latents = mean + std * jax.random.normal(key, mean.shape) if self.sampled else mean
         chex.assert_equal(latents.shape[-1], centre.shape[-1])
         return ((centre - latents) ** 2).sum(-1)

@@ -48,6 +48,7 @@ WAYS = {
     "uncalibrated": Way("CLUE, not calibrated", "clue_uncalibrated", "iql"),
     "means": Way("CLUE, means of z", "clue_mean", "iql"),
     "spread": Way("CLUE, c by the spread", "clue_spread", "iql"),
+    "expected": Way("CLUE, expected over z", "clue_expected", "iql"),
     "indicator": Way("IQL, 1 on the expert", "indicator", "iql"),
     "constant": Way("IQL, 1 everywhere", "constant", "iql"),
     "sqil": Way("SQIL", "indicator", "sqil"),
