@@ -112,7 +112,7 @@ class RewardCell(_Relabelling):
         rewards = found.rewards[:, 0, : data.num_steps]
         body = {"scores": judged(dataset, rewards), "temperatures": {}, "timing": _timing(found, seconds)}
         relabeller = self.build_relabeller()
-        if isinstance(relabeller, CLUE):
+        if isinstance(relabeller, CLUE) and not relabeller.expected:  # whose latents are the same
             means = dataclasses.replace(relabeller, sampled=False).rewards(found.model, data)[:, 0]
             body["means"] = judged(dataset, means)
             body["temperatures"] = _by_temperature(dataset, relabeller, found, data)

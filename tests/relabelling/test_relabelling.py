@@ -146,6 +146,24 @@ def test_sampled_rewards_are_those_of_the_models_seed(clustered):
     assert np.abs(mean - found.rewards).max() > 0.01
 
 
+def test_expected_rewards_are_the_means_of_draws(clustered):
+    """Beside 20,000 draws of z in NumPy."""
+    agent = dataclasses.replace(AGENT, expected=True, temperature=3.0)
+    found = agent.relabel(clustered, (0,))
+    flat, rng = transitions(clustered.trajectories), np.random.default_rng(0)
+    observations, actions = wide(flat.observations), wide(flat.actions)
+    scaled = (observations - observations.mean(0)) / (observations.std(0) + 1e-3)
+    params = jax.tree.map(lambda x: x[0, 1], found.model.params)
+    mean, std = encoded(params, scaled, actions / np.maximum(np.abs(actions).max(0), 1))
+    distances = [((found.model.centre[0, 1] - rng.normal(mean, std)) ** 2).sum(1) for _ in range(20_000)]
+    drawn = np.exp(-3 * np.array(distances))
+    error = drawn.std(0) / np.sqrt(len(drawn))
+    assert (np.abs(found.rewards[0, 1] - drawn.mean(0)) < 5 * error + 1e-6).all()
+    for settings in ({"temperature": None}, {"sampled": False}):
+        with pytest.raises(ValueError, match="expected: it is of draws"):
+            dataclasses.replace(agent, **settings)
+
+
 def test_experts_and_seeds_learn_alone_as_among_others(clustered):
     together = AGENT.relabel(clustered, (3, 5))
     first = of_clusters(clustered.trajectories, np.array([0, 1, 0, 1, 2, 2]), [0])

@@ -23,7 +23,7 @@ from trajclust_jax.lazy import lazy
 plotting = lazy("trajclust_envs.plotting")
 
 DATASETS = tuple(f"{task}-medium-expert" for task in ("halfcheetah", "hopper", "walker2d", "ant"))
-METHODS = ("clue", "clue_uncalibrated", "oril", "otr")
+METHODS = ("clue", "clue_expected", "clue_uncalibrated", "oril", "otr")
 SEEDS = 10
 PRESETS = {
     "smoke": IMITATION["smoke"],
