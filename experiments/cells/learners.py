@@ -21,8 +21,6 @@ from trajclust_jax.metrics import scores
 from trajclust_jax.networks import PolicyNetwork
 from trajclust_jax.training import Event
 
-# What a learner's cell says of itself only where it has it: a cell without is another one.
-OPTIONAL = frozenset({"plugin", "transitions", "draw", "measures"})
 CLUSTER_SEED = 0  # of a clustering that learners learn from
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import trajclust_experiments as experiments
 from trajclust_experiments.catalogue import entries
 from trajclust_experiments.cells.cell import Cell, essential
-from trajclust_experiments.cells.learners import OPTIONAL
 from trajclust_experiments.cells.methods import ORACLE
 from trajclust_experiments.tables import Table
 from trajclust_jax.records import RecordError, Results, canonical
 
+_WITH_DATA = frozenset({"fingerprint", "seeds", "suited", "episodes", "maps"})  # what `identity`s add to `essential`s
 Grouped = dict[str, dict[str, list[dict[str, Any]]]]  # by dataset and method
 
 
@@ -93,9 +93,9 @@ def stored_cells(table: Table, preset: str, records: Sequence[dict[str, Any]]) -
 
 
 def _fits(wanted: dict[str, Any], record: dict[str, Any]) -> bool:
-    """Whether a record's cell, which has more than a cell says before its data is there, is the one that is wanted."""
+    """Whether a record's cell is the one that is wanted, of which it says more once the data is there."""
     has = essential(record["cell"])
-    return wanted.items() <= has.items() and not OPTIONAL & (has.keys() - wanted.keys())
+    return wanted.items() <= has.items() and has.keys() - wanted.keys() <= _WITH_DATA
 
 
 def record_of(cell: Cell, records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from trajclust_experiments.cells.learners import LearnerCell
 from trajclust_experiments.cells.relabelling import RelabelledCell, RewardCell, demonstrations, expert_data, judged
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.cells.skills import SkillCell, classes_of, spread_out
 from trajclust_experiments.papers.clue import way_of
-from trajclust_experiments.rendering.stored import committed
+from trajclust_experiments.rendering.stored import committed, record_of
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.data import make, returns, transitions
 from trajclust_jax.records import Results
@@ -135,6 +136,19 @@ def test_identities_tell_cells_apart():
     assert named.essential() == cells[0].essential(), "a default that is given is no other cell"
     assert RewardCell("pointmaze", 20, "otr", (0,)).essential()["relabeller"] == "otr"
     assert dataclasses.replace(cells[0], seeds=(3,)).essential() == cells[0].essential()
+
+
+def test_a_learner_on_other_rewards_does_not_stand_for_the_learner():
+    """Nor the other way round: each finds its own record among all."""
+    plain = LearnerCell("hopper-medium-expert", 20, "iql", (0, 1))
+    relabelled = RelabelledCell(*dataclasses.astuple(plain)[:4], relabeller="constant", expert="best:1")
+    skills = SkillCell(*dataclasses.astuple(plain)[:4])
+    cells = [plain, relabelled, dataclasses.replace(relabelled, expert="best:2"), skills]
+    said = [{**cell.essential(), "fingerprint": "0", "seeds": [0, 1]} for cell in cells]
+    records = [{"id": str(number), "cell": each} for number, each in enumerate(said)]
+    for number, cell in enumerate(cells):
+        assert record_of(cell, records)["id"] == str(number)
+        assert record_of(cell, records[:number] + records[number + 1 :]) is None
 
 
 def test_demonstrations_are_the_experts_and_not_in_the_data():
