@@ -112,10 +112,6 @@ def of_cores(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [record for record in on_cpu if record["timing"].get("cpu_seconds") and told(record) is not None]
 
 
-def write(records: list[dict[str, Any]]) -> None:
-    MEASURED.write_text("".join(json.dumps(each, sort_keys=True) + "\n" for each in records))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="results folder")
@@ -125,7 +121,6 @@ def main() -> None:
     os.environ["TRAJCLUST_COMPILE_CACHE"] = "off"
     cells = list(dict.fromkeys(design(options.cells)))
     records = run_cells(cells, Results(options.results), preset="costs", progress=Progress())
-    # Those that come with the project have mostly the clock's seconds.
     known = [kept(record) for record in (*records, *committed().all()) if told(record) is not None]
     seen = of_cores(known)
     for name, of in (("cells", id), ("tasks' methods", task_and_method)):
@@ -136,7 +131,7 @@ def main() -> None:
         cell = seen[i]["cell"]
         print(f"  {times[i]:.2f}: {cell['dataset']} {cell['size']} {cell['method']} {len(cell['seeds'])} seeds")
     if options.write:
-        write(known)
+        MEASURED.write_text("".join(json.dumps(each, sort_keys=True) + "\n" for each in known))
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def test_expected_rewards_are_the_means_of_draws(clustered):
     error = drawn.std(0) / np.sqrt(len(drawn))
     assert (np.abs(found.rewards[0, 1] - drawn.mean(0)) < 5 * error + 1e-6).all()
     for settings in ({"temperature": None}, {"sampled": False}):
-        with pytest.raises(ValueError, match="expected: it is of draws"):
+        with pytest.raises(ValueError, match="expected needs draws"):
             dataclasses.replace(agent, **settings)
 
 

@@ -32,7 +32,7 @@ def interquartile_mean(values: ArrayLike) -> float:
     """
     values = np.sort(np.asarray(values, np.float64), axis=None)
     cut = len(values) // 4  # by hand: a bootstrap calls this often, and SciPy takes 20 times as long
-    return float("nan") if np.isnan(values[-1]) else float(values[cut : len(values) - cut].mean())
+    return float("nan") if np.isnan(values).any() else float(values[cut : len(values) - cut].mean())
 
 
 def stratified_bootstrap(

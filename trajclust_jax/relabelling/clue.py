@@ -56,7 +56,7 @@ class CLUE(TrainedRelabeller):
         if self.temperature is not None:
             check_above(self, 0, "temperature")
         if self.expected and not (self.sampled and self.temperature is not None):
-            raise ValueError("expected: it is of draws of z (sampled=True), at a temperature that is given")
+            raise ValueError("expected needs draws of z (sampled=true) and a temperature, which is not null")
 
     def network(self, action_size: int) -> CVAE:
         return CVAE(action_size, self.latents_per_action * action_size, self.features)

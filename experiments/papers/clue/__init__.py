@@ -5,6 +5,7 @@ Liu, Zu, He and Wang, "CLUE: Calibrated Latent Guidance for Offline Reinforcemen
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ class Way(NamedTuple):
     relabeller: str | None  # None: the data's own rewards, or the expert's trajectories alone
     learner: str
     on_data: bool = False  # the data's own rewards
+    settings: Mapping[str, Any] = MappingProxyType({})  # of the learner, beside the preset's
 
 
 WAYS = {
@@ -49,6 +51,7 @@ WAYS = {
     "means": Way("CLUE, means of z", "clue_mean", "iql"),
     "spread": Way("CLUE, c by the spread", "clue_spread", "iql"),
     "expected": Way("CLUE, expected over z", "clue_expected", "iql"),
+    "scaled": Way("CLUE, expected over z, range 60", "clue_expected", "iql", settings={"reward_range": 60.0}),
     "indicator": Way("IQL, 1 on the expert", "indicator", "iql"),
     "constant": Way("IQL, 1 everywhere", "constant", "iql"),
     "sqil": Way("SQIL", "indicator", "sqil"),
@@ -119,7 +122,7 @@ def learned_cell(
     """One of `WAYS` on a dataset at a preset's scale, with an expert as `cells.relabelling` has it."""
     way = WAYS[name]
     chosen = lambda given: tuple(sorted(given.items()))
-    settings = chosen(preset.settings.get(way.learner, {}))
+    settings = chosen({**preset.settings.get(way.learner, {}), **way.settings})
     place = (dataset, preset.long_size, way.learner, tuple(seeds), settings)
     if way.on_data and normaliser(REGISTRY[dataset].environment) is not None:
         return LearnerCell(*place)  # which other papers' tables have, too
@@ -165,7 +168,9 @@ def way_of(record: Mapping[str, Any]) -> str:
     cell = record["cell"]
     on_data = not cell.get("expert")
     wanted = (cell.get("relabeller"), cell["method"], on_data)
-    return next(name for name, way in WAYS.items() if (way.relabeller, way.learner, way.on_data) == wanted)
+    fitting = [name for name, way in WAYS.items() if (way.relabeller, way.learner, way.on_data) == wanted]
+    own = [name for name in fitting if WAYS[name].settings.items() <= cell["settings"].items()]
+    return max(own, key=lambda name: len(WAYS[name].settings))
 
 
 def number_of_experts(record: Mapping[str, Any]) -> int | None:
