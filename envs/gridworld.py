@@ -59,8 +59,8 @@ class Expert(NamedTuple):
 class GridWorld(environment.Environment[EnvState, EnvParams]):
     """Base of the grid worlds. Subclasses add walls, objects and experts by overriding the hooks below.
 
-    Hooks: `initial_state`, `visit` (what entering a cell does), `walls`, `places` and `present` (objects, a plane
-    each), `state_id` / `state_from_id`, `next_episode` and the experts'. All methods are unbatched.
+    Hooks: `initial_state`, `visit` (what entering a cell does), `walls`, `places`, `planes` and `present` (objects, a
+    plane each), `state_id` / `state_from_id`, `next_episode` and the experts'. All methods are unbatched.
     """
 
     experts: ClassVar[tuple[Expert, ...]] = ()
@@ -91,6 +91,10 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
         """`[num_object_maps, 2]` int32: the cells of the objects, also of those that are gone."""
         del state, params
         return jnp.zeros((0, 2), jnp.int32)
+
+    def planes(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """`[num_object_maps, 9, 9]` bool: the maps of `places`."""
+        return jax.vmap(cell_map)(self.places(state, params))
 
     def present(self, state: EnvState) -> jax.Array:
         """`[num_object_maps]` bool: which objects are still there."""
@@ -182,7 +186,7 @@ class GridWorld(environment.Environment[EnvState, EnvParams]):
         """`[9, 9, 3 + num_object_maps]` uint8: wall, agent and goal maps, then one map an object."""
         del key, action
         maps = jnp.stack([self.walls(state, params), cell_map(state.position), cell_map(params.goal)])
-        objects = jax.vmap(cell_map)(self.places(state, params)) & self.present(state)[:, None, None]
+        objects = self.planes(state, params) & self.present(state)[:, None, None]
         return jnp.concatenate([maps, objects]).astype(jnp.uint8).transpose(1, 2, 0)
 
     def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:

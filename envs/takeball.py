@@ -66,9 +66,16 @@ class Takeball(GridWorld):
         return tuple(Expert(f"ball {ball + 1}", bind(_taker(ball))) for ball in range(NUM_BALLS))
 
     def places(self, state: EnvState, params: EnvParams) -> jax.Array:
+        return self._of_balls(params.ball_places, state)
+
+    def planes(self, state: EnvState, params: EnvParams) -> jax.Array:
+        return self._of_balls(jax.vmap(gridworld.cell_map)(params.ball_places), state)  # drawn once, then looked up
+
+    def _of_balls(self, of_places: jax.Array, state: EnvState) -> jax.Array:
+        """Of the four places something each, `[4, ...]`, in the balls' order."""
         if len(self.permutations) == 1:  # known at compile time: nothing to look up
-            return params.ball_places[self.permutations[0]]
-        return params.ball_places[jnp.asarray(self.permutations)[state.permutation]]
+            return of_places[self.permutations[0]]
+        return of_places[self.permutations][state.permutation]  # the first lookup is the same for all states
 
     def initial_state(self, key: jax.Array, position: jax.Array, params: EnvParams) -> EnvState:
         del params
