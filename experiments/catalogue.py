@@ -40,7 +40,7 @@ def _offline() -> frozenset[str]:
 
 
 @functools.cache
-def defaults(algorithm: type) -> Mapping[str, Any]:
+def class_defaults(algorithm: type) -> Mapping[str, Any]:
     """What a class's settings are where nothing is said of them, as JSON values."""
     fields = dataclasses.fields(algorithm) if dataclasses.is_dataclass(algorithm) else ()
     usual = {field.name: plain(field.default) for field in fields if field.default is not dataclasses.MISSING}

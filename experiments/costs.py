@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE, defaults
+from trajclust_experiments.catalogue import CATALOGUE, class_defaults
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.methods import OracleCell
 from trajclust_experiments.rendering.stored import record_of
@@ -294,7 +294,7 @@ def work_of(described: dict[str, Any], lengths: dict[str, float]) -> float:
     rows = _work(_settings(described), *_size(described, lengths)) * described.get("skills", 1)
     if described.get("relabeller"):
         algorithm = CATALOGUE[described["relabeller"]].algorithm
-        rows += _learning({**defaults(algorithm), **described["relabeller_settings"]})
+        rows += _learning({**class_defaults(algorithm), **described["relabeller_settings"]})
     return len(described["seeds"]) * rows
 
 
@@ -304,7 +304,7 @@ def _settings(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(described: dict[str, Any]) -> Mapping[str, Any]:
-    return defaults(CATALOGUE[described["method"]].algorithm)
+    return class_defaults(CATALOGUE[described["method"]].algorithm)
 
 
 def _weights(settings: dict[str, Any]) -> float:

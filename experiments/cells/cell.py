@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE, defaults
+from trajclust_experiments.catalogue import CATALOGUE, class_defaults
 from trajclust_experiments.progress import Progress
 from trajclust_jax.data import Dataset, make
 from trajclust_jax.learners import Offline
@@ -144,7 +144,7 @@ def load(name: str, size: int, seed: int) -> tuple[Dataset, float]:
 
 def changed(hyperparameters: dict[str, Any], algorithm: type) -> dict[str, Any]:
     """Of an algorithm's hyperparameters those that are not its defaults, as JSON values."""
-    usual = defaults(algorithm)
+    usual = class_defaults(algorithm)
     return {name: value for name, value in plain(hyperparameters).items() if name not in usual or value != usual[name]}
 
 

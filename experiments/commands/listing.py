@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE, LearnerEntry, MethodEntry, PlugInEntry, defaults, entries
+from trajclust_experiments.catalogue import CATALOGUE, LearnerEntry, MethodEntry, PlugInEntry, class_defaults, entries
 from trajclust_experiments.commands.printing import folded, pairs, print_json, print_rows
 from trajclust_experiments.tables import about, get_table, table_names
 from trajclust_experiments.usage import UsageError
@@ -143,11 +143,11 @@ def _of_catalogue(name: str) -> dict[str, Any]:
         use = f"trajclust train DATA --learner td3_bc --plugin {name} --set NAME=VALUE"
     elif isinstance(entry, LearnerEntry):
         classes = [learners.Offline, algorithm]
-        values, usual = entry.defaults(), {**defaults(learners.Offline), **defaults(algorithm)}
+        values, usual = entry.defaults(), {**class_defaults(learners.Offline), **class_defaults(algorithm)}
         use = f"trajclust train DATA --learner {name} --set NAME=VALUE"
         more = {"in_environments": {each: dict(settings) for each, settings in entry.in_environments.items()}}
     elif isinstance(entry, MethodEntry):
-        values, usual = dataclasses.asdict(entry.build(2)), defaults(algorithm)
+        values, usual = dataclasses.asdict(entry.build(2)), class_defaults(algorithm)
         values.pop("num_clusters", None)  # every command asks for it
         use = f"trajclust cluster FILE --k K --method {entry.family if _is_of_family(name, entry) else name}"
         use += f" --policy {entry.policy}" if _is_of_family(name, entry) else ""
@@ -155,7 +155,7 @@ def _of_catalogue(name: str) -> dict[str, Any]:
         more = {"change": f"trajclust sweep TABLE --methods {name} --set NAME=VALUE"}
         more |= {"on_long_continuous_data": dict(entry.long_settings())}
     else:
-        values, usual = dataclasses.asdict(entry.build()), defaults(algorithm)
+        values, usual = dataclasses.asdict(entry.build()), class_defaults(algorithm)
         use = f"trajclust relabel DATA --expert FILE --method {name} --set NAME=VALUE"
     said = {field: text for each in classes for field, text in settings_of(each).items() if text}
     settings = {

@@ -14,7 +14,7 @@ from trajclust_experiments.cells.methods import ORACLE
 from trajclust_experiments.tables import Table
 from trajclust_jax.records import RecordError, Results, canonical
 
-_WITH_DATA = frozenset({"fingerprint", "seeds", "suited", "episodes", "maps"})  # what `identity`s add to `essential`s
+_WITH_DATA = frozenset({"fingerprint", "seeds", "suited", "maps"})  # what `identity`s add to `essential`s
 Grouped = dict[str, dict[str, list[dict[str, Any]]]]  # by dataset and method
 
 

@@ -75,7 +75,7 @@ def test_the_benchmark():
     assert rows["E-step, MLP, counts"]["ratio"] >= 50
     assert record["facts"]["e_step_largest_difference"] < 1e-4
     for name in ("Diagonal-v0", "Takeball-v0", "TakeballPermuted-v0"):
-        assert rows[f"{name} steps"]["ratio"] >= 0.9  # level with FourRooms, which draws as much
+        assert rows[f"{name} steps"]["ratio"] >= 1
     assert rows["Extra-v0 steps"]["ours"] >= rows["ExtraFixed-v0 steps"]["ours"] / 3
     for name in (
         "CAAE, a gradient step of 10 seeds",

@@ -1,6 +1,7 @@
 """Cells of relabelled rewards: what a record says, and whose rewards each seed learns from."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -149,6 +150,19 @@ def test_a_learner_on_other_rewards_does_not_stand_for_the_learner():
     for number, cell in enumerate(cells):
         assert record_of(cell, records)["id"] == str(number)
         assert record_of(cell, records[:number] + records[number + 1 :]) is None
+
+
+def test_every_kind_of_cell_finds_its_record():
+    """Records say more than cells do; `own/data`'s, which ask the data, are among the committed ones."""
+    dataset = SimpleNamespace(provenance=SimpleNamespace(fingerprint="0"))
+    tables = [get_table(name) for name in table_names() if name != "own/data"]
+    cells = [cell for t in tables for cell in t.cells(t.presets["smoke"], t.datasets, t.methods, (0,))]
+    kinds = {type(cell): cell for cell in cells}
+    assert len(kinds) > 9
+    for cell in kinds.values():
+        record = {"id": "0", "cell": cell.identity(dataset)}
+        found = record_of(cell.of_seeds(tuple(record["cell"].get("seeds", ()))), [record])
+        assert found is record, type(cell)
 
 
 def test_demonstrations_are_the_experts_and_not_in_the_data():

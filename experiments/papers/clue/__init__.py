@@ -168,9 +168,9 @@ def way_of(record: Mapping[str, Any]) -> str:
     cell = record["cell"]
     on_data = not cell.get("expert")
     wanted = (cell.get("relabeller"), cell["method"], on_data)
-    fitting = [name for name, way in WAYS.items() if (way.relabeller, way.learner, way.on_data) == wanted]
-    own = [name for name in fitting if WAYS[name].settings.items() <= cell["settings"].items()]
-    return max(own, key=lambda name: len(WAYS[name].settings))
+    same = {name: way.settings for name, way in WAYS.items() if (way.relabeller, way.learner, way.on_data) == wanted}
+    own = (name for name, settings in same.items() if settings.items() <= cell["settings"].items())
+    return max(own, key=lambda name: len(same[name]))
 
 
 def number_of_experts(record: Mapping[str, Any]) -> int | None:

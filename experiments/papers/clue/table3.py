@@ -4,8 +4,8 @@
 
 The expert's trajectories are no part of the data, whose rewards are not read but by IQL. Beside the paper's ways those
 that say what its rewards are worth: 1 on the expert's steps alone, 1 everywhere, means in place of draws of z, the
-temperature that spreads trajectories most, the expectation over draws, and these with returns
-whose range is 60 in place of 1,000.
+temperature that spreads trajectories most, the expectation over draws, and these with returns whose range is 60 in
+place of 1,000.
 """
 
 from trajclust_experiments.cells.cell import Cell
