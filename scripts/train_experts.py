@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import pandas as pd
 import tyro
 from rich.console import Console
 
@@ -109,10 +110,13 @@ def main(arguments: list[str] | None = None) -> None:
         if config.agents > 1:
             name = f"{task}-heterogeneous"
             chosen = {f"agent-{i}": (folder, snapshots[-1]) for i, (folder, snapshots) in enumerate(trained, start=1)}
+            curves = {each: pd.read_csv(folder / "curve.csv") for each, (folder, _) in chosen.items()}
+            curve = pd.concat(curves, names=["agent"]).droplevel(1).reset_index()
         else:
             [(folder, snapshots)], name = trained, task
             chosen = {each: (folder, snapshot) for each, snapshot in choose(snapshots).items()}
-            (config.out / f"{name}.csv").write_bytes((folder / "curve.csv").read_bytes())
+            curve = pd.read_csv(folder / "curve.csv")
+        write_text(config.out / f"{name}.csv", curve.to_csv(index=False, lineterminator="\n"))
         policies = {each: snapshot_policy(folder, snapshot.step) for each, (folder, snapshot) in chosen.items()}
         save_policies(config.out / f"{name}.npz", policies)
         console.print(f"{name}: {agent}, {settings}", soft_wrap=True)

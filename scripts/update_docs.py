@@ -38,7 +38,8 @@ from trajclust_experiments.rendering.tables import write_table
 from trajclust_experiments.tables import get_table
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(<!-- (table|digest|benchmark|experts|scale|compiled) (\S+) ?(\S*) -->\n).*?(<!-- end -->)", re.S)
+KINDS = "table|digest|benchmark|experts|scale|compiled"
+BLOCK = re.compile(rf"(<!-- ({KINDS}) (\S+) ?(\S*) -->\n)(.*?)(<!-- end -->)", re.S)
 DIGEST = {"PG-Kmeans": ("pg_kmeans_planner", "pg_kmeans_mlp"), "CAAE": ("caae",)}  # of each the first that has scores
 
 
@@ -57,29 +58,32 @@ def pages() -> list[Path]:
 
 def generated(records: Sequence[dict[str, Any]]) -> dict[Path, str]:
     """The text that every page, and the index of the records, should have."""
-    texts = {page: rendered(page.read_text(encoding="utf-8"), records) for page in pages()}
+
+    def block(match: re.Match) -> str:
+        begin, kind, name, preset, _, end = match.groups()
+        return f"{begin}{body(kind, name, preset, records)}{end}"
+
+    texts = {page: BLOCK.sub(block, page.read_text(encoding="utf-8")) for page in pages()}
     return texts | {committed().folder / "index.csv": index(records)}
 
 
-def rendered(text: str, records: Sequence[dict[str, Any]]) -> str:
-    """A page's text with every block made anew."""
+def body(kind: str, name: str, preset: str, records: Sequence[dict[str, Any]]) -> str:
+    """What stands in a block of that kind."""
+    if kind == "table":
+        table = get_table(name)
+        text, _ = rendered_table(table, table_records(table, preset, records))
+        return untitled(text)
+    if kind == "digest":
+        return digest(table_records(get_table(name), preset, records))
+    if kind == "experts":
+        return experts()
+    write = {"benchmark": benchmark, "scale": scale, "compiled": compiled}[kind]
+    return write(json.loads((committed().folder / name).read_text()))
 
-    def block(match: re.Match) -> str:
-        begin, kind, name, preset, end = match.groups()
-        if kind == "table":
-            table = get_table(name)
-            text, _ = rendered_table(table, table_records(table, preset, records))
-            body = text.split("\n", 2)[2]  # without its title
-        elif kind == "digest":
-            body = digest(table_records(get_table(name), preset, records))
-        elif kind == "experts":
-            body = experts()
-        else:
-            write = {"benchmark": benchmark, "scale": scale, "compiled": compiled}[kind]
-            body = write(json.loads((committed().folder / name).read_text()))
-        return f"{begin}{body}{end}"
 
-    return BLOCK.sub(block, text)
+def untitled(text: str) -> str:
+    """A table's Markdown without its title, as a page shows it."""
+    return text.split("\n", 2)[2]
 
 
 def digest(records: Sequence[dict[str, Any]]) -> str:

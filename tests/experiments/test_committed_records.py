@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import update_docs
 
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.cell import record_id
@@ -13,6 +14,7 @@ from trajclust_experiments.papers.pgkmeans import table4
 from trajclust_experiments.rendering.intervals import difference_interval
 from trajclust_experiments.rendering.scores import shown_score
 from trajclust_experiments.rendering.stored import committed, table_records
+from trajclust_experiments.rendering.tables import rendered
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.learners import Offline
@@ -134,15 +136,30 @@ STORED = [
 ]
 
 
+# What pages of docs/ show of a table.
+SHOWN = {
+    (name, preset): text
+    for page in update_docs.pages()
+    for _, kind, name, preset, text, _ in update_docs.BLOCK.findall(page.read_text(encoding="utf-8"))
+    if kind == "table"
+}
+
+
 @pytest.mark.parametrize(("table", "preset"), STORED)
 def test_every_stored_table_renders(table, preset):
-    text, figures = get_table(table).render(table_records(get_table(table), preset, RECORDS))
+    text, figures = rendered(get_table(table), table_records(get_table(table), preset, RECORDS))
     assert text.startswith("# ")
     # Of some tables other tables' cells alone are there: no sweep of weights, no other learner, no behaviour set.
     only_others = ("c4/figure4", "c4/table2", "lbrac_v/figure7")
     assert text.count("\n| ") >= 2 or table == "c4/figure4"
     plain = ("table6", "table7", "table13", "extra", "data", "table3", "ablations", "clusters")
     assert figures or table.split("/")[1] in plain or table in only_others
+    if (table, preset) in SHOWN:
+        assert update_docs.untitled(text) == SHOWN[table, preset], "run python scripts/update_docs.py"
+
+
+def test_every_table_of_the_pages_has_records():
+    assert set(SHOWN) <= set(STORED)
 
 
 def test_every_record_is_shown():

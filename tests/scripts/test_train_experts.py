@@ -41,6 +41,17 @@ def test_miniature(tmp_path, capsys):
     assert record["policies"]["medium"] | again == record["policies"]["medium"]
     assert "expert: {'step'" in capsys.readouterr().err
 
+    train_experts.main(["hopper", "--agents", "2", "--steps", "10600", "--out", str(out), "--work", str(work)])
+    assert "hopper seed 0" not in capsys.readouterr().err  # it goes on where it was: at its end
+    agents = load_policies(out / "hopper-heterogeneous.npz")
+    assert set(agents) == {"agent-1", "agent-2"}
+    one, two = (agents[name].mode(np.ones((1, 11), np.float32)) for name in agents)
+    assert np.abs(one - two).max() > 1e-3
+    curves = pd.read_csv(out / "hopper-heterogeneous.csv")
+    assert set(curves["agent"]) == set(agents)
+    first = curves[curves["agent"] == "agent-1"].drop(columns="agent")
+    pd.testing.assert_frame_equal(first, pd.read_csv(out / "hopper.csv"))
+
 
 @pytest.mark.parametrize("task", shipped_tasks())
 def test_shipped_policies_are_the_chosen_ones_and_good(task):
