@@ -15,6 +15,7 @@ import chex
 import numpy as np
 import pytest
 
+from trajclust_experiments.launchers.local import LINGER_SECONDS
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.records import Results, comparable
 
@@ -169,8 +170,9 @@ def test_sweeps_whose_processes_are_killed(tmp_path, launcher, kills):
                 process.wait(300)
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 60
-        while _processes(process.pid) and time.monotonic() < deadline:  # workers notice that their launcher is gone
+        # Workers notice that their launcher is gone, and have so long to end what they are at, as a compilation.
+        deadline = time.monotonic() + LINGER_SECONDS + 60
+        while _processes(process.pid) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert _processes(process.pid) == {}
         if len(results.ids()) == len(expected):  # whole: begin again

@@ -60,10 +60,15 @@ for _name, _value in {
 _SMOKE, _CPU, _PAPER = (LEARNING[name] for name in ("smoke", "cpu", "paper"))
 PRESETS = {
     "smoke": dataclasses.replace(_SMOKE, seeds=2),
-    "cpu": dataclasses.replace(_CPU, summary="a fifth of the paper's gradient steps, 3 seeds; on Gates 10"),
+    "cpu": dataclasses.replace(
+        _CPU,
+        summary="a fifth of the paper's gradient steps, of heterogeneous sets 20,000 a stage, 3 seeds; on Gates 10",
+    ),
     "paper": dataclasses.replace(_PAPER, summary="the paper's 500,000 + 500,000 gradient steps, 5 seeds", seeds=5),
 }
 GATES_EPISODES = 240  # in all, whatever k: each behaviour gives as many
+STAGES = ("updates", "behaviour_updates")  # gradient steps of each
+HETEROGENEOUS_STEPS = 20_000  # of a stage at preset cpu
 TRANSITIONS = {"smoke": 500, "cpu": 200_000, "paper": 1_000_000}  # of a heterogeneous set, in all
 
 
@@ -107,6 +112,8 @@ def cell(
     entry, variant = named(method)
     gates = dataset in GATES
     of_preset = {} if gates and scale_of(preset) != "smoke" else preset.settings.get(entry, {})
+    if dataset in HETEROGENEOUS and scale_of(preset) == "cpu":
+        of_preset = {name: HETEROGENEOUS_STEPS if name in STAGES else each for name, each in of_preset.items()}
     if gates and scale_of(preset) == "cpu" and len(seeds) == preset.seeds:
         seeds = range(10)
     k = {"k": REGISTRY[dataset].num_policies} if entry == "lbrac_v" and dataset not in D4RL else {}
