@@ -248,6 +248,7 @@ def test_the_environment_is_complete():
     assert set(block["versions"]) == {"jax", "jaxlib", "flax", "optax", "numpy", "trajclust_jax"}
     assert block["device"]["count"] >= 1
     assert block["python"].startswith("3.")
+    assert block["xla_flags"] == os.environ["XLA_FLAGS"]  # the tests' own
     age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(block["time"])
     assert abs(age.total_seconds()) < 60
     assert plain(block) == block

@@ -98,7 +98,7 @@ def comparable(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """When a record was made (UTC, ISO 8601), on what machine and with which libraries."""
+    """When a record was made (UTC, ISO 8601), on what machine, with which libraries and flags of the compiler."""
     import jax
 
     devices = jax.devices()
@@ -109,6 +109,7 @@ def environment() -> dict[str, Any]:
         "cpu_count": len(os.sched_getaffinity(0)),  # the cores that this process may use
         "python": platform.python_version(),
         "versions": {**versions, "trajclust_jax": __version__},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),  # some round otherwise
     }
 
 

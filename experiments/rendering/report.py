@@ -245,6 +245,10 @@ def _made(records: Sequence[dict[str, Any]]) -> str:
         f"- Devices: {plain_text('; '.join(counted))}.",
         "- Versions: " + ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in versions.items()) + ".",
     ]
+    flags = Counter(place["xla_flags"] for place in places if place.get("xla_flags"))
+    lines += [
+        f"- XLA_FLAGS of {_counted(number, 'record')}: {plain_text(each.strip())}." for each, number in flags.items()
+    ]
     return "\n".join(lines) + "\n"
 
 

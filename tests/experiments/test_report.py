@@ -68,7 +68,7 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "get_table", tables.get)
     folder = Results(tmp_path / "results")
 
-    def add(dataset, method, *, preset="cpu", settings=(), seeds=2, time=None, **device):
+    def add(dataset, method, *, preset="cpu", settings=(), seeds=2, time=None, flags="", **device):
         cell = next(
             cell
             for cell in cells(PRESETS[preset], (dataset,), (method,), range(seeds))
@@ -77,6 +77,7 @@ def results(tmp_path, monkeypatch):
         described = cell.identity(load(cell.dataset, cell.size, cell.data_seed)[0])
         oracle = method == ORACLE
         place = {"device": {"kind": "cpu", "platform": "cpu", "count": 1, **device}, "cpu_count": 2, "python": "3.12.1"}
+        place |= {"xla_flags": flags} if flags else {}  # of records of before there is none
         folder.write(
             id := f"{len(folder.ids()):016x}",
             {
@@ -126,7 +127,7 @@ def section(text: str, title: str) -> str:
 def test_the_pages_show_every_stored_table(results, tmp_path):
     results.add("diagonal", ORACLE)
     results.add("diagonal", METHODS[0], time="2026-11-20T10:00:00+00:00", kind="<GPU> & co")
-    results.add("diagonal", METHODS[1])
+    results.add("diagonal", METHODS[1], flags=" --xla_<a>")
     results.add("diagonal", METHODS[0], preset="smoke", time="2026-11-18T10:00:00+00:00")
     found, pages = written(results, tmp_path)
     titles = lambda page: [text for _, text in page.all("h2")]
@@ -142,6 +143,7 @@ def test_the_pages_show_every_stored_table(results, tmp_path):
     assert "4 records, made 2026-11-18 to 2026-11-20 (2 of them do not say when); 21 minutes" in found.shown
     assert "Devices: 1 x <GPU> & co (2 cores): 1 record; 1 x cpu (2 cores): 3 records." in found.shown
     assert "python 3.12.1, jax 0.11.2" in found.shown
+    assert "XLA_FLAGS of 1 record: --xla_<a>." in found.shown
     assert {"1 of 8", "2 of 8"} <= {text for _, text in found.all("td")}
     links = [attributes["href"] for attributes, text in found.all("a") if text in (TABLE.name, OTHER.name)]
     assert len(set(links)) == 4, "each row of the overview leads to its table"
