@@ -57,19 +57,39 @@ for _name, _value in {
 }.items():
     PUBLISHED[_name]["lbrac_v"] = _value
 
-_SMOKE, _CPU, _PAPER = (LEARNING[name] for name in ("smoke", "cpu", "paper"))
-PRESETS = {
-    "smoke": dataclasses.replace(_SMOKE, seeds=2),
-    "cpu": dataclasses.replace(
-        _CPU,
-        summary="a fifth of the paper's gradient steps, of heterogeneous sets 20,000 a stage, 3 seeds; on Gates 10",
-    ),
-    "paper": dataclasses.replace(_PAPER, summary="the paper's 500,000 + 500,000 gradient steps, 5 seeds", seeds=5),
+
+@dataclasses.dataclass(frozen=True)
+class Scale(Preset):
+    """A preset, and what is otherwise on the tasks of several behaviours."""
+
+    on_gates: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # settings by learner
+    gates_episodes: int = 240  # in all, whatever k: each behaviour gives as many
+    gates_seeds: int | None = None  # in place of the preset's
+    on_heterogeneous: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    transitions: int = 1_000_000  # of a heterogeneous set, in all
+
+
+def _scale(name: str, **more: Any) -> Scale:
+    return Scale(**{**vars(LEARNING[name]), **more})
+
+
+_TINY, _SHORT = LEARNING["smoke"].settings, LEARNING["cpu"].settings
+_STEPS = ("updates", "behaviour_updates")  # gradient steps of each stage
+_SHORTER = {
+    learner: {name: 20_000 if name in _STEPS else value for name, value in settings.items()}
+    for learner, settings in _SHORT.items()
 }
-GATES_EPISODES = 240  # in all, whatever k: each behaviour gives as many
-STAGES = ("updates", "behaviour_updates")  # gradient steps of each
-HETEROGENEOUS_STEPS = 20_000  # of a stage at preset cpu
-TRANSITIONS = {"smoke": 500, "cpu": 200_000, "paper": 1_000_000}  # of a heterogeneous set, in all
+PRESETS = {
+    "smoke": _scale("smoke", on_gates=_TINY, gates_episodes=16, on_heterogeneous=_TINY, transitions=500),
+    "cpu": _scale(
+        "cpu",
+        summary="a fifth of the paper's gradient steps, of heterogeneous sets 20,000 a stage, 3 seeds; on Gates 10",
+        gates_seeds=10,
+        on_heterogeneous=_SHORTER,
+        transitions=200_000,
+    ),
+    "paper": _scale("paper", summary="the paper's 500,000 + 500,000 gradient steps, 5 seeds", seeds=5),
+}
 
 
 def named(name: str) -> tuple[str, dict[str, Any]]:
@@ -82,18 +102,12 @@ def title_of(name: str) -> str:
     return VARIANTS[name][0] if name in VARIANTS else title(name)
 
 
-def scale_of(preset: Preset) -> str:
-    """Which of PRESETS it is."""
-    return next(name for name, each in PRESETS.items() if each.summary == preset.summary)
-
-
-def size_of(preset: Preset, dataset: str) -> int:
+def size_of(preset: Scale, dataset: str) -> int:
     """Trajectories of each policy, or steps: so many that k policies together have as many as one."""
-    scale = scale_of(preset)
     if dataset in GATES:
-        return max(1, (GATES_EPISODES if scale != "smoke" else 16) // REGISTRY[dataset].num_policies)
+        return max(1, preset.gates_episodes // REGISTRY[dataset].num_policies)
     if dataset in HETEROGENEOUS:
-        return TRANSITIONS[scale] // REGISTRY[dataset].num_policies
+        return preset.transitions // REGISTRY[dataset].num_policies
     return preset.long_size
 
 
@@ -106,18 +120,16 @@ def suited(method: str, dataset: str) -> dict[str, Any]:
 
 
 def cell(
-    preset: Preset, dataset: str, method: str, seeds: Sequence[int], clusters: str | None = None, **more: Any
+    preset: Scale, dataset: str, method: str, seeds: Sequence[int], clusters: str | None = None, **more: Any
 ) -> HeterogeneousCell:
     """A learner or a variant on a dataset; on Gates at the catalogue's scale for it, 20 episodes an evaluation."""
     entry, variant = named(method)
     gates = dataset in GATES
-    of_preset = {} if gates and scale_of(preset) != "smoke" else preset.settings.get(entry, {})
-    if dataset in HETEROGENEOUS and scale_of(preset) == "cpu":
-        of_preset = {name: HETEROGENEOUS_STEPS if name in STAGES else each for name, each in of_preset.items()}
-    if gates and scale_of(preset) == "cpu" and len(seeds) == preset.seeds:
-        seeds = range(10)
+    settings = preset.on_gates if gates else preset.on_heterogeneous if dataset in HETEROGENEOUS else preset.settings
+    if gates and preset.gates_seeds and len(seeds) == preset.seeds:
+        seeds = range(preset.gates_seeds)
     k = {"k": REGISTRY[dataset].num_policies} if entry == "lbrac_v" and dataset not in D4RL else {}
-    settings = {**k, **of_preset, **variant, **more}
+    chosen = {**k, **settings.get(entry, {}), **variant, **more}
     clusters = LABELS if method == "lbrac_v_labels" else clusters
     cluster_settings = {} if clusters in (None, LABELS) else suited(clusters, dataset)
     return HeterogeneousCell(
@@ -125,7 +137,7 @@ def cell(
         size_of(preset, dataset),
         entry,
         tuple(seeds),
-        tuple(sorted(settings.items())),
+        tuple(sorted(chosen.items())),
         clusters=clusters,
         cluster_settings=tuple(sorted(cluster_settings.items())),
         episodes=20 if gates else 10,

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajclust_experiments.papers import lbrac_v
-from trajclust_experiments.papers.lbrac_v import COUNTS, by_k, title_of
+from trajclust_experiments.papers.lbrac_v import COUNTS, Scale, by_k, title_of
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.markdown import spread
-from trajclust_experiments.tables import Preset
 
 SWEEP = {"sweep": (("k", COUNTS),), "room": max(COUNTS)}
 
@@ -27,7 +26,7 @@ class Line(NamedTuple):
     used: np.ndarray | None = None
 
 
-def sweep_cell(preset: Preset, dataset: str, seeds: Sequence[int]) -> Any:
+def sweep_cell(preset: Scale, dataset: str, seeds: Sequence[int]) -> Any:
     """LBRAC-v with every K, as one program."""
     return lbrac_v.cell(preset, dataset, "lbrac_v", seeds, **{"k": 1, **SWEEP})
 

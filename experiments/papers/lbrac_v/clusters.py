@@ -8,18 +8,18 @@ Is it the estimate of the behaviours that decides, or the learner?
 from trajclust_experiments import catalogue
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import lbrac_v
-from trajclust_experiments.papers.lbrac_v import D4RL, GATES, HETEROGENEOUS, PRESETS
+from trajclust_experiments.papers.lbrac_v import D4RL, GATES, HETEROGENEOUS, PRESETS, Scale
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
 from trajclust_experiments.rendering.markdown import provenance, spread
-from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_experiments.tables import Records, Table
 from trajclust_jax.data import REGISTRY
 
 OTHERS = ("pg_kmeans_mlp", "caae", "empo_mlp")
 METHODS = ("own", *OTHERS, "labels")
 
 
-def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+def cells(preset: Scale, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset and clusterer whose clusters LBRAC-v is given; `own`: those that it finds."""
     chosen: list[Cell] = []
     for dataset in datasets:

@@ -11,13 +11,13 @@ import numpy as np
 
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import lbrac_v
-from trajclust_experiments.papers.lbrac_v import GATES, HETEROGENEOUS, PRESETS, name_of, title_of
+from trajclust_experiments.papers.lbrac_v import GATES, HETEROGENEOUS, PRESETS, Scale, name_of, title_of
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
 from trajclust_experiments.rendering.figures import captioned, new_figure
 from trajclust_experiments.rendering.intervals import interval, interval_column
 from trajclust_experiments.rendering.markdown import provenance, spread
-from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_experiments.tables import Records, Table
 from trajclust_jax.data import REGISTRY
 from trajclust_jax.lazy import lazy
 
@@ -27,7 +27,7 @@ METHODS = ("brac_v", "lbrac_v", *lbrac_v.VARIANTS, "bcq", "plas", "cql")
 SIDES = {"learners": ("brac_v", "lbrac_v", "bcq", "plas", "cql"), "LBRAC-v": ("lbrac_v", *lbrac_v.VARIANTS)}
 
 
-def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+def cells(preset: Scale, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset and learner."""
     return [
         lbrac_v.cell(preset, dataset, method, seeds)

@@ -5,29 +5,33 @@
 The settings that work and those of the release beside each other, PG-Kmeans after them.
 """
 
+import dataclasses
+
 from trajclust_experiments.cells.behaviours import BehaviourSetCell
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.methods import MethodCell
-from trajclust_experiments.papers.lbrac_v import D4RL, HETEROGENEOUS, PRESETS, scale_of, size_of, suited
+from trajclust_experiments.papers.lbrac_v import D4RL, HETEROGENEOUS, PRESETS, Scale, size_of, suited
 from trajclust_experiments.papers.lbrac_v._maps import map_figure
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column, Entry
 from trajclust_experiments.rendering.markdown import provenance
-from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_experiments.tables import Records, Table
 from trajclust_jax.data import REGISTRY
 
 COUNTS = (10, 20)  # beside k*
 SETS = ("behaviour_set", "behaviour_set_released")
-# The release's 500,000 gradient steps are two hours: 40,000 of them, where it has been seen that little moves.
-SETTINGS = {"smoke": {"iterations": 2, "steps": 20}, "cpu": {}, "paper": {}}
-RELEASED = {"smoke": SETTINGS["smoke"], "cpu": {"iterations": 80}, "paper": {}}
+_TINY = {"iterations": 2, "steps": 20}
+PRESETS_HERE = {
+    "smoke": dataclasses.replace(PRESETS["smoke"], settings=dict.fromkeys(SETS, _TINY)),
+    # The release's 500,000 gradient steps are two hours: 40,000 of them, where it has been seen that little moves.
+    "cpu": dataclasses.replace(PRESETS["cpu"], seeds=10, settings={"behaviour_set_released": {"iterations": 80}}),
+    "paper": dataclasses.replace(PRESETS["paper"], settings={}),
+}
 
 
-def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+def cells(preset: Scale, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset, clusterer and, of behaviour sets, K."""
-    scale = scale_of(preset)
     chosen: list[Cell] = []
-    seeds = range(10) if scale == "cpu" and len(seeds) == preset.seeds else seeds
     for dataset in datasets:
         entry = REGISTRY[dataset]
         size = min(size_of(preset, dataset), 50) if dataset in D4RL else size_of(preset, dataset)
@@ -36,9 +40,8 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
                 settings = tuple(sorted(suited(method, dataset).items()))
                 chosen.append(MethodCell(dataset, size, method, tuple(seeds), settings))
                 continue
-            settings = SETTINGS[scale] if method == "behaviour_set" else RELEASED[scale]
             for k in sorted({1, entry.num_policies, *COUNTS}):
-                given = {**settings, "num_clusters": k}
+                given = {**preset.settings.get(method, {}), "num_clusters": k}
                 chosen.append(BehaviourSetCell(dataset, size, method, tuple(seeds), tuple(sorted(given.items()))))
     return chosen
 
@@ -72,7 +75,7 @@ TABLE = Table(
     summary="the behaviour set alone: embeddings, NMI and homogeneity for several K",
     datasets=(*D4RL, "gates-5", *HETEROGENEOUS),
     methods=(*SETS, "pg_kmeans_mlp"),
-    presets=PRESETS,
+    presets=PRESETS_HERE,
     cells=cells,
     render=render,
 )

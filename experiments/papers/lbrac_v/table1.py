@@ -11,17 +11,17 @@ import numpy as np
 from trajclust_experiments import catalogue
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import lbrac_v
-from trajclust_experiments.papers.lbrac_v import D4RL, PRESETS, PUBLISHED
+from trajclust_experiments.papers.lbrac_v import D4RL, PRESETS, PUBLISHED, Scale
 from trajclust_experiments.papers.lbrac_v._results import COLUMNS, Line, lines, sweep_cell
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.comparisons import comparison_figures
 from trajclust_experiments.rendering.markdown import provenance
-from trajclust_experiments.tables import Preset, Records, Standing, Table
+from trajclust_experiments.tables import Records, Standing, Table
 
 METHODS = ("bc", "brac_v", "cql", "bcq", "plas", "lbrac_v")
 
 
-def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+def cells(preset: Scale, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset and learner; of LBRAC-v all K in one."""
     every = lambda dataset, method: (
         sweep_cell(preset, dataset, seeds) if method == "lbrac_v" else lbrac_v.cell(preset, dataset, method, seeds)

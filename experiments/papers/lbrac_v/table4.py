@@ -4,14 +4,14 @@ trajclust run lbrac_v/table4 --preset cpu --datasets hopper-medium-expert
 """
 
 from trajclust_experiments.cells.cell import Cell
-from trajclust_experiments.papers.lbrac_v import D4RL, PRESETS
+from trajclust_experiments.papers.lbrac_v import D4RL, PRESETS, Scale
 from trajclust_experiments.papers.lbrac_v._results import COLUMNS, lines, sweep_cell
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.markdown import provenance
-from trajclust_experiments.tables import Preset, Records, Table
+from trajclust_experiments.tables import Records, Table
 
 
-def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
+def cells(preset: Scale, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset: all K in one program."""
     return [sweep_cell(preset, dataset, seeds) for dataset in datasets if methods]
 
