@@ -125,9 +125,10 @@ def _processes(session: int) -> dict[int, str]:
     """Of a session those that live, with their commands, Ray's own left out: a cluster that dies is asked nothing."""
     listed = subprocess.run(["ps", "-s", str(session), "-o", "pid=,args="], capture_output=True, text=True).stdout
     lines = [line.split(None, 1) for line in listed.splitlines()]
-    # Ray's agents take names of their own, and outlive their cluster by minutes. The defunct wait for who adopted them.
-    others = ("ray/", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "resource_tracker", "<defunct>")
-    return {int(pid): args for pid, args in lines if not any(other in args for other in others)}
+    # Ray's agents take names of their own, and outlive their cluster by minutes. In brackets are those that are ending,
+    # or wait for who adopted them.
+    others = ("ray/", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "resource_tracker")
+    return {int(pid): args for pid, args in lines if args[0] != "[" and not any(other in args for other in others)}
 
 
 @pytest.mark.slow
