@@ -137,11 +137,16 @@ def _mean(values: Any) -> float | None:
 def experts() -> str:
     """A Markdown table of the MuJoCo policies that come with the package."""
     lines = ["| task | policy | seed | environment steps | return | D4RL-normalised |", "|---|---|---|---|---|---|"]
+    weights = ROOT / "envs" / "weights"
     for task in shipped_tasks():
-        record = json.loads((ROOT / "envs" / "weights" / f"{task}.json").read_text())
-        for name in ("medium", "late", "expert"):
-            policy = record["policies"][name]
-            cells = [TASKS[task].env_id, name, record["seed"], f"{policy['step']:,}"]
+        chosen = json.loads((weights / f"{task}.json").read_text())
+        shown = [(name, chosen["seed"], chosen["policies"][name]) for name in ("medium", "late", "expert")]
+        if (agents := weights / f"{task}-heterogeneous.json").exists():
+            found = json.loads(agents.read_text())
+            seeds = range(found["seed"], found["seed"] + found["agents"])
+            shown += [(name, seed, each) for seed, (name, each) in zip(seeds, found["policies"].items(), strict=True)]
+        for name, seed, policy in shown:
+            cells = [TASKS[task].env_id, name, seed, f"{policy['step']:,}"]
             cells += [f"{policy['return']:,.0f} ± {policy['std']:,.0f}", f"{policy['score']:.1f}"]
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ from trajclust_jax.lazy import lazy
 mujoco = lazy("trajclust_envs.mujoco")
 
 _TOGETHER = 16  # episodes rolled out at a time
+_LONGEST = 1000  # steps of an episode
 
 # By the end of a dataset's name: the policies of each label. Replay are checkpoints from before medium.
 MIXTURES = {
@@ -42,11 +43,12 @@ def heterogeneous(task: str, k: int, name: str, size: int, seed: int) -> Dataset
     for label, policy in enumerate(agents.values()):
         key = int(np.random.SeedSequence((seed, label)).generate_state(1)[0])
         steps = first = 0
-        while steps < size:  # an episode depends on its number alone
-            for episode in mujoco.run_episodes(task, policy.sample, range(first, first + _TOGETHER), key):
-                if steps < size:
-                    episodes.append((episode.observations, episode.actions, episode.rewards, episode.terminated))
-                    steps, first = steps + len(episode.rewards), first + 1
+        while steps < size:  # an episode depends on its number alone; none is rolled out in vain
+            numbers = range(first, first + min(_TOGETHER, -(-(size - steps) // _LONGEST)))
+            for episode in mujoco.run_episodes(task, policy.sample, numbers, key):
+                episodes.append((episode.observations, episode.actions, episode.rewards, episode.terminated))
+                steps += len(episode.rewards)
+            first = numbers.stop
         counts.append(first)
     trajectories = from_episodes(episodes)
     return build_dataset(
