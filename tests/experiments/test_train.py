@@ -147,6 +147,14 @@ def test_a_learner_that_finds_clusters_says_which(trajclust, tmp_path):
     assert losses[losses["phase"] == "critic"]["updates"].max() == 20
 
 
+def test_clusters_found_within_clusters():
+    """LBRAC-v on each cluster of another clustering: a column a learner, empty where it saw nothing."""
+    found = np.array([[[0, 1, 1], [1, 0, 0]]])  # a seed, two learners, three trajectories
+    shown = train._assignments(found, [7], [2, 5], np.array([0, 1, -1]))
+    assert shown.to_csv() == "trajectory,seed 7 cluster 2,seed 7 cluster 5\n0,0,\n1,,0\n2,,\n"
+    assert train._assignments(found[:, 0], [7], None, None).to_csv() == "trajectory,seed 7\n0,0\n1,1\n2,1\n"
+
+
 def test_train_in_mujoco_gives_scores(trajclust, tmp_path):
     code, out, err = trajclust(
         *("train", "hopper-medium-expert:size=2", "--learner", "td3_bc", "--seeds", 2, "--episodes", 3, "--json"),
