@@ -9,7 +9,7 @@ from relabelling_data import some_data
 
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.commands import train
-from trajclust_experiments.commands.relabel import OUTPUTS
+from trajclust_experiments.commands.relabel import OUTPUTS, Asked
 from trajclust_experiments.models import load_policy, load_relabeller
 from trajclust_experiments.progress import Progress
 from trajclust_jax.data import DataError, build_dataset, from_episodes, load, returns, save_npz, transitions
@@ -89,6 +89,19 @@ def test_an_expert_a_cluster(trajclust, tmp_path, files):
     policy = load_policy(tmp_path / "runs/train").policy
     assert policy.scaling.mean.shape == (1, 2, 3)
     np.testing.assert_array_equal(policy.scaling.mean[0, 0], policy.scaling.mean[0, 1])
+
+
+def test_an_expert_is_read_less_the_datas_offsets(tmp_path):
+    """Of a clock that 32 bits would round away: ten seconds later are ten, whatever its own file begins with."""
+    rng, ends = np.random.default_rng(0), np.arange(60) % 10 == 9
+    for name, begin in (("some", 1.7e9), ("demo", 1.7e9 + 10)):
+        clock = begin + 0.01 * np.arange(60) if name == "some" else begin + 0.02 * np.arange(60)
+        steps = {"observations": clock[:, None], "actions": rng.uniform(-1, 1, (60, 1)), "rewards": rng.normal(size=60)}
+        np.savez(tmp_path / f"{name}.npz", **steps, terminals=ends)
+    asked = Asked("clue", str(tmp_path / "demo.npz"), None, (), 0)
+    data, _ = asked.expert_data(load(tmp_path / "some.npz"))
+    clock = np.asarray(data.flat.observations)[:, 0]
+    np.testing.assert_allclose(clock[60:] - clock[0], 10 + 0.02 * np.arange(60), atol=1e-4)
 
 
 @pytest.mark.parametrize(("own", "wanted"), [(60.0, None), (None, 1000.0)])

@@ -309,6 +309,8 @@ def test_no_best_cluster_without_returns(trajclust, tmp_path):
         2,
         True,
     )
+    apart = lambda by: evaluation.best_clusters(np.array([0, 0, 1]), 1 + np.array([0, by, by]))
+    assert (apart(1.5e-8), apart(1e-6)) == ([0, 1], [1]), "float32's rounding of rewards is no difference"
 
 
 def test_actions_less_an_offset_are_not_learned_from(trajclust, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from relabelling_data import some_data
 
 from trajclust_jax.data import DataError, from_episodes, returns, transitions
+from trajclust_jax.data.preparation import ScaleReturns
 from trajclust_jax.relabelling import (
     ExpertData,
     of_best,
@@ -44,6 +45,17 @@ def test_the_best_trajectories():
         of_best(DATA.replace(rewards=np.zeros_like(DATA.rewards)), 1)
 
 
+def test_returns_that_differ_by_rounding_are_equal():
+    """1 / T at each of T steps is 1 in all, but in float32: neither is one the best, nor are rewards blown up."""
+    data = from_episodes([(np.zeros((t + 1, 1)), np.zeros((t, 1)), np.full(t, 1 / t), False) for t in (3, 7, 11, 1000)])
+    assert np.ptp(returns(data)) > 0
+    with pytest.raises(DataError, match="all returns are equal"):
+        of_best(data, 1)
+    assert ScaleReturns(1000.0)(data) is data
+    better = data.replace(rewards=np.float32(data.rewards) * np.float32([[1], [1], [1], [1 + 1e-6]]))
+    assert whose(of_best(better, 1)) == [3]
+
+
 def test_the_successful_trajectories(caplog):
     assert whose(of_successes(sparse())) == [0, 2]
     assert whose(of_successes(sparse(), 1)) == [2], "the soonest"
@@ -78,6 +90,21 @@ def test_an_expert_of_another_environment_or_the_data_itself():
         of_demonstrations(DATA, other)
     with pytest.raises(DataError, match="actions 1, of the data 2"):
         of_demonstrations(DATA, DATA.replace(actions=DATA.actions[..., :1]))
+
+
+def test_an_expert_in_another_unit(caplog):
+    """Is warned of; other combinations of categories, which have the same numbers, are refused."""
+    demonstration = some_data(2, seed=7)
+    of_demonstrations(DATA, demonstration)
+    assert not caplog.text
+    of_demonstrations(DATA, demonstration.replace(observations=demonstration.observations + np.float32([0, 50, 0])))
+    assert caplog.messages == [
+        "expert: 1 of 3 columns of observations are far from the data's: are they in the same unit?"
+    ]
+    discrete = DATA.replace(actions=(DATA.actions[..., 0] > 0).astype(np.int32), num_actions=2)
+    own, other = (discrete.replace(action_parts=parts) for parts in (((0, 0), (1, 1)), ((0, 1), (1, 0))))
+    with pytest.raises(DataError, match="expert: its actions combine other categories than the data's"):
+        of_demonstrations(own, other)
 
 
 def test_clusters_and_classes():
