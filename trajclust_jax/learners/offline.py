@@ -154,7 +154,6 @@ class Offline:
         clustered = isinstance(data, Clustered)
         trajectories = data.trajectories if clustered else data
         self.check(trajectories)
-        self.learner.advise(trajectories)
         found = returns(trajectories)
         groups = [np.arange(len(found))]
         if clustered:
@@ -164,6 +163,7 @@ class Offline:
             raise DataError("assignments: no trajectory is in any cluster")
         for transform in self.transforms():
             trajectories = transform(trajectories)
+        self.learner.advise(trajectories)
         frames, trajectories = framed(trajectories)
         everything, known, bound = self._transitions(transitions(trajectories), frames)
         begins = np.concatenate([[0], np.cumsum(np.asarray(trajectories.lengths))])
