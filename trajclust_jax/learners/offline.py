@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 
 from trajclust_jax.clustering.preprocessing import Preprocessing
-from trajclust_jax.data import Codebook, DataError, Trajectories, Transitions, dense, returns, transitions
+from trajclust_jax.data import DataError, Trajectories, Transitions, dense, returns, transitions
 from trajclust_jax.data.preparation import (
     DataTransform,
     Frames,
@@ -181,20 +181,22 @@ class Offline:
         first = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32)
         batch = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
         if not clustered:
-            before = self._prepared_before(trajectories, scalings[0], num_seeds)
+            before = self._prepared_before(trajectories, frames, scalings[0], num_seeds)
             return OfflineData(batch, first[0], count[0], scalings[0], frames, before, len(found))
         if self.learner.before() is not None:
-            raise ValueError(f"{type(self.learner).__name__} finds clusters itself: train it on all trajectories")
+            raise DataError(f"{type(self.learner).__name__} finds clusters itself: train it on all trajectories")
         scaling = jax.tree.map(lambda *x: np.stack(x), *scalings)
         return OfflineData(batch, first, count, scaling, frames, None, len(found))
 
-    def _prepared_before(self, trajectories: Trajectories, scaling: Scaling, num_seeds: int) -> Any:
+    def _prepared_before(
+        self, trajectories: Trajectories, frames: Frames | None, scaling: Scaling, num_seeds: int
+    ) -> Any:
         """The data of what is trained before the learner, seen as the learner sees it."""
         before = self.learner.before()
         if before is None:
             return None
-        if isinstance(trajectories.observations, Codebook):
-            raise ValueError(f"{type(self.learner).__name__} needs observations of real numbers, not of integers")
+        if frames is not None:
+            raise DataError(f"{type(self.learner).__name__} needs observations of real numbers, not of integers")
         columns = lambda x: np.arange(len(x), dtype=np.int32)
         inputs = Inputs(columns(scaling.mean), scaling.mean, scaling.std, np.float32(CLIP))
         actions = ActionScaling(columns(scaling.bound), np.zeros_like(scaling.bound), scaling.bound)
