@@ -188,6 +188,7 @@ def relabel_dataset(dataset: Dataset, asked: Asked, out: Path, progress: Progres
                 **described,
                 "fingerprint": made.provenance.fingerprint,
                 **compared(dataset, rewards[: data.num_steps]),
+                "offsets": offsets_of(dataset),
                 "timing": found.timing,
                 "machine": environment(),
             }

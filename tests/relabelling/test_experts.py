@@ -35,9 +35,12 @@ def whose(data, number=0):
     return np.unique(data.flat.trajectory[data.experts[number]]).tolist()
 
 
-def test_the_best_trajectories():
+def test_the_best_trajectories(caplog):
     order = np.argsort(-returns(DATA))
     assert whose(of_best(DATA, 2)) == sorted(order[:2].tolist())
+    assert not caplog.text
+    assert whose(of_best(sparse(), 1)) == [0]
+    assert caplog.messages == ["expert best:1: 2 have a return of 1; the first are taken"]
     for count, text in ((0, "give at least 1"), (6, "is all of the data")):
         with pytest.raises(DataError, match=text):
             of_best(DATA, count)
@@ -66,6 +69,9 @@ def test_the_successful_trajectories(caplog):
         of_successes(DATA)
     with pytest.raises(DataError, match="every reward is 0, so no trajectory succeeded"):
         of_successes(sparse().replace(rewards=np.zeros((3, 5), np.float32)))
+    crashes = sparse().replace(rewards=0 - np.eye(3, 5, 2, dtype=np.float32))
+    with pytest.raises(DataError, match="all begin with the reward 0, which is no goal's"):
+        of_successes(crashes, 1)
     with pytest.raises(DataError, match="success:0: give at least 1"):
         of_successes(sparse(), 0)
 

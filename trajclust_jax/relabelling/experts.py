@@ -113,7 +113,7 @@ def _warn_of_other_units(flat: Transitions, count: int) -> None:
 
 
 def of_best(trajectories: Trajectories, count: int) -> ExpertData:
-    """The `count` trajectories with the highest returns; of equal ones the first.
+    """The `count` trajectories with the highest returns; of equal ones the first, which is warned of.
 
     Raises:
         DataError: for a count below 1, or of all trajectories; returns that are all equal.
@@ -123,7 +123,11 @@ def of_best(trajectories: Trajectories, count: int) -> ExpertData:
         raise DataError(f"expert best:{count}: give at least 1")
     if not spread_of_returns(trajectories):
         raise DataError("expert best: all returns are equal, and do not tell which is best")
-    return of_trajectories(trajectories, np.sort(np.argsort(-found, kind="stable")[:count]))
+    order = np.argsort(-found, kind="stable")
+    least = found[order[min(count, len(found)) - 1]]
+    if (found[order[count:]] == least).any():
+        log.warning("expert best:%d: %d have a return of %g; the first are taken", count, (found == least).sum(), least)
+    return of_trajectories(trajectories, np.sort(order[:count]))
 
 
 def of_successes(trajectories: Trajectories, count: int | None = None) -> ExpertData:
@@ -132,7 +136,7 @@ def of_successes(trajectories: Trajectories, count: int | None = None) -> Expert
     Rewards are sparse where they have two values, such as 0 and, at the goal, 1.
 
     Raises:
-        DataError: for rewards that are not sparse, a count below 1, no success.
+        DataError: for rewards that are not sparse, a count below 1, no success, or nothing else from the first step on.
     """
     rewards, mask = np.asarray(trajectories.rewards), np.asarray(trajectories.mask)
     values = np.unique(rewards[mask])
@@ -144,6 +148,8 @@ def of_successes(trajectories: Trajectories, count: int | None = None) -> Expert
         raise DataError(f"expert success:{count}: give at least 1")
     met = (rewards == values[1]) & mask
     soonest = np.where(met.any(1), met.argmax(1), np.iinfo(np.int64).max)
+    if not soonest.any():
+        raise DataError(f"expert success: all begin with the reward {values[1]:g}, which is no goal's: give best:K")
     order = np.argsort(soonest, kind="stable")[: int(met.any(1).sum())]
     if count is not None and count > len(order):
         log.warning("expert success:%d: only %d trajectories succeeded, and all are taken", count, len(order))
