@@ -48,6 +48,7 @@ def test_relabel_writes_a_dataset_and_its_model(trajclust, tmp_path, files):
     assert np.ptp(returns(made.trajectories)) == pytest.approx(1000, rel=1e-4)
     said = made.provenance.parameters["relabelled"]
     assert (said["id"], said["made_from"]) == (summary["id"], "some")
+    assert summary["offsets"] == {}
     assert said["expert_fingerprint"] == load("demo.npz").provenance.fingerprint
     assert made.provenance.fingerprint == summary["fingerprint"]
     again = trajclust("relabel", "some.npz", "--expert", "demo.npz", "--out", "new.hdf5", "--set", *SHORT)

@@ -285,6 +285,18 @@ def test_a_target_too_slow_for_the_episodes_is_warned_of(caplog):
     assert not caplog.text
 
 
+def test_the_clustering_sees_what_the_learner_sees():
+    """In the data's own unit, too, where nothing is normalised."""
+    data = some_data()
+    far = data.replace(
+        **{name: 30 * np.asarray(getattr(data, name)) for name in ("observations", "final_observations")}
+    )
+    for normalise in (True, False):
+        prepared = dataclasses.replace(tiny(critic_updates=100), normalise=normalise).prepare(far, 1)
+        seen = [x for x in map(np.asarray, jax.tree.leaves(prepared.before)) if x.ndim == 4 and x.shape[-1] == D]
+        np.testing.assert_allclose(np.abs(seen[0]).max(), np.abs(prepared.batch.observations).max(), rtol=1e-5)
+
+
 def test_what_it_cannot_learn_from_is_refused():
     with pytest.raises(DataError, match="finds clusters itself"):
         tiny().prepare(Clustered(some_data(), np.zeros(12, int), 1), 1)

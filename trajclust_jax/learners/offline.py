@@ -198,7 +198,8 @@ class Offline:
         if frames is not None:
             raise DataError(f"{type(self.learner).__name__} needs observations of real numbers, not of integers")
         columns = lambda x: np.arange(len(x), dtype=np.int32)
-        inputs = Inputs(columns(scaling.mean), scaling.mean, scaling.std, np.float32(CLIP))
+        furthest = np.float32(CLIP) if self.normalise else np.finfo(np.float32).max  # CLIP is in standard deviations
+        inputs = Inputs(columns(scaling.mean), scaling.mean, scaling.std, furthest)
         actions = ActionScaling(columns(scaling.bound), np.zeros_like(scaling.bound), scaling.bound)
         return before.prepare(trajectories, num_seeds, Preprocessing(inputs, actions))
 
