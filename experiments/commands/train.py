@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 plotting = lazy("trajclust_envs.plotting")
 pd = lazy("pandas")
 
+SMALL = 0.1  # actions that are all below it may be in another unit than [-1, 1], which policies have by default
 OUTPUTS = {"summary.json", "policy", "losses.csv", "evaluations.csv", "learning-curve.png", "assignments.csv"}
 
 
@@ -199,6 +200,12 @@ def train_on_dataset(
         raise DataError(f"--learner {learner_name}{with_plugin}: {error}") from None
     if not offline.bounds and not trajectories.discrete:
         offline = dataclasses.replace(offline, bounds=action_bounds(dataset, environment_name))
+        largest = np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max()
+        if not offline.bounds and environment_name is None and "action_high" not in stated and largest < SMALL:
+            progress.warn(
+                f"no action exceeds {largest:.2g}, but policies' may reach 1, for nothing says what their bounds are: "
+                "give --set bounds=[...], a number for each"
+            )
     described = {
         "dataset": dataset.spec.name,
         "fingerprint": dataset.provenance.fingerprint,

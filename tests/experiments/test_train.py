@@ -16,6 +16,7 @@ from trajclust_experiments.cells import evaluation
 from trajclust_experiments.cells.evaluation import make_gymnasium
 from trajclust_experiments.commands import train
 from trajclust_experiments.models import load_policy
+from trajclust_experiments.progress import Progress
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.data import DataError, build_dataset, dense, from_episodes, load, load_minari, make, save_npz
 from trajclust_jax.learners import C4
@@ -320,6 +321,19 @@ def test_actions_less_an_offset_are_not_learned_from(trajclust, tmp_path):
     code, _, err = trajclust("train", "plane.npz")
     assert code == 2
     assert "actions were read less an offset" in err
+
+
+def test_small_actions_without_bounds_are_warned_of(tmp_path, monkeypatch):
+    """Policies' reach 1 where no environment, dataset or user says what actions may be."""
+    monkeypatch.setattr(train, "fit", lambda *_, **__: 1 / 0)
+    dataset, told, progress = plane(tmp_path / "plane.npz"), [], Progress()
+    trajectories = dataset.trajectories.replace(actions=np.float32(0.01) * dataset.trajectories.actions)
+    small = dataclasses.replace(dataset, trajectories=trajectories)
+    monkeypatch.setattr(progress, "warn", told.append)
+    for given, settings in ((small, {}), (dataset, {}), (small, {"bounds": [0.01, 0.01]})):
+        with pytest.raises(ZeroDivisionError):
+            train.train_on_dataset(given, "bc", [0], tmp_path / "out", "off", progress, settings=settings)
+    assert ["give --set bounds=[...]" in line for line in told] == [True]
 
 
 def test_learners_of_continuous_actions_refuse_discrete_ones(trajclust):

@@ -138,6 +138,10 @@ class Offline:
             raise ValueError(f"{type(self.learner).__name__} learns from {needs} actions, and these are {found}")
         if trajectories.discrete and trajectories.action_size != self.learner.action_size:
             raise ValueError(f"the data have {trajectories.action_size} actions, not {self.learner.action_size}")
+        if self.bounds and not trajectories.discrete and len(self.bounds) != trajectories.action_size:
+            raise ValueError(
+                f"there are {len(self.bounds)} bounds, and actions have {trajectories.action_size} numbers"
+            )
         if (self.learner.BOOTSTRAPS or self.best < 1) and not np.any(np.asarray(trajectories.rewards)):
             raise ValueError("every reward is 0: there is nothing to learn but the actions (bc does)")
 
