@@ -249,8 +249,13 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
         wanted = "a number" if isinstance(value, bool) or not isinstance(value, (int, float)) else None
         value = float(value) if wanted is None else value
     elif isinstance(default, tuple) and field.name != "sweep":
-        sizes = isinstance(value, (tuple, list)) and all(isinstance(size, int) and size > 0 for size in value)
-        wanted = None if sizes else "a list of sizes [256,256]"
+        kind, least, like = int, 1, "a list of sizes [256,256]"
+        if field.type == tuple[float, ...]:
+            kind, least, like = (int, float), -math.inf, "a list of numbers [1,0.5]"
+        elif not default:
+            least, like = 0, "a list of whole numbers [0,1]"
+        each = lambda item: isinstance(item, kind) and not isinstance(item, bool) and item >= least
+        wanted = None if isinstance(value, (tuple, list)) and all(map(each, value)) else like
     if wanted is not None:
         raise ValueError(f"{field.name} is {value!r}: give {wanted}")
     return value

@@ -323,7 +323,8 @@ def load_policy(folder: str | os.PathLike) -> Policies:
 def load_relabeller(folder: str | os.PathLike) -> tuple[TrainedRelabeller, Model]:
     """The relabeller and its model, of one seed and expert, that `trajclust relabel` left in a folder.
 
-    `relabeller.rewards(model, data)` are its rewards `[1, 1, P]` of any data of the same environment.
+    `relabeller.rewards(model, data)` are its rewards `[1, 1, P]` of any data of the same environment, read less what
+    its own were (`data.rebased` by the `offsets` in summary.json).
 
     Raises:
         DataError: for a folder without them.

@@ -173,10 +173,10 @@ def best_cluster(assignments: np.ndarray, episode_returns: np.ndarray) -> int:
 def best_clusters(assignments: np.ndarray, episode_returns: np.ndarray) -> list[int]:
     """The clusters whose trajectories have the highest mean return: more than one where returns don't tell them apart.
 
-    Means of float64 sums that differ by less than their rounding are equal.
+    Means that differ by no more than the rounding of rewards to float32 are equal.
     """
     means = {k: episode_returns[assignments == k].mean() for k in np.unique(assignments).tolist()}
-    rounding = 1e-9 * np.abs(episode_returns).max()
+    rounding = np.finfo(np.float32).eps * np.abs(episode_returns).max()
     return [k for k, mean in means.items() if mean >= max(means.values()) - rounding]
 
 

@@ -28,6 +28,7 @@ from trajclust_jax.relabelling import (
     with_rewards,
 )
 from trajclust_jax.relabelling.clue import TEMPERATURES, trajectory_means
+from trajclust_jax.relabelling.experts import joined
 
 DEMONSTRATION_SEED = 2**31  # of the data that demonstrations are taken from: no dataset of a table has it
 SHOWN_OF = 4  # episodes that are rolled out for each demonstration: who shows how does not show a fall
@@ -168,7 +169,7 @@ class RelabelledCell(LearnerCell, _Relabelling):
         data = expert_data(dataset, self.dataset, self.expert)
         if self.relabeller is None:
             rows = np.unique(data.flat.trajectory[data.experts[0]])
-            return jax.tree.map(lambda x: np.asarray(x)[rows], data.pooled), self, 0.0
+            return jax.tree.map(lambda x: np.asarray(x)[rows], joined(data.pooled)), self, 0.0  # joined: no codebook
         began = time.perf_counter()
         found, relabeller = self.relabelled(data, job), self.build_relabeller()
         body["relabelling"] = judged(dataset, found.rewards[:, 0, : data.num_steps])

@@ -16,7 +16,19 @@ from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.checkpoint import save_tree
-from trajclust_jax.data import Dataset, build_dataset, fingerprint, load, returns, save_hdf5, save_npz, transitions
+from trajclust_jax.data import (
+    Dataset,
+    build_dataset,
+    fingerprint,
+    load,
+    offsets_of,
+    rebased,
+    returns,
+    save_hdf5,
+    save_npz,
+    suspicious,
+    transitions,
+)
 from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import auc, rank_correlation
 from trajclust_jax.records import cell_id, environment, plain
@@ -85,9 +97,9 @@ class Asked:
             assignments, numbers = chosen_clusters(self.clusters, text or "all", dataset)
             described |= {"clusters": numbers, "assignments": cell_id({"assignments": assignments.tolist()})}
             return of_clusters(trajectories, assignments, list(range(len(numbers)))), described
-        demonstrations = load(self.expert).trajectories
-        described["expert_fingerprint"] = fingerprint(demonstrations)
-        return of_demonstrations(trajectories, demonstrations), described
+        given = load(self.expert)
+        described["expert_fingerprint"] = fingerprint(given.trajectories)
+        return of_demonstrations(trajectories, rebased(given, offsets_of(dataset))), described
 
     def _count(self, text: str) -> int:
         if not text.isdecimal():
@@ -163,6 +175,8 @@ def relabel_dataset(dataset: Dataset, asked: Asked, out: Path, progress: Progres
     data, expert = asked.expert_data(dataset)
     if len(data.experts) > 1:
         raise UsageError(f"--expert {asked.expert} are {len(data.experts)} experts: give one, such as cluster:0")
+    for line in suspicious(data.pooled):
+        progress.warn(line)
     described = asked.described(dataset, relabeller, expert)
     with staged(folder_of(out), OUTPUTS) as work:
         found = _fitted(relabeller, data, described, work, progress)
@@ -174,6 +188,7 @@ def relabel_dataset(dataset: Dataset, asked: Asked, out: Path, progress: Progres
                 **described,
                 "fingerprint": made.provenance.fingerprint,
                 **compared(dataset, rewards[: data.num_steps]),
+                "offsets": offsets_of(dataset),
                 "timing": found.timing,
                 "machine": environment(),
             }
@@ -192,6 +207,8 @@ def relabelled_for_training(
     """
     relabeller = asked.relabeller()
     data, expert = asked.expert_data(dataset)
+    for line in [] if data.demonstrations is None else suspicious(data.demonstrations):  # the data's own are told later
+        progress.warn(line)
     described = asked.described(dataset, relabeller, expert)
     found = _fitted(relabeller, data, described, work, progress)
     if len(data.experts) > 1:

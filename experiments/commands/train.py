@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 plotting = lazy("trajclust_envs.plotting")
 pd = lazy("pandas")
 
+SMALL = 0.1  # actions that are all below it may be in another unit than [-1, 1], which policies have by default
 OUTPUTS = {"summary.json", "policy", "losses.csv", "evaluations.csv", "learning-curve.png", "assignments.csv"}
 
 
@@ -161,9 +162,9 @@ def train_on_dataset(
     """Trains a learner and writes `out`; returns its summary.
 
     `out` receives summary.json, policy/ (Orbax: actors and scalings of all seeds and clusters), losses.csv,
-    learning-curve.png, assignments.csv where the learner finds clusters itself (a column a seed) and, where the
-    environment is known, evaluations.csv with the return of every episode. It appears whole at the end; a killed run
-    goes on (see `output.staged`).
+    learning-curve.png, assignments.csv where the learner finds clusters itself (a column a seed and cluster) and, where
+    the environment is known, evaluations.csv with the return of every episode. It appears whole at the end; a killed
+    run goes on (see `output.staged`).
 
     Args:
         clusters: what `chosen_clusters` gave: a learner for each of them.
@@ -186,15 +187,25 @@ def train_on_dataset(
     environment_name = _where(dataset, environment_name, given, progress)
     stated = dataset.provenance.parameters
     references = stated.get("reference_returns") if environment_name == stated.get("environment") else None
+    relabelled = stated.get("relabelled")
     try:
         entry = learner_entry(learner_name, plugin).on(trajectories.discrete)
-        offline = entry.build(trajectories.action_size, **{**entry.suited(environment_name), **(settings or {})})
+        suited = entry.suited(environment_name)
+        if (relabelled or {}).get("settings", {}).get("returns_range") is not None:
+            suited.pop("reward_range", None)  # that of the relabeller holds, for each expert's rewards by themselves
+        offline = entry.build(trajectories.action_size, **{**suited, **(settings or {})})
         offline.check(trajectories)
     except ValueError as error:
         with_plugin = "" if plugin is None else f" --plugin {plugin}"
         raise DataError(f"--learner {learner_name}{with_plugin}: {error}") from None
     if not offline.bounds and not trajectories.discrete:
         offline = dataclasses.replace(offline, bounds=action_bounds(dataset, environment_name))
+        largest = np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max()
+        if not offline.bounds and environment_name is None and "action_high" not in stated and largest < SMALL:
+            progress.warn(
+                f"no action exceeds {largest:.2g}, but policies' may reach 1, for nothing says what their bounds are: "
+                "give --set bounds=[...], a number for each"
+            )
     described = {
         "dataset": dataset.spec.name,
         "fingerprint": dataset.provenance.fingerprint,
@@ -234,12 +245,15 @@ def train_on_dataset(
             )
         summary = {"id": id, **described, "reference_returns": references}
         summary |= summarise(offline, outcome, environment_name, references)
-        if "relabelled" in dataset.provenance.parameters:
-            summary["relabelled"] = dataset.provenance.parameters["relabelled"]
+        if relabelled is not None:
+            summary["relabelled"] = relabelled
         summary["observation_shape"] = list(trajectories.observation_shape)
         summary["offsets"] = offsets_of(dataset)
-        summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
-        _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}))
+        summary["data_return"] = None  # of other rewards than the environment's: they are no measure of its returns
+        if relabelled is None:
+            summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
+        assigned = None if clusters is None else clusters[0]
+        _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}), assigned)
         final = summary.get("scores", {})
         for index, seed in enumerate(seeds):
             told = {f"final/{name}": values[index] for name, values in final.items()}
@@ -274,19 +288,34 @@ def _where(dataset: Dataset, name: str | None, given: str | None, progress: Prog
     return name
 
 
-def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any]) -> None:
+def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any], assigned: np.ndarray | None) -> None:
     folder.mkdir()
     save_tree(folder / "policy", {"actor": outcome.result.actor, "scaling": dataclasses.asdict(outcome.result.scaling)})
     _losses(offline, outcome, summary["clusters"]).to_csv(folder / "losses.csv", index=False)
     found = offline.learner.assignments(outcome.result.actor)
     if found is not None:
-        names = {f"seed {seed}": np.asarray(each) for seed, each in zip(outcome.seeds, found, strict=True)}
-        pd.DataFrame(names).rename_axis("trajectory").to_csv(folder / "assignments.csv")
+        _assignments(np.asarray(found), outcome.seeds, summary["clusters"], assigned).to_csv(folder / "assignments.csv")
     steps, episode_returns = evaluations(offline, outcome)
     if len(steps):
         _rows(steps, episode_returns, outcome.seeds, summary).to_csv(folder / "evaluations.csv", index=False)
     save_figure(learning_curve(offline, outcome, summary), folder / "learning-curve.png")
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def _assignments(
+    found: np.ndarray, seeds: Sequence[int], clusters: list[int] | None, assigned: np.ndarray | None
+) -> "pd.DataFrame":
+    """A row a trajectory: the clusters that learners found themselves, `[S, N]`, or `[S, K, N]` of learners on the
+    `clusters` that trajectories are `assigned` to; of others than its own a learner knows none, and it is empty."""
+    names = {}
+    for seed, each in zip(seeds, found, strict=True):
+        if clusters is None:
+            names[f"seed {seed}"] = each
+            continue
+        for place, cluster in enumerate(clusters):
+            own = pd.Series(each[place], dtype="Int64").where(assigned == place)
+            names[f"seed {seed} cluster {cluster}"] = own
+    return pd.DataFrame(names).rename_axis("trajectory")
 
 
 def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> "pd.DataFrame":
@@ -343,8 +372,8 @@ def learning_curve(offline: Offline, outcome: Fit, summary: dict[str, Any]) -> "
             ax.plot(steps, means[:, :, k], color=color, linewidth=0.6, alpha=0.6)
             label = "mean of seeds" if cluster is None else f"cluster {cluster}"
             ax.plot(steps, means[:, :, k].mean(1), color=color, linewidth=2, label=label)
-        ax.axhline(scale(summary["data_return"]["mean"]), color="gray", linewidth=1, linestyle="--", label="data, mean")
-        ax.axhline(scale(summary["data_return"]["best"]), color="gray", linewidth=1, linestyle=":", label="data, best")
+        for (name, value), style in zip((summary["data_return"] or {}).items(), ("--", ":"), strict=False):
+            ax.axhline(scale(value), color="gray", linewidth=1, linestyle=style, label=f"data, {name}")
         ax.set(xlabel="gradient steps", title="return" if normalised is None else "normalised score")
         ax.legend(fontsize=6)
     losses = _losses(offline, outcome, summary["clusters"])

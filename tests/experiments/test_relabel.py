@@ -1,15 +1,18 @@
 """`trajclust relabel` and `trajclust train --relabel`: what they write, and one clear line for whatever is wrong."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from relabelling_data import some_data
 
 from trajclust_experiments.catalogue import CATALOGUE, entries
-from trajclust_experiments.commands.relabel import OUTPUTS
+from trajclust_experiments.commands import train
+from trajclust_experiments.commands.relabel import OUTPUTS, Asked
 from trajclust_experiments.models import load_policy, load_relabeller
-from trajclust_jax.data import DataError, build_dataset, load, returns, save_npz, transitions
+from trajclust_experiments.progress import Progress
+from trajclust_jax.data import DataError, build_dataset, from_episodes, load, returns, save_npz, transitions
 from trajclust_jax.relabelling import of_demonstrations, with_rewards
 
 SHORT = ("updates=4", "batch_size=8", "features=[8]")
@@ -45,6 +48,7 @@ def test_relabel_writes_a_dataset_and_its_model(trajclust, tmp_path, files):
     assert np.ptp(returns(made.trajectories)) == pytest.approx(1000, rel=1e-4)
     said = made.provenance.parameters["relabelled"]
     assert (said["id"], said["made_from"]) == (summary["id"], "some")
+    assert summary["offsets"] == {}
     assert said["expert_fingerprint"] == load("demo.npz").provenance.fingerprint
     assert made.provenance.fingerprint == summary["fingerprint"]
     again = trajclust("relabel", "some.npz", "--expert", "demo.npz", "--out", "new.hdf5", "--set", *SHORT)
@@ -68,6 +72,7 @@ def test_train_by_new_rewards(trajclust, tmp_path, files):
         )
         assert code == 0, err
         assert json.loads(out)["relabelled"]["method"] == "clue"
+        assert json.loads(out)["data_return"] is None, "of other rewards than those that policies are evaluated by"
         policies.append(load_policy(tmp_path / "runs/train").policy)
     assert not list((tmp_path / "runs").glob(".*")), "no checkpoints are left"
     for a, b in zip(*(np.ravel(p.actor["params"]["Dense_0"]["kernel"]) for p in policies), strict=True):
@@ -85,6 +90,38 @@ def test_an_expert_a_cluster(trajclust, tmp_path, files):
     policy = load_policy(tmp_path / "runs/train").policy
     assert policy.scaling.mean.shape == (1, 2, 3)
     np.testing.assert_array_equal(policy.scaling.mean[0, 0], policy.scaling.mean[0, 1])
+
+
+def test_an_expert_is_read_less_the_datas_offsets(tmp_path):
+    """Of a clock that 32 bits would round away: ten seconds later are ten, whatever its own file begins with."""
+    rng, ends = np.random.default_rng(0), np.arange(60) % 10 == 9
+    for name, begin in (("some", 1.7e9), ("demo", 1.7e9 + 10)):
+        clock = begin + 0.01 * np.arange(60) if name == "some" else begin + 0.02 * np.arange(60)
+        steps = {"observations": clock[:, None], "actions": rng.uniform(-1, 1, (60, 1)), "rewards": rng.normal(size=60)}
+        np.savez(tmp_path / f"{name}.npz", **steps, terminals=ends)
+    asked = Asked("clue", str(tmp_path / "demo.npz"), None, (), 0)
+    data, _ = asked.expert_data(load(tmp_path / "some.npz"))
+    clock = np.asarray(data.flat.observations)[:, 0]
+    np.testing.assert_allclose(clock[60:] - clock[0], 10 + 0.02 * np.arange(60), atol=1e-4)
+
+
+@pytest.mark.parametrize(("own", "wanted"), [(60.0, None), (None, 1000.0)])
+def test_the_relabellers_range_of_returns_holds(tmp_path, monkeypatch, own, wanted):
+    """Not that which IQL has on Hopper; returns of such rewards are not drawn beside the environment's."""
+    zeros = lambda *shape: np.zeros(shape, np.float32)
+    parameters = {"environment": "Hopper-v4", "relabelled": {"settings": {"returns_range": own}}}
+    data = from_episodes([(zeros(3, 11), zeros(2, 3), np.full(2, n), False) for n in range(3)])
+    dataset = build_dataset(data, name="some", source="some", parameters=parameters)
+    offered = []
+    monkeypatch.setattr(train, "fit", lambda offline, *_, **__: offered.append(offline) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.train_on_dataset(dataset, "iql", [0], tmp_path / "out", "off", Progress())
+    assert offered[0].reward_range == wanted
+    history = [{"phase": "train", "iteration": 1, "actor/loss": [1.0], "return": [[1.0, 2.0]]}]
+    outcome, summary = SimpleNamespace(history=history, seeds=(0,)), {"environment": "Hopper-v4", "clusters": None}
+    for told, count in ((None, 2), ({"mean": 1.0, "best": 2.0}, 4)):
+        drawn = train.learning_curve(offered[0], outcome, {**summary, "reference_returns": None, "data_return": told})
+        assert len(drawn.axes[0].lines) == count
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from trajclust_experiments.papers.clue import way_of
 from trajclust_experiments.rendering.stored import committed, record_of
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.data import make, returns, transitions
+from trajclust_jax.data.codebook import encode
 from trajclust_jax.records import Results
 
 SHORT = (("batch_size", 8), ("block", 2), ("features", (8, 8)), ("updates", 4))
@@ -44,6 +45,17 @@ def test_records_of_rewards(tmp_path):
     assert "| Point maze | CLUE, means of z |" in text
     assert "spreads trajectories most" in text
     assert set(figures) == {"latents"}
+
+
+def test_the_experts_trajectories_alone():
+    """Also of data whose observations are stored once each."""
+    dataset = make("pointmaze", 20)
+    coded = dataclasses.replace(dataset, trajectories=encode(dataset.trajectories))
+    cell = learned(relabeller=None, relabeller_settings=())
+    found, again = (transitions(cell._data(each, None, {})[0]) for each in (dataset, coded))
+    assert 0 < len(found.rewards) < len(transitions(dataset.trajectories).rewards)
+    np.testing.assert_array_equal(found.observations, again.observations)
+    np.testing.assert_array_equal(found.next_observations, again.next_observations)
 
 
 @pytest.mark.slow

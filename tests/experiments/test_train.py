@@ -16,6 +16,7 @@ from trajclust_experiments.cells import evaluation
 from trajclust_experiments.cells.evaluation import make_gymnasium
 from trajclust_experiments.commands import train
 from trajclust_experiments.models import load_policy
+from trajclust_experiments.progress import Progress
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.data import DataError, build_dataset, dense, from_episodes, load, load_minari, make, save_npz
 from trajclust_jax.learners import C4
@@ -145,6 +146,14 @@ def test_a_learner_that_finds_clusters_says_which(trajclust, tmp_path):
     losses = pd.read_csv(folder / "losses.csv")
     assert losses[losses["phase"] == "improve"]["updates"].max() == 10
     assert losses[losses["phase"] == "critic"]["updates"].max() == 20
+
+
+def test_clusters_found_within_clusters():
+    """LBRAC-v on each cluster of another clustering: a column a learner, empty where it saw nothing."""
+    found = np.array([[[0, 1, 1], [1, 0, 0]]])  # a seed, two learners, three trajectories
+    shown = train._assignments(found, [7], [2, 5], np.array([0, 1, -1]))
+    assert shown.to_csv() == "trajectory,seed 7 cluster 2,seed 7 cluster 5\n0,0,\n1,,0\n2,,\n"
+    assert train._assignments(found[:, 0], [7], None, None).to_csv() == "trajectory,seed 7\n0,0\n1,1\n2,1\n"
 
 
 def test_train_in_mujoco_gives_scores(trajclust, tmp_path):
@@ -301,6 +310,8 @@ def test_no_best_cluster_without_returns(trajclust, tmp_path):
         2,
         True,
     )
+    apart = lambda by: evaluation.best_clusters(np.array([0, 0, 1]), 1 + np.array([0, by, by]))
+    assert (apart(1.5e-8), apart(1e-6)) == ([0, 1], [1]), "float32's rounding of rewards is no difference"
 
 
 def test_actions_less_an_offset_are_not_learned_from(trajclust, tmp_path):
@@ -310,6 +321,19 @@ def test_actions_less_an_offset_are_not_learned_from(trajclust, tmp_path):
     code, _, err = trajclust("train", "plane.npz")
     assert code == 2
     assert "actions were read less an offset" in err
+
+
+def test_small_actions_without_bounds_are_warned_of(tmp_path, monkeypatch):
+    """Policies' reach 1 where no environment, dataset or user says what actions may be."""
+    monkeypatch.setattr(train, "fit", lambda *_, **__: 1 / 0)
+    dataset, told, progress = plane(tmp_path / "plane.npz"), [], Progress()
+    trajectories = dataset.trajectories.replace(actions=np.float32(0.01) * dataset.trajectories.actions)
+    small = dataclasses.replace(dataset, trajectories=trajectories)
+    monkeypatch.setattr(progress, "warn", told.append)
+    for given, settings in ((small, {}), (dataset, {}), (small, {"bounds": [0.01, 0.01]})):
+        with pytest.raises(ZeroDivisionError):
+            train.train_on_dataset(given, "bc", [0], tmp_path / "out", "off", progress, settings=settings)
+    assert ["give --set bounds=[...]" in line for line in told] == [True]
 
 
 def test_learners_of_continuous_actions_refuse_discrete_ones(trajclust):

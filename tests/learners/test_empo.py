@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from trajclust_jax.clustering import PGKmeans
-from trajclust_jax.data import from_episodes
+from trajclust_jax.data import DataError, from_episodes
+from trajclust_jax.data.codebook import encode
 from trajclust_jax.data.dataset import transitions
 from trajclust_jax.data.preparation import returns_to_go
 from trajclust_jax.learners import EMPO, Batch, Clustered, Offline
@@ -284,14 +285,27 @@ def test_a_target_too_slow_for_the_episodes_is_warned_of(caplog):
     assert not caplog.text
 
 
+def test_the_clustering_sees_what_the_learner_sees():
+    """In the data's own unit, too, where nothing is normalised."""
+    data = some_data()
+    far = data.replace(
+        **{name: 30 * np.asarray(getattr(data, name)) for name in ("observations", "final_observations")}
+    )
+    for normalise in (True, False):
+        prepared = dataclasses.replace(tiny(critic_updates=100), normalise=normalise).prepare(far, 1)
+        seen = [x for x in map(np.asarray, jax.tree.leaves(prepared.before)) if x.ndim == 4 and x.shape[-1] == D]
+        np.testing.assert_allclose(np.abs(seen[0]).max(), np.abs(prepared.batch.observations).max(), rtol=1e-5)
+
+
 def test_what_it_cannot_learn_from_is_refused():
-    with pytest.raises(ValueError, match="finds clusters itself"):
+    with pytest.raises(DataError, match="finds clusters itself"):
         tiny().prepare(Clustered(some_data(), np.zeros(12, int), 1), 1)
     images = some_data().replace(
         observations=np.zeros((12, 11, D), np.uint8), final_observations=np.zeros((12, D), np.uint8)
     )
-    with pytest.raises(ValueError, match="real numbers"):
+    with pytest.raises(DataError, match="real numbers"):
         tiny().prepare(images, 1)
+    assert tiny().prepare(encode(some_data()), 1).before is not None, "real numbers that are stored once each"
     with pytest.raises(ValueError, match="can be swept"):
         Offline(EMPO(A, **{**TINY, **SMALL}), block=2, sweep=(("discount", (0.9, 0.99)),))
     for settings in ({"k": 0}, {"expectile": 1.0}, {"restriction": 0.5}, {"clip": 0.0}):

@@ -9,7 +9,7 @@ import pytest
 from learner_reference import A, D, embedded, moved, some_batch, unit, wide
 
 from trajclust_jax.data import from_episodes, returns
-from trajclust_jax.learners import LBRACv, Offline
+from trajclust_jax.learners import C4, DR3, LayerNorm, LBRACv, Offline
 from trajclust_jax.learners.sampling import View
 from trajclust_jax.training import fit
 
@@ -185,11 +185,19 @@ def test_clusters_that_are_given():
         ({"k": 0}, "must be"),
         ({"scale": 0.0}, "must be"),
         ({"behaviour_rate": 0.0}, "must be"),
+        ({"layer_norm": True}, "which layer_norm and plug-ins of a learner do not change"),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(ValueError, match=message):
         tiny(**settings)
+
+
+@pytest.mark.parametrize("plug_in", [C4, DR3, LayerNorm])
+def test_plug_ins_are_refused(plug_in):
+    """They know critics whose parameters are one network's; layer normalisation would change nothing."""
+    with pytest.raises(ValueError, match="plug-ins of a learner do not change"):
+        Offline(plug_in(LBRACv(A)))
 
 
 def test_stages():

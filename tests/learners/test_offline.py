@@ -213,6 +213,10 @@ def test_a_mistaken_action_decides_no_bound(caplog):
     assert "clipped to 4" in caplog.text
     with pytest.raises(ValueError, match="bounds are"):
         Offline(BC(2), bounds=(0.0,))
+    assert LEARNERS["bc"].build(2, bounds=(4, 0.4)).bounds == (4, 0.4)
+    assert LEARNERS["lbrac_v"].build(2, given=(0, 1)).learner.given == (0, 1)
+    with pytest.raises(ValueError, match="there are 1 bounds, and actions have 2 numbers"):
+        Offline(BC(2), bounds=(4.0,)).prepare(data, 1)
 
 
 @pytest.mark.parametrize("coded", [False, True])
@@ -290,6 +294,8 @@ def test_bad_trainings(settings, message):
         ({"discount": 2}, "discount is 2.0: it must be between 0 and 1"),
         ({"reward_range": -5}, "reward_range is -5.0: it must be above 0"),
         ({"reward_range": "wide"}, "reward_range is 'wide': give a number"),
+        ({"bounds": ["wide"]}, r"give a list of numbers \[1,0.5\]"),
+        ({"bounds": [0.5, 0]}, "they must be above 0"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -304,6 +310,10 @@ def test_bad_settings(settings, message):
         ("awac", {"temperature": 0}, "temperature is 0.0: it must be above 0"),
         ("cql", {"num_actions": 0}, "num_actions is 0: it must be above 0"),
         ("cql", {"gap": True}, "gap is True: give a number"),
+        ("cql", {"conservatism": -1}, "conservatism is -1.0: it must be at least 0"),
+        ("td3_bc", {"noise_clip": -0.5}, "noise_clip is -0.5: it must be at least 0"),
+        ("iql", {"temperature": -3}, "temperature is -3.0: it must be at least 0"),
+        ("brac_v", {"penalty": -1}, "penalty is -1.0: it must be at least 0"),
         ("brac_v", {"actor_rate": 0}, "actor_rate is 0.0: it must be above 0"),
         ("brac_v", {"updates": 1234}, "1234 updates: give a multiple of 100"),
     ],

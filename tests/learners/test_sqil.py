@@ -4,9 +4,10 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from trajclust_jax.data import from_episodes
-from trajclust_jax.learners import SQIL, Clustered, Offline, View
+from trajclust_jax.learners import C4, SQIL, Clustered, Offline, View
 
 
 def some_data():
@@ -47,7 +48,15 @@ def test_rewards_that_tell_nothing_are_warned_of(caplog):
     assert not caplog.text
     learner.advise(data.replace(rewards=np.ones_like(data.rewards)))
     assert "rewards tell no expert from others" in caplog.text
+    caplog.clear()
+    Offline(learner, reward_shift=-1.0).prepare(data, 1)
+    assert "rewards tell no expert from others" in caplog.text, "shifted, none is above 0"
     view, _ = next(views())
     nothing = dataclasses.replace(view.data, batch=view.data.batch._replace(rewards=0 * view.data.batch.rewards))
     rows = learner.sampler.rows(learner.sampler.init(view._replace(data=nothing)), jax.random.key(0), 50, view)
     assert ((rows >= 0) & (rows < view.count)).all()
+
+
+def test_minibatches_of_clusters_are_none_of_its_own():
+    with pytest.raises(ValueError, match="this learner has minibatches of its own"):
+        Offline(C4(SQIL(1)))

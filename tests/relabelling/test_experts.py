@@ -5,6 +5,7 @@ import pytest
 from relabelling_data import some_data
 
 from trajclust_jax.data import DataError, from_episodes, returns, transitions
+from trajclust_jax.data.preparation import ScaleReturns
 from trajclust_jax.relabelling import (
     ExpertData,
     of_best,
@@ -34,14 +35,28 @@ def whose(data, number=0):
     return np.unique(data.flat.trajectory[data.experts[number]]).tolist()
 
 
-def test_the_best_trajectories():
+def test_the_best_trajectories(caplog):
     order = np.argsort(-returns(DATA))
     assert whose(of_best(DATA, 2)) == sorted(order[:2].tolist())
+    assert not caplog.text
+    assert whose(of_best(sparse(), 1)) == [0]
+    assert caplog.messages == ["expert best:1: 2 have a return of 1; the first are taken"]
     for count, text in ((0, "give at least 1"), (6, "is all of the data")):
         with pytest.raises(DataError, match=text):
             of_best(DATA, count)
     with pytest.raises(DataError, match="all returns are equal"):
         of_best(DATA.replace(rewards=np.zeros_like(DATA.rewards)), 1)
+
+
+def test_returns_that_differ_by_rounding_are_equal():
+    """1 / T at each of T steps is 1 in all, but in float32: neither is one the best, nor are rewards blown up."""
+    data = from_episodes([(np.zeros((t + 1, 1)), np.zeros((t, 1)), np.full(t, 1 / t), False) for t in (3, 7, 11, 1000)])
+    assert np.ptp(returns(data)) > 0
+    with pytest.raises(DataError, match="all returns are equal"):
+        of_best(data, 1)
+    assert ScaleReturns(1000.0)(data) is data
+    better = data.replace(rewards=np.float32(data.rewards) * np.float32([[1], [1], [1], [1 + 1e-6]]))
+    assert whose(of_best(better, 1)) == [3]
 
 
 def test_the_successful_trajectories(caplog):
@@ -54,6 +69,9 @@ def test_the_successful_trajectories(caplog):
         of_successes(DATA)
     with pytest.raises(DataError, match="every reward is 0, so no trajectory succeeded"):
         of_successes(sparse().replace(rewards=np.zeros((3, 5), np.float32)))
+    crashes = sparse().replace(rewards=0 - np.eye(3, 5, 2, dtype=np.float32))
+    with pytest.raises(DataError, match="all begin with the reward 0, which is no goal's"):
+        of_successes(crashes, 1)
     with pytest.raises(DataError, match="success:0: give at least 1"):
         of_successes(sparse(), 0)
 
@@ -78,6 +96,21 @@ def test_an_expert_of_another_environment_or_the_data_itself():
         of_demonstrations(DATA, other)
     with pytest.raises(DataError, match="actions 1, of the data 2"):
         of_demonstrations(DATA, DATA.replace(actions=DATA.actions[..., :1]))
+
+
+def test_an_expert_in_another_unit(caplog):
+    """Is warned of; other combinations of categories, which have the same numbers, are refused."""
+    demonstration = some_data(2, seed=7)
+    of_demonstrations(DATA, demonstration)
+    assert not caplog.text
+    of_demonstrations(DATA, demonstration.replace(observations=demonstration.observations + np.float32([0, 50, 0])))
+    assert caplog.messages == [
+        "expert: 1 of 3 columns of observations are far from the data's: are they in the same unit?"
+    ]
+    discrete = DATA.replace(actions=(DATA.actions[..., 0] > 0).astype(np.int32), num_actions=2)
+    own, other = (discrete.replace(action_parts=parts) for parts in (((0, 0), (1, 1)), ((0, 1), (1, 0))))
+    with pytest.raises(DataError, match="expert: its actions combine other categories than the data's"):
+        of_demonstrations(own, other)
 
 
 def test_clusters_and_classes():

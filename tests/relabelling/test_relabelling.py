@@ -277,3 +277,10 @@ def test_settings_and_data_that_make_no_sense():
     discrete = data.replace(actions=np.zeros(data.rewards.shape, np.int32), num_actions=2)
     with pytest.raises(DataError, match="actions are discrete"):
         AGENT.relabel(of_trajectories(discrete, [0]), (0,))
+
+
+def test_a_mistaken_action_is_told_by_its_trajectory(caplog):
+    data = some_data(40)
+    data.actions[33, 1, 0] = 1e6
+    AGENT.prepare(of_trajectories(data, [0]), 1)
+    assert "trajectory 33 has 1e+06 in dimension 0" in caplog.text

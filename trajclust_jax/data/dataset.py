@@ -129,6 +129,16 @@ def returns(trajectories: Trajectories) -> np.ndarray:
     return np.where(np.asarray(trajectories.mask), np.asarray(trajectories.rewards, np.float64), 0).sum(1)
 
 
+def spread_of_returns(trajectories: Trajectories) -> float:
+    """By how much the best return exceeds the worst (host-side).
+
+    0 where that may be the rounding of rewards to float32, such as of 1 / T at each of T steps.
+    """
+    size = np.where(np.asarray(trajectories.mask), np.abs(np.asarray(trajectories.rewards, np.float64)), 0).sum(1).max()
+    spread = float(np.ptp(returns(trajectories)))
+    return spread if spread > np.finfo(np.float32).eps * size else 0.0
+
+
 def transitions(trajectories: Trajectories) -> Transitions:
     """The flat transition view (host-side; NumPy arrays)."""
     mask = np.asarray(trajectories.mask)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from trajclust_jax.data.dataset import returns
+from trajclust_jax.data.dataset import spread_of_returns
 from trajclust_jax.data.types import Codebook, Trajectories, Transitions
 from trajclust_jax.lazy import lazy
 
@@ -42,13 +42,13 @@ class DataTransform(Protocol):
 class ScaleReturns:
     """Rewards are scaled so that the best return exceeds the worst by `range` (IQL's code, for locomotion).
 
-    Nothing changes if all returns are equal; else rewards become float64.
+    Nothing changes if all returns are equal, but for rounding; else rewards become float64.
     """
 
     range: float
 
     def __call__(self, trajectories: Trajectories) -> Trajectories:
-        spread = np.ptp(returns(trajectories))
+        spread = spread_of_returns(trajectories)
         if not spread > 0:
             return trajectories
         return trajectories.replace(rewards=np.asarray(trajectories.rewards) * (self.range / spread))

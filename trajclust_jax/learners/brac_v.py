@@ -56,7 +56,7 @@ class BRACv(ActorCritic):
     def check(self) -> None:
         super().check()
         check_above(self, 0, "actor_rate")
-        check_at_least(self, 0, "warm_updates", "value_penalty")
+        check_at_least(self, 0, "warm_updates", "penalty", "value_penalty")
 
     @property
     def actor(self) -> TanhGaussianActor:

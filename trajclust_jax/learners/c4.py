@@ -140,6 +140,8 @@ class C4(PlugIn):
         check_one_of("cluster_by", self.cluster_by, ("gradients", "features", *_TRAJECTORIES))
         if self.cluster_by == "features" and not hasattr(self, "penultimate"):
             raise ValueError("cluster_by is features: this learner does not say what its critic's last layer sees")
+        if not isinstance(super().sampler, Uniform):
+            raise ValueError("this learner has minibatches of its own, in whose place those of clusters would come")
         if self._diverges and not isinstance(self, ActorCritic):
             raise ValueError("kl_weight, pearson_weight: this learner values no action of a policy at the next state")
         if self.cluster_by in _TRAJECTORIES and super().before() is not None:

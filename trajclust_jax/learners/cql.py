@@ -25,7 +25,7 @@ from trajclust_jax.learners.sac import SAC
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import TanhGaussianActor, sample_squashed
 from trajclust_jax.training import Info
-from trajclust_jax.validation import check_above
+from trajclust_jax.validation import check_above, check_at_least
 
 MAX_MULTIPLIER = 1e6
 LOG_STD_BOUNDS = (-20.0, 2.0)
@@ -53,6 +53,7 @@ class CQL(SAC):
     def check(self) -> None:
         super().check()
         check_above(self, 0, "num_actions", "actor_rate")
+        check_at_least(self, 0, "conservatism")
 
     @property
     def actor(self) -> TanhGaussianActor:

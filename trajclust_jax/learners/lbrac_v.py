@@ -26,7 +26,7 @@ import numpy as np
 from trajclust_jax.clustering.behaviour_set import BehaviourModel
 from trajclust_jax.data import Trajectories
 from trajclust_jax.learners.brac_v import BRACv
-from trajclust_jax.learners.learner import CRITICS, LearnerState, Part, Stage, gradient, step_keys
+from trajclust_jax.learners.learner import CRITICS, LearnerState, Part, PlugIn, Stage, gradient, step_keys
 from trajclust_jax.learners.sampling import Batch, View
 from trajclust_jax.networks import EmbeddedCritic, ensemblize, sample_squashed
 from trajclust_jax.training import Info
@@ -72,6 +72,8 @@ class LBRACv(BRACv):
         check_above(self, 0, "scale", "behaviour_rate")
         if self.room and self.room < self.k:
             raise ValueError(f"room is {self.room}: it must be at least k, {self.k}")
+        if self.layer_norm or isinstance(self, PlugIn):
+            raise ValueError("its critics are one network, which layer_norm and plug-ins of a learner do not change")
         if self.given and not 0 <= min(self.given) <= max(self.given) < self.k:
             raise ValueError(f"given has clusters {min(self.given)} to {max(self.given)}: k is {self.k}")
 

@@ -95,7 +95,8 @@ class Learner(abc.ABC):
         check_above(self, 0, "batch_size", "learning_rate")
 
     def advise(self, trajectories: Trajectories) -> None:
-        """Warns of settings that do not fit the data, or raises ValueError where they cannot; by default neither."""
+        """Warns of settings that do not fit the data, whose rewards are scaled already, or raises ValueError where they
+        cannot; by default neither."""
         del trajectories
 
     def before(self) -> Method | None:

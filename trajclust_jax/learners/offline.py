@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 
 from trajclust_jax.clustering.preprocessing import Preprocessing
-from trajclust_jax.data import Codebook, DataError, Trajectories, Transitions, dense, returns, transitions
+from trajclust_jax.data import DataError, Trajectories, Transitions, dense, returns, transitions
 from trajclust_jax.data.preparation import (
     DataTransform,
     Frames,
@@ -138,6 +138,10 @@ class Offline:
             raise ValueError(f"{type(self.learner).__name__} learns from {needs} actions, and these are {found}")
         if trajectories.discrete and trajectories.action_size != self.learner.action_size:
             raise ValueError(f"the data have {trajectories.action_size} actions, not {self.learner.action_size}")
+        if self.bounds and not trajectories.discrete and len(self.bounds) != trajectories.action_size:
+            raise ValueError(
+                f"there are {len(self.bounds)} bounds, and actions have {trajectories.action_size} numbers"
+            )
         if (self.learner.BOOTSTRAPS or self.best < 1) and not np.any(np.asarray(trajectories.rewards)):
             raise ValueError("every reward is 0: there is nothing to learn but the actions (bc does)")
 
@@ -154,7 +158,6 @@ class Offline:
         clustered = isinstance(data, Clustered)
         trajectories = data.trajectories if clustered else data
         self.check(trajectories)
-        self.learner.advise(trajectories)
         found = returns(trajectories)
         groups = [np.arange(len(found))]
         if clustered:
@@ -164,6 +167,7 @@ class Offline:
             raise DataError("assignments: no trajectory is in any cluster")
         for transform in self.transforms():
             trajectories = transform(trajectories)
+        self.learner.advise(trajectories)
         frames, trajectories = framed(trajectories)
         everything, known, bound = self._transitions(transitions(trajectories), frames)
         begins = np.concatenate([[0], np.cumsum(np.asarray(trajectories.lengths))])
@@ -181,22 +185,25 @@ class Offline:
         first = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32)
         batch = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
         if not clustered:
-            before = self._prepared_before(trajectories, scalings[0], num_seeds)
+            before = self._prepared_before(trajectories, frames, scalings[0], num_seeds)
             return OfflineData(batch, first[0], count[0], scalings[0], frames, before, len(found))
         if self.learner.before() is not None:
-            raise ValueError(f"{type(self.learner).__name__} finds clusters itself: train it on all trajectories")
+            raise DataError(f"{type(self.learner).__name__} finds clusters itself: train it on all trajectories")
         scaling = jax.tree.map(lambda *x: np.stack(x), *scalings)
         return OfflineData(batch, first, count, scaling, frames, None, len(found))
 
-    def _prepared_before(self, trajectories: Trajectories, scaling: Scaling, num_seeds: int) -> Any:
+    def _prepared_before(
+        self, trajectories: Trajectories, frames: Frames | None, scaling: Scaling, num_seeds: int
+    ) -> Any:
         """The data of what is trained before the learner, seen as the learner sees it."""
         before = self.learner.before()
         if before is None:
             return None
-        if isinstance(trajectories.observations, Codebook):
-            raise ValueError(f"{type(self.learner).__name__} needs observations of real numbers, not of integers")
+        if frames is not None:
+            raise DataError(f"{type(self.learner).__name__} needs observations of real numbers, not of integers")
         columns = lambda x: np.arange(len(x), dtype=np.int32)
-        inputs = Inputs(columns(scaling.mean), scaling.mean, scaling.std, np.float32(CLIP))
+        furthest = np.float32(CLIP) if self.normalise else np.finfo(np.float32).max  # CLIP is in standard deviations
+        inputs = Inputs(columns(scaling.mean), scaling.mean, scaling.std, furthest)
         actions = ActionScaling(columns(scaling.bound), np.zeros_like(scaling.bound), scaling.bound)
         return before.prepare(trajectories, num_seeds, Preprocessing(inputs, actions))
 

@@ -18,7 +18,7 @@ from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, gr
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import DeterministicActor
 from trajclust_jax.training import Info
-from trajclust_jax.validation import check_above
+from trajclust_jax.validation import check_above, check_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,7 @@ class TD3BC(ActorCritic):
     def check(self) -> None:
         super().check()
         check_above(self, 0, "actor_every")
+        check_at_least(self, 0, "alpha", "target_noise", "noise_clip")
 
     @property
     def actor(self) -> DeterministicActor:

@@ -11,8 +11,11 @@ import operator
 
 import numpy as np
 
-from trajclust_jax.data.dataset import returns, transitions
+from trajclust_jax.data.dataset import returns, spread_of_returns, transitions
+from trajclust_jax.data.preparation import normalisation
 from trajclust_jax.data.types import DataError, Trajectories, Transitions, dense
+
+FAR = 5.0  # stds of the data: a demonstration's mean so far away is in another unit
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ def of_trajectories(trajectories: Trajectories, chosen: np.ndarray) -> ExpertDat
 
 
 def of_demonstrations(trajectories: Trajectories, demonstrations: Trajectories) -> ExpertData:
-    """Demonstrations that are no part of the data.
+    """Demonstrations that are no part of the data. Warns of columns far from the data's.
 
     Raises:
         DataError: where they are of another environment, or are the data.
@@ -81,15 +84,36 @@ def of_demonstrations(trajectories: Trajectories, demonstrations: Trajectories) 
     ):
         if ours != theirs:
             raise DataError(f"expert: {what} {theirs}, of the data {ours}: give an expert of the same environment")
+    if trajectories.action_parts != demonstrations.action_parts:
+        raise DataError("expert: its actions combine other categories than the data's: give one with the same ones")
     if _same(trajectories, demonstrations):
         raise DataError("expert is all of the data: there is nothing to tell it from")
     count = int(np.asarray(trajectories.lengths).sum())
     steps = count + np.arange(int(np.asarray(demonstrations.lengths).sum()))
-    return _checked(ExpertData(trajectories, (steps,), demonstrations))
+    found = _checked(ExpertData(trajectories, (steps,), demonstrations))
+    _warn_of_other_units(found.flat, count)
+    return found
+
+
+def _warn_of_other_units(flat: Transitions, count: int) -> None:
+    """Of demonstrations, the steps from `count` on, columns whose mean is far from that of the others."""
+    columns = {"observations": dense(flat.observations), "actions": flat.actions}
+    for name, values in columns.items():
+        values = np.asarray(values)
+        if values.dtype.kind != "f":
+            continue
+        values = values.reshape(len(values), -1)
+        mean, std = normalisation(values[:count])
+        far = np.abs(values[count:].mean(0, np.float64) - mean) > FAR * std
+        if far.any():
+            log.warning(
+                "expert: %d of %d columns of %s are far from the data's: are they in the same unit?",
+                *(far.sum(), len(far), name),
+            )
 
 
 def of_best(trajectories: Trajectories, count: int) -> ExpertData:
-    """The `count` trajectories with the highest returns; of equal ones the first.
+    """The `count` trajectories with the highest returns; of equal ones the first, which is warned of.
 
     Raises:
         DataError: for a count below 1, or of all trajectories; returns that are all equal.
@@ -97,9 +121,13 @@ def of_best(trajectories: Trajectories, count: int) -> ExpertData:
     found = returns(trajectories)
     if count < 1:
         raise DataError(f"expert best:{count}: give at least 1")
-    if np.ptp(found) == 0:
+    if not spread_of_returns(trajectories):
         raise DataError("expert best: all returns are equal, and do not tell which is best")
-    return of_trajectories(trajectories, np.sort(np.argsort(-found, kind="stable")[:count]))
+    order = np.argsort(-found, kind="stable")
+    least = found[order[min(count, len(found)) - 1]]
+    if (found[order[count:]] == least).any():
+        log.warning("expert best:%d: %d have a return of %g; the first are taken", count, (found == least).sum(), least)
+    return of_trajectories(trajectories, np.sort(order[:count]))
 
 
 def of_successes(trajectories: Trajectories, count: int | None = None) -> ExpertData:
@@ -108,7 +136,7 @@ def of_successes(trajectories: Trajectories, count: int | None = None) -> Expert
     Rewards are sparse where they have two values, such as 0 and, at the goal, 1.
 
     Raises:
-        DataError: for rewards that are not sparse, a count below 1, no success.
+        DataError: for rewards that are not sparse, a count below 1, no success, or nothing else from the first step on.
     """
     rewards, mask = np.asarray(trajectories.rewards), np.asarray(trajectories.mask)
     values = np.unique(rewards[mask])
@@ -120,6 +148,8 @@ def of_successes(trajectories: Trajectories, count: int | None = None) -> Expert
         raise DataError(f"expert success:{count}: give at least 1")
     met = (rewards == values[1]) & mask
     soonest = np.where(met.any(1), met.argmax(1), np.iinfo(np.int64).max)
+    if not soonest.any():
+        raise DataError(f"expert success: all begin with the reward {values[1]:g}, which is no goal's: give best:K")
     order = np.argsort(soonest, kind="stable")[: int(met.any(1).sum())]
     if count is not None and count > len(order):
         log.warning("expert success:%d: only %d trajectories succeeded, and all are taken", count, len(order))

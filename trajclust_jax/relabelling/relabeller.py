@@ -171,7 +171,7 @@ class TrainedRelabeller(Relabeller):
         self.check(data)
         observations, actions = _inputs(data)
         mean, std = normalisation(observations)
-        bound = action_bound(actions, np.zeros(len(actions), np.int32), ())
+        bound = action_bound(actions, data.flat.trajectory, ())
         scales = [np.asarray(each, np.float32) for each in (mean, std, bound)]
         count = np.array([len(steps) for steps in data.experts], np.int32)
         rows = np.concatenate(data.experts).astype(np.int32)
