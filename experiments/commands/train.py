@@ -29,7 +29,7 @@ from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.checkpoint import save_tree
-from trajclust_jax.data import DataError, Dataset, load, offsets_of, reduced, returns, suspicious
+from trajclust_jax.data import DataError, Dataset, Trajectories, load, offsets_of, reduced, returns, suspicious
 from trajclust_jax.lazy import lazy
 from trajclust_jax.learners import Clustered, Offline
 from trajclust_jax.records import cell_id, environment, plain
@@ -252,8 +252,7 @@ def train_on_dataset(
         summary["data_return"] = None  # of other rewards than the environment's: they are no measure of its returns
         if relabelled is None:
             summary["data_return"] = {"mean": returns(trajectories).mean(), "best": returns(trajectories).max()}
-        assigned = None if clusters is None else clusters[0]
-        _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}), assigned)
+        _write(work / "new", offline, outcome, plain({**summary, "machine": environment()}), data)
         final = summary.get("scores", {})
         for index, seed in enumerate(seeds):
             told = {f"final/{name}": values[index] for name, values in final.items()}
@@ -288,13 +287,17 @@ def _where(dataset: Dataset, name: str | None, given: str | None, progress: Prog
     return name
 
 
-def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any], assigned: np.ndarray | None) -> None:
+def _write(
+    folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any], data: Trajectories | Clustered
+) -> None:
     folder.mkdir()
     save_tree(folder / "policy", {"actor": outcome.result.actor, "scaling": dataclasses.asdict(outcome.result.scaling)})
     _losses(offline, outcome, summary["clusters"]).to_csv(folder / "losses.csv", index=False)
     found = offline.learner.assignments(outcome.result.actor)
     if found is not None:
-        _assignments(np.asarray(found), outcome.seeds, summary["clusters"], assigned).to_csv(folder / "assignments.csv")
+        all_seen = offline.learner.before() is not None  # by what clusters before the learner does
+        groups = (dataclasses.replace(offline, best=1.0) if all_seen else offline).learned_from(data)
+        _assignments(np.asarray(found), outcome.seeds, summary["clusters"], groups).to_csv(folder / "assignments.csv")
     steps, episode_returns = evaluations(offline, outcome)
     if len(steps):
         _rows(steps, episode_returns, outcome.seeds, summary).to_csv(folder / "evaluations.csv", index=False)
@@ -303,19 +306,17 @@ def _write(folder: Path, offline: Offline, outcome: Fit, summary: dict[str, Any]
 
 
 def _assignments(
-    found: np.ndarray, seeds: Sequence[int], clusters: list[int] | None, assigned: np.ndarray | None
+    found: np.ndarray, seeds: Sequence[int], clusters: list[int] | None, groups: list[np.ndarray]
 ) -> "pd.DataFrame":
-    """A row a trajectory: the clusters that learners found themselves, `[S, N]`, or `[S, K, N]` of learners on the
-    `clusters` that trajectories are `assigned` to; of others than its own a learner knows none, and it is empty."""
-    names = {}
+    """A row a trajectory: the clusters that learners found themselves, `[S, N]`, or `[S, K, N]` of a learner on each of
+    `clusters`; empty where a learner has not seen it, of whom `groups` are."""
+    titles = [""] if clusters is None else [f" cluster {cluster}" for cluster in clusters]
+    columns = {}
     for seed, each in zip(seeds, found, strict=True):
-        if clusters is None:
-            names[f"seed {seed}"] = each
-            continue
-        for place, cluster in enumerate(clusters):
-            own = pd.Series(each[place], dtype="Int64").where(assigned == place)
-            names[f"seed {seed} cluster {cluster}"] = own
-    return pd.DataFrame(names).rename_axis("trajectory")
+        for title, codes, group in zip(titles, np.atleast_2d(each), groups, strict=True):
+            columns[f"seed {seed}{title}"] = pd.Series(codes[group], index=group)
+    rows = pd.RangeIndex(found.shape[-1], name="trajectory")
+    return pd.DataFrame(columns, index=rows).astype("Int64")
 
 
 def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> "pd.DataFrame":

@@ -19,7 +19,7 @@ from trajclust_experiments.models import load_policy
 from trajclust_experiments.progress import Progress
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.data import DataError, build_dataset, dense, from_episodes, load, load_minari, make, save_npz
-from trajclust_jax.learners import C4
+from trajclust_jax.learners import BC, C4, Clustered, Offline
 
 SMALL = ("--set", "updates=40", "block=10", "batch_size=16", "actor_features=[8]")
 
@@ -148,12 +148,21 @@ def test_a_learner_that_finds_clusters_says_which(trajclust, tmp_path):
     assert losses[losses["phase"] == "critic"]["updates"].max() == 20
 
 
-def test_clusters_found_within_clusters():
+def test_clusters_are_told_of_what_was_learned_from():
     """LBRAC-v on each cluster of another clustering: a column a learner, empty where it saw nothing."""
     found = np.array([[[0, 1, 1], [1, 0, 0]]])  # a seed, two learners, three trajectories
-    shown = train._assignments(found, [7], [2, 5], np.array([0, 1, -1]))
+    groups = Offline(BC(2), best=0.5).learned_from(Clustered(_returning(3.0, 1.0, 2.0), np.array([0, 1, 0]), 2))
+    assert [group.tolist() for group in groups] == [[0], [1]]
+    shown = train._assignments(found, [7], [2, 5], groups)
     assert shown.to_csv() == "trajectory,seed 7 cluster 2,seed 7 cluster 5\n0,0,\n1,,0\n2,,\n"
-    assert train._assignments(found[:, 0], [7], None, None).to_csv() == "trajectory,seed 7\n0,0\n1,1\n2,1\n"
+    groups = Offline(BC(2)).learned_from(_returning(3.0, 1.0, 2.0))
+    assert train._assignments(found[:, 0], [7], None, groups).to_csv() == "trajectory,seed 7\n0,0\n1,1\n2,1\n"
+
+
+def _returning(*values):
+    """Trajectories of a step each."""
+    states, actions = np.zeros((2, 1), np.float32), np.zeros((1, 2), np.float32)
+    return from_episodes([(states, actions, np.array([value]), True) for value in values])
 
 
 def test_train_in_mujoco_gives_scores(trajclust, tmp_path):

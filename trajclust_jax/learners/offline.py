@@ -145,6 +145,14 @@ class Offline:
         if (self.learner.BOOTSTRAPS or self.best < 1) and not np.any(np.asarray(trajectories.rewards)):
             raise ValueError("every reward is 0: there is nothing to learn but the actions (bc does)")
 
+    def learned_from(self, data: Trajectories | Clustered) -> list[np.ndarray]:
+        """Of each cluster (of all trajectories, where there are none) the numbers of those that are trained on."""
+        found = returns(data.trajectories if isinstance(data, Clustered) else data)
+        groups = [np.arange(len(found))]
+        if isinstance(data, Clustered):
+            groups = [np.flatnonzero(np.asarray(data.assignments) == k) for k in range(data.num_clusters)]
+        return [best_share(group, found, self.best) for group in groups]
+
     def prepare(self, data: Trajectories | Clustered, num_seeds: int) -> OfflineData:
         """Transitions, cluster by cluster, scaled (host-side).
 
@@ -158,11 +166,7 @@ class Offline:
         clustered = isinstance(data, Clustered)
         trajectories = data.trajectories if clustered else data
         self.check(trajectories)
-        found = returns(trajectories)
-        groups = [np.arange(len(found))]
-        if clustered:
-            groups = [np.flatnonzero(np.asarray(data.assignments) == k) for k in range(data.num_clusters)]
-        groups = [best_share(group, found, self.best) for group in groups]
+        groups = self.learned_from(data)
         if not any(map(len, groups)):
             raise DataError("assignments: no trajectory is in any cluster")
         for transform in self.transforms():
@@ -186,11 +190,11 @@ class Offline:
         batch = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
         if not clustered:
             before = self._prepared_before(trajectories, frames, scalings[0], num_seeds)
-            return OfflineData(batch, first[0], count[0], scalings[0], frames, before, len(found))
+            return OfflineData(batch, first[0], count[0], scalings[0], frames, before, trajectories.num_trajectories)
         if self.learner.before() is not None:
             raise DataError(f"{type(self.learner).__name__} finds clusters itself: train it on all trajectories")
         scaling = jax.tree.map(lambda *x: np.stack(x), *scalings)
-        return OfflineData(batch, first, count, scaling, frames, None, len(found))
+        return OfflineData(batch, first, count, scaling, frames, None, trajectories.num_trajectories)
 
     def _prepared_before(
         self, trajectories: Trajectories, frames: Frames | None, scaling: Scaling, num_seeds: int
