@@ -1,7 +1,7 @@
 """Figure 4 of the LBRAC-v paper: relative return against the number k of behaviour policies.
 
     trajclust run lbrac_v/figure4 --preset cpu --datasets gates
-    trajclust run lbrac_v/figure4 --preset cpu --datasets hopper-heterogeneous        once its agents are trained
+    trajclust run lbrac_v/figure4 --preset cpu --datasets hopper-heterogeneous --methods brac_v lbrac_v
 
 Relative return: the return (in MuJoCo the normalised one) divided by that of the data's policies. Gates is a corridor
 whose behaviours part where they meet the walls; its penalty is .01 but where a title says 1. LBRAC-v has K = k.
@@ -41,11 +41,18 @@ def _relative(entry: Entry) -> np.ndarray:
     return np.array(entry.record["scores"]["relative"])
 
 
+def _best(entry: Entry) -> np.ndarray:
+    found = entry.record["scores"]
+    best = np.array(found.get("best_score", found["best_return"]))
+    return best / np.mean(list(entry.record["policies"].values()))
+
+
 COLUMNS = [
     columns.task(),
     columns.method("policies", lambda entry: title_of(name_of(entry.record))),
     Column("relative return", lambda entry: spread(_relative(entry), 2)),
     interval_column(_relative, 2),
+    Column("best evaluation", lambda entry: spread(_best(entry), 2)),
     columns.score("nmi", "NMI", digits=2),
     columns.num_seeds(),
     columns.seconds("seconds, all seeds (compile + run)", "compile", "run"),
@@ -81,7 +88,8 @@ def render(records: Records):
     notes = [
         *provenance(records),
         "Relative return: of the last policy without its noise, divided by the data's policies'. Mean ± std and 95% "
-        "bootstrap interval over seeds. NMI: of the behaviours that LBRAC-v found with the true ones, at the end.",
+        "bootstrap interval over seeds. Best evaluation: the highest of each seed's, which flatters. NMI: of the "
+        "behaviours that LBRAC-v found with the true ones, at the end.",
         "Penalty: .01 on Gates, but where the title says 1, which is the paper's.",
     ]
     caption = (
