@@ -1,4 +1,4 @@
-"""Pictures of embeddings, for Figures 5 to 7."""
+"""Pictures of embeddings, for Figures 5 to 7 and Table 5."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trajclust_experiments.rendering.figures import captioned, new_figure
+from trajclust_experiments.tables import Records
 from trajclust_jax.lazy import lazy
 
 if TYPE_CHECKING:
@@ -40,3 +41,13 @@ def map_figure(shown: Sequence[Shown]) -> "Figure":
         "policy (below); stars are codes, the triangle is the policy."
     )
     return captioned(figure, caption)
+
+
+def map_figures(records: Records) -> "dict[str, Figure]":
+    """By file stem: of each record the maps of every K."""
+    return {
+        f"embeddings-{record['cell']['dataset']}": map_figure(
+            [(f"K = {each['k']}", each, record["map_of"]) for each in record["maps"]]
+        )
+        for record in records
+    }

@@ -7,7 +7,7 @@ From the records of `lbrac_v/table4`.
 
 import dataclasses
 
-from trajclust_experiments.papers.lbrac_v._maps import map_figure
+from trajclust_experiments.papers.lbrac_v._maps import map_figures
 from trajclust_experiments.papers.lbrac_v._results import COLUMNS, lines
 from trajclust_experiments.papers.lbrac_v.figure5 import TABLE as FIGURE5
 from trajclust_experiments.rendering import columns
@@ -17,13 +17,7 @@ from trajclust_experiments.tables import Records
 
 def render(records: Records):
     rows = [line for record in records for line in lines(record)]
-    figures = {
-        f"embeddings-{record['cell']['dataset']}": map_figure(
-            [(f"K = {each['k']}", each, record["map_of"]) for each in record["maps"]]
-        )
-        for record in records
-    }
-    return columns.table("LBRAC-v paper, Figure 6", COLUMNS, rows, provenance(records)), figures
+    return columns.table("LBRAC-v paper, Figure 6", COLUMNS, rows, provenance(records)), map_figures(records)
 
 
 TABLE = dataclasses.replace(
