@@ -20,9 +20,9 @@ import json
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
@@ -33,9 +33,11 @@ from trajclust_experiments.rendering.columns import dataset_title
 from trajclust_experiments.rendering.markdown import device_name, markdown_table, provenance, spread, write_text
 from trajclust_experiments.rendering.report import sections
 from trajclust_experiments.rendering.stored import answered, committed, grouped, oracle_nmi, table_records
-from trajclust_experiments.rendering.tables import rendered as rendered_table
-from trajclust_experiments.rendering.tables import write_table
+from trajclust_experiments.rendering.tables import rendered, write_rendered
 from trajclust_experiments.tables import get_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 KINDS = "table|digest|benchmark|experts|scale|compiled"
@@ -56,23 +58,30 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def generated(records: Sequence[dict[str, Any]]) -> dict[Path, str]:
-    """The text that every page, and the index of the records, should have."""
+def shown_tables(records: Sequence[dict[str, Any]]) -> "dict[tuple[str, str], tuple[str, dict[str, Figure]]]":
+    """By name and preset the tables that pages show: Markdown and figures."""
+    blocks = [block for page in pages() for block in BLOCK.findall(page.read_text(encoding="utf-8"))]
+    places = sorted((name, preset) for _, kind, name, preset, *_ in blocks if kind == "table")
+    return {
+        (name, preset): rendered(get_table(name), table_records(get_table(name), preset, records))
+        for name, preset in places
+    }
+
+
+def generated(records: Sequence[dict[str, Any]], tables: Mapping[tuple[str, str], tuple[str, Any]]) -> dict[Path, str]:
+    """The text that every page, and the index of the records, should have; `tables` are the `shown_tables`."""
 
     def block(match: re.Match) -> str:
         begin, kind, name, preset, _, end = match.groups()
-        return f"{begin}{body(kind, name, preset, records)}{end}"
+        made = untitled(tables[name, preset][0]) if kind == "table" else body(kind, name, preset, records)
+        return f"{begin}{made}{end}"
 
     texts = {page: BLOCK.sub(block, page.read_text(encoding="utf-8")) for page in pages()}
     return texts | {committed().folder / "index.csv": index(records)}
 
 
 def body(kind: str, name: str, preset: str, records: Sequence[dict[str, Any]]) -> str:
-    """What stands in a block of that kind."""
-    if kind == "table":
-        table = get_table(name)
-        text, _ = rendered_table(table, table_records(table, preset, records))
-        return untitled(text)
+    """What stands in a block that is no table."""
     if kind == "digest":
         return digest(table_records(get_table(name), preset, records))
     if kind == "experts":
@@ -241,17 +250,17 @@ def main() -> None:
     config = tyro.cli(Update, description=__doc__)
     stored = committed()
     records = stored.all()
-    stale = {path: text for path, text in generated(records).items() if not path.exists() or path.read_text() != text}
+    tables = shown_tables(records)
+    texts = generated(records, tables)
+    stale = {path: text for path, text in texts.items() if not path.exists() or path.read_text() != text}
     if config.check and stale:
         names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
         sys.exit(f"out of date: {names}: run python scripts/update_docs.py")
     if not config.check:
         for path, text in stale.items():
             write_text(path, text)
-        shown = [block[1:4] for page in pages() for block in BLOCK.findall(page.read_text(encoding="utf-8"))]
-        for name, preset in sorted((name, preset) for kind, name, preset in shown if kind == "table"):
-            table = get_table(name)
-            write_table(table, table_records(table, preset, records), stored.folder / name / preset)
+        for (name, preset), (text, figures) in tables.items():
+            write_rendered(text, figures, stored.folder / name / preset)
 
 
 if __name__ == "__main__":

@@ -207,8 +207,9 @@ def relabelled_for_training(
     """
     relabeller = asked.relabeller()
     data, expert = asked.expert_data(dataset)
-    for line in [] if data.demonstrations is None else suspicious(data.demonstrations):  # the data's own are told later
-        progress.warn(line)
+    if data.demonstrations is not None:  # what is said of the data themselves comes later
+        for line in suspicious(data.demonstrations):
+            progress.warn(line)
     described = asked.described(dataset, relabeller, expert)
     found = _fitted(relabeller, data, described, work, progress)
     if len(data.experts) > 1:

@@ -15,7 +15,6 @@ import chex
 import numpy as np
 import pytest
 
-from trajclust_experiments.launchers.local import LINGER_SECONDS
 from trajclust_jax.checkpoint import load_tree
 from trajclust_jax.records import Results, comparable
 
@@ -125,10 +124,9 @@ def _processes(session: int) -> dict[int, str]:
     """Of a session those that live, with their commands, Ray's own left out: a cluster that dies is asked nothing."""
     listed = subprocess.run(["ps", "-s", str(session), "-o", "pid=,args="], capture_output=True, text=True).stdout
     lines = [line.split(None, 1) for line in listed.splitlines()]
-    # Ray's agents take names of their own, and outlive their cluster by minutes. In brackets are those that are ending,
-    # or wait for who adopted them.
-    others = ("ray/", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "resource_tracker")
-    return {int(pid): args for pid, args in lines if args[0] != "[" and not any(other in args for other in others)}
+    # Ray's agents take names of their own, and outlive their cluster by minutes. The defunct wait for who adopted them.
+    others = ("ray/", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "resource_tracker", "<defunct>")
+    return {int(pid): args for pid, args in lines if not any(other in args for other in others)}
 
 
 @pytest.mark.slow
@@ -171,11 +169,10 @@ def test_sweeps_whose_processes_are_killed(tmp_path, launcher, kills):
                 process.wait(300)
         process.kill()
         process.wait()
-        # Workers notice that their launcher is gone, and have so long to end what they are at, as a compilation.
-        deadline = time.monotonic() + LINGER_SECONDS + 60
-        while _processes(process.pid) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while (left := _processes(process.pid)) and time.monotonic() < deadline:  # workers notice that it is gone
             time.sleep(0.1)
-        assert _processes(process.pid) == {}
+        assert left == {}  # asked again, one that is ending may have lost the name by which it is left out
         if len(results.ids()) == len(expected):  # whole: begin again
             check()
             shutil.rmtree(results.folder)
