@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_experiments.catalogue import learner_entry, revisions
+from trajclust_experiments.catalogue import LearnerEntry, learner_entry, revisions
 from trajclust_experiments.cells.cell import Cell, Job, changed, tracking
 from trajclust_experiments.cells.evaluation import best_cluster, evaluator, normaliser, returns_of, summarise
 from trajclust_experiments.cells.methods import MethodCell
@@ -59,7 +59,11 @@ class LearnerCell(Cell):
 
     def build(self, action_size: int = 1) -> Offline:
         entry = learner_entry(self.method, self.plugin).on(not REGISTRY[self.dataset].continuous)
-        return entry.build(action_size, **{**entry.suited(REGISTRY[self.dataset].environment), **dict(self.settings)})
+        return entry.build(action_size, **{**self.suited(entry), **dict(self.settings)})
+
+    def suited(self, entry: LearnerEntry) -> dict[str, Any]:
+        """A learner's settings for the dataset, where the cell's own do not say otherwise."""
+        return entry.suited(REGISTRY[self.dataset].environment)
 
     def hyperparameters(self) -> set[str]:
         return learner_entry(self.method, self.plugin).names()

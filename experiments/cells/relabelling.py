@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE
+from trajclust_experiments.catalogue import CATALOGUE, LearnerEntry
 from trajclust_experiments.cells.cell import Cell, Job, changed
 from trajclust_experiments.cells.evaluation import action_bounds, evaluator, summarise
 from trajclust_experiments.cells.learners import LearnerCell, of_policies
@@ -137,6 +137,12 @@ class RelabelledCell(LearnerCell, _Relabelling):
         settings = "".join(f" {name}={value}" for name, value in self.relabeller_settings)
         by = f" by {self.relabeller or 'the expert alone'}{settings} {self.expert}" if self.expert else ""
         return super().title + by
+
+    def suited(self, entry: LearnerEntry) -> dict[str, Any]:
+        found = super().suited(entry)
+        if self.relabeller is not None and self.build_relabeller().returns_range is not None:
+            found.pop("reward_range", None)  # that of the relabeller holds, for each seed's rewards by themselves
+        return found
 
     def relabelling(self) -> dict[str, Any]:
         return {"relabeller": None, "expert": self.expert} if self.relabeller is None else super().relabelling()

@@ -10,7 +10,7 @@ from trajclust_experiments.cells.learners import LearnerCell
 from trajclust_experiments.cells.relabelling import RelabelledCell, RewardCell, demonstrations, expert_data, judged
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.cells.skills import SkillCell, classes_of, spread_out
-from trajclust_experiments.papers.clue import way_of
+from trajclust_experiments.papers.clue import IMITATION, learned_cell, way_of
 from trajclust_experiments.rendering.stored import committed, record_of
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.data import make, returns, transitions
@@ -56,6 +56,15 @@ def test_the_experts_trajectories_alone():
     assert 0 < len(found.rewards) < len(transitions(dataset.trajectories).rewards)
     np.testing.assert_array_equal(found.observations, again.observations)
     np.testing.assert_array_equal(found.next_observations, again.next_observations)
+
+
+def test_a_seeds_range_of_returns_is_the_relabellers():
+    """The learner's own, of IQL on Hopper, would be that of all seeds' rewards together."""
+    hopper = lambda way: learned_cell(IMITATION["cpu"], "hopper-medium-expert", way, (0, 1), "demonstrations:1")
+    for way, given in {"clue": 1000, "scaled": 60, "otr": 1000}.items():
+        assert hopper(way).build_relabeller().returns_range == given
+        assert hopper(way).build().reward_range is None
+    assert hopper("iql").build().reward_range == hopper("indicator").build().reward_range == 1000
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ class Way(NamedTuple):
     relabeller: str | None  # None: the data's own rewards, or the expert's trajectories alone
     learner: str
     on_data: bool = False  # the data's own rewards
-    settings: Mapping[str, Any] = MappingProxyType({})  # of the learner, beside the preset's
+    relabelling: Mapping[str, Any] = MappingProxyType({})  # settings of the relabeller, beside the preset's
 
 
 WAYS = {
@@ -51,7 +51,7 @@ WAYS = {
     "means": Way("CLUE, means of z", "clue_mean", "iql"),
     "spread": Way("CLUE, c by the spread", "clue_spread", "iql"),
     "expected": Way("CLUE, expected over z", "clue_expected", "iql"),
-    "scaled": Way("CLUE, expected over z, range 60", "clue_expected", "iql", settings={"reward_range": 60.0}),
+    "scaled": Way("CLUE, expected over z, range 60", "clue_expected", "iql", relabelling={"returns_range": 60.0}),
     "indicator": Way("IQL, 1 on the expert", "indicator", "iql"),
     "constant": Way("IQL, 1 everywhere", "constant", "iql"),
     "sqil": Way("SQIL", "indicator", "sqil"),
@@ -122,13 +122,14 @@ def learned_cell(
     """One of `WAYS` on a dataset at a preset's scale, with an expert as `cells.relabelling` has it."""
     way = WAYS[name]
     chosen = lambda given: tuple(sorted(given.items()))
-    settings = chosen({**preset.settings.get(way.learner, {}), **way.settings})
-    place = (dataset, preset.long_size, way.learner, tuple(seeds), settings)
+    place = (dataset, preset.long_size, way.learner, tuple(seeds), chosen(preset.settings.get(way.learner, {})))
     if way.on_data and normaliser(REGISTRY[dataset].environment) is not None:
         return LearnerCell(*place)  # which other papers' tables have, too
     if way.on_data:
         return RelabelledCell(*place, relabeller=None, expert="")
-    own = {} if way.relabeller is None else {**preset.settings.get(way.relabeller, {}), **relabelling}
+    if way.relabeller is None:
+        return RelabelledCell(*place, relabeller=None, expert=expert)
+    own = {**preset.settings.get(way.relabeller, {}), **way.relabelling, **relabelling}
     return RelabelledCell(*place, relabeller=way.relabeller, relabeller_settings=chosen(own), expert=expert)
 
 
@@ -168,9 +169,10 @@ def way_of(record: Mapping[str, Any]) -> str:
     cell = record["cell"]
     on_data = not cell.get("expert")
     wanted = (cell.get("relabeller"), cell["method"], on_data)
-    same = {name: way.settings for name, way in WAYS.items() if (way.relabeller, way.learner, way.on_data) == wanted}
-    own = (name for name, settings in same.items() if settings.items() <= cell["settings"].items())
-    return max(own, key=lambda name: len(same[name]))
+    same = {name: way for name, way in WAYS.items() if (way.relabeller, way.learner, way.on_data) == wanted}
+    given = cell.get("relabeller_settings", {}).items()
+    own = (name for name, way in same.items() if way.relabelling.items() <= given)
+    return max(own, key=lambda name: len(same[name].relabelling))
 
 
 def number_of_experts(record: Mapping[str, Any]) -> int | None:
