@@ -3,9 +3,11 @@
     python scripts/benchmark.py                        on Diagonal, 1,000 trajectories a policy
     python scripts/benchmark.py --json --size 200
 
-Compile time is reported apart. Every time is the best of `--repeats` runs: the least disturbed one.
+Compile time is reported apart. Every time is the best of `--repeats` runs: the least disturbed one. Ctrl-C prints the
+rows so far.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -566,8 +568,9 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
         yield relabelling_rows(config)
 
     console = Console(stderr=True)
-    for stage in track(stages(), description="timing", total=13, console=console, disable=not console.is_terminal):
-        rows += stage
+    with contextlib.suppress(KeyboardInterrupt):  # the rows so far are worth having
+        for stage in track(stages(), description="timing", total=13, console=console, disable=not console.is_terminal):
+            rows += stage
     facts["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
     )
