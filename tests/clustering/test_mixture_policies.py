@@ -17,10 +17,21 @@ from trajclust_jax.clustering.policies import (
 from trajclust_jax.clustering.policies.network import sorted_by_cluster
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.data.transforms import action_scaling, input_transform
+from trajclust_jax.devices import traced_for
 from trajclust_jax.networks import ensemblize, member_keys
 
 R, K = 2, 3
 SMALL = 200  # bytes: several chunks even for 30 trajectories
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def _in_both_forms(request):
+    """Counts and lookups, and the products in their place on an accelerator."""
+    with traced_for(request.param):
+        yield
+
+
+in_both_forms = pytest.mark.usefixtures("_in_both_forms")
 
 
 def prepare(policies, trajectories, num_members=R * K):
@@ -104,6 +115,7 @@ def test_continuous_actions_and_normalised_observations_score_like_numpy():
         np.testing.assert_allclose(_log_likelihoods(policies, data, params), expected, rtol=1e-4, atol=1e-4)
 
 
+@in_both_forms
 def test_counts_equal_a_loop(random_data):
     trajectories = random_data()
     policies = TabularPolicy(memory_budget=SMALL)
@@ -124,6 +136,7 @@ def test_counts_equal_a_loop(random_data):
     np.testing.assert_allclose(np.exp(fitted.params), smoothed / smoothed.sum(-1, keepdims=True), rtol=1e-5)
 
 
+@in_both_forms
 def test_the_sufficient_statistics_equal_the_dense_path_at_5000_trajectories(random_data, dense):
     trajectories = random_data(n=5000, t=12, rows=20)
     counted = CountedPolicy()
@@ -177,6 +190,7 @@ def test_each_member_learns_its_own_cluster_and_an_empty_one_stays(conflict, den
         np.testing.assert_array_equal(new[2], old[2])
 
 
+@in_both_forms
 def test_soft_counts_equal_a_loop_and_weights_of_0_and_1_equal_assignments(random_data):
     trajectories = random_data()
     n = trajectories.num_trajectories
@@ -226,6 +240,12 @@ def test_scores_of_other_values_of_a_step(random_data, dense, cls):
     scores = jax.lax.map(policies.scorer(params, data, of=jnp.ones_like), data.chunks)
     scores = jnp.moveaxis(scores, 0, 2).reshape(R, K, -1)[..., data.rank]
     np.testing.assert_array_equal(scores, np.broadcast_to(trajectories.lengths, (R, K, 7)))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, -1.0, float("nan")])
+def test_counts_without_smoothing_are_refused(smoothing):
+    with pytest.raises(ValueError, match="smoothing is"):
+        TabularPolicy(smoothing=smoothing)
 
 
 def test_sorting_by_cluster_leaves_fillers_last():

@@ -21,8 +21,12 @@ from trajclust_jax.clustering.policies.network import NetworkPolicy, StepValue
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, Trajectories
 from trajclust_jax.data.codebook import recoded
-from trajclust_jax.devices import OnHost, fetched
+from trajclust_jax.devices import OnHost, fetched, on_cpu
 from trajclust_jax.networks import ensemblize
+
+# An accelerator counts and looks up by products with each trajectory's own counts, [n, U * A], up to so many cells: its
+# scattered sums and lookups of rows take many times as long, and add in no fixed order (docs/scale.md).
+_MOST_CELLS = 4096
 
 
 @struct.dataclass
@@ -52,6 +56,17 @@ def is_countable(trajectories: Trajectories) -> bool:
     return trajectories.discrete and isinstance(trajectories.observations, Codebook)
 
 
+def _by_products(num_cells: int) -> bool:
+    return not on_cpu() and num_cells <= _MOST_CELLS
+
+
+def _occurrences(cells: jax.Array, longest: jax.Array, num_cells: int) -> jax.Array:
+    """`[n, U * A]` float32: how often each trajectory has each of a chunk's cells `[T, n]`."""
+    rows = jnp.arange(cells.shape[1])
+    counts = jnp.zeros((cells.shape[1], num_cells + 1))  # the last column collects padding
+    return jax.lax.fori_loop(0, longest, lambda t, c: c.at[rows, cells[t]].add(1), counts)[:, :-1]
+
+
 class _Counted(abc.ABC):
     """The E-step and the statistics that tables and networks over (observation, action) counts share."""
 
@@ -78,9 +93,11 @@ class _Counted(abc.ABC):
         fitted = Preprocessing.of(trajectories) if preprocessing is None else preprocessing
         if fitted.observations is not None:
             trajectories = recoded(trajectories, fitted.observations)
-        arranged = Arrangement.of(trajectories, None, 8 * num_members, self.memory_budget)
-        observations, chunk, shared = trajectories.observations, arranged.chunk_fields, arranged.data_fields
-        num_cells = len(observations.table) * shared["action_size"]
+        observations = trajectories.observations
+        num_cells = len(observations.table) * trajectories.action_size
+        bytes_per_trajectory = max(8 * num_members, 4 * num_cells if _by_products(num_cells) else 0)
+        arranged = Arrangement.of(trajectories, None, bytes_per_trajectory, self.memory_budget)
+        chunk, shared = arranged.chunk_fields, arranged.data_fields
         cells = arranged.steps(observations.ids) * shared["action_size"] + arranged.actions  # [C, n, T]
         padding = np.arange(cells.shape[-1]) >= chunk["lengths"][..., None]
         cells = np.where(padding, num_cells, cells).astype(np.int32)
@@ -104,6 +121,9 @@ class _Counted(abc.ABC):
             cells, longest, assigned = chunk
             cells = fetched(cells)
             member = membership(assigned, num_clusters)  # [n, K]
+            if _by_products(num_cells):
+                own = _occurrences(cells, longest, num_cells)
+                return counts.at[:-1].add(jnp.matmul(own.T, member, precision="highest")), None
             return jax.lax.fori_loop(0, longest, lambda t, c: c.at[cells[t]].add(member), counts), None
 
         chunks = data.chunks
@@ -137,7 +157,8 @@ class _Counted(abc.ABC):
     ) -> Callable[[CountedChunks], jax.Array]:
         """Log-likelihoods `[R, K, n]` of a chunk: `counts @ log_pi`, as a sum of table rows.
 
-        The table is `[U * A + 1, R * K]`: one row lookup serves all members, and nothing of size N x U exists.
+        The table is `[U * A + 1, R * K]`: one row lookup serves all members, and nothing of size N x U exists; a
+        product with a chunk's counts where an accelerator is faster so.
         """
         log_pi = of(ensemblize(self.log_pi, 2, (0, None))(params, data))  # [R, K, U, A]
         chex.assert_shape(log_pi, (None, None, data.table.shape[0], data.action_size))
@@ -147,6 +168,10 @@ class _Counted(abc.ABC):
 
         def score(chunk: CountedChunks) -> jax.Array:
             chunk = chunk.fetched()
+            if _by_products(len(table) - 1):
+                own = _occurrences(chunk.cells, chunk.max_length, len(table) - 1)
+                total = jnp.matmul(own, table[:-1], precision="highest")
+                return total.T.reshape(num_restarts, num_clusters, -1)
             total = jnp.zeros((chunk.lengths.shape[0], table.shape[1]))
             total = jax.lax.fori_loop(0, chunk.max_length, lambda t, acc: acc + table[chunk.cells[t]], total)
             return total.T.reshape(num_restarts, num_clusters, -1)
@@ -163,6 +188,10 @@ class TabularPolicy(_Counted):
 
     smoothing: float = 1e-2  # pseudo-counts added to every cell
     memory_budget: int = 128 * 2**20
+
+    def __post_init__(self) -> None:
+        if not self.smoothing > 0:
+            raise ValueError(f"smoothing is {self.smoothing}: it must be above 0, or unseen actions have no logarithm")
 
     def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
         """How trajectories become its inputs, fitted to these: its parameters belong to the rows of their codebook."""
