@@ -39,6 +39,7 @@ from trajclust_jax.clustering import CAAE
 from trajclust_jax.clustering.policies import CountedPolicy, HistoryPolicy, MixtureData, NetworkPolicy, TransitionPolicy
 from trajclust_jax.clustering.representation.data import EncoderData
 from trajclust_jax.data import DataError, Trajectories, dense, make
+from trajclust_jax.devices import on_cpu, traced_for
 from trajclust_jax.learners import CQL, IQL, TD3BC, BRACv, LBRACv, Learner, Offline
 from trajclust_jax.networks import MIN_STD, ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.parallel import over_seeds
@@ -232,6 +233,27 @@ def m_step(policies: NetworkPolicy, data: MixtureData, num_steps: int) -> Callab
         return ensemblize_wide(fit, 1)(members, assignments, keys)  # as EM does
 
     return step
+
+
+def product_rows(policies: CountedPolicy, trajectories: Trajectories, config: Benchmark, runs: int = 50) -> list[Row]:
+    """Both halves of EM on counted data as an accelerator computes them, by products, beside a CPU's form there."""
+    data, members, assignments = setting(policies, trajectories, dataclasses.replace(config, restarts=runs))
+    halves = {
+        "E-step": (lambda: e_step(policies, data), members.params, "lookups"),
+        "counts": (
+            lambda: lambda given: jax.vmap(lambda one: policies.counts(one, config.clusters, data))(given),
+            assignments,
+            "scattered sums",
+        ),
+    }
+    rows = []
+    for name, (half, given, form) in halves.items():
+        ours = timed(half(), given, repeats=config.repeats)
+        with traced_for("cpu"):
+            reference = timed(half(), given, repeats=config.repeats)
+        np.testing.assert_allclose(ours.out, reference.out, rtol=1e-4, atol=1e-3)
+        rows.append(row(f"{name}, {runs} runs, by products", ours, form, reference.seconds))
+    return rows
 
 
 def dense_m_step(policies: TransitionPolicy, data: MixtureData, config: Benchmark) -> Callable:
@@ -544,6 +566,8 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
         seconds, _ = best_of(lambda: [single(member, everyone) for member in lone], repeats)
         yield [row(f"M-step, MLP, {num_members} members in one program", ours, "Python loop over members", seconds)]
 
+        if not on_cpu():
+            yield product_rows(counted, coded, config)
         data, members, assignments = setting(history, coded, config)
         raw_data, _, raw_assignments = setting(history, raw, config)  # in other chunks, with other fillers
         features = "features of every step"
@@ -569,7 +593,7 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
 
     console = Console(stderr=True)
     with contextlib.suppress(KeyboardInterrupt):  # the rows so far are worth having
-        for stage in track(stages(), description="timing", total=13, console=console, disable=not console.is_terminal):
+        for stage in track(stages(), description="timing", total=14, console=console, disable=not console.is_terminal):
             rows += stage
     facts["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024

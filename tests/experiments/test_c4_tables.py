@@ -11,6 +11,7 @@ from trajclust_experiments.cells.cell import record_id
 from trajclust_experiments.cells.cost import CostCell
 from trajclust_experiments.cells.learners import LearnerCell, SweptCell
 from trajclust_experiments.cells.runner import run_cells
+from trajclust_experiments.cells.views import SNAPSHOTS, ViewCell
 from trajclust_experiments.papers import c4
 from trajclust_experiments.rendering.stored import record_of
 from trajclust_experiments.tables import get_table, table_names
@@ -83,7 +84,7 @@ def swept(record, values):
     return found
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name != "c4/table13"])
+@pytest.mark.parametrize("name", [name for name in TABLES if name not in ("c4/table13", "c4/figure12", "c4/figure13")])
 def test_tables_of_records(record, name):
     table = get_table(name)
     records = [record]
@@ -109,6 +110,7 @@ def test_a_record_is_of_its_own_cell_alone(record):
         LearnerCell(DATASET, 3, "td3_bc", (0, 1), tuple(sorted(plain.items())), episodes=1, evaluate_every=10),
         cell(transitions=0),
         cell(CostCell),
+        cell(ViewCell),
         cell(plugin="dr3+c4"),
     )
     assert [record_of(each, [record]) for each in others] == [None] * len(others)
@@ -149,3 +151,20 @@ def test_costs_are_measured(results):
     assert found["scores"]["times_base"][0] > 0.5
     assert "| Hopper | TD3+BC + C^4 |" in get_table("c4/table13").render([found])[0]
     assert dataclasses.replace(cell(CostCell), transitions=0).load()[0].trajectories.num_trajectories == 6
+
+
+@pytest.mark.slow
+def test_clusters_are_looked_at_over_a_training(results):
+    found = run_cells([cell(ViewCell)], results, preset="smoke")[0]
+    views, seeds = found["views"], len(found["cell"]["seeds"])
+    assert [view["gradient_steps"] for view in views] == sorted({view["gradient_steps"] for view in views})
+    assert 1 < len(views) <= SNAPSHOTS + 1
+    assert {len(view[name]) for view in views for name in ("x", "y", "cluster", "policy")} == {64}
+    assert all(np.isfinite(view["x"]).all() and set(view["policy"]) <= {0, 1} for view in views)
+    assert views[0]["policy"] == views[-1]["policy"], "the same transitions"
+    for name in ("nmi", "used", "largest"):
+        assert np.array(found["scores"][name]).shape == (seeds, len(views))
+    assert np.array(found["scores"]["nmi"]).max() <= 1
+    text, figures = get_table("c4/figure13").render([found])
+    assert text.count("| Hopper | TD3+BC + C^4 |") == len(views)
+    assert set(figures) == {f"clusters-{DATASET}"}

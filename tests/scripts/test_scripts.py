@@ -12,6 +12,9 @@ from flax.traverse_util import flatten_dict
 
 from trajclust_envs import ENVIRONMENTS
 from trajclust_envs.ppo import load_weights
+from trajclust_jax.clustering.policies import CountedPolicy
+from trajclust_jax.data import make
+from trajclust_jax.devices import traced_for
 
 
 @pytest.mark.slow
@@ -26,6 +29,14 @@ def test_the_benchmark_compares_equals(capsys):
     assert record["facts"]["e_step_largest_difference"] < 1e-4
     assert record["facts"]["m_step_largest_difference"] < 1e-5
     assert update_docs.benchmark(record).count("|") > 50
+
+
+def test_an_accelerators_products_are_timed_beside_a_cpus_form():
+    config = benchmark.Benchmark(clusters=2, repeats=1)
+    with traced_for("cuda"):
+        rows = benchmark.product_rows(CountedPolicy(), make("diagonal", 4, 0).trajectories, config, runs=3)
+    assert [row.reference_name for row in rows] == ["lookups", "scattered sums"]
+    assert all(row.ours > 0 and row.reference > 0 for row in rows)
 
 
 def test_the_benchmarks_table_prints(capsys, monkeypatch):

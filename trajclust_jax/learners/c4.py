@@ -75,6 +75,19 @@ class Decomposition(NamedTuple):
     shares: jax.Array  # [K]: p_z
 
 
+class Seen(NamedTuple):
+    """A clustering of n transitions."""
+
+    rows: jax.Array  # [n] int32: of all data
+    valid: jax.Array  # [n] bool: whether there is one
+    batch: Batch  # [n, ...]
+    pairs: Pairs  # [n, M]
+    values: jax.Array  # [n]: Q
+    points: jax.Array  # [n, 2M]: y, standardised
+    mixture: GaussianMixture
+    soft: jax.Array  # [n, K]: responsibilities, 0 for clusters that have hardly any
+
+
 @struct.dataclass
 class Clusters:
     """The state of the sampler."""
@@ -286,22 +299,26 @@ class OneCluster:
     def _pool_size(self, view: View) -> int:
         return min(self.pool_size, len(view.data.batch.rewards))
 
-    def _clustered(
-        self, state: Clusters, learner: C4, learner_state: LearnerState, view: View, step: jax.Array
-    ) -> Clusters:
-        """A clustering of transitions drawn anew, and what is measured of it."""
+    def seen(self, state: Clusters, learner: C4, learner_state: LearnerState, view: View, step: jax.Array) -> Seen:
+        """A clustering of transitions drawn anew for the `step`-th gradient step, from the last one's mixture."""
         key = jax.random.fold_in(jax.random.fold_in(learner_state.key, RENEWAL), step)
         key_pool, key_points, key_start = jax.random.split(key, 3)
         rows, valid = self._pool(key_pool, view)
         batch = view.batch(rows)
         pairs, values = learner.scored(learner_state, batch)
+        points = self._points(pairs, batch.paired, valid)
         if state.posterior is not None:
             mixture, soft = state.mixture, state.posterior[batch.trajectory]
         else:
-            points = self._points(pairs, batch.paired, valid)
             mixture = self._mixture(state, learner, key_points, key_start, points, valid)
             soft = responsibilities(mixture, points)
-        soft = _without_few(soft * valid[:, None])
+        return Seen(rows, valid, batch, pairs, values, points, mixture, _without_few(soft * valid[:, None]))
+
+    def _clustered(
+        self, state: Clusters, learner: C4, learner_state: LearnerState, view: View, step: jax.Array
+    ) -> Clusters:
+        """The state after a clustering, and what is measured of it."""
+        rows, valid, batch, pairs, values, _, mixture, soft = self.seen(state, learner, learner_state, view, step)
         found = decompose(pairs, soft * batch.paired[:, None])
         behaviours = None
         if self.with_behaviours:
