@@ -140,8 +140,7 @@ def trips(method: Any, data: Trajectories, phase: str) -> tuple[int, ...]:
         steps = max(batches, settings["least_steps"])
     counted = data.discrete and kind in ("mlp", "tabular") and not dict(method.policy_settings).get("extractor")
     training = [length] if counted else []  # counts
-    training += [steps] if kind != "tabular" else []
-    training *= 2 if soft and kind != "tabular" else 1  # the classifier's
+    training += [steps] * (1 + soft) if kind != "tabular" else []  # the classifier's, too
     scoring = [length] * (1 + (settings.get("posterior") == "sum")) if counted or kind == "gru" else []
     return (*training, *scoring)
 

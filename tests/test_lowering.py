@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_golden as golden
+from jax.extend import core
 
 import trajclust_envs as envs
 from trajclust_experiments.catalogue import CATALOGUE, entries, learner_entry
@@ -116,6 +117,28 @@ def test_an_accelerators_form_is_traced_for_it():
     assert "scan" in traced()
     with traced_for("tpu"):
         assert "scan" not in traced()
+
+
+def _shapes(jaxpr):
+    """Of everything that is computed in a program."""
+    for equation in jaxpr.eqns:
+        yield from (out.aval.shape for out in equation.outvars)
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from _shapes(inner)
+
+
+@pytest.mark.parametrize("name", ["pg_kmeans_mlp", "pg_kmeans_mlp continuous", "td3_bc"])
+def test_seeds_side_by_side_share_their_data(name):
+    """`vmap` of `lax.cond` would copy them for each seed: a step chooses what a converged seed does by `chosen`."""
+    method, trajectories = CASES[name]()
+    seeds = 7
+    step = next(program for program in programs(method, trajectories, seeds) if program.name.endswith("step"))
+    largest = max((leaf.shape for leaf in jax.tree.leaves(step.arguments[1])), key=np.prod)
+    assert np.prod(largest) > 200
+    with traced_for("cuda"):
+        found = set(_shapes(jax.make_jaxpr(step.function)(*step.arguments).jaxpr))
+    assert any(shape[:1] == (seeds,) for shape in found), "side by side"
+    assert (seeds, *largest) not in found
 
 
 def test_what_calls_the_host_back_is_found():

@@ -33,6 +33,7 @@ from jax.sharding import Mesh
 from trajclust_jax.checkpoint import Checkpointer
 from trajclust_jax.devices import Layout, anywhere, layout, leads, within
 from trajclust_jax.interrupts import Deferred
+from trajclust_jax.networks import chosen
 from trajclust_jax.parallel import compiled_by_seed, over_seeds
 from trajclust_jax.records import plain
 
@@ -243,7 +244,7 @@ def step_all(step: Callable, mesh: Mesh | None) -> Callable:
         def stay(state):
             return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(go, state)[1])
 
-        return jax.lax.cond(state.converged, stay, go, state)
+        return chosen(state.converged, stay, go, state)
 
     return over_seeds(one, mesh, (True, False, False))
 

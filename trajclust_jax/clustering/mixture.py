@@ -45,7 +45,7 @@ from trajclust_jax.clustering.types import Clustering
 from trajclust_jax.data import Trajectories
 from trajclust_jax.data.transforms import ACTIONS_VERSION
 from trajclust_jax.devices import BATCH, INNER, OUTER, shared
-from trajclust_jax.networks import ensemblize, ensemblize_wide, member_keys
+from trajclust_jax.networks import chosen, ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.training import Info
 
 _SCORED = 0x73636F72  # the E-step's keys are folded from it, the M-step's from the iteration
@@ -218,7 +218,7 @@ class PolicyMixture(Clusterer):
                     return policies.fit(members, given, data, key, num_steps, decay)
                 return policies.fit_counts(members, given, data, num_steps, decay)
 
-            return jax.lax.cond(settled, lambda members: members, train, members)
+            return chosen(settled, lambda members: members, train, members)
 
         given = trained_assignments(state, prepared) if counts is None else counts
         return ensemblize_wide(fit, 1)(state.settled, before, given, keys)

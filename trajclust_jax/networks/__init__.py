@@ -15,7 +15,7 @@ from trajclust_jax.networks.actor_critic import (
 )
 from trajclust_jax.networks.cvae import CVAE, divergence
 from trajclust_jax.networks.embedded import EmbeddedActor, EmbeddedCritic, direction
-from trajclust_jax.networks.ensemble import ensemblize, ensemblize_wide, member_keys
+from trajclust_jax.networks.ensemble import chosen, ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.networks.planner import EXTRACTORS, MOVES, Placed, Planner
 from trajclust_jax.networks.policies import (
     GRU,
@@ -52,6 +52,7 @@ __all__ = [
     "PolicyNetwork",
     "TanhGaussianActor",
     "TrajectoryAutoencoder",
+    "chosen",
     "direction",
     "divergence",
     "ensemblize",
