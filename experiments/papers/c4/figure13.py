@@ -1,6 +1,8 @@
 """Figure 13 of the C^4 paper: TD3+BC's clusters of gradient pairs over the training, in the plane.
 
-trajclust run c4/figure13 --preset cpu --datasets hopper-medium-expert
+    trajclust run c4/figure13 --preset cpu --datasets hopper-medium-expert
+
+Beside the clusters, ours: the policies that made the transitions.
 """
 
 from trajclust_experiments.papers.c4 import _views
