@@ -208,6 +208,7 @@ FALLS_SHORT = {  # of nine tenths of the expert's score after what the cpu prese
     ("hopper", "awac"),  # swings by tens between evaluations
     ("hopper", "brac_v"),  # a penalty of weight 1 beside values of hundreds; published: 0.8
     ("hopper", "iql"),  # two seeds of three end below their best evaluation
+    ("halfcheetah", "iql"),  # still rises; with CORL's settings it is near
 }
 
 
