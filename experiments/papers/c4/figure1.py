@@ -8,6 +8,9 @@ all evaluations and seeds of a training. The cells are Table 1's. The figure's l
 the mean and the variance of the error, is not made.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from trajclust_experiments.papers import c4
@@ -17,6 +20,9 @@ from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.tables import Records, Table
 from trajclust_jax.lazy import lazy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 plotting = lazy("trajclust_envs.plotting")
 stats = lazy("scipy.stats")
@@ -56,10 +62,9 @@ COLUMNS = [
 ]
 
 
-def render(records: Records):
-    shown = c4.in_order(records)
-    names = [f"{columns.dataset_title(r['cell']['dataset'])}, {c4.title_of(r)}" for r in shown]
-    figure, axes = panels(names, 2.2)
+def _figure(shown: Sequence[Mapping[str, Any]]) -> "Figure":
+    """A panel a record of one dataset."""
+    figure, axes = panels([c4.title_of(record) for record in shown], 2.2)
     for ax, record in zip(axes, shown, strict=True):
         found, steps = _terms(record), c4.steps_of(record, "score")
         for color, term in zip(plotting.PALETTE, TERMS, strict=False):
@@ -70,13 +75,17 @@ def render(records: Records):
         other.tick_params(labelsize=5)
         ax.set_xlabel("gradient steps (dashed: score)", fontsize=6)
         ax.legend(fontsize=5)
+    caption = "Terms of the TD error's variance over the training, relative to that of Q, and the score (dashed)."
+    return captioned(figure, caption)
+
+
+def render(records: Records):
+    by_dataset: dict[str, list[Mapping[str, Any]]] = {}
+    for record in c4.in_order(records):
+        by_dataset.setdefault(record["cell"]["dataset"], []).append(record)
     title = "C^4 paper, Figure 1: the terms of the TD error's variance beside the score"
-    return c4.page(title, COLUMNS, records), {
-        "terms": captioned(
-            figure,
-            "Terms of the TD error's variance over the training, relative to that of Q, and the score (dashed).",
-        )
-    }
+    figures = {f"terms-{dataset}": _figure(shown) for dataset, shown in by_dataset.items()}
+    return c4.page(title, COLUMNS, records), figures
 
 
 TABLE = Table(
