@@ -5,7 +5,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 plotting = lazy("trajclust_envs.plotting")
+
+Kind = TypeVar("Kind", bound=LearnerCell)
 
 TITLE = "C^4"
 TASKS = ("hopper", "walker2d", "halfcheetah", "ant")
@@ -129,6 +131,11 @@ def variant_cell(
         transitions=transitions_of(preset, transitions),
         evaluate_every=max(1, dict(preset.settings[learner])["updates"] // 10),
     )
+
+
+def of_kind(kind: type[Kind], cell: LearnerCell, **more: Any) -> Kind:
+    """A cell of another kind, of the same learner on the same data."""
+    return kind(**{field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}, **more)
 
 
 def plain_cell(
@@ -296,8 +303,7 @@ def swept_cell(
 ) -> SweptCell:
     """One of `METHODS` with several values of a setting, as one program."""
     cell = variant_cell(preset, dataset, method, seeds, **settings)
-    fields = {field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}
-    return SweptCell(**fields, sweep=((swept, tuple(map(float, values))),))
+    return of_kind(SweptCell, cell, sweep=((swept, tuple(map(float, values))),))
 
 
 class Setting(NamedTuple):

@@ -49,7 +49,7 @@ _COLUMNS = [
 def cells(preset: Preset, datasets: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """A cell a dataset and method, on reduced data."""
     found = [c4.variant_cell(preset, dataset, method, seeds) for dataset in datasets for method in methods]
-    return [ViewCell(**{field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}) for cell in found]
+    return [c4.of_kind(ViewCell, cell) for cell in found]
 
 
 def _figure(record: dict[str, Any]) -> "Figure":

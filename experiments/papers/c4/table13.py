@@ -5,8 +5,6 @@
 Gradient steps without and with the plug-in, and clusterings, are measured in one run.
 """
 
-import dataclasses
-
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.cost import CostCell
 from trajclust_experiments.papers import c4
@@ -31,8 +29,7 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     for dataset in datasets:
         for method in methods:
             for size in SIZES:
-                cell = c4.variant_cell(preset, dataset, method, seeds[:1], size)
-                chosen.append(CostCell(**{field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}))
+                chosen.append(c4.of_kind(CostCell, c4.variant_cell(preset, dataset, method, seeds[:1], size)))
     return chosen
 
 
