@@ -419,6 +419,13 @@ CATALOGUE.update(
         clustering.BehaviourSet,
         family="lbrac_v",
     ),
+    behaviour_set_merged=MethodEntry(
+        "Behaviour set, merged",
+        "15 codes more than policies, merged as PG-Kmeans' clusters are",
+        clustering.BehaviourSet,
+        {"extra_clusters": 15},
+        family="lbrac_v",
+    ),
     behaviour_set_released=MethodEntry(
         "Behaviour set, release",
         "embeddings' scale and learning rate as in LBRAC-v's code",

@@ -9,7 +9,7 @@ import pytest
 from learner_reference import embedded, normal_log_prob, unit, wide
 
 from trajclust_jax.clustering import BehaviourSet
-from trajclust_jax.clustering.behaviour_set import BehaviourModel, Steps
+from trajclust_jax.clustering.behaviour_set import BehaviourModel, State, Steps
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.data import from_episodes, make
 from trajclust_jax.metrics import nmi
@@ -140,6 +140,54 @@ def test_assigns_what_is_new(dataset, outcome):
     assert nmi(others.labels, np.asarray(found.assignments)) > nmi(dataset.labels, one.assignments) - 0.25
     dead = {**one.params, "used": np.array([True, False, True])}
     assert not (np.asarray(assign(dead, data).assignments) == 1).any()
+
+
+def least_loss(scores, num_clusters):
+    """Clusters that are left of those with trajectories, `scores[j, i]` those of j's under i."""
+    scores, left = scores.copy(), [j for j in range(len(scores)) if scores[j].any()]
+    while len(left) > num_clusters:
+        j, i = min(
+            ((j, i) for j in left for i in left if j != i), key=lambda pair: scores[pair[0], pair[0]] - scores[pair]
+        )
+        scores[i] += scores[j]
+        left.remove(j)
+    return left
+
+
+def test_extra_codes_are_merged(dataset):
+    """The training is that of all codes; what is left of them, and whose trajectories, NumPy finds as well."""
+    trajectories = dataset.trajectories
+    apart = jax.device_get(fit(BehaviourSet(6, **SMALL), trajectories, [0]).result)
+    outcome = fit(BehaviourSet(3, extra_clusters=3, **SMALL), trajectories, [0])
+    merged = jax.tree.map(lambda x: np.asarray(x[0]), outcome.result)
+    likelihoods, before = wide(apart.log_likelihoods[0]), apart.assignments[0]
+    left = least_loss(np.eye(6)[before].T @ likelihoods, 3)
+    np.testing.assert_array_equal(merged.params["codes"], apart.params["codes"][0][left])
+    np.testing.assert_array_equal(merged.assignments, likelihoods[:, left].argmax(1))
+    np.testing.assert_allclose(merged.log_likelihoods, likelihoods[:, left], rtol=1e-5, atol=1e-3)
+    told = outcome.history[-1]
+    assert told["phase"] == "merge"
+    assert told["changed"] == [[(np.array(left)[merged.assignments] != before).sum()]]
+    steps = np.asarray(trajectories.lengths).sum()
+    np.testing.assert_allclose(told["objective"], [[likelihoods[:, left].max(1).sum() / steps]], rtol=1e-5)
+
+
+def test_fewer_codes_with_trajectories_than_are_left(params, batch):
+    """All stay as they are, and the others match nothing: neither what is there nor what is new."""
+    method = BehaviourSet(3, extra_clusters=1, features=(6, 6, 5), embedding_size=3, scale=1.0)
+    before, batch = jnp.array([2, 0, 2, 2, 0], jnp.int32), jax.tree.map(jnp.asarray, batch)
+    state = State(params, None, before, jnp.bool_(False), jax.random.key(0))
+    merged, told = method._merge(jax.random.key(1), batch, state)
+    codes = params["codes"][jnp.array([0, 2, 3])]
+    np.testing.assert_array_equal(merged.params["codes"], np.where([[True], [True], [False]], codes, 0))
+    found = method.result(merged, batch)
+    assert set(np.asarray(found.assignments)) <= {0, 1}
+    np.testing.assert_array_equal(found.posterior[:, 2], 0)
+    assert np.isfinite(told["objective"]).all()
+    assert np.isfinite(told["distance"]).all()
+    again = method.assign(found.params, batch)
+    assert set(np.asarray(again.assignments)) <= {0, 1}
+    assert np.isfinite(again.objective)
 
 
 def test_learns_alone_as_among_others(dataset, outcome):

@@ -9,6 +9,9 @@ Zhang and Kashima, "Behavior Estimation from Multi-Source Data for Offline Reinf
                   + alpha (1 - cos(W_m, E_z))                                            (L_com, Eq. 5)
     a trajectory's cluster is z_m
 
+With `extra_clusters` there are more codes than policies, which PG-Kmeans' Algorithm 4 merges after the training: with
+as many codes as policies one code may learn two of them, while two codes share another.
+
 Each of L_rec's terms has its own gradient, E's through the first and W's through the second, so that no
 straight-through estimator is needed. L_Q (Eq. 6), which the learner adds (`learners.lbrac_v`), shares no parameter with
 these two and cannot change an assignment: the clusterer leaves it out.
@@ -30,6 +33,7 @@ import optax
 from flax import struct
 
 from trajclust_jax.clustering.clusterer import Clusterer
+from trajclust_jax.clustering.merging import merge_clusters
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.clustering.types import Clustering, lone
 from trajclust_jax.data import Trajectories, dense, transitions
@@ -162,7 +166,9 @@ class BehaviourSet(Clusterer):
     """
 
     num_clusters: int
-    """K."""
+    """K: codes, after merging."""
+    extra_clusters: int = 0
+    """Codes beyond K during the training; 0: as in the paper, none is merged."""
     features: tuple[int, ...] = (64, 64, 64)
     """Hidden layers: two shared by all policies, then the embedding, then the rest. With the paper's layers of 200, one
     of two seeds found none of five policies on Hopper; with narrow layers all of three seeds found them."""
@@ -189,7 +195,7 @@ class BehaviourSet(Clusterer):
     def __post_init__(self) -> None:
         check_at_least(self, 1, "num_clusters", "embedding_size", "batch_size", "steps", "iterations")
         check_above(self, 0, "scale", "learning_rate")
-        check_at_least(self, 0, "commitment")
+        check_at_least(self, 0, "commitment", "extra_clusters")
 
     @classmethod
     def released(cls, num_clusters: int, **settings: Any) -> "BehaviourSet":
@@ -208,7 +214,7 @@ class BehaviourSet(Clusterer):
         """Network, embeddings and losses."""
         shared = ("features", "embedding_size", "scale", "commitment", "cosine")
         given = {name: getattr(self, name) for name in shared}
-        return BehaviourModel(action_size, codes=self.num_clusters, **given)
+        return BehaviourModel(action_size, codes=self.num_clusters + self.extra_clusters, **given)
 
     def preprocessing(self, trajectories: Trajectories) -> Preprocessing:
         """Observations standardised; of actions, for the policies' tanh, the range of each dimension to [-1, 1].
@@ -242,8 +248,9 @@ class BehaviourSet(Clusterer):
         )
 
     def phases(self) -> tuple[Phase, ...]:
-        """One."""
-        return (Phase("train", self._start, self._step, self.iterations, light_start=True),)
+        """Training; with extra codes, merging."""
+        train = Phase("train", self._start, self._step, self.iterations, light_start=True)
+        return (train, Phase("merge", self._merge, None, 0)) if self.extra_clusters else (train,)
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
@@ -278,46 +285,77 @@ class BehaviourSet(Clusterer):
         assignments = model.matched(state.params["codes"], state.params["trajectories"])
         changed = jnp.int32(0) if state.assignments is None else (assignments != state.assignments).sum()
         told = {"behaviour/loss": jnp.float32(jnp.inf), "behaviour/distance": jnp.float32(jnp.inf), **means}
+        objective = -told["behaviour/loss"] - data.log_volume
+        return self._told(state.replace(assignments=assignments), objective, told["behaviour/distance"], changed)
+
+    def _told(self, state: State, objective: jax.Array, distance: jax.Array, changed: jax.Array) -> tuple[State, Info]:
+        """A state, and what the loop reports of it, `[1]` each (one restart)."""
         info = {
-            "objective": -told["behaviour/loss"][None] - data.log_volume,
-            "distance": told["behaviour/distance"][None],
+            "objective": objective[None],
+            "distance": distance[None],
             "changed": changed[None],
-            "used_clusters": jnp.zeros(self.num_clusters, bool).at[assignments].set(True).sum()[None],
-            "assignments": assignments[None],
+            "used_clusters": self._used(state).sum()[None],
+            "assignments": state.assignments[None],
         }
-        return state.replace(assignments=assignments), info
+        return state, info
+
+    def _used(self, state: State) -> jax.Array:
+        """`[K]` bool: the codes that have trajectories."""
+        return jnp.zeros(len(state.params["codes"]), bool).at[state.assignments].set(True)
+
+    def _merge(self, key: jax.Array, data: Steps, previous: State) -> tuple[State, Info]:
+        """The K codes that merging by likelihoods leaves; each trajectory goes to the likeliest of them."""
+        del key
+        params, used = previous.params, self._used(previous)
+        scores = self._log_likelihoods(params, data)  # [N, K + extra]
+        member = jax.nn.one_hot(previous.assignments, len(used))
+        totals = jnp.einsum("nj,ni->ji", member, scores, precision="highest")
+        totals = jnp.where(jnp.diag(~used), -jnp.inf, totals)  # codes without trajectories go first
+        kept = merge_clusters(totals, self.num_clusters)[1]
+        in_use = used[kept]  # fewer than K may have had trajectories
+        scores = jnp.where(in_use, scores[:, kept], -jnp.inf)
+        assignments = scores.argmax(1).astype(jnp.int32)
+        codes = jnp.where(in_use[:, None], params["codes"][kept], 0)
+        model = self.model_of(data.actions.shape[1])
+        near = (model.compared(params["trajectories"]) * model.compared(codes)[assignments]).sum(-1)
+        state = previous.replace(params={**params, "codes": codes}, assignments=assignments)
+        objective = scores.max(1).sum() / data.lengths.sum()
+        return self._told(state, objective, 1 - near.mean(), (kept[assignments] != previous.assignments).sum())
 
     def result(self, state: State, data: Steps) -> Clustering:
         """The codes of all trajectories; log-likelihoods and posterior are of the codes' policies, latents are W's
         directions.
         """
         log_likelihoods = self._log_likelihoods(state.params, data)
-        used = jnp.zeros(self.num_clusters, bool).at[state.assignments].set(True)
         own = jnp.take_along_axis(log_likelihoods, state.assignments[:, None], axis=1)
         return lone(
             state.assignments,
             jax.nn.softmax(log_likelihoods),
             own.sum(),
-            {**state.params, "used": used},
+            {**state.params, "used": self._used(state)},
             log_likelihoods=log_likelihoods,
             latents=direction(state.params["trajectories"]),
         )
 
     def _log_likelihoods(self, params: dict[str, Any], data: Steps) -> jax.Array:
-        """`[N, K]`: of each trajectory's actions under each code's policy, in the data's unit."""
-        model, count = self.model_of(data.actions.shape[1]), len(data.actions)
+        """`[N, K]`: of each trajectory's actions under each code's policy, in the data's unit.
+
+        -inf of codes out of use.
+        """
+        model, count, num_codes = self.model_of(data.actions.shape[1]), len(data.actions), len(params["codes"])
         size = min(SCORED, count)
 
         def add(totals, first):
             rows = first + jnp.arange(size)
             steps = data.rows(jnp.minimum(rows, count - 1))
-            codes = jnp.broadcast_to(params["codes"][:, None], (self.num_clusters, size, self.embedding_size))
+            codes = jnp.broadcast_to(params["codes"][:, None], (num_codes, size, self.embedding_size))
             found = squashed_log_prob(model.policy(params, steps.observations, codes), steps.actions)  # [K, size]
             found = jnp.where(rows < count, found - data.log_volume, 0)
             return totals.at[steps.trajectory].add(found.T), None
 
-        zeros = jnp.zeros((len(data.lengths), self.num_clusters))
-        return jax.lax.scan(add, zeros, jnp.arange(0, count, size))[0]
+        zeros = jnp.zeros((len(data.lengths), num_codes))
+        totals = jax.lax.scan(add, zeros, jnp.arange(0, count, size))[0]
+        return jnp.where((params["codes"] != 0).any(-1), totals, -jnp.inf)
 
     def assign(self, model: dict[str, Any], data: Steps) -> Clustering:
         """The likeliest of the codes that had trajectories, as new trajectories have no embedding."""

@@ -2,7 +2,7 @@
 
     trajclust run lbrac_v/figure7 --preset cpu --datasets hopper-medium-expert
 
-The settings that work and those of the release beside each other, PG-Kmeans after them.
+The settings that work and those of the release beside each other, more codes that are merged to k*, and PG-Kmeans.
 """
 
 import dataclasses
@@ -18,11 +18,14 @@ from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Records, Table
 from trajclust_jax.data import REGISTRY
 
-COUNTS = (10, 20)  # beside k*
-SETS = ("behaviour_set", "behaviour_set_released")
+COUNTS = {  # K beside k*, of behaviour sets
+    "behaviour_set": (1, 10, 20),
+    "behaviour_set_released": (1, 10, 20),
+    "behaviour_set_merged": (),
+}
 _TINY = {"iterations": 2, "steps": 20}
 PRESETS_HERE = {
-    "smoke": dataclasses.replace(PRESETS["smoke"], settings=dict.fromkeys(SETS, _TINY)),
+    "smoke": dataclasses.replace(PRESETS["smoke"], settings=dict.fromkeys(COUNTS, _TINY)),
     # The release's 500,000 gradient steps are two hours: 40,000 of them, where it has been seen that little moves.
     "cpu": dataclasses.replace(PRESETS["cpu"], seeds=10, settings={"behaviour_set_released": {"iterations": 80}}),
     "paper": dataclasses.replace(PRESETS["paper"], settings={}),
@@ -36,11 +39,11 @@ def cells(preset: Scale, datasets, methods, seeds) -> list[Cell]:
         entry = REGISTRY[dataset]
         size = min(size_of(preset, dataset), 50) if dataset in D4RL else size_of(preset, dataset)
         for method in methods:
-            if method not in SETS:
+            if method not in COUNTS:
                 settings = tuple(sorted(suited(method, dataset).items()))
                 chosen.append(MethodCell(dataset, size, method, tuple(seeds), settings))
                 continue
-            for k in sorted({1, entry.num_policies, *COUNTS}):
+            for k in sorted({entry.num_policies, *COUNTS[method]}):
                 given = {**preset.settings.get(method, {}), "num_clusters": k}
                 chosen.append(BehaviourSetCell(dataset, size, method, tuple(seeds), tuple(sorted(given.items()))))
     return chosen
@@ -74,7 +77,7 @@ TABLE = Table(
     name="lbrac_v/figure7",
     summary="the behaviour set alone: embeddings, NMI and homogeneity for several K",
     datasets=(*D4RL, "gates-5", *HETEROGENEOUS),
-    methods=(*SETS, "pg_kmeans_mlp"),
+    methods=(*COUNTS, "pg_kmeans_mlp"),
     presets=PRESETS_HERE,
     cells=cells,
     render=render,
