@@ -29,7 +29,11 @@ METHODS = (TRANSITIONS, "pg_kmeans_mlp", "caae", "empo_mlp")
 SKILLS = {"pathfollowing": 6}
 _MANY = 8
 # Which observation is what, of MuJoCo's walkers: height and pitch of the torso, pace along x.
-_DRAWN = {"halfcheetah": (0, 1, 8), "walker2d": (0, 1, 8), "ant": (0, 2, 13)}
+_DRAWN = {
+    "halfcheetah": {"height, m": 0, "pitch, rad": 1, "pace, m/s": 8},
+    "walker2d": {"height, m": 0, "pitch, rad": 1, "pace, m/s": 8},
+    "ant": {"height, m": 0, "pitch, y of the quaternion": 3, "pace, m/s": 13},
+}
 _SMOKE = IMITATION["smoke"].settings
 PRESETS = {
     "smoke": Preset("seconds: does everything run?", 4, 1, {"iql": _SMOKE["iql"], "clue": _SMOKE["clue"]}, long_size=4),
@@ -122,32 +126,42 @@ def render(records: Records):
 
 def _picture(record: dict[str, Any]):
     """Paths in the plane, or height, pitch and pace over time, a colour a skill; beside them both matrices."""
-    task = record["cell"]["dataset"].partition("-")[0]
-    columns_drawn = _DRAWN.get(task)
-    count = 1 if columns_drawn is None else len(columns_drawn)
-    figure = new_figure(2.8 * (count + 2), 2.8)
-    axes = figure.subplots(1, count + 2)
+    drawn = _DRAWN.get(record["cell"]["dataset"].partition("-")[0], {})
+    names = list(drawn) or ["paths"]
+    figure = new_figure(2.8 * (len(names) + 2), 2.8)
+    axes = figure.subplots(1, len(names) + 2)
+    returns = np.mean(record["returns"], axis=1)
     for k, path in enumerate(record["paths"]):
         states, color = np.array(path["states"]), plotting.PALETTE[k % len(plotting.PALETTE)]
-        style = {"color": color, "lw": 0.9, "ls": "-" if k < len(plotting.PALETTE) else ":", "label": str(k)}
-        if columns_drawn is None:
+        label = f"{k}: {returns[k]:.0f}" if drawn else str(k)
+        style = {"color": color, "lw": 0.9, "ls": "-" if k < len(plotting.PALETTE) else ":", "label": label}
+        if not drawn:
             axes[0].plot(*states.T, **style)
-        for ax, column in zip(axes, columns_drawn or (), strict=False):
+        for ax, column in zip(axes, drawn.values(), strict=False):
             ax.plot(path["steps"], states[:, column], **style)
-    names = ("height", "pitch", "pace") if columns_drawn else ("paths",)
     for ax, name in zip(axes, names, strict=False):
         ax.set_title(name, fontsize=8)
-    axes[0].legend(fontsize=5)
-    for ax, name, text in ((axes[-2], "distances", "state distances"), (axes[-1], "divergences", "behavioural KL")):
+        if drawn:
+            ax.set_xlabel("step", fontsize=6)
+    axes[0].legend(fontsize=5, title="skill: return" if drawn else "skill", title_fontsize=5)
+    for ax, name, text, unit in (
+        (axes[-2], "distances", "visited states", "stds a dimension"),
+        (axes[-1], "divergences", "behavioural KL", "nats a step"),
+    ):
         image = ax.imshow(np.array(record[name]), cmap="viridis")
         ax.set_title(text, fontsize=8)
-        figure.colorbar(image, ax=ax, shrink=0.7)
+        ax.set_xlabel("skill", fontsize=6)
+        ax.set_xticks(range(len(returns)))
+        ax.set_yticks(range(len(returns)))
+        bar = figure.colorbar(image, ax=ax, shrink=0.7)
+        bar.set_label(unit, fontsize=6)
+        bar.ax.tick_params(labelsize=5)
     for ax in axes:
         ax.tick_params(labelsize=5)
     return captioned(
         figure,
-        "What each skill does, a colour a skill, and how far skills are apart: in the states that they visit, and in "
-        "behaviour.",
+        "What each skill does in an episode, a colour a skill, and how far skills are apart: in the states that they "
+        "visit, and in behaviour.",
     )
 
 
