@@ -11,6 +11,7 @@ from trajclust_experiments.cells.relabelling import RelabelledCell, RewardCell, 
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.cells.skills import SkillCell, classes_of, spread_out
 from trajclust_experiments.papers.clue import IMITATION, learned_cell, way_of
+from trajclust_experiments.papers.clue.figure3 import APART, different
 from trajclust_experiments.rendering.stored import committed, record_of
 from trajclust_experiments.tables import get_table, table_names
 from trajclust_jax.data import make, returns, transitions
@@ -105,6 +106,17 @@ def test_skills(method, tmp_path):
     text, figures = get_table("clue/figure3").render([record])
     assert text.count("| 2 |") >= 1
     assert len(figures) == 1
+
+
+def test_skills_that_differ():
+    """The largest set counts: the first skill may be near all others."""
+    near = [(0, 1), (0, 2), (0, 3), (2, 3)]
+    distances = 1 - np.eye(4)
+    for one, other in near:
+        distances[one, other] = distances[other, one] = APART
+    assert different(distances) == 2  # 1 and 2, or 1 and 3
+    assert different(np.zeros((3, 3))) == 1
+    assert different(1 - np.eye(8)) == 8
 
 
 def test_classes_that_are_spread_out():

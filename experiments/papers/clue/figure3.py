@@ -6,6 +6,7 @@ The paper's experts are classes of single transitions; beside them clusters of w
 and EMPO's EM. The paper shows frames; here paths, or the torso's height, pitch and pace over time.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -105,20 +106,24 @@ APART = 0.3  # stds a dimension: skills whose visited states are so far apart ar
 
 
 def different(distances: np.ndarray) -> int:
-    """The size of a set of skills, chosen greedily, any two of which are APART."""
-    chosen: list[int] = []
-    for skill in range(len(distances)):
-        if all(distances[skill, other] > APART for other in chosen):
-            chosen.append(skill)
-    return len(chosen)
+    """The size of the largest set of skills any two of which are APART."""
+
+    def largest(skills: Sequence[int]) -> int:
+        sizes = (
+            1 + largest([other for other in skills[i + 1 :] if distances[skill, other] > APART])
+            for i, skill in enumerate(skills)
+        )
+        return max(sizes, default=0)
+
+    return largest(range(len(distances)))
 
 
 def render(records: Records):
     notes = [
         *provenance(records),
         "Distance: between the states that two skills visit, the mean over dimensions of Wasserstein distances, in "
-        f"standard deviations of the data; different: skills any two of which are more than {APART} apart. Behavioural "
-        "KL: of their Gaussian policies, nats a step, over the first one's states. Means over all pairs.",
+        f"standard deviations of the data; different: the most skills any two of which are more than {APART} apart. "
+        "Behavioural KL: of their Gaussian policies, nats a step, over the first one's states. Means over all pairs.",
     ]
     figures = {f"{r['cell']['dataset']}-{r['cell']['clusters']}": _picture(r) for r in records}
     return columns.table("CLUE's skills: Figures 3 and 8 to 13", COLUMNS, map(Entry, records), notes), figures
