@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py                        on Diagonal, 1,000 trajectories a policy
     python scripts/benchmark.py --json --size 200
+    python scripts/benchmark.py --parts learners relabelling
 
 Compile time is reported apart. Every time is the best of `--repeats` runs: the least disturbed one. Ctrl-C prints the
 rows so far.
@@ -9,6 +10,7 @@ rows so far.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -17,9 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import gymnax
 import jax
@@ -50,6 +52,10 @@ from trajclust_jax.training import compile_options
 CARTPOLE = 50  # episodes of each of two policies, in a file in D4RL's layout
 CLUSTERED = {"hopper-medium-expert:size=50": 2, "takeball:size=200": 4, "cartpole": 2}  # by `trajclust cluster`, and K
 
+Part = Literal[
+    "commands", "environments", "counted", "histories", "autoencoders", "continuous", "learners", "relabelling"
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
@@ -73,8 +79,8 @@ class Benchmark:
     """Gradient steps of a learner that are timed together; of CQL a twentieth."""
     repeats: int = 3
     """Runs of each timing, of which the best counts."""
-    commands: bool = True
-    """Time whole commands, too: in CPU seconds, whatever the device."""
+    parts: tuple[Part, ...] = get_args(Part)
+    """What is timed, in this order; `commands` are whole commands, in CPU seconds whatever the device."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -505,96 +511,100 @@ def cpu_seconds(command: list[str], kept: str = "off") -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
+def counted_rows(
+    coded: Trajectories, raw: Trajectories, config: Benchmark, matmul: str, peak: float, facts: dict[str, float]
+) -> Iterator[list[Row]]:
+    """E-step and M-step of Markov policies by counts against the dense path; how far apart both are is a fact."""
+    repeats, num_members = config.repeats, config.restarts * config.clusters
+    measure = functools.partial(timed, repeats=repeats)
+    counted, transition = CountedPolicy(), TransitionPolicy()
+    data, members, assignments = setting(counted, coded, config)
+    dense_data, _, _ = setting(transition, raw, config)
+
+    ours = measure(e_step(counted, data), members.params)
+    reference = measure(e_step(transition, dense_data), members.params)
+    flat = lambda x, d: np.moveaxis(np.asarray(x), 0, 2).reshape(num_members, -1)[:, np.asarray(d.rank)]
+    facts["e_step_largest_difference"] = float(np.abs(flat(ours.out, data) - flat(reference.out, dense_data)).max())
+    yield [row("E-step, MLP, counts", ours, "dense path", reference.seconds)]
+
+    # Both hold the trajectories in order of length, so that slot n is the same one in each.
+    slots = jnp.zeros((config.restarts, dense_data.num_slots), jnp.int32)
+    slots = slots.at[:, : coded.num_trajectories].set(assignments[:, : coded.num_trajectories])
+    reference = measure(dense_m_step(transition, dense_data, config), members, slots)
+    one = measure(m_step(counted, data, 1), members, assignments)
+    params = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), one.out.params)
+    difference = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, reference.out.params)
+    facts["m_step_largest_difference"] = max(jax.tree.leaves(difference))
+    steps = 50  # the counts are taken once an M-step; so many gradient steps make them a small part
+    ours = measure(m_step(counted, data, steps), members, assignments)
+    yield [row("M-step, MLP, counts, a gradient step", ours, "dense path, full batch", reference.seconds, per=steps)]
+
+    flops = num_members * mlp_flops(*data.table.shape, data.action_size, backward=True) * steps
+    yield [rate_row("M-step, MLP, counts, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
+
+    everyone = assignments[:1] * 0
+    lone = [
+        jax.tree.map(lambda x, r=r, k=k: x[r : r + 1, k : k + 1], members)
+        for r in range(config.restarts)
+        for k in range(config.clusters)
+    ]
+    single = jax.jit(m_step(counted, data, steps)).lower(lone[0], everyone).compile()
+    seconds, _ = best_of(lambda: [single(member, everyone) for member in lone], repeats)
+    yield [row(f"M-step, MLP, {num_members} members in one program", ours, "Python loop over members", seconds)]
+
+    if not on_cpu():
+        yield product_rows(counted, coded, config)
+
+
+def history_rows(
+    coded: Trajectories, raw: Trajectories, config: Benchmark, matmul: str, peak: float
+) -> Iterator[list[Row]]:
+    """E-step and M-step of GRUs over the observations so far, features on the codebook against those of every step."""
+    measure, num_members = functools.partial(timed, repeats=config.repeats), config.restarts * config.clusters
+    history, reference_name = HistoryPolicy(), "features of every step"
+    data, members, assignments = setting(history, coded, config)
+    raw_data, _, raw_assignments = setting(history, raw, config)  # in other chunks, with other fillers
+    ours = measure(e_step(history, data), members.params)
+    steps_run = float((np.asarray(data.chunks.max_length) * data.chunks.lengths.shape[1]).sum())
+    flops = num_members * steps_run * 2 * (64 * 192 + 64 * 128 + 128 * data.action_size)
+    yield [rate_row("E-step, GRU, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
+    reference = measure(e_step(history, raw_data), members.params).seconds
+    yield [row("E-step, GRU, features on the codebook", ours, reference_name, reference)]
+    ours = measure(m_step(history, data, 2), members, assignments)
+    reference = measure(m_step(history, raw_data, 2), members, raw_assignments).seconds / 2
+    yield [row("M-step, GRU, a gradient step", ours, reference_name, reference, per=2)]
+
+
 def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
     """All rows, and facts of the run."""
     rows, facts = [], {}
-    dataset = make(config.dataset, config.size, 0)
-    coded = dataset.trajectories
+    coded = make(config.dataset, config.size, 0).trajectories
     raw = coded.replace(observations=np.asarray(dense(coded.observations)))
     raw = raw.replace(final_observations=np.asarray(dense(coded.final_observations)))
-    repeats, num_members = config.repeats, config.restarts * config.clusters
     facts |= {"trajectories": coded.num_trajectories, "transitions": int(np.asarray(coded.lengths).sum())}
-    facts |= {"distinct_observations": len(coded.observations.table), "members": num_members}
-
-    def measure(fn, *args):
-        return timed(fn, *args, repeats=repeats)
+    facts |= {"distinct_observations": len(coded.observations.table), "members": config.restarts * config.clusters}
 
     square = jax.random.normal(jax.random.key(0), (2048, 2048))
-    peak = 2 * 2048**3 / measure(lambda a: a @ a, square).seconds
+    peak = 2 * 2048**3 / timed(lambda a: a @ a, square, repeats=config.repeats).seconds
     matmul = "matmul 2048 x 2048"
     facts["matmul_flops"] = peak
-
-    def stages():
-        if config.commands:
-            yield command_rows(config)
-        yield environment_rows(config)
-
-        counted, transition, history = CountedPolicy(), TransitionPolicy(), HistoryPolicy()
-        data, members, assignments = setting(counted, coded, config)
-        dense_data, _, _ = setting(transition, raw, config)
-
-        ours = measure(e_step(counted, data), members.params)
-        reference = measure(e_step(transition, dense_data), members.params)
-        flat = lambda x, d: np.moveaxis(np.asarray(x), 0, 2).reshape(num_members, -1)[:, np.asarray(d.rank)]
-        facts["e_step_largest_difference"] = float(np.abs(flat(ours.out, data) - flat(reference.out, dense_data)).max())
-        yield [row("E-step, MLP, counts", ours, "dense path", reference.seconds)]
-
-        # Both hold the trajectories in order of length, so that slot n is the same one in each.
-        slots = jnp.zeros((config.restarts, dense_data.num_slots), jnp.int32)
-        slots = slots.at[:, : coded.num_trajectories].set(assignments[:, : coded.num_trajectories])
-        reference = measure(dense_m_step(transition, dense_data, config), members, slots)
-        one = measure(m_step(counted, data, 1), members, assignments)
-        params = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), one.out.params)
-        difference = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, reference.out.params)
-        facts["m_step_largest_difference"] = max(jax.tree.leaves(difference))
-        steps = 50  # the counts are taken once an M-step; so many gradient steps make them a small part
-        ours = measure(m_step(counted, data, steps), members, assignments)
-        yield [
-            row("M-step, MLP, counts, a gradient step", ours, "dense path, full batch", reference.seconds, per=steps)
-        ]
-
-        flops = num_members * mlp_flops(*data.table.shape, data.action_size, backward=True) * steps
-        yield [rate_row("M-step, MLP, counts, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
-
-        everyone = assignments[:1] * 0
-        lone = [
-            jax.tree.map(lambda x, r=r, k=k: x[r : r + 1, k : k + 1], members)
-            for r in range(config.restarts)
-            for k in range(config.clusters)
-        ]
-        single = jax.jit(m_step(counted, data, steps)).lower(lone[0], everyone).compile()
-        seconds, _ = best_of(lambda: [single(member, everyone) for member in lone], repeats)
-        yield [row(f"M-step, MLP, {num_members} members in one program", ours, "Python loop over members", seconds)]
-
-        if not on_cpu():
-            yield product_rows(counted, coded, config)
-        data, members, assignments = setting(history, coded, config)
-        raw_data, _, raw_assignments = setting(history, raw, config)  # in other chunks, with other fillers
-        features = "features of every step"
-        ours = measure(e_step(history, data), members.params)
-        steps_run = float((np.asarray(data.chunks.max_length) * data.chunks.lengths.shape[1]).sum())
-        flops = num_members * steps_run * 2 * (64 * 192 + 64 * 128 + 128 * data.action_size)
-        yield [rate_row("E-step, GRU, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
-        yield [
-            row(
-                "E-step, GRU, features on the codebook",
-                ours,
-                features,
-                measure(e_step(history, raw_data), members.params).seconds,
-            )
-        ]
-        ours = measure(m_step(history, data, 2), members, assignments)
-        reference = measure(m_step(history, raw_data, 2), members, raw_assignments).seconds / 2
-        yield [row("M-step, GRU, a gradient step", ours, features, reference, per=2)]
-        yield autoencoder_rows(coded, config, matmul, peak)
-        yield continuous_rows(config, matmul, peak)
-        yield learner_rows(config, matmul, peak)
-        yield relabelling_rows(config)
+    parts: dict[Part, Callable[[], Iterable[list[Row]]]] = {
+        "commands": lambda: [command_rows(config)],
+        "environments": lambda: [environment_rows(config)],
+        "counted": lambda: counted_rows(coded, raw, config, matmul, peak, facts),
+        "histories": lambda: history_rows(coded, raw, config, matmul, peak),
+        "autoencoders": lambda: [autoencoder_rows(coded, config, matmul, peak)],
+        "continuous": lambda: [continuous_rows(config, matmul, peak)],
+        "learners": lambda: [learner_rows(config, matmul, peak)],
+        "relabelling": lambda: [relabelling_rows(config)],
+    }
 
     console = Console(stderr=True)
+    chosen = [part for part in parts if part in config.parts]
     with contextlib.suppress(KeyboardInterrupt):  # the rows so far are worth having
-        for stage in track(stages(), description="timing", total=14, console=console, disable=not console.is_terminal):
-            rows += stage
+        for part in track(chosen, description="timing", console=console, disable=not console.is_terminal):
+            for more in parts[part]():
+                rows += more
     facts["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
     )

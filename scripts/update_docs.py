@@ -186,8 +186,14 @@ def benchmark(record: dict) -> str:
         "",
         f"- {facts['trajectories']:,} trajectories, {facts['transitions']:,} transitions, "
         f"{facts['distinct_observations']} distinct observations, {facts['members']} members.",
-        f"- E-step by counts against the dense path: largest difference {facts['e_step_largest_difference']:.1e} nats; "
-        f"M-step: {facts['m_step_largest_difference']:.1e} in the parameters.",
+        *(
+            f"- {step} by counts against the dense path: largest difference {facts[name]:.1e} {unit}."
+            for step, name, unit in (
+                ("E-step", "e_step_largest_difference", "nats"),
+                ("M-step", "m_step_largest_difference", "in the parameters"),
+            )
+            if name in facts  # not where the benchmark left it out, or was stopped before it
+        ),
         f"- Peak memory of the whole benchmark: {facts['peak_memory_bytes'] / 2**30:.1f} GiB.",
         f"- Device: {device_name(machine)}, jax {machine['versions']['jax']}."
         + (" Not run on a GPU." if machine["device"]["platform"] == "cpu" else ""),

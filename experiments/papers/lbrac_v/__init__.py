@@ -27,15 +27,18 @@ HETEROGENEOUS = tuple(
     name for task in ("hopper", "halfcheetah", "walker2d") for name in REGISTRY if name.startswith(f"{task}-hetero")
 )
 
-# Variants of LBRAC-v: what differs from the catalogue's entry.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+# Variants of learners: title, learner, and what differs from the catalogue's entry.
+VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    # LBRAC-v's critics learn while its behaviours do, and have layer normalisation.
+    "brac_v_warm": ("BRAC-v, critics as LBRAC-v's", "brac_v", {"layer_norm": True}),
     "lbrac_v_released": (
-        "LBRAC-v, release",
+        "LBRAC-v, release, penalty 1",
+        "lbrac_v",
         {"scale": 0.05, "behaviour_rate": 5e-5, "moves_behaviours": True, "penalty": 1.0},
     ),
-    "lbrac_v_penalty_1": ("LBRAC-v, penalty 1", {"penalty": 1.0}),
-    "lbrac_v_nearest": ("LBRAC-v, nearest behaviour, penalty 1", {"penalty": 1.0, "nearest": True}),
-    "lbrac_v_labels": ("LBRAC-v, true labels, penalty 1", {"penalty": 1.0}),
+    "lbrac_v_penalty_1": ("LBRAC-v, penalty 1", "lbrac_v", {"penalty": 1.0}),
+    "lbrac_v_nearest": ("LBRAC-v, nearest behaviour, penalty 1", "lbrac_v", {"penalty": 1.0, "nearest": True}),
+    "lbrac_v_labels": ("LBRAC-v, true labels, penalty 1", "lbrac_v", {"penalty": 1.0}),
 }
 
 # Table 1: normalised scores, of LBRAC-v with their std.
@@ -94,7 +97,7 @@ PRESETS = {
 
 def named(name: str) -> tuple[str, dict[str, Any]]:
     """A learner's or a variant's entry in the catalogue, and what it changes."""
-    return ("lbrac_v", VARIANTS[name][1]) if name in VARIANTS else (name, {})
+    return VARIANTS[name][1:] if name in VARIANTS else (name, {})
 
 
 def title_of(name: str) -> str:
@@ -132,7 +135,7 @@ def cell(
     chosen = {**k, **settings.get(entry, {}), **variant, **more}
     clusters = LABELS if method == "lbrac_v_labels" else clusters
     cluster_settings = {} if clusters in (None, LABELS) else suited(clusters, dataset)
-    return HeterogeneousCell(
+    found = HeterogeneousCell(
         dataset,
         size_of(preset, dataset),
         entry,
@@ -142,14 +145,19 @@ def cell(
         cluster_settings=tuple(sorted(cluster_settings.items())),
         episodes=20 if gates else 10,
     )
+    if method != "brac_v_warm":
+        return found
+    warm = {"warm_updates": found.build().learner.behaviour_updates}
+    return dataclasses.replace(found, settings=tuple(sorted({**chosen, **warm}.items())))
 
 
 def name_of(record: Mapping[str, Any]) -> str:
     """A learner's or a variant's name, from its record."""
-    described = record["cell"]
+    described, learner = record["cell"], record["config"]["learner"]
+    if described["method"] == "brac_v" and learner["warm_updates"]:
+        return "brac_v_warm"
     if described["method"] != "lbrac_v":
         return described["method"]
-    learner = record["config"]["learner"]
     if described.get("clusters") == LABELS:
         return "lbrac_v_labels"
     if learner["moves_behaviours"]:

@@ -24,7 +24,10 @@ from trajclust_jax.lazy import lazy
 plotting = lazy("trajclust_envs.plotting")
 
 METHODS = ("brac_v", "lbrac_v", *lbrac_v.VARIANTS, "bcq", "plas", "cql")
-SIDES = {"learners": ("brac_v", "lbrac_v", "bcq", "plas", "cql"), "LBRAC-v": ("lbrac_v", *lbrac_v.VARIANTS)}
+SIDES = {
+    "learners": ("brac_v", "brac_v_warm", "lbrac_v", "bcq", "plas", "cql"),
+    "LBRAC-v": tuple(name for name in METHODS if name.startswith("lbrac_v")),
+}
 
 
 def cells(preset: Scale, datasets, methods, seeds) -> list[Cell]:
