@@ -11,6 +11,7 @@ from learner_reference import SIZE, A, D, critics, episodes, moved_state, some_b
 from trajclust_jax.clustering.gaussian import GaussianMixture, regress, squared_lengths
 from trajclust_jax.learners import AWAC, C4, CQL, DR3, EMPO, IQL, SAC, TD3BC, BRACv, LayerNorm, Offline, plugged
 from trajclust_jax.learners import c4 as parts
+from trajclust_jax.learners.c4 import Pairs, decompose, measured
 from trajclust_jax.learners.sampling import View
 from trajclust_jax.training import fit
 
@@ -340,6 +341,17 @@ def test_layer_normalisation_is_the_learners_own():
 
 
 # --- theory -----------------------------------------------------------------------------------------------
+
+
+def test_what_has_no_next_gradient_does_not_count_as_one():
+    rng = np.random.default_rng(0)
+    following, current = rng.normal(3, 1, (2, 40, 5)).astype(np.float32)
+    paired = jnp.arange(40) % 4 > 0
+    pairs = Pairs(jnp.where(paired[:, None], following, 0), jnp.array(current))
+    soft, valid = jnp.ones((40, 1)), jnp.ones(40, bool)
+    found = measured(decompose(pairs, soft * paired[:, None]), pairs, jnp.zeros(40), soft, valid, paired)
+    np.testing.assert_allclose(found["clusters/a"], following[np.asarray(paired)].var(0).mean(), rtol=1e-5)
+    np.testing.assert_allclose(found["clusters/b"], current.var(0).mean(), rtol=1e-5)
 
 
 def test_theorem_2():

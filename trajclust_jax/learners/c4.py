@@ -21,8 +21,9 @@ is linear in the observation, fitted to cluster z, and pi one of its covariance 
 on average, and not beyond `FARTHEST`.
 
 What the paper leaves open: a transition without an action recorded after it (the last of its trajectory) has no g',
-does not enter C and is clustered by g alone; clusters are the first critic's, the penalty is both critics'; a
-minibatch's z is drawn by the clusters' shares of the transitions scored, so that over all draws these are drawn alike.
+does not enter C and is clustered as if its g' were the mean; clusters are the first critic's, the penalty is both
+critics'; a minibatch's z is drawn by the clusters' shares of the transitions scored, so that over all draws these are
+drawn alike.
 """
 
 import dataclasses
@@ -331,7 +332,7 @@ class OneCluster:
             unit=learner.unit(pairs, values, valid),
             sigma=jnp.std(values, where=valid),
             behaviours=behaviours,
-            measured=measured(found, pairs, values, soft, valid),
+            measured=measured(found, pairs, values, soft, valid, batch.paired),
         )
 
     def _pool(self, key: jax.Array, view: View) -> tuple[jax.Array, jax.Array]:
@@ -434,17 +435,19 @@ MEASURED = (
 )
 
 
-def measured(found: Decomposition, pairs: Pairs, values: jax.Array, soft: jax.Array, valid: jax.Array) -> Info:
-    """The numbers of `MEASURED`."""
+def measured(
+    found: Decomposition, pairs: Pairs, values: jax.Array, soft: jax.Array, valid: jax.Array, paired: jax.Array
+) -> Info:
+    """The numbers of `MEASURED`; those of g' are of the `paired [n]` transitions."""
     size = pairs.current.shape[-1]
     counted = soft.sum(1) > 0
-    spread = lambda x: jnp.var(x, axis=0, where=counted[:, None]).sum() / size
+    spread = lambda x, counted: jnp.var(x, axis=0, where=counted[:, None]).sum() / size
     trace = lambda x: jnp.trace(x, axis1=-2, axis2=-1) / size
     norm = lambda x: (x**2).sum((-2, -1))
     numbers = (
         (soft.sum(0) / jnp.maximum(soft.sum(), 1e-6) >= FEWEST).sum().astype(jnp.float32),
-        spread(pairs.following),
-        spread(pairs.current),
+        spread(pairs.following, counted & paired),
+        spread(pairs.current, counted),
         trace(found.total),
         found.shares @ trace(found.within),
         norm(found.total),
