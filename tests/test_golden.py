@@ -123,7 +123,7 @@ SHORTER = {  # by algorithm
     "BehaviourSet": {"steps": 2, "iterations": 2},
 }
 # What has no answer on the GridWorlds: every return is equal there, and actions are discrete.
-NOT_ON_GRIDS = ("return_kmeans", "behaviour_set", "behaviour_set_released", "behaviour_set_printed")
+NOT_ON_GRIDS = ("return_kmeans", *(name for name in entries("clusterer") if name.startswith("behaviour_set")))
 MAPS = ("pg_kmeans_tabular", "pg_kmeans_planner", "caae_conv", "caae_planner", "cloning_conv", "cloning_planner")
 RELABELLER = {"updates": 4, "block": 2, "batch_size": 8, "features": (8, 8)}
 LEARNER = {"updates": 4, "block": 2, "batch_size": 8}

@@ -226,7 +226,7 @@ class LBRACv(BRACv):
     def begin_at_best(self, state: LearnerState, view: View, step: jax.Array) -> tuple[LearnerState, Info]:
         """pi and its Q are those of the code whose trajectories' returns have the highest mean percentile.
 
-        A code without trajectories has none.
+        A code without trajectories has none: no behaviour that pi may be held to as the nearest, either.
         """
         del step
         flat, count = view.data.batch, view.data.num_trajectories
@@ -241,9 +241,10 @@ class LBRACv(BRACv):
         sizes = members.sum(0)
         means = jnp.where(sizes > 0, (percentile @ members) / jnp.maximum(sizes, 1), -jnp.inf)
         best = means.argmax()
+        codes = jnp.where((sizes > 0)[:, None], actor["codes"], 0) if self.nearest else actor["codes"]
         params = {
             **state.params,
-            "actor": {**actor, "own": actor["codes"][best]},
+            "actor": {**actor, "codes": codes, "own": codes[best]},
             "critics": {**critics, "own": critics["codes"][:, best]},
         }
         targets = {**state.targets, "critics": {**targets, "own": targets["codes"][:, best]}}

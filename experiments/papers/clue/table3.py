@@ -29,6 +29,7 @@ _TASKS = ("halfcheetah", "hopper", "walker2d")
 DATASETS = (
     *(f"{task}-medium-expert" for task in _TASKS),
     *(f"{task}-medium-replay" for task in _TASKS),
+    *(f"{task}-medium" for task in _TASKS),
     "ant-medium-expert",
 )
 METHODS = (
@@ -70,9 +71,8 @@ def render(records: Records):
         SCORES,
         "AUC: a step (trajectory) of the data's better policy is rewarded more than another one; rank correlation: "
         "of returns by the new rewards with true ones.",
-        "Paper: D4RL's data, a million gradient steps. Not run: medium data alone are not made here, and our "
-        "medium-replay are a mixture of medium and of what was before it. trajclust train FILE --relabel clue --expert "
-        "FILE does it on users' own.",
+        "Paper: D4RL's data, a million gradient steps; our medium-replay are a mixture of medium and what was before "
+        "it. trajclust train FILE --relabel clue --expert FILE does it on users' own.",
         *(line for other in ("iql", "otr", "constant") for line in against(records, "clue", other)),
     ]
     shown = [found[place] for place in places if place in found]

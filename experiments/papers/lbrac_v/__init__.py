@@ -20,7 +20,9 @@ from trajclust_jax.data import REGISTRY
 TITLE = "LBRAC-v"
 COUNTS = (1, 5, 10, 15, 20)  # K
 D4RL = tuple(
-    f"{task}-{kind}" for task in ("hopper", "halfcheetah", "walker2d") for kind in ("medium-expert", "medium-replay")
+    f"{task}-{kind}"
+    for task in ("hopper", "halfcheetah", "walker2d")
+    for kind in ("medium-expert", "medium-replay", "medium")
 )
 GATES = tuple(f"gates-{k}" for k in range(1, 9))
 HETEROGENEOUS = tuple(
@@ -41,24 +43,22 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lbrac_v_labels": ("LBRAC-v, true labels, penalty 1", "lbrac_v", {"penalty": 1.0}),
 }
 
-# Table 1: normalised scores, of LBRAC-v with their std.
-PUBLISHED: dict[str, dict[str, tuple[float, float] | float]] = {
-    "halfcheetah-medium-replay": {"bc": 38.4, "plas": 43.9, "brac_v": 47.7, "cql": 46.2, "bcq": 38.2},
-    "halfcheetah-medium-expert": {"bc": 35.8, "plas": 96.6, "brac_v": 41.9, "cql": 62.4, "bcq": 64.7},
-    "walker2d-medium-replay": {"bc": 11.3, "plas": 30.2, "brac_v": 0.9, "cql": 26.7, "bcq": 15.0},
-    "walker2d-medium-expert": {"bc": 6.4, "plas": 89.6, "brac_v": 81.6, "cql": 111.0, "bcq": 57.5},
-    "hopper-medium-replay": {"bc": 11.8, "plas": 27.9, "brac_v": 0.6, "cql": 48.6, "bcq": 33.1},
-    "hopper-medium-expert": {"bc": 111.9, "plas": 111.0, "brac_v": 0.8, "cql": 98.7, "bcq": 110.9},
+# Table 1: normalised scores, some with their std.
+_NAMES = ("bc", "f_brc", "mopp", "plas", "brac_v", "cql", "bcq", "mopo", "lbrac_v")
+PUBLISHED = {
+    dataset: dict(zip(_NAMES, scores.split(), strict=True))
+    for dataset, scores in {
+        "halfcheetah-medium": "36.1 41.3±0.3 44.7±2.6 42.2 46.3 44.4 40.7 42.3±1.6 52.14±0.11",
+        "halfcheetah-medium-replay": "38.4 43.2±1.5 43.1±4.3 43.9 47.7 46.2 38.2 53.1±2.0 48.41±0.14",
+        "halfcheetah-medium-expert": "35.8 93.3±10.2 106.2±5.1 96.6 41.9 62.4 64.7 63.3±38.8 94.22±1.00",
+        "walker2d-medium": "6.6 78.8±1.0 80.7±1.0 66.9 81.1 79.2 53.1 17.8±19.3 82.40±1.30",
+        "walker2d-medium-replay": "11.3 41.8±7.9 18.5±8.4 30.2 0.9 26.7 15.0 39.0±9.6 76.18±4.47",
+        "walker2d-medium-expert": "6.4 105.2±3.9 92.9±14.1 89.6 81.6 111.0 57.5 44.6±12.9 109.65±0.23",
+        "hopper-medium": "29.0 99.4±0.3 31.8±1.3 36.9 31.1 58.0 54.5 28.0±12.4 100.50±0.57",
+        "hopper-medium-replay": "11.8 35.6±1.0 32.3±5.9 27.9 0.6 48.6 33.1 67.5±24.7 81.89±12.77",
+        "hopper-medium-expert": "111.9 112.4±0.3 95.4±28 111.0 0.8 98.7 110.9 23.7±6.0 98.08±6.39",
+    }.items()
 }
-for _name, _value in {
-    "halfcheetah-medium-replay": (48.41, 0.14),
-    "halfcheetah-medium-expert": (94.22, 1.00),
-    "walker2d-medium-replay": (76.18, 4.47),
-    "walker2d-medium-expert": (109.65, 0.23),
-    "hopper-medium-replay": (81.89, 12.77),
-    "hopper-medium-expert": (98.08, 6.39),
-}.items():
-    PUBLISHED[_name]["lbrac_v"] = _value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,8 @@ The paper reports the best K for each dataset; all of them are in `lbrac_v/table
 by the package's own policies where D4RL's files are not there.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from trajclust_experiments import catalogue
@@ -14,11 +16,13 @@ from trajclust_experiments.papers import lbrac_v
 from trajclust_experiments.papers.lbrac_v import D4RL, PRESETS, PUBLISHED, Scale
 from trajclust_experiments.papers.lbrac_v._results import COLUMNS, Line, lines, sweep_cell
 from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.comparisons import comparison_figures
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Records, Standing, Table
 
 METHODS = ("bc", "brac_v", "cql", "bcq", "plas", "lbrac_v")
+QUOTED = {"f_brc": "F-BRC", "mopp": "MOPP", "mopo": "MOPO"}  # not built
 
 
 def cells(preset: Scale, datasets, methods, seeds) -> list[Cell]:
@@ -32,7 +36,12 @@ def cells(preset: Scale, datasets, methods, seeds) -> list[Cell]:
 def published(line):
     """The paper's score of a line's learner and dataset, with its std where it has one, or None."""
     described = line.record["cell"]
-    return PUBLISHED.get(described["dataset"], {}).get(described["method"])
+    text = PUBLISHED.get(described["dataset"], {}).get(described["method"])
+    return None if text is None else tuple(float(part) for part in text.split("±"))
+
+
+def _quoted(name: str) -> Callable[[Line], str]:
+    return lambda line: PUBLISHED.get(line.record["cell"]["dataset"], {}).get(name, "-").replace("±", " ± ")
 
 
 def _best(records: Records) -> list[Line]:
@@ -44,12 +53,13 @@ def render(records: Records):
     header = [
         *COLUMNS[:5],
         *columns.published(published, lambda line: float(np.mean(line.score)), digits=1),
+        *(Column(f"{title}, paper", _quoted(name)) for name, title in QUOTED.items()),
         *COLUMNS[5:],
     ]
     notes = [
         *provenance(records),
         "LBRAC-v: the K whose mean over seeds is highest, as the paper reports it; it flatters. All K: table4.",
-        "Paper: F-BRC, MOPO and MOPP are not built; the scores of the others are on D4RL's own files.",
+        "Paper: scores on D4RL's own files; F-BRC, MOPP and MOPO are not built.",
     ]
     scores: dict[str, dict[str, np.ndarray]] = {}
     for line in best:
@@ -66,7 +76,7 @@ def standings(records: Records) -> list[Standing]:
             line.record["cell"]["dataset"],
             catalogue.title(line.record["cell"]["method"]),
             float(line.score.mean()),
-            np.ravel(published(line))[0],  # the mean, without a std; None stays
+            (published(line) or (None,))[0],
             max(line.record["policies"].values()),
         )
         for line in sorted(_best(records), key=lambda line: METHODS.index(line.record["cell"]["method"]))
