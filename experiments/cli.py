@@ -200,7 +200,7 @@ class Cluster:
     """pg_kmeans: a table, an MLP of the observation (default), a GRU over the observations so far, or a planner on the
     observed map. sorl: all but the planner."""
     extra_clusters: int | None = None
-    """pg_kmeans: clusters to start with beyond k; they are merged. 2 by default."""
+    """pg_kmeans, behaviour_set: clusters beyond k to start with, which are merged. 2 and 0 by default."""
     restarts: int | None = None
     """pg_kmeans: independent restarts, of which the best by J is kept. 5 by default."""
     iterations: int | None = None

@@ -145,6 +145,11 @@ def test_begins_at_the_best_code_that_has_trajectories(state):
         np.testing.assert_array_equal(critics["own"], before["critics"]["codes"][:, 1])
     means = [returns(data)[np.array(given) == k].mean() for k in range(2)]
     assert means[1] > means[0]
+    np.testing.assert_array_equal(after.params["actor"]["codes"], state.params["actor"]["codes"])
+    nearest = tiny(given=given, nearest=True).learner  # what no trajectory trained is no behaviour to be near to
+    codes = nearest.begin_at_best(state, view, jnp.int32(0))[0].params["actor"]["codes"]
+    np.testing.assert_array_equal(codes[:2], state.params["actor"]["codes"][:2])
+    assert not np.asarray(codes[2:]).any()
 
 
 @pytest.mark.slow

@@ -50,8 +50,10 @@ WAYS = {
     "uncalibrated": Way("CLUE, not calibrated", "clue_uncalibrated", "iql"),
     "means": Way("CLUE, means of z", "clue_mean", "iql"),
     "spread": Way("CLUE, c by the spread", "clue_spread", "iql"),
-    "expected": Way("CLUE, expected over z", "clue_expected", "iql"),
-    "scaled": Way("CLUE, expected over z, range 60", "clue_expected", "iql", relabelling={"returns_range": 60.0}),
+    "expected": Way("CLUE, expected over z, c = 1", "clue_expected", "iql"),
+    "scaled": Way(
+        "CLUE, expected over z, c = 1, range 60", "clue_expected", "iql", relabelling={"returns_range": 60.0}
+    ),
     "indicator": Way("IQL, 1 on the expert", "indicator", "iql"),
     "constant": Way("IQL, 1 everywhere", "constant", "iql"),
     "sqil": Way("SQIL", "indicator", "sqil"),
@@ -68,7 +70,7 @@ _MAZE_IQL = {
     **{"features": (64, 64), "actor_features": (64, 64), "batch_size": 128, "normalise": True},
     **{"expectile": 0.9, "learning_rate": 1e-3, "reward_shift": -1.0},
 }
-_MAZE_CVAE = {"calibration": 0.8, "learning_rate": 1e-3, "updates": 5_000, "returns_range": None, "temperature": None}
+_MAZE_CVAE = {"calibration": 0.8, "learning_rate": 1e-3, "returns_range": None, "temperature": None}
 _OF_BC = ("actor_features", "batch_size", "block", "learning_rate", "updates")
 _MAZE_OTHERS = {"otr": {"returns_range": None, "alpha": 1.0, "beta": 1.0, "by_size": False}, "indicator": {}}
 

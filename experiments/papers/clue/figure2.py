@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_experiments.catalogue import title
+from trajclust_experiments.catalogue import CATALOGUE, title
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers.clue import IMITATION, reward_cell
 from trajclust_experiments.rendering import columns
@@ -43,15 +43,23 @@ class _Line(NamedTuple):
     record: dict[str, Any]
     title: str
     judged: dict[str, Any]
+    c: float | None = None
+
+
+SMALLEST = "1"  # of the values of c that a record has: the expected rewards' own
 
 
 def _lines(records: Records) -> list[_Line]:
     lines = []
     for record in records:
-        name = title(record["cell"]["method"])
-        lines.append(_Line(record, name, record["scores"]))
+        described = record["cell"]
+        relabeller = CATALOGUE[described["method"]].build(**described["relabeller_settings"])
+        name, c = title(described["method"]), getattr(relabeller, "temperature", None)
+        lines.append(_Line(record, name, record["scores"], c))
+        if described["method"] == "clue":
+            lines.append(_Line(record, name, record["temperatures"][SMALLEST], float(SMALLEST)))
         if "means" in record:
-            lines.append(_Line(record, f"{name}, means of z", record["means"]))
+            lines.append(_Line(record, f"{name}, means of z", record["means"], c))
     return lines
 
 
@@ -66,6 +74,7 @@ def _value(name: str, digits: int = 2):
 COLUMNS = [
     columns.task(),
     Column("rewards", lambda line: line.title),
+    Column("c", lambda line: "" if line.c is None else f"{line.c:g}"),
     Column("AUC of steps", _value("auc")),
     Column("AUC of trajectories", _value("trajectory_auc")),
     Column("rank correlation, returns", _value("rank_correlation")),
@@ -88,7 +97,9 @@ def render(records: Records):
     ]
     text = columns.table("CLUE's rewards before any learner: Figures 2 and 7", COLUMNS, _lines(records), notes)
     drawn = [record for record in records if "latents" in record]
-    return text, {"latents": _latents(drawn)} if drawn else {}
+    figures = {"latents": _latents(drawn)} if drawn else {}
+    by_c = [record for record in records if record["cell"]["method"] == "clue"]
+    return text, figures | ({"temperatures": _against_c(by_c)} if by_c else {})
 
 
 def _calibration_pays(records: Records) -> list[str]:
@@ -119,6 +130,28 @@ def _temperatures(records: Records) -> list[str]:
             f"best in hindsight c = {best} with {orders[best]:.2f}."
         )
     return lines
+
+
+def _against_c(records: Records):
+    """A panel a score of the rewards, a line a dataset: against c."""
+    shown = {
+        "trajectory_auc": "AUC of trajectories",
+        "rank_correlation": "rank correlation, returns",
+        "step_correlation": "correlation step by step",
+        "spread": "spread over trajectories",
+    }
+    figure = new_figure(2.6 * len(shown), 2.6)
+    for ax, (name, label) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+        for color, record in zip(plotting.PALETTE, records, strict=False):
+            by_c = record["temperatures"]
+            means = [np.mean([np.nan if x is None else x for x in each[name]]) for each in by_c.values()]
+            where = columns.dataset_title(record["cell"]["dataset"])
+            ax.plot([float(c) for c in by_c], means, "o-", ms=2, lw=1, color=color, label=where)
+        ax.set_title(label, fontsize=8)
+        ax.set_xlabel("c", fontsize=7)
+        ax.tick_params(labelsize=6)
+    figure.axes[0].legend(fontsize=6)
+    return captioned(figure, "Rewards by draws of z, judged by labels and true rewards, against c: means over seeds.")
 
 
 def _latents(records: Records):
