@@ -164,7 +164,9 @@ def test_combinations_that_occur_are_numbered_in_their_order():
     other = join_actions(trajectories_of(actions[::-1], [3, 2]))
     assert other.action_parts == joined.action_parts
     single = join_actions(trajectories_of(actions[..., :1], [2, 3]))
-    assert (single.action_parts, single.num_actions) == ((), 2)
+    assert (single.action_parts, single.num_actions) == (((0,), (2,)), 2)
+    from_0 = join_actions(trajectories_of(actions[..., :1] // 2, [2, 3]))
+    assert (from_0.action_parts, from_0.num_actions) == ((), 2)  # each is its own number
 
 
 def test_what_cannot_be_joined():

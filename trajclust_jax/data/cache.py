@@ -13,7 +13,7 @@ from trajclust_jax.data.types import DataError, Dataset
 
 log = logging.getLogger(__name__)
 CACHE_BYTES = 2**25  # smaller files are read in no time
-_READING = 3  # raise it when a reader's result changes
+_READING = 4  # raise it when a reader's result changes
 
 
 def user_path(path: str | os.PathLike) -> Path | None:
