@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from trajclust_jax.data import DataError, dense, load, load_npz, offsets_of, rebased, save_npz
+from trajclust_jax.data import DataError, dense, episodes, load, load_npz, offsets_of, rebased, save_npz
 
 FORMATS = ("npz", "hdf5")
 
@@ -101,10 +101,59 @@ def test_final_observations_of_padded_data(read):
     """By themselves, or the last of the next observations."""
     final = np.stack([np.arange(3.0), np.ones(3)], 1)
     following = np.full((3, 4, 2), np.nan)
-    following[np.arange(4) < np.array([[3], [1], [4]])] = 5
+    following[:, :-1] = padded()["observations"][:, 1:]
     following[np.arange(3), [2, 0, 3]] = final
     for arrays in ({"final_observations": final}, {"final_observation": final}, {"next_observations": following}):
         np.testing.assert_array_equal(dense(read(padded(**arrays)).trajectories.final_observations), final)
+
+
+def following(observations, ends, final=9.0):
+    """Next observations of flat data: at the ends there is no next step."""
+    return np.where(ends[:, None], final, np.roll(observations, -1, 0)).astype(observations.dtype)
+
+
+def test_an_end_that_is_not_marked_is_refused(read):
+    """Next observations tell: episodes that a limit cut, without `timeouts`, would be one."""
+    arrays = flat(terminals=at(7), next_observations=following(flat()["observations"], at(2, 3, 7)))
+    said = "is not the observation of the next step, though no end of an episode is marked there"
+    with pytest.raises(DataError, match=f"next_observations at step 2 {said}"):
+        read(arrays)
+    assert read(arrays | {"timeouts": at(2, 3)}).trajectories.lengths.tolist() == [3, 1, 4]
+    lengths = np.array([3, 5])
+    with pytest.raises(DataError, match=f"next_observations at step 3 {said}"):
+        read(flat(episode_length=lengths, next_observations=arrays["next_observations"]))
+    arrays = padded(**square(following(flat()["observations"], at(2, 3, 5, 7)), "next_observations"))
+    with pytest.raises(DataError, match=f"next_observations at trajectory 2, step 1 {said}"):
+        read(arrays)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda x: x, lambda x: x.astype(np.float32)),  # rounded once
+        (lambda x: x.astype(np.float32), lambda x: x * (1 + 2**-23)),
+        (lambda x: x - x.mean(), lambda x: x.astype(np.float32) - np.float32(x.mean())),  # a sum in float32
+        (lambda x: 1.7e9 + x, lambda x: (1.7e9 + x).astype(np.float32)),  # read less an offset
+        (lambda x: (1e6 * x).astype(np.int32), lambda x: (1e6 * x).astype(np.int64)),
+    ],
+)
+def test_successors_may_be_rounded(read, one, other):
+    observations = np.random.default_rng(0).uniform(1, 2, (8, 2))
+    ends = at(2, 3, 7)
+    arrays = flat(observations=one(observations), next_observations=other(np.roll(observations, -1, 0)), dones=ends)
+    assert read(arrays).trajectories.lengths.tolist() == [3, 1, 4]
+    padded_arrays = padded(**square(arrays["next_observations"], "next_observations"))
+    assert read(padded_arrays | square(arrays["observations"])).trajectories.lengths.tolist() == [3, 1, 4]
+
+
+def test_successors_in_another_block(monkeypatch, read):
+    monkeypatch.setattr(episodes, "_BLOCK_BYTES", 32)
+    arrays = flat(dones=at(2, 3, 7), next_observations=following(flat()["observations"], at(2, 3, 7)))
+    assert read(arrays).trajectories.final_observations.tolist() == [[9, 9]] * 3
+    for step in (0, 1, 4, 5, 6):
+        wrong = arrays | {"next_observations": arrays["next_observations"] + (np.arange(8) == step)[:, None]}
+        with pytest.raises(DataError, match=f"next_observations at step {step} is not"):
+            read(wrong)
 
 
 def test_every_layout_and_format_is_the_same_data(read):

@@ -156,12 +156,12 @@ def test_bad_d3rlpy_files(tmp_path, change, words):
 @pytest.mark.parametrize("name", ["antmaze-umaze-v2", "Ant_maze_u-maze_noisy_multistart_True_multigoal_False_sparse"])
 def test_antmaze_has_its_goal_and_is_not_ant(tmp_path, name):
     goals = np.repeat([[1.0, 2.0], [3.0, 4.0]], 4, axis=0)
-    arrays = {**flat(), "next_observations": flat()["observations"] + 1}
+    arrays = {**flat(), "next_observations": flat()["observations"] + [1, -1]}
     assert load(write(tmp_path / f"{name}.hdf5", arrays)).trajectories.observation_shape == (2,)
     data = load(write(tmp_path / f"{name}.hdf5", {**arrays, "infos/goal": goals}))
     assert data.trajectories.observation_shape == (4,)
     np.testing.assert_array_equal(data.trajectories.observations[2, 0], [4, -4, 3, 4])
-    np.testing.assert_array_equal(data.trajectories.final_observations[2], [8, -6, 3, 4])
+    np.testing.assert_array_equal(data.trajectories.final_observations[2], [8, -8, 3, 4])
     assert data.provenance.parameters["environment"] == "AntMaze"
     assert "infos/goal" in refusal(write(tmp_path / f"{name}.hdf5", {**arrays, "infos/goal": goals[:3]}))
 

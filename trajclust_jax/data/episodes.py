@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from trajclust_jax.data.types import DataError, Trajectories
-from trajclust_jax.data.validation import check_flat, check_padding, check_steps, validate
+from trajclust_jax.data.validation import check_flat, check_padding, check_steps, check_successors, validate
 
 _BLOCK_BYTES = 2**26  # of a file's array that are in memory at a time, beside the result
 _FAR = 16  # columns nearer to 0 than this many times their range lose next to nothing in float32
 _QUARTERS = 0.25, 0.75  # shares of a column's values below the two ends of its inner range
 _SAMPLE = 256  # rows of a block from which inner ranges are taken ...
 _SAMPLES = 2**22  # ... and numbers of all blocks
+_ROUNDING = 2.0**-19  # of a column's largest value: what float32 loses (2**-24), or a sum of a few of its numbers
 _LOST = 0.1  # share of a column's distinct values that float32 must lose before the column gets an offset
 
 Episode = tuple[np.ndarray, np.ndarray, np.ndarray, bool]  # observations [t+1, ...], actions, rewards, terminated
@@ -47,8 +48,9 @@ def split_episodes(
     with both it is terminated. Steps after the last end count as one more cut episode, unless
     `drop_incomplete`; without any end the whole data is one trajectory.
 
-    The final observation comes from `next_observations`. Without them it is unknown, and the last observation is
-    repeated: harmless for a terminated episode, an approximation for a cut one.
+    The final observation comes from `next_observations`; within an episode they must be the observations of the next
+    steps, else an end is not marked. Without them it is unknown, and the last observation is repeated: harmless for a
+    terminated episode, an approximation for a cut one.
 
     Args:
         observations: `[P, ...]`; 64-bit numbers are narrowed to 32 bits. This and the other arrays of numbers may be
@@ -63,7 +65,7 @@ def split_episodes(
         offsets: of observations and continuous actions.
 
     Raises:
-        DataError: on anything `check_flat` or `check_steps` rejects, or if dropping leaves nothing.
+        DataError: on anything `check_flat`, `check_steps` or `check_successors` rejects, or if dropping leaves nothing.
     """
     terminals = np.asarray(terminals)
     timeouts = None if timeouts is None else np.asarray(timeouts)
@@ -81,10 +83,7 @@ def split_episodes(
     observed = _pad("observations", observations, lengths, offsets=offsets.observations)
     final = observed[np.arange(len(last)), lengths - 1]
     if next_observations is not None:
-        rows = _blocks("next_observations", next_observations, steps, offsets=offsets.observations)
-        final = np.concatenate([block[last[np.isin(last, at)] - at[0]] for at, block in rows])
-        if final.dtype != observed.dtype:
-            raise DataError(f"next_observations is {final.dtype}, but observations {observed.dtype}: make them equal")
+        final = _final_observations(next_observations, observed, lengths, offsets.observations)
     return Trajectories(
         observations=observed,
         actions=_pad("actions", actions, lengths, num_actions, offsets.actions),
@@ -121,6 +120,34 @@ def _pad(
         trajectory = np.searchsorted(starts, rows, side="right") - 1
         padded[trajectory, rows - starts[trajectory]] = block
     return padded
+
+
+def _final_observations(
+    next_observations: np.ndarray, observed: np.ndarray, lengths: np.ndarray, offsets: np.ndarray | None
+) -> np.ndarray:
+    """`[N, ...]`: the next observations `[P, ...]` at the last steps; the others must be those `observed [N, T, ...]`
+    one step later."""
+    starts, final = np.cumsum(lengths) - lengths, np.zeros_like(observed[:, 0])
+    tolerance = rounding(observed, offsets)
+    for rows, block in _blocks("next_observations", next_observations, int(lengths.sum()), offsets=offsets):
+        if block.dtype != observed.dtype:
+            raise DataError(f"next_observations is {block.dtype}, but observations {observed.dtype}: make them equal")
+        trajectory = np.searchsorted(starts, rows, side="right") - 1
+        following = rows - starts[trajectory] + 1
+        inside = following < lengths[trajectory]
+        final[trajectory[~inside]] = block[~inside]
+        there = observed[trajectory, np.minimum(following, observed.shape[1] - 1)]
+        check_successors(block, there, inside, tolerance, lambda index, rows=rows: f"step {rows[index[0]]}")
+    return final
+
+
+def rounding(observed: np.ndarray, offsets: np.ndarray | None) -> np.ndarray | None:
+    """How much float32 may change each column of `observed [N, T, ...]`, from which `offsets` were subtracted; `[...]`,
+    or None where whole numbers change by nothing."""
+    if observed.dtype.kind != "f":
+        return None
+    size = np.maximum(observed.max((0, 1)), -observed.min((0, 1))).astype(np.float64)
+    return _ROUNDING * (size if offsets is None else size + np.abs(offsets.astype(np.float64)))
 
 
 def from_episodes(
