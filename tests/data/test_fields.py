@@ -273,6 +273,36 @@ def test_unix_time_is_centred(read, tmp_path):
     assert "observation_offsets" not in read(flat(dones=at(7))).provenance.parameters
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.uint64])
+def test_unix_time_in_whole_numbers_is_centred(read, dtype):
+    """Unsigned numbers, too, whose differences must not wrap around."""
+    time = np.array([3, 7, 0, 1, 5, 4, 2, 6])
+    observations = np.stack([1_700_000_000 + time, 7 * time], 1).astype(dtype)
+    successors = following(observations, at(2, 3, 7), final=1_700_000_010)
+    for arrays in (
+        flat(observations=observations, dones=at(2, 3, 7), next_observations=successors),
+        padded(**square(observations, dtype=dtype, fill=dtype(5)))
+        | square(successors, "next_observations", dtype, dtype(0)),
+    ):
+        data = read(arrays)
+        offset = data.provenance.parameters["observation_offsets"]["0"]
+        seen = np.asarray(dense(data.trajectories.observations))
+        assert seen.dtype == np.int32
+        real = seen[np.asarray(data.trajectories.mask)].astype(np.int64)
+        np.testing.assert_array_equal(real + np.array([offset, 0]), observations.astype(np.int64))
+        assert np.abs(seen[..., 0]).max() < 10
+        np.testing.assert_array_equal(data.trajectories.final_observations[:, 0] + offset, 1_700_000_010)
+
+
+def test_unsigned_numbers_that_need_no_offset_are_as_they_were(read):
+    observations = np.stack([np.arange(8) * 500_000_000, np.arange(8)], 1).astype(np.uint32)
+    data = read(flat(observations=observations, dones=at(7)))
+    assert dense(data.trajectories.observations).dtype == np.uint32
+    assert "observation_offsets" not in data.provenance.parameters
+    with pytest.raises(DataError, match="observations has dtype uint64: subtract an offset"):
+        read(flat(observations=observations.astype(np.uint64) + 2**63, dones=at(7)))
+
+
 def test_a_failed_reading_does_not_keep_time_from_being_centred(read):
     observations = np.stack([1.7e9 + np.arange(8.0) / 10, np.arange(8.0)], 1)
     observations[2, 0] = 0
@@ -309,9 +339,9 @@ def test_files_that_were_read_less_other_offsets_are_the_same_data(read):
         np.testing.assert_array_equal(one[..., 1], two[..., 1])
 
 
-def square(observations, name="observations"):
+def square(observations, name="observations", dtype=float, fill=0):
     lengths = np.array([3, 1, 4])
-    array = np.zeros((3, 4, observations.shape[1]))
+    array = np.full((3, 4, observations.shape[1]), fill, dtype)
     array[np.arange(4) < lengths[:, None]] = observations
     return {name: array}
 

@@ -220,7 +220,7 @@ def narrow(array: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if offsets is not None and array.shape[array.ndim - offsets.ndim :] == offsets.shape:
-        array = array - offsets
+        array = _signed(array) - offsets
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
         with np.errstate(over="ignore"):  # becomes inf, which validation reports
             return array.astype(np.float32)
@@ -241,11 +241,11 @@ def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | N
             ones are not read to the end.
 
     Returns:
-        `[...]` of their dtype, 0 for columns that need none; None if no column needs one.
+        `[...]` of their dtype, of whole numbers int64, 0 for columns that need none; None if no column needs one.
     """
     bounds, sample, sampled = [], [], 0
     for block in blocks():
-        if block.dtype.kind not in "if" or block.dtype.itemsize < 4 or block.dtype.newbyteorder("=") == np.float32:
+        if block.dtype.kind not in "iuf" or block.dtype.itemsize < 4 or block.dtype.newbyteorder("=") == np.float32:
             return None
         if not len(block):
             continue
@@ -255,9 +255,11 @@ def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | N
             sampled += sample[-1].size
     if len({each[0].shape for each in bounds}) != 1:  # none, or shapes that differ, which validation reports
         return None
-    low, high = np.min([each[0] for each in bounds], 0), np.max([each[1] for each in bounds], 0)
+    low, high = _signed(np.min([each[0] for each in bounds], 0)), _signed(np.max([each[1] for each in bounds], 0))
+    if "u" in (low.dtype.kind, high.dtype.kind):  # beyond int64, which validation reports
+        return None
     far = _far_from_0(low, high)
-    inner = np.quantile(np.concatenate(sample), _QUARTERS, axis=0, method="nearest")
+    inner = np.quantile(_signed(np.concatenate(sample)), _QUARTERS, axis=0, method="nearest")
     low, high = np.where(far, low, inner[0]), np.where(far, high, inner[1])
     far |= _far_from_0(low, high)
     if not far.any():
@@ -266,11 +268,20 @@ def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | N
     columns = np.concatenate([block[:, far] for block in blocks()])
     offsets = np.zeros_like(low)
     for column, values in zip(np.argwhere(far), columns.T, strict=True):
-        values = np.unique(values)
+        values = _signed(np.unique(values))
         kept, centred = (len(np.unique(x.astype(np.float32))) for x in (values, values - middle[tuple(column)]))
         if kept < (1 - _LOST) * len(values) and centred > kept:
             offsets[tuple(column)] = middle[tuple(column)]
     return offsets if offsets.any() else None
+
+
+def _signed(array: np.ndarray) -> np.ndarray:
+    """Whole numbers as int64, in which differences of unsigned or large ones do not wrap around; those that do not fit
+    and others are left alone."""
+    if array.dtype.kind not in "iu":
+        return array
+    wide = array.astype(np.int64)
+    return wide if np.array_equal(wide, array) else array
 
 
 def _far_from_0(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -245,6 +245,10 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         column_offsets(lambda: real(actions)) if continuous else None,
     )
     of = {"actions": offsets.actions, **dict.fromkeys((observed, final, SUCCESSORS), offsets.observations)}
+    for name, offset in of.items():
+        if offset is not None and name in arrays and arrays[name].shape == (*shape, *offset.shape):
+            arrays[name] = arrays[name].copy()
+            arrays[name][~mask] = offset  # minus it, padding fits in what the real steps do
     fields = {name: narrow(array, of.get(name)) for name, array in arrays.items()}
     fields["lengths"] = lengths
     if coded:

@@ -19,7 +19,7 @@ _EXACT = 2**24  # whole numbers up to here are exact in float32
 
 
 def flatten_parts(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Parts `[t, ...]` concatenated in their order, `[t, D]` float32 (float64 if a part is wider).
+    """Parts `[t, ...]` concatenated in their order, `[t, D]` float32 (float64 if float32 cannot hold a part's dtype).
 
     If there are parts `achieved_goal` and `desired_goal` of one shape, desired - achieved is appended: a
     goal-conditioned policy acts on it, and a network would have to learn to compute it.
@@ -31,7 +31,7 @@ def flatten_parts(parts: Mapping[str, np.ndarray]) -> np.ndarray:
         raise DataError("observations has no part of numbers: add one")
     arrays = {name: numbers(f"part {name!r}", part) for name, part in parts.items()}
     steps = len(next(iter(arrays.values())))
-    dtype = np.float64 if any(array.dtype.itemsize > 4 for array in arrays.values()) else np.float32
+    dtype = np.float32 if all(np.can_cast(array.dtype, np.float32) for array in arrays.values()) else np.float64
     for name, array in arrays.items():
         if len(array) != steps:
             raise DataError(f"part {name!r} has {len(array)} steps, but others {steps}: make them equal")
