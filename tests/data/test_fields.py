@@ -87,14 +87,27 @@ def test_ends(read, flags, terminated, said):
         ({"dones": at()}, [0, 0, 0], "lengths"),
     ],
 )
-def test_flags_of_padded_steps(read, flags, terminated, said):
+@pytest.mark.parametrize("behind", [0, 1, 255])
+def test_flags_of_padded_steps(read, flags, terminated, said, behind):
     """They say the same as those of flat steps, whatever stands behind the last one."""
-    square = {name: np.ones((3, 4), np.uint8) for name in flags}
+    square = {name: np.full((3, 4), behind * marks.any() if behind == 1 else behind) for name, marks in flags.items()}
     for name, marks in flags.items():
         square[name][np.arange(4) < np.array([[3], [1], [4]])] = marks
     data = read(padded(**square))
     np.testing.assert_array_equal(data.trajectories.terminated, terminated)
     assert data.provenance.parameters["ends"] == said
+
+
+@pytest.mark.parametrize("name", ["dones", "terminated", "truncations"])
+@pytest.mark.parametrize("axes", [2, 3])
+def test_flags_of_padding_alone_are_refused(read, name, axes):
+    """Of ends one step too late, no trajectory would be terminated, and nothing would say so."""
+    late = np.arange(4) == np.array([[3], [1], [4]])  # the last trajectory has no padding
+    marks = {name: late if axes == 2 else late[..., None]}
+    with pytest.raises(DataError, match=f"{name} marks no real step, but padding: .* trajectory 0, step 3, .* is 3"):
+        read(padded(**marks))
+    late[2, 3] = True
+    np.testing.assert_array_equal(read(padded(**marks)).trajectories.terminated, [0, 0, name != "truncations"])
 
 
 def test_final_observations_of_padded_data(read):

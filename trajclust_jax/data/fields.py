@@ -172,6 +172,22 @@ def _terminated(flags: Mapping[str, Any], lengths: np.ndarray) -> tuple[np.ndarr
     return terminated[last], marked
 
 
+def _real_marks(name: str, marks: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Flags `[N, T, ...]` of the real steps, `[P, ...]`.
+
+    Raises:
+        DataError: for flags that mark padding alone, such as the step after the last one.
+    """
+    real, beyond = marks[mask], marks[~mask] == 1
+    if beyond.any() and not (real != 0).any():
+        n, t = np.argwhere((marks == 1) & ~mask.reshape(*mask.shape, *(1,) * (marks.ndim - 2)))[0][:2]
+        raise DataError(
+            f"{name} marks no real step, but padding: the first one at trajectory {n}, step {t}, whose length is "
+            f"{mask[n].sum()}. Mark the last step, length - 1; if no end is meant, give zeros"
+        )
+    return real
+
+
 def assemble(fields: Mapping[str, Any]) -> Trajectories:
     """Trajectories from padded arrays, unchanged."""
     coded = "observation_table" in fields
@@ -256,7 +272,7 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         fields |= {name: check_int32(name, fields[name], *("trajectory", "step")[: fields[name].ndim]) for name in ids}
     fields.setdefault("rewards", np.zeros(shape, np.float32))
     flags = {name: np.asarray(given[name]) for name in FLAGS if name in given and sensible}
-    flags = {name: marks[mask] if marks.shape[:2] == shape else marks for name, marks in flags.items()}
+    flags |= {name: _real_marks(name, marks, mask) for name, marks in flags.items() if marks.shape[:2] == shape}
     fields["terminated"], marked = _terminated(flags, lengths) if flags else (np.zeros(shape[:1], bool), ())
     last = np.clip(lengths - 1, 0, shape[1] - 1)
     successors = fields.pop(SUCCESSORS, None)
