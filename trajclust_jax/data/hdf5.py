@@ -66,6 +66,26 @@ def opened(path: Path) -> Iterator[Any]:
             yield file
 
 
+def stands_alone(path: Path) -> bool:
+    """Whether no link, virtual array or external storage of an HDF5 file leads to another file; True of files in other
+    formats, False of those with damaged parts, which may lead anywhere."""
+    import h5py
+
+    def elsewhere(_: str, item: Any) -> bool | None:  # None goes on to the next
+        if isinstance(item, h5py.Dataset):
+            virtual = item.is_virtual and any(source.file_name != "." for source in item.virtual_sources())
+            return bool(virtual or item.external) or None
+        return isinstance(item, h5py.ExternalLink) or None
+
+    if not h5py.is_hdf5(path):
+        return True
+    try:
+        with h5py.File(path, "r") as file:
+            return not (file.visititems_links(elsewhere) or file.visititems(elsewhere))
+    except (OSError, RuntimeError, KeyError):
+        return False
+
+
 def fields_of(file: Any) -> Lazy:
     """The known arrays of a file, or of a group in it, each checked when it is first used."""
     return Lazy([name for name in FIELDS if name in file.keys()], lambda name: stored(file, name))  # noqa: SIM118
