@@ -17,6 +17,7 @@ from trajclust_jax.clustering import Clusterer, Clustering
 from trajclust_jax.clustering.images import ImageInputs
 from trajclust_jax.clustering.preprocessing import Preprocessing
 from trajclust_jax.data import Codebook, DataError, Observations, Trajectories
+from trajclust_jax.data.spaces import numbered_parts
 from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling, input_transform
 from trajclust_jax.evaluation import act
 from trajclust_jax.learners import Learner, Scaling, TrainedPolicy
@@ -155,20 +156,22 @@ class ClusteringModel:
             return trajectories
         actions = np.where(np.asarray(trajectories.mask), np.asarray(trajectories.actions), 0)
         if trajectories.action_parts != self.action_parts:
-            actions = self._renumbered(actions, trajectories.action_parts)
+            actions = self._renumbered(trajectories)
         if actions.max() >= self.action_size:
             raise DataError(f"action {actions.max()} is new: the model was trained on {self.action_size} actions")
         return trajectories.replace(actions=actions, num_actions=self.action_size, action_parts=self.action_parts)
 
-    def _renumbered(self, actions: np.ndarray, parts: tuple[tuple[int, ...], ...]) -> np.ndarray:
-        """Combinations of categories, which every dataset numbers by those that it has, as the model numbers them."""
-        numbers = {combination: number for number, combination in enumerate(self.action_parts)}
-        used = np.unique(actions).tolist()
-        unknown = [parts[action] for action in used if parts and parts[action] not in numbers]
-        if not parts or not self.action_parts or unknown:
-            what = f"the combination {list(unknown[0])}" if unknown else "a combination of categories in one data alone"
+    def _renumbered(self, trajectories: Trajectories) -> np.ndarray:
+        """Actions `[N, T]` as the model numbers them: every dataset numbers the combinations of categories, or the
+        values of a single part, that it has."""
+        parts = trajectories.action_parts or numbered_parts(trajectories.num_actions)
+        numbers = {part: number for number, part in enumerate(self.action_parts or numbered_parts(self.action_size))}
+        actions, mask = np.asarray(trajectories.actions), np.asarray(trajectories.mask)
+        unknown = [parts[action] for action in np.unique(actions[mask]).tolist() if parts[action] not in numbers]
+        if unknown:
+            what = f"the combination {list(unknown[0])}" if len(unknown[0]) > 1 else f"the value {unknown[0][0]}"
             raise DataError(f"actions: {what} is new to the model, whose policies have no probability for it")
-        return np.array([numbers.get(each, 0) for each in parts], np.int32)[actions]
+        return np.array([numbers.get(part, 0) for part in parts], np.int32)[np.where(mask, actions, 0)]
 
     def _check_binary(self, observations: Observations, mask: Any = ...) -> None:
         """`mask` tells which are real."""

@@ -24,9 +24,11 @@ def arrays(lengths, seed=0, rewards=None):
     ends[np.cumsum(lengths) - 1] = True
     odd = np.zeros(steps, bool)
     odd[np.cumsum(lengths)[::2] - 1] = True
+    observations = rng.normal(size=(steps, SIZE)).astype(np.float32)
+    final = rng.normal(size=(steps, SIZE)).astype(np.float32)
     return {
-        "observations": rng.normal(size=(steps, SIZE)).astype(np.float32),
-        "next_observations": rng.normal(size=(steps, SIZE)).astype(np.float32),
+        "observations": observations,
+        "next_observations": np.where(ends[:, None], final, np.roll(observations, -1, 0)),
         "actions": np.tanh(rng.normal(size=(steps, ACTIONS))).astype(np.float32),
         "rewards": (rng.normal(size=steps) if rewards is None else np.repeat(rewards, lengths)).astype(np.float32),
         "terminals": ends & odd,
@@ -226,6 +228,54 @@ def test_cache(tmp_path, monkeypatch, same):
     assert len(reads) == 4
 
 
+def external_link(file, name, array):
+    file[name] = h5py.ExternalLink("other.hdf5", name)
+
+
+def virtual_array(file, name, array):
+    layout = h5py.VirtualLayout(array.shape, array.dtype)
+    layout[:] = h5py.VirtualSource("other.hdf5", name, array.shape)
+    file.create_virtual_dataset(name, layout)
+
+
+def external_storage(file, name, array):
+    raw = os.path.join(os.path.dirname(file.filename), "rewards.raw")  # HDF5 looks for relative ones where it runs
+    file.create_dataset(name, array.shape, array.dtype, external=[(raw, 0, array.nbytes)])
+
+
+@pytest.mark.parametrize("lead", [external_link, virtual_array, external_storage])
+def test_what_lies_in_other_files_is_not_cached(tmp_path, monkeypatch, lead):
+    """These may change, and the file that leads to them does not."""
+    monkeypatch.setenv("TRAJCLUST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "CACHE_BYTES", 100)
+    content = arrays(LENGTHS)
+    rewards = content.pop("rewards")
+    path = write(tmp_path / "a.hdf5", content)
+    for factor in (1, 2):
+        write(tmp_path / "other.hdf5", {"rewards": factor * rewards})
+        (factor * rewards).tofile(tmp_path / "rewards.raw")
+        if factor == 1:
+            with h5py.File(path, "a") as file:
+                lead(file, "rewards", rewards)
+        read = load(path).trajectories
+        np.testing.assert_array_equal(np.asarray(read.rewards)[np.asarray(read.mask)], factor * rewards)
+    assert not (tmp_path / "cache").exists()
+    load(write(tmp_path / "alone.hdf5", content | {"rewards": rewards}))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_damaged_part_that_nobody_reads_does_no_harm(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAJCLUST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "CACHE_BYTES", 100)
+    path = write(tmp_path / "a.hdf5", arrays(LENGTHS) | {"unused": np.arange(3)})
+    with h5py.File(path, "r") as file:
+        header = h5py.h5o.get_info(file["unused"].id).addr
+    with open(path, "r+b") as file:
+        file.seek(header)
+        file.write(b"\xff" * 16)
+    assert load(path).trajectories.lengths.tolist() == list(LENGTHS)
+
+
 MEASURE = """
 import resource, sys
 from trajclust_jax.data import load
@@ -237,8 +287,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 def test_memory_stays_near_the_files_size(tmp_path):
     content = arrays((1000,) * 500)
-    for name in ("observations", "next_observations"):
-        content[name] = np.random.default_rng(0).normal(size=(500_000, 40)).astype(np.float32)
+    content["observations"] = np.random.default_rng(0).normal(size=(500_000, 40)).astype(np.float32)
+    content["next_observations"] = np.roll(content["observations"], -1, 0)
     del content["infos/qpos"], content["infos/action_log_probs"]
     path = write(tmp_path / "a.hdf5", content)
     environment = {**os.environ, "TRAJCLUST_CACHE": ""}

@@ -36,7 +36,11 @@ def test_against_a_loop(seed, with_timeouts, with_next, drop_incomplete, discret
     terminals[-3:] = False
     if with_timeouts:
         timeouts[-3:] = False  # a trailing fragment
-    following = rng.normal(size=(steps, 3)).astype(np.float32) if with_next else None
+    following = None
+    if with_next:
+        ends = terminals | (timeouts if with_timeouts else False)
+        following = np.roll(observations, -1, 0)
+        following[ends] = rng.normal(size=(ends.sum(), 3))
 
     data = split_episodes(
         observations,
@@ -77,9 +81,9 @@ def encoded(lengths, ends):
 def test_transitions_encode_their_index_and_never_cross():
     lengths, ends = [3, 1, 4, 2, 5], ["terminal", "timeout", "both", "terminal", "none"]
     index, last, terminals, timeouts = encoded(lengths, ends)
-    data = split_episodes(
-        index[:, None], index[:, None], index, terminals, timeouts, next_observations=index[:, None] + 1000
-    )
+    following = index[:, None] + 1
+    following[last] = index[last, None] + 1000
+    data = split_episodes(index[:, None], index[:, None], index, terminals, timeouts, next_observations=following)
     flat = transitions(data)
     np.testing.assert_array_equal(flat.observations[:, 0], index)
     np.testing.assert_array_equal(flat.actions[:, 0], index)

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from trajclust_jax.data import DataError, dense, load, load_npz, offsets_of, rebased, save_npz
+from trajclust_jax.data import DataError, dense, episodes, load, load_npz, offsets_of, rebased, save_npz
 
 FORMATS = ("npz", "hdf5")
 
@@ -87,9 +87,10 @@ def test_ends(read, flags, terminated, said):
         ({"dones": at()}, [0, 0, 0], "lengths"),
     ],
 )
-def test_flags_of_padded_steps(read, flags, terminated, said):
+@pytest.mark.parametrize("behind", [0, 1, 255])
+def test_flags_of_padded_steps(read, flags, terminated, said, behind):
     """They say the same as those of flat steps, whatever stands behind the last one."""
-    square = {name: np.ones((3, 4), np.uint8) for name in flags}
+    square = {name: np.full((3, 4), behind * marks.any() if behind == 1 else behind) for name, marks in flags.items()}
     for name, marks in flags.items():
         square[name][np.arange(4) < np.array([[3], [1], [4]])] = marks
     data = read(padded(**square))
@@ -97,14 +98,75 @@ def test_flags_of_padded_steps(read, flags, terminated, said):
     assert data.provenance.parameters["ends"] == said
 
 
+@pytest.mark.parametrize("name", ["dones", "terminated", "truncations"])
+@pytest.mark.parametrize("axes", [2, 3])
+def test_flags_of_padding_alone_are_refused(read, name, axes):
+    """Of ends one step too late, no trajectory would be terminated, and nothing would say so."""
+    late = np.arange(4) == np.array([[3], [1], [4]])  # the last trajectory has no padding
+    marks = {name: late if axes == 2 else late[..., None]}
+    with pytest.raises(DataError, match=f"{name} marks no real step, but padding: .* trajectory 0, step 3, .* is 3"):
+        read(padded(**marks))
+    late[2, 3] = True
+    np.testing.assert_array_equal(read(padded(**marks)).trajectories.terminated, [0, 0, name != "truncations"])
+
+
 def test_final_observations_of_padded_data(read):
     """By themselves, or the last of the next observations."""
     final = np.stack([np.arange(3.0), np.ones(3)], 1)
     following = np.full((3, 4, 2), np.nan)
-    following[np.arange(4) < np.array([[3], [1], [4]])] = 5
+    following[:, :-1] = padded()["observations"][:, 1:]
     following[np.arange(3), [2, 0, 3]] = final
     for arrays in ({"final_observations": final}, {"final_observation": final}, {"next_observations": following}):
         np.testing.assert_array_equal(dense(read(padded(**arrays)).trajectories.final_observations), final)
+
+
+def following(observations, ends, final=9.0):
+    """Next observations of flat data: at the ends there is no next step."""
+    return np.where(ends[:, None], final, np.roll(observations, -1, 0)).astype(observations.dtype)
+
+
+def test_an_end_that_is_not_marked_is_refused(read):
+    """Next observations tell: episodes that a limit cut, without `timeouts`, would be one."""
+    arrays = flat(terminals=at(7), next_observations=following(flat()["observations"], at(2, 3, 7)))
+    said = "is not the observation of the next step, though no end of an episode is marked there"
+    with pytest.raises(DataError, match=f"next_observations at step 2 {said}"):
+        read(arrays)
+    assert read(arrays | {"timeouts": at(2, 3)}).trajectories.lengths.tolist() == [3, 1, 4]
+    lengths = np.array([3, 5])
+    with pytest.raises(DataError, match=f"next_observations at step 3 {said}"):
+        read(flat(episode_length=lengths, next_observations=arrays["next_observations"]))
+    arrays = padded(**square(following(flat()["observations"], at(2, 3, 5, 7)), "next_observations"))
+    with pytest.raises(DataError, match=f"next_observations at trajectory 2, step 1 {said}"):
+        read(arrays)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda x: x, lambda x: x.astype(np.float32)),  # rounded once
+        (lambda x: x.astype(np.float32), lambda x: x * (1 + 2**-23)),
+        (lambda x: x - x.mean(), lambda x: x.astype(np.float32) - np.float32(x.mean())),  # a sum in float32
+        (lambda x: 1.7e9 + x, lambda x: (1.7e9 + x).astype(np.float32)),  # read less an offset
+        (lambda x: (1e6 * x).astype(np.int32), lambda x: (1e6 * x).astype(np.int64)),
+    ],
+)
+def test_successors_may_be_rounded(read, one, other):
+    observations = np.random.default_rng(0).uniform(1, 2, (8, 2))
+    ends = at(2, 3, 7)
+    arrays = flat(observations=one(observations), next_observations=other(np.roll(observations, -1, 0)), dones=ends)
+    assert read(arrays).trajectories.lengths.tolist() == [3, 1, 4]
+    padded_arrays = padded(**square(arrays["next_observations"], "next_observations"))
+    assert read(padded_arrays | square(arrays["observations"])).trajectories.lengths.tolist() == [3, 1, 4]
+
+
+def test_successors_in_another_block(monkeypatch, read):
+    monkeypatch.setattr(episodes, "_BLOCK_BYTES", 32)
+    arrays = flat(dones=at(2, 3, 7), next_observations=following(flat()["observations"], at(2, 3, 7)))
+    assert read(arrays).trajectories.final_observations.tolist() == [[9, 9]] * 3
+    for step in (0, 1, 4, 5, 6):
+        wrong = arrays | {"next_observations": arrays["next_observations"] + (np.arange(8) == step)[:, None]}
+        with pytest.raises(DataError, match=f"next_observations at step {step} is not"):
+            read(wrong)
 
 
 def test_every_layout_and_format_is_the_same_data(read):
@@ -224,6 +286,36 @@ def test_unix_time_is_centred(read, tmp_path):
     assert "observation_offsets" not in read(flat(dones=at(7))).provenance.parameters
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.uint64])
+def test_unix_time_in_whole_numbers_is_centred(read, dtype):
+    """Unsigned numbers, too, whose differences must not wrap around."""
+    time = np.array([3, 7, 0, 1, 5, 4, 2, 6])
+    observations = np.stack([1_700_000_000 + time, 7 * time], 1).astype(dtype)
+    successors = following(observations, at(2, 3, 7), final=1_700_000_010)
+    for arrays in (
+        flat(observations=observations, dones=at(2, 3, 7), next_observations=successors),
+        padded(**square(observations, dtype=dtype, fill=dtype(5)))
+        | square(successors, "next_observations", dtype, dtype(0)),
+    ):
+        data = read(arrays)
+        offset = data.provenance.parameters["observation_offsets"]["0"]
+        seen = np.asarray(dense(data.trajectories.observations))
+        assert seen.dtype == np.int32
+        real = seen[np.asarray(data.trajectories.mask)].astype(np.int64)
+        np.testing.assert_array_equal(real + np.array([offset, 0]), observations.astype(np.int64))
+        assert np.abs(seen[..., 0]).max() < 10
+        np.testing.assert_array_equal(data.trajectories.final_observations[:, 0] + offset, 1_700_000_010)
+
+
+def test_unsigned_numbers_that_need_no_offset_are_as_they_were(read):
+    observations = np.stack([np.arange(8) * 500_000_000, np.arange(8)], 1).astype(np.uint32)
+    data = read(flat(observations=observations, dones=at(7)))
+    assert dense(data.trajectories.observations).dtype == np.uint32
+    assert "observation_offsets" not in data.provenance.parameters
+    with pytest.raises(DataError, match="observations has dtype uint64: subtract an offset"):
+        read(flat(observations=observations.astype(np.uint64) + 2**63, dones=at(7)))
+
+
 def test_a_failed_reading_does_not_keep_time_from_being_centred(read):
     observations = np.stack([1.7e9 + np.arange(8.0) / 10, np.arange(8.0)], 1)
     observations[2, 0] = 0
@@ -260,9 +352,9 @@ def test_files_that_were_read_less_other_offsets_are_the_same_data(read):
         np.testing.assert_array_equal(one[..., 1], two[..., 1])
 
 
-def square(observations, name="observations"):
+def square(observations, name="observations", dtype=float, fill=0):
     lengths = np.array([3, 1, 4])
-    array = np.zeros((3, 4, observations.shape[1]))
+    array = np.full((3, 4, observations.shape[1]), fill, dtype)
     array[np.arange(4) < lengths[:, None]] = observations
     return {name: array}
 

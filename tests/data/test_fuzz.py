@@ -25,7 +25,8 @@ def flat(rng):
         "labels": np.array([0, 1, 0, 1]) if rng.random() < 0.5 else np.array([b"x", b"y", b"x", b"x"]),
     }
     if rng.random() < 0.5:
-        return arrays | {"terminals": ends, "timeouts": ends, "next_observations": rng.normal(size=(steps, 3))}
+        following = np.roll(arrays["observations"], -1, 0) + ends[:, None]
+        return arrays | {"terminals": ends, "timeouts": ends, "next_observations": following}
     return arrays | {"terminations": ends, "truncations": ends, "episode_length": lengths, "policy_names": ["a", "b"]}
 
 

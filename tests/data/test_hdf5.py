@@ -95,11 +95,26 @@ def test_robomimic_without_what_is_optional(tmp_path):
     [
         ({"data/demo_2/obs/object": None, "data/demo_2/obs/robot_pos": None}, "data/demo_2/obs is missing"),
         ({"data/demo_2/actions": None}, "data/demo_2/actions is missing"),
-        ({"data/demo_1/obs/object": np.zeros((2, 2))}, "data/demo_1/obs: part 'robot_pos' has 3 steps, but others 2"),
+        (
+            {"data/demo_1/obs/object": np.zeros((2, 1, 2))},
+            "data/demo_1/obs: part 'robot_pos' has 3 steps, but others 2",
+        ),
         ({"data/demo_1/actions": np.zeros((2, 2))}, "data/demo_1/dones has shape"),
         ({"data/demo_1/rewards": np.zeros(2)}, "data/demo_1/rewards is float64[2]"),
         ({"data/demo_1/obs/object": np.array([b"x"] * 3)}, "data/demo_1/obs/object has dtype"),
-        ({"data/demo_10/obs/object": None}, "data/demo_10/next_obs has other parts than obs"),
+        (
+            {"data/demo_10/obs/object": None},
+            "data/demo_10/obs has robot_pos [3], but data/demo_1/obs has object [1, 2], robot_pos [3]: make them equal",
+        ),
+        (  # as wide, and something else
+            {"data/demo_2/obs/object": None, "data/demo_2/obs/target": np.ones((1, 2))},
+            "data/demo_2/obs has robot_pos [3], target [2], but data/demo_1/obs has object [1, 2], robot_pos [3]",
+        ),
+        ({"data/demo_10/next_obs/object": None}, "data/demo_10/next_obs has other parts than obs"),
+        (
+            {"data/demo_10/next_obs/object": None, "data/demo_10/next_obs/target": np.ones((4, 2))},
+            "data/demo_10/next_obs has other parts than obs",
+        ),
     ],
 )
 def test_bad_robomimic_files(tmp_path, change, words):
@@ -153,15 +168,25 @@ def test_bad_d3rlpy_files(tmp_path, change, words):
     assert words in refusal(write(tmp_path / "a.h5", arrays))
 
 
+def test_d3rlpys_parts_are_those_of_the_first_episode(tmp_path):
+    arrays = d3rlpy(parts=True)
+    for n in range(3):
+        arrays[f"observations_{n}_1"] = np.repeat(arrays[f"observations_{n}_1"], 2, 1)
+    assert load(write(tmp_path / "a.h5", arrays)).trajectories.observation_shape == (3,)
+    arrays["observations_1_0"], arrays["observations_1_1"] = arrays["observations_1_1"], arrays["observations_1_0"]
+    said = "observations_1 has 0 [2], 1 [1], but observations_0 has 0 [1], 1 [2]: make them equal"
+    assert said in refusal(write(tmp_path / "a.h5", arrays))
+
+
 @pytest.mark.parametrize("name", ["antmaze-umaze-v2", "Ant_maze_u-maze_noisy_multistart_True_multigoal_False_sparse"])
 def test_antmaze_has_its_goal_and_is_not_ant(tmp_path, name):
     goals = np.repeat([[1.0, 2.0], [3.0, 4.0]], 4, axis=0)
-    arrays = {**flat(), "next_observations": flat()["observations"] + 1}
+    arrays = {**flat(), "next_observations": flat()["observations"] + [1, -1]}
     assert load(write(tmp_path / f"{name}.hdf5", arrays)).trajectories.observation_shape == (2,)
     data = load(write(tmp_path / f"{name}.hdf5", {**arrays, "infos/goal": goals}))
     assert data.trajectories.observation_shape == (4,)
     np.testing.assert_array_equal(data.trajectories.observations[2, 0], [4, -4, 3, 4])
-    np.testing.assert_array_equal(data.trajectories.final_observations[2], [8, -6, 3, 4])
+    np.testing.assert_array_equal(data.trajectories.final_observations[2], [8, -8, 3, 4])
     assert data.provenance.parameters["environment"] == "AntMaze"
     assert "infos/goal" in refusal(write(tmp_path / f"{name}.hdf5", {**arrays, "infos/goal": goals[:3]}))
 

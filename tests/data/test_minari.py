@@ -351,13 +351,18 @@ def test_actions_of_discrete_parts_are_combinations(plain, root, same):
 
 
 @pytest.mark.filterwarnings("ignore:.* None:UserWarning")
-def test_a_box_of_one_whole_number_is_discrete(plain):
+def test_a_box_of_one_whole_number_is_discrete(plain, root, same):
     from gymnasium import spaces
 
     plain("int-v0", actions=lambda n, t: np.arange(t)[:, None] - 1, action_space=spaces.Box(-9, 9, (1,), np.int64))
-    data = load("int-v0").trajectories
-    assert (data.num_actions, data.action_parts) == (3, ())
+    dataset = load("int-v0")
+    data = dataset.trajectories
+    assert (data.num_actions, data.action_parts) == (3, ((-1,), (0,), (1,)))
     np.testing.assert_array_equal(data.actions, [[0, 1, 2], [0, 1, 0]])
+    save_minari(dataset, "ours-v0", root)
+    same(dataset, load("ours-v0"))
+    plain("from-0-v0", actions=lambda n, t: np.arange(t)[:, None], action_space=spaces.MultiDiscrete([9]))
+    assert load("from-0-v0").trajectories.action_parts == ()
 
 
 @pytest.mark.filterwarnings("ignore:.* None:UserWarning")

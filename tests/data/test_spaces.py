@@ -154,6 +154,15 @@ def test_spaces_that_are_no_observations():
             ObservationReader(space)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64])
+def test_parts_of_whole_numbers_are_not_rounded(dtype):
+    """Before they have an offset, float32 would lose them."""
+    time = np.array([1_700_000_001, 1_700_000_002], dtype)
+    flat = flatten_parts({"time": time, "x": np.zeros((2, 1), np.float32)})
+    np.testing.assert_array_equal(flat[:, 0], time)
+    assert flatten_parts({"x": np.zeros((2, 1), np.int16)}).dtype == np.float32
+
+
 def test_combinations_that_occur_are_numbered_in_their_order():
     actions = np.array([[[2, 0], [0, 7], [9, 9]], [[0, -1], [2, 0], [0, 7]]])
     joined = join_actions(trajectories_of(actions, [2, 3]))
@@ -164,7 +173,9 @@ def test_combinations_that_occur_are_numbered_in_their_order():
     other = join_actions(trajectories_of(actions[::-1], [3, 2]))
     assert other.action_parts == joined.action_parts
     single = join_actions(trajectories_of(actions[..., :1], [2, 3]))
-    assert (single.action_parts, single.num_actions) == ((), 2)
+    assert (single.action_parts, single.num_actions) == (((0,), (2,)), 2)
+    from_0 = join_actions(trajectories_of(actions[..., :1] // 2, [2, 3]))
+    assert (from_0.action_parts, from_0.num_actions) == ((), 2)  # each is its own number
 
 
 def test_what_cannot_be_joined():

@@ -279,6 +279,37 @@ def test_combinations_of_categories_are_known_by_their_parts(tmp_path):
         model.assign(new)
 
 
+def test_values_of_a_single_part_are_known_by_themselves(tmp_path):
+    """A file whose actions are 20 and 30 numbers them 0 and 1, a model of 10, 20 and 30 does not; a part whose values
+    are 0, 1, ... has no names beside the numbers."""
+    given = make("takeball", 3)
+    count = given.trajectories.num_actions
+    trajectories = given.trajectories.replace(action_parts=tuple((10 * value,) for value in range(count)))
+    clustered(dataclasses.replace(given, trajectories=trajectories), "pg_kmeans_tabular", tmp_path / "c", k=3)
+    model = load_clustering(tmp_path / "c")
+    wanted = model.assign(trajectories)
+    turned = trajectories.replace(
+        actions=count - 1 - np.asarray(trajectories.actions), action_parts=trajectories.action_parts[::-1]
+    )
+    np.testing.assert_array_equal(model.assign(turned).log_likelihoods, wanted.log_likelihoods)
+    lone = trajectories.replace(actions=0 * trajectories.actions, num_actions=1)
+    for value in range(count):
+        known = trajectories.replace(actions=np.full_like(trajectories.actions, value))
+        np.testing.assert_array_equal(
+            model.assign(lone.replace(action_parts=((10 * value,),))).log_likelihoods,
+            model.assign(known).log_likelihoods,
+        )
+    with pytest.raises(DataError, match="the value 15 is new to the model"):
+        model.assign(lone.replace(action_parts=((15,),)))
+    with pytest.raises(DataError, match="the value 1 is new to the model"):
+        model.assign(given.trajectories)  # 0, 1, ... of a part
+    plain = dataclasses.replace(model, action_parts=())
+    np.testing.assert_array_equal(
+        plain.assign(lone.replace(action_parts=((2,),))).log_likelihoods,
+        plain.assign(given.trajectories.replace(actions=np.full_like(trajectories.actions, 2))).log_likelihoods,
+    )
+
+
 @pytest.mark.parametrize("split", ["npz", "hdf5", "minari"])
 def test_a_dataset_for_each_cluster(tmp_path, monkeypatch, split):
     dataset = walks(8)

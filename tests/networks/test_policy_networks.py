@@ -130,6 +130,9 @@ def test_where_all_combinations_occur_the_parts_are_independent():
     first, second = jax.nn.log_softmax(logits[:, :2]), jax.nn.log_softmax(logits[:, 2:])
     expected = (first[:, :, None] + second[:, None]).reshape(5, 6)
     np.testing.assert_allclose(head.apply(params, inputs).logits, expected, atol=1e-5)
+    single, plain = CategoricalHead(3, ((10,), (20,), (15,))), CategoricalHead(3)
+    params = plain.init(jax.random.key(0), inputs)
+    np.testing.assert_array_equal(single.apply(params, inputs).logits, plain.apply(params, inputs).logits)
 
 
 @pytest.mark.parametrize("recurrent", [False, True])

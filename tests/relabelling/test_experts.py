@@ -108,9 +108,9 @@ def test_an_expert_in_another_unit(caplog):
         "expert: 1 of 3 columns of observations are far from the data's: are they in the same unit?"
     ]
     discrete = DATA.replace(actions=(DATA.actions[..., 0] > 0).astype(np.int32), num_actions=2)
-    own, other = (discrete.replace(action_parts=parts) for parts in (((0, 0), (1, 1)), ((0, 1), (1, 0))))
-    with pytest.raises(DataError, match="expert: its actions combine other categories than the data's"):
-        of_demonstrations(own, other)
+    for own, other in ((((0, 0), (1, 1)), ((0, 1), (1, 0))), (((10,), (20,)), ((20,), (30,))), ((), ((20,), (30,)))):
+        with pytest.raises(DataError, match="expert: its actions have other values than the data's"):
+            of_demonstrations(discrete.replace(action_parts=own), discrete.replace(action_parts=other))
 
 
 def test_clusters_and_classes():

@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from trajclust_jax.data.hdf5 import stands_alone
 from trajclust_jax.data.metadata import FORMAT
 from trajclust_jax.data.npz import load_npz, save_npz
 from trajclust_jax.data.types import DataError, Dataset
 
 log = logging.getLogger(__name__)
 CACHE_BYTES = 2**25  # smaller files are read in no time
-_READING = 3  # raise it when a reader's result changes
+_READING = 4  # raise it when a reader's result changes
 
 
 def user_path(path: str | os.PathLike) -> Path | None:
@@ -30,7 +31,7 @@ def cache_folder() -> Path | None:
 
 def cached(source: str, files: list[Path], read: Callable[[], Dataset]) -> Dataset:
     """The dataset that `read` reads from `files`; from the cache, if it was read before and the files have not
-    changed."""
+    changed. What is in other files, to which HDF5 files may lead, is read each time."""
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     folder = cache_folder()
     if folder is None or sum(size for _, size, _ in stats) < CACHE_BYTES:
@@ -43,6 +44,8 @@ def cached(source: str, files: list[Path], read: Callable[[], Dataset]) -> Datas
         except DataError as error:
             log.warning("reading %s again: %s", source, error)
     dataset = read()
+    if not all(stands_alone(file) for file in files):
+        return dataset  # the key would not change with the other files
     try:
         save_npz(dataset, kept)
     except OSError as error:

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from trajclust_jax.data.types import DataError, Trajectories
-from trajclust_jax.data.validation import check_flat, check_padding, check_steps, validate
+from trajclust_jax.data.validation import check_flat, check_padding, check_steps, check_successors, validate
 
 _BLOCK_BYTES = 2**26  # of a file's array that are in memory at a time, beside the result
 _FAR = 16  # columns nearer to 0 than this many times their range lose next to nothing in float32
 _QUARTERS = 0.25, 0.75  # shares of a column's values below the two ends of its inner range
 _SAMPLE = 256  # rows of a block from which inner ranges are taken ...
 _SAMPLES = 2**22  # ... and numbers of all blocks
+_ROUNDING = 2.0**-19  # of a column's largest value: what float32 loses (2**-24), or a sum of a few of its numbers
 _LOST = 0.1  # share of a column's distinct values that float32 must lose before the column gets an offset
 
 Episode = tuple[np.ndarray, np.ndarray, np.ndarray, bool]  # observations [t+1, ...], actions, rewards, terminated
@@ -47,8 +48,9 @@ def split_episodes(
     with both it is terminated. Steps after the last end count as one more cut episode, unless
     `drop_incomplete`; without any end the whole data is one trajectory.
 
-    The final observation comes from `next_observations`. Without them it is unknown, and the last observation is
-    repeated: harmless for a terminated episode, an approximation for a cut one.
+    The final observation comes from `next_observations`; within an episode they must be the observations of the next
+    steps, else an end is not marked. Without them it is unknown, and the last observation is repeated: harmless for a
+    terminated episode, an approximation for a cut one.
 
     Args:
         observations: `[P, ...]`; 64-bit numbers are narrowed to 32 bits. This and the other arrays of numbers may be
@@ -63,7 +65,7 @@ def split_episodes(
         offsets: of observations and continuous actions.
 
     Raises:
-        DataError: on anything `check_flat` or `check_steps` rejects, or if dropping leaves nothing.
+        DataError: on anything `check_flat`, `check_steps` or `check_successors` rejects, or if dropping leaves nothing.
     """
     terminals = np.asarray(terminals)
     timeouts = None if timeouts is None else np.asarray(timeouts)
@@ -81,10 +83,7 @@ def split_episodes(
     observed = _pad("observations", observations, lengths, offsets=offsets.observations)
     final = observed[np.arange(len(last)), lengths - 1]
     if next_observations is not None:
-        rows = _blocks("next_observations", next_observations, steps, offsets=offsets.observations)
-        final = np.concatenate([block[last[np.isin(last, at)] - at[0]] for at, block in rows])
-        if final.dtype != observed.dtype:
-            raise DataError(f"next_observations is {final.dtype}, but observations {observed.dtype}: make them equal")
+        final = _final_observations(next_observations, observed, lengths, offsets.observations)
     return Trajectories(
         observations=observed,
         actions=_pad("actions", actions, lengths, num_actions, offsets.actions),
@@ -121,6 +120,34 @@ def _pad(
         trajectory = np.searchsorted(starts, rows, side="right") - 1
         padded[trajectory, rows - starts[trajectory]] = block
     return padded
+
+
+def _final_observations(
+    next_observations: np.ndarray, observed: np.ndarray, lengths: np.ndarray, offsets: np.ndarray | None
+) -> np.ndarray:
+    """`[N, ...]`: the next observations `[P, ...]` at the last steps; the others must be those `observed [N, T, ...]`
+    one step later."""
+    starts, final = np.cumsum(lengths) - lengths, np.zeros_like(observed[:, 0])
+    tolerance = rounding(observed, offsets)
+    for rows, block in _blocks("next_observations", next_observations, int(lengths.sum()), offsets=offsets):
+        if block.dtype != observed.dtype:
+            raise DataError(f"next_observations is {block.dtype}, but observations {observed.dtype}: make them equal")
+        trajectory = np.searchsorted(starts, rows, side="right") - 1
+        following = rows - starts[trajectory] + 1
+        inside = following < lengths[trajectory]
+        final[trajectory[~inside]] = block[~inside]
+        there = observed[trajectory, np.minimum(following, observed.shape[1] - 1)]
+        check_successors(block, there, inside, tolerance, lambda index, rows=rows: f"step {rows[index[0]]}")
+    return final
+
+
+def rounding(observed: np.ndarray, offsets: np.ndarray | None) -> np.ndarray | None:
+    """How much float32 may change each column of `observed [N, T, ...]`, from which `offsets` were subtracted; `[...]`,
+    or None where whole numbers change by nothing."""
+    if observed.dtype.kind != "f":
+        return None
+    size = np.maximum(observed.max((0, 1)), -observed.min((0, 1))).astype(np.float64)
+    return _ROUNDING * (size if offsets is None else size + np.abs(offsets.astype(np.float64)))
 
 
 def from_episodes(
@@ -193,7 +220,7 @@ def narrow(array: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if offsets is not None and array.shape[array.ndim - offsets.ndim :] == offsets.shape:
-        array = array - offsets
+        array = _signed(array) - offsets
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
         with np.errstate(over="ignore"):  # becomes inf, which validation reports
             return array.astype(np.float32)
@@ -214,11 +241,11 @@ def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | N
             ones are not read to the end.
 
     Returns:
-        `[...]` of their dtype, 0 for columns that need none; None if no column needs one.
+        `[...]` of their dtype, of whole numbers int64, 0 for columns that need none; None if no column needs one.
     """
     bounds, sample, sampled = [], [], 0
     for block in blocks():
-        if block.dtype.kind not in "if" or block.dtype.itemsize < 4 or block.dtype.newbyteorder("=") == np.float32:
+        if block.dtype.kind not in "iuf" or block.dtype.itemsize < 4 or block.dtype.newbyteorder("=") == np.float32:
             return None
         if not len(block):
             continue
@@ -228,9 +255,11 @@ def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | N
             sampled += sample[-1].size
     if len({each[0].shape for each in bounds}) != 1:  # none, or shapes that differ, which validation reports
         return None
-    low, high = np.min([each[0] for each in bounds], 0), np.max([each[1] for each in bounds], 0)
+    low, high = _signed(np.min([each[0] for each in bounds], 0)), _signed(np.max([each[1] for each in bounds], 0))
+    if "u" in (low.dtype.kind, high.dtype.kind):  # beyond int64, which validation reports
+        return None
     far = _far_from_0(low, high)
-    inner = np.quantile(np.concatenate(sample), _QUARTERS, axis=0, method="nearest")
+    inner = np.quantile(_signed(np.concatenate(sample)), _QUARTERS, axis=0, method="nearest")
     low, high = np.where(far, low, inner[0]), np.where(far, high, inner[1])
     far |= _far_from_0(low, high)
     if not far.any():
@@ -239,11 +268,20 @@ def column_offsets(blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | N
     columns = np.concatenate([block[:, far] for block in blocks()])
     offsets = np.zeros_like(low)
     for column, values in zip(np.argwhere(far), columns.T, strict=True):
-        values = np.unique(values)
+        values = _signed(np.unique(values))
         kept, centred = (len(np.unique(x.astype(np.float32))) for x in (values, values - middle[tuple(column)]))
         if kept < (1 - _LOST) * len(values) and centred > kept:
             offsets[tuple(column)] = middle[tuple(column)]
     return offsets if offsets.any() else None
+
+
+def _signed(array: np.ndarray) -> np.ndarray:
+    """Whole numbers as int64, in which differences of unsigned or large ones do not wrap around; those that do not fit
+    and others are left alone."""
+    if array.dtype.kind not in "iu":
+        return array
+    wide = array.astype(np.int64)
+    return wide if np.array_equal(wide, array) else array
 
 
 def _far_from_0(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -8,9 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajclust_jax.data.dataset import OFFSETS
-from trajclust_jax.data.episodes import Offsets, cast_actions, column_offsets, count_actions, narrow, split_episodes
+from trajclust_jax.data.episodes import (
+    Offsets,
+    cast_actions,
+    column_offsets,
+    count_actions,
+    narrow,
+    rounding,
+    split_episodes,
+)
 from trajclust_jax.data.types import Codebook, DataError, Trajectories
-from trajclust_jax.data.validation import check_flags, check_int32, check_numeric
+from trajclust_jax.data.validation import check_flags, check_int32, check_numeric, check_successors
 
 CODEBOOK = ("observation_table", "observation_ids", "final_observation_ids")
 # Flags at the last step of an episode: the MDP ended it; a limit cut it; either of the two.
@@ -164,6 +172,22 @@ def _terminated(flags: Mapping[str, Any], lengths: np.ndarray) -> tuple[np.ndarr
     return terminated[last], marked
 
 
+def _real_marks(name: str, marks: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Flags `[N, T, ...]` of the real steps, `[P, ...]`.
+
+    Raises:
+        DataError: for flags that mark padding alone, such as the step after the last one.
+    """
+    real, beyond = marks[mask], marks[~mask] == 1
+    if beyond.any() and not (real != 0).any():
+        n, t = np.argwhere((marks == 1) & ~mask.reshape(*mask.shape, *(1,) * (marks.ndim - 2)))[0][:2]
+        raise DataError(
+            f"{name} marks no real step, but padding: the first one at trajectory {n}, step {t}, whose length is "
+            f"{mask[n].sum()}. Mark the last step, length - 1; if no end is meant, give zeros"
+        )
+    return real
+
+
 def assemble(fields: Mapping[str, Any]) -> Trajectories:
     """Trajectories from padded arrays, unchanged."""
     coded = "observation_table" in fields
@@ -237,6 +261,10 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         column_offsets(lambda: real(actions)) if continuous else None,
     )
     of = {"actions": offsets.actions, **dict.fromkeys((observed, final, SUCCESSORS), offsets.observations)}
+    for name, offset in of.items():
+        if offset is not None and name in arrays and arrays[name].shape == (*shape, *offset.shape):
+            arrays[name] = arrays[name].copy()
+            arrays[name][~mask] = offset  # minus it, padding fits in what the real steps do
     fields = {name: narrow(array, of.get(name)) for name, array in arrays.items()}
     fields["lengths"] = lengths
     if coded:
@@ -244,19 +272,21 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         fields |= {name: check_int32(name, fields[name], *("trajectory", "step")[: fields[name].ndim]) for name in ids}
     fields.setdefault("rewards", np.zeros(shape, np.float32))
     flags = {name: np.asarray(given[name]) for name in FLAGS if name in given and sensible}
-    flags = {name: marks[mask] if marks.shape[:2] == shape else marks for name, marks in flags.items()}
+    flags |= {name: _real_marks(name, marks, mask) for name, marks in flags.items() if marks.shape[:2] == shape}
     fields["terminated"], marked = _terminated(flags, lengths) if flags else (np.zeros(shape[:1], bool), ())
     last = np.clip(lengths - 1, 0, shape[1] - 1)
+    successors = fields.pop(SUCCESSORS, None)
+    if successors is not None and successors.shape != fields[steps].shape:
+        raise DataError(
+            f"{SUCCESSORS} has shape {successors.shape}, but {steps} {fields[steps].shape}: make them equal"
+        )
     if final not in fields:
-        successors = fields.pop(SUCCESSORS, fields[steps])
-        if successors.shape != fields[steps].shape:
-            raise DataError(
-                f"{SUCCESSORS} has shape {successors.shape}, but {steps} {fields[steps].shape}: make them equal"
-            )
-        fields[final] = successors[np.arange(shape[0]), last]
+        fields[final] = (fields[steps] if successors is None else successors)[np.arange(shape[0]), last]
     for name in (steps, "actions", "rewards"):
         if fields[name].shape[:2] == shape:
             fields[name][~mask] = 0
+    if successors is not None:
+        _check_padded(successors, fields[steps], mask, offsets.observations)
 
     actions = plain_actions(fields["actions"], 2, num_actions)
     if num_actions == 0 and actions.ndim == 2:
@@ -266,6 +296,21 @@ def _padded(given: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
         fields["rewards"] = fields["rewards"][..., 0]
     fields["rewards"] = fields["rewards"].astype(np.float32)
     return assemble(fields), {"ends": ", ".join(("lengths", *marked)), **offset_parameters(offsets)}
+
+
+def _check_padded(successors: np.ndarray, observed: np.ndarray, mask: np.ndarray, offsets: np.ndarray | None) -> None:
+    """Checks next observations `[N, T, ...]` beside `observed`, some trajectories at a time."""
+    tolerance = rounding(observed, offsets)
+    size = max(1, _block_size(observed[0]) // mask.shape[1])
+    for start in range(0, len(mask), size):
+        rows = slice(start, start + size)
+        check_successors(
+            successors[rows, :-1],
+            observed[rows, 1:],
+            mask[rows, 1:],
+            tolerance,
+            lambda index, start=start: f"trajectory {start + index[0]}, step {index[1]}",
+        )
 
 
 def _flat(fields: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
@@ -317,8 +362,13 @@ def _flat(fields: Mapping[str, Any]) -> tuple[Trajectories, dict[str, Any]]:
 
 def _flat_offsets(steps: Any) -> np.ndarray | None:
     """`column_offsets` of flat observations or actions `[P, ...]`, read a block at a time."""
-    size = max(1, _BLOCK // max(1, math.prod(steps.shape[1:]) // 64))
+    size = _block_size(steps)
     return column_offsets(lambda: (steps[start : start + size] for start in range(0, steps.shape[0], size)))
+
+
+def _block_size(steps: Any) -> int:
+    """How many of the steps `[P, ...]` to take at a time: fewer of images."""
+    return max(1, _BLOCK // max(1, math.prod(steps.shape[1:]) // 64))
 
 
 def _episode_lengths(lengths: Any, num_steps: int) -> np.ndarray:

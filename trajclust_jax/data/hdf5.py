@@ -66,6 +66,26 @@ def opened(path: Path) -> Iterator[Any]:
             yield file
 
 
+def stands_alone(path: Path) -> bool:
+    """Whether no link, virtual array or external storage of an HDF5 file leads to another file; True of files in other
+    formats, False of those with damaged parts, which may lead anywhere."""
+    import h5py
+
+    def elsewhere(_: str, item: Any) -> bool | None:  # None goes on to the next
+        if isinstance(item, h5py.Dataset):
+            virtual = item.is_virtual and any(source.file_name != "." for source in item.virtual_sources())
+            return bool(virtual or item.external) or None
+        return isinstance(item, h5py.ExternalLink) or None
+
+    if not h5py.is_hdf5(path):
+        return True
+    try:
+        with h5py.File(path, "r") as file:
+            return not (file.visititems_links(elsewhere) or file.visititems(elsewhere))
+    except (OSError, RuntimeError, KeyError):
+        return False
+
+
 def fields_of(file: Any) -> Lazy:
     """The known arrays of a file, or of a group in it, each checked when it is first used."""
     return Lazy([name for name in FIELDS if name in file.keys()], lambda name: stored(file, name))  # noqa: SIM118
@@ -130,7 +150,10 @@ def _robomimic(file: Any) -> list[_Stored]:
     if not isinstance(data, h5py.Group):
         return []
     demos = [name for name in data if _DEMO.fullmatch(name)]
-    return [_demo(data, name) for name in sorted(demos, key=lambda name: int(_DEMO.fullmatch(name)[1]))]
+    demos = sorted(demos, key=lambda name: int(_DEMO.fullmatch(name)[1]))
+    episodes = [_demo(data, name) for name in demos]
+    _check_same_parts({f"data/{name}/obs": each.observations for name, each in zip(demos, episodes, strict=True)})
+    return episodes
 
 
 def _demo(data: Any, name: str) -> _Stored:
@@ -198,7 +221,28 @@ def _d3rlpy(file: Any) -> list[_Stored]:
         observations = {name if len(names) > 1 else "": _steps(file, name) for name in names}
         actions, rewards = _steps(file, f"actions_{n}"), _steps(file, f"rewards_{n}")
         episodes.append(_Stored(observations, {}, actions, rewards, terminated))
+    # Their names have the episode's number.
+    numbered = [dict(enumerate(each.observations.values())) for each in episodes]
+    _check_same_parts({f"observations_{n}": parts for n, parts in enumerate(numbered)})
     return episodes
+
+
+def _check_same_parts(observations: Mapping[str, Mapping[Any, StoredArray]]) -> None:
+    """Refuses episodes whose observations have other parts than the first one's: concatenated, they may be as wide.
+
+    Args:
+        observations: the parts of each episode, by where it is.
+    """
+    first, wanted = next(((where, _shapes(parts)) for where, parts in observations.items()), ("", {}))
+    for where, parts in observations.items():
+        if (found := _shapes(parts)) != wanted:
+            said = [", ".join(f"{name} {list(shape)}".strip() for name, shape in x.items()) for x in (found, wanted)]
+            raise DataError(f"{where} has {said[0]}, but {first} has {said[1]}: make them equal")
+
+
+def _shapes(parts: Mapping[Any, StoredArray]) -> dict[Any, tuple[int, ...]]:
+    """The shape of each part at one step."""
+    return {name: part.shape[1:] or (1,) for name, part in parts.items()}
 
 
 def _read_episodes(stored_episodes: list[_Stored], how: str, fields: Mapping[str, Any]) -> Reading:
@@ -212,13 +256,11 @@ def _read_episodes(stored_episodes: list[_Stored], how: str, fields: Mapping[str
         for episode, actions in zip(stored_episodes, columns, strict=True):
             observations = _observed(episode.observations)
             if len(observations) == len(actions):
-                next_observations = (
-                    _observed(episode.next_observations)[-1:] if episode.next_observations else observations[-1:]
-                )
-                if next_observations.shape[1:] != observations.shape[1:]:
+                if episode.next_observations and _shapes(episode.next_observations) != _shapes(episode.observations):
                     where = episode.actions.name.rpartition("/")[0]
                     raise DataError(f"{where}/next_obs has other parts than obs: make them equal")
-                observations = np.concatenate([observations, next_observations])
+                final = _observed(episode.next_observations) if episode.next_observations else observations
+                observations = np.concatenate([observations, final[-1:]])
             rewards = np.zeros(len(actions), np.float32) if episode.rewards is None else np.asarray(episode.rewards)
             if rewards.dtype.kind not in "biuf" or rewards.size != len(actions):
                 raise DataError(f"{episode.rewards.name} is {rewards.dtype}{list(rewards.shape)}: give [t] numbers")

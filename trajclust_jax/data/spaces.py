@@ -19,7 +19,7 @@ _EXACT = 2**24  # whole numbers up to here are exact in float32
 
 
 def flatten_parts(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Parts `[t, ...]` concatenated in their order, `[t, D]` float32 (float64 if a part is wider).
+    """Parts `[t, ...]` concatenated in their order, `[t, D]` float32 (float64 if float32 cannot hold a part's dtype).
 
     If there are parts `achieved_goal` and `desired_goal` of one shape, desired - achieved is appended: a
     goal-conditioned policy acts on it, and a network would have to learn to compute it.
@@ -31,7 +31,7 @@ def flatten_parts(parts: Mapping[str, np.ndarray]) -> np.ndarray:
         raise DataError("observations has no part of numbers: add one")
     arrays = {name: numbers(f"part {name!r}", part) for name, part in parts.items()}
     steps = len(next(iter(arrays.values())))
-    dtype = np.float64 if any(array.dtype.itemsize > 4 for array in arrays.values()) else np.float32
+    dtype = np.float32 if all(np.can_cast(array.dtype, np.float32) for array in arrays.values()) else np.float64
     for name, array in arrays.items():
         if len(array) != steps:
             raise DataError(f"part {name!r} has {len(array)} steps, but others {steps}: make them equal")
@@ -62,8 +62,8 @@ def numbers(name: str, values: Any) -> np.ndarray:
 def join_actions(trajectories: Trajectories) -> Trajectories:
     """Trajectories whose actions `[N, T, F]` are F discrete parts, each combination that occurs coded as one action.
 
-    The actions become `[N, T]` int32, numbered in the sorted order of the combinations, which are `action_parts`; those
-    of a single part (F = 1) are plain discrete actions.
+    The actions become `[N, T]` int32, numbered in the sorted order of the combinations, which are `action_parts`. Those
+    of a single part (F = 1) whose values are 0, ..., A - 1 keep their numbers, and are plain discrete actions.
 
     Raises:
         DataError: for more than `MAX_JOINT` combinations, or numbers too large to be exact in float32.
@@ -79,8 +79,15 @@ def join_actions(trajectories: Trajectories) -> Trajectories:
         )
     actions = np.zeros(mask.shape, np.int32)
     actions[mask] = numbered.reshape(-1)
-    parts = tuple(map(tuple, combinations.astype(int).tolist())) if combinations.shape[1] > 1 else ()
+    parts = tuple(map(tuple, combinations.astype(int).tolist()))
+    if parts == numbered_parts(len(parts)):
+        parts = ()
     return trajectories.replace(actions=actions, num_actions=len(combinations), action_parts=parts)
+
+
+def numbered_parts(num_actions: int) -> tuple[tuple[int], ...]:
+    """The `action_parts` that plain discrete actions would have: each is the value of a single part."""
+    return tuple((number,) for number in range(num_actions))
 
 
 # --- Gymnasium's spaces ----------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Trajectories:
     terminated: jax.Array  # [N] bool: the MDP ended the episode; else a limit cut it
     final_observations: Observations  # [N, ...], the successor of the last step
     num_actions: int = struct.field(pytree_node=False, default=0)  # number of discrete actions; 0: continuous
-    # [A][F]: the categories that each discrete action combines, one from each of F parts; (): actions have no parts
+    # [A][F]: the categories that each discrete action combines, one from each of F parts; (): each is its own number
     action_parts: tuple[tuple[int, ...], ...] = struct.field(pytree_node=False, default=())
 
     @property

@@ -1,5 +1,6 @@
 """Bad data are refused, in one line each, before anything is computed from them."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -193,6 +194,37 @@ def check_steps(name: str, block: np.ndarray, steps: np.ndarray, num_actions: in
             bad = ~_finite_rows(block, 1)
             _refuse(name, bad, lambda i: "is NaN or infinite as float32: repair or drop this episode", at)
     return block
+
+
+def check_successors(
+    next_observations: np.ndarray, following: np.ndarray, inside: np.ndarray, tolerance: np.ndarray | None, at: Any
+) -> None:
+    """Checks that next observations are the observations that follow.
+
+    Args:
+        next_observations: `[*lead, ...]`. NaN is unknown.
+        following: of the same shape, the observations one step later.
+        inside: `[*lead]` bool: whether an episode goes on there.
+        tolerance: `[...]`, by how much they may differ; None: not at all.
+        at: says which step an index of `inside` is.
+
+    Raises:
+        DataError: for the first step where they differ.
+    """
+    if tolerance is None:
+        bad = next_observations != following
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # differences of huge numbers; padding may be infinite
+            bad = np.abs(next_observations - following) > tolerance.astype(np.float32)
+    _refuse(
+        "next_observations",
+        bad.reshape(*inside.shape, math.prod(bad.shape[inside.ndim :])).any(-1) & inside,
+        lambda _: (
+            "is not the observation of the next step, though no end of an episode is marked there: mark it "
+            "(timeouts), or put the steps in order; or leave next_observations out, if observations is right"
+        ),
+        at,
+    )
 
 
 @contextmanager

@@ -76,7 +76,8 @@ class CategoricalHead(nn.Module):
     """`[..., F] -> distrax.Categorical` over the actions (one dense layer, B.6).
 
     Of actions that are combinations (`Trajectories.action_parts`), the dense layer gives a logit for each value of each
-    part; an action's logit is the sum of its parts', normalised over the combinations that the data have.
+    part; an action's logit is the sum of its parts', normalised over the combinations that the data have. A single part
+    has a value for each action.
     """
 
     action_size: int
@@ -84,7 +85,7 @@ class CategoricalHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> "distrax.Categorical":
-        if not self.action_parts:
+        if not self.action_parts or len(self.action_parts[0]) == 1:
             return distrax.Categorical(logits=nn.log_softmax(nn.Dense(self.action_size)(x)))
         # [V, A] of 0 and 1: the values of the parts, one part after another, that each action has.
         members = np.concatenate([np.unique(part)[:, None] == part for part in np.transpose(self.action_parts)])

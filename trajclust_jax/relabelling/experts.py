@@ -85,7 +85,7 @@ def of_demonstrations(trajectories: Trajectories, demonstrations: Trajectories) 
         if ours != theirs:
             raise DataError(f"expert: {what} {theirs}, of the data {ours}: give an expert of the same environment")
     if trajectories.action_parts != demonstrations.action_parts:
-        raise DataError("expert: its actions combine other categories than the data's: give one with the same ones")
+        raise DataError("expert: its actions have other values than the data's: give one with the same ones")
     if _same(trajectories, demonstrations):
         raise DataError("expert is all of the data: there is nothing to tell it from")
     count = int(np.asarray(trajectories.lengths).sum())
