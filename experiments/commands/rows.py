@@ -6,6 +6,7 @@ What belongs to which trajectory is said by the column `trajectory`, never by th
 import contextlib
 import csv
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,7 +101,10 @@ def _read_labels(path: Path, count: int) -> np.ndarray:
     if missing is not None:
         raise DataError(f"label of trajectory {missing} is {texts[missing] or 'empty'}: give one for each")
     numbers = [_whole(text) for text in texts]
-    return np.array(texts if None in numbers else numbers)
+    if None in numbers:
+        return np.array(texts)
+    spelt = [re.sub(r"(?<=\d)\.0*$", "", text) for text in texts]  # spreadsheets write 2 as 2.0
+    return np.array(spelt if len(set(spelt)) > len(set(numbers)) else numbers)  # 01 and 1 are two names
 
 
 def _read_csv(path: Path, *columns: str, optional: str | None = None) -> dict[str, list[str]]:

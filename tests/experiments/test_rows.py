@@ -101,6 +101,18 @@ def test_labels_of_every_kind_of_file(dataset, tmp_path, name, labels):
     assert load_npz(tmp_path / "saved.npz").labels.tolist() == [1, 0, 2, 0, 1]
 
 
+def test_names_that_look_like_numbers(dataset, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("label\n01\n1\n1.0\n02\n01\n")
+    labelled = with_labels(dataset, path)
+    assert labelled.labels.tolist() == [0, 2, 2, 1, 0]
+    assert labelled.spec.policy_names == ("01", "02", "1")
+    path.write_text("label\n02\n1.0\n1\n02\n1.\n")  # numbers, of one spelling each
+    labelled = with_labels(dataset, path)
+    assert labelled.labels.tolist() == [1, 0, 0, 1, 0]
+    assert labelled.spec.policy_names == ()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
