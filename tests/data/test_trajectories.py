@@ -15,6 +15,7 @@ from trajclust_jax.data import (
     load_hdf5,
     reduced,
     save_hdf5,
+    subset,
     transitions,
 )
 
@@ -165,3 +166,11 @@ def test_policies_of_one_name_stay_apart(continuous, tmp_path):
     read = load_hdf5(tmp_path / "runs.hdf5")
     found = [read.spec.policy_names[label] for label in read.labels]
     assert found == [data.spec.policy_names[label] for label in data.labels]
+
+
+def test_policies_keep_their_names_where_others_are_gone(continuous):
+    labels = np.array([0, 1, 2, 3, 1, 3])
+    data = build_dataset(continuous(), labels, name="four", source="test", policy_names=tuple("abcd"))
+    part = subset(data, np.array([1, 3, 5]), {})
+    assert part.labels.tolist() == [0, 1, 1]
+    assert part.spec.policy_names == ("b", "d")
