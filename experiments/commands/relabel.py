@@ -207,9 +207,9 @@ def relabelled_for_training(
     """
     relabeller = asked.relabeller()
     data, expert = asked.expert_data(dataset)
-    if data.demonstrations is not None:  # what is said of the data themselves comes later
-        for line in suspicious(data.demonstrations):
-            progress.warn(line)
+    lines = [] if data.demonstrations is None else suspicious(data.demonstrations)
+    for line in lines + [line for line in suspicious(dataset.trajectories) if line.startswith("rewards")]:
+        progress.warn(line)  # what is said of the data's observations and actions comes later
     described = asked.described(dataset, relabeller, expert)
     found = _fitted(relabeller, data, described, work, progress)
     if len(data.experts) > 1:

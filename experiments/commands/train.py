@@ -245,6 +245,12 @@ def train_on_dataset(
             )
         summary = {"id": id, **described, "reference_returns": references}
         summary |= summarise(offline, outcome, environment_name, references)
+        summary["losses_not_finite"], begun = _broken_losses(offline, outcome)
+        if begun:
+            progress.warn(
+                f"losses of seeds {summary['losses_not_finite']} are not finite, first {begun}: do not trust these "
+                "policies; look for mistakes in the rewards, or lower the learning rate"
+            )
         if relabelled is not None:
             summary["relabelled"] = relabelled
         summary["observation_shape"] = list(trajectories.observation_shape)
@@ -334,6 +340,20 @@ def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> "pd.D
                 where |= {} if cluster is None else {"cluster": cluster}
                 rows.append({**where, **{name: value(name) for name in names}})
     return pd.DataFrame(rows)
+
+
+def _broken_losses(offline: Offline, outcome: Fit) -> tuple[list[int], str]:
+    """The seeds of which a loss is not finite at some step, and the name and the updates of the first such loss."""
+    broken, first = set(), ""
+    pausing = offline.learner.PAUSING  # NaN where their part had no turn
+    for entry in outcome.history:
+        for name in (name for name in entry if name.endswith("/loss") and not name.startswith(pausing)):
+            losses = np.array(entry[name], float).reshape(len(outcome.seeds), -1)  # [S, K]; NaN for null
+            bad = np.flatnonzero(~np.isfinite(losses).all(1))
+            if len(bad) and not first:
+                first = f"{name} after {entry['iteration'] * offline.updates_a_step(entry['phase'])} updates"
+            broken |= {outcome.seeds[s] for s in bad}
+    return sorted(broken), first
 
 
 def _rows(

@@ -12,10 +12,12 @@ def test_repeated_far_values_are_named_with_column_and_count(continuous, value):
     assert suspicious(data) == []
     data.observations[0, [1, 5, 7], 2] = value
     data.actions[0, [0, 3], 1] = value
+    data.rewards[[0, 1], [2, 0]] = value
     lines = suspicious(data)
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert lines[0].startswith(f"observations column 2: {value:g} appears 3 times")
     assert lines[1].startswith(f"actions column 1: {value:g} appears 2 times")
+    assert lines[2].startswith(f"rewards: {value:g} appears 2 times")
 
 
 def test_a_single_absurd_value_is_named(continuous):

@@ -198,6 +198,26 @@ def test_a_training_that_diverges_says_so(trajclust, tmp_path):
     assert {path.name for path in (tmp_path / "runs/train").iterdir()} == train.OUTPUTS - {"assignments.csv"}
 
 
+def test_rewards_that_no_loss_can_hold_are_told(trajclust, tmp_path):
+    """A critic's loss overflows while the policy stays finite."""
+    dataset = plane(tmp_path / "plane.npz")
+    rewards = np.asarray(dataset.trajectories.rewards) + 0.01 * np.arange(12, dtype=np.float32)
+    rewards[0, [2, 5]] = 1e20
+    save_npz(build_dataset(dataset.trajectories.replace(rewards=rewards), name="far", source="far"), tmp_path / "f.npz")
+    code, _, err = trajclust("train", "f.npz", "--learner", "iql", "--seeds", 2, *SMALL)
+    assert code == 0, err
+    assert "warning: rewards: 1e+20 appears 2 times, far outside" in err
+    assert "warning: losses of seeds [0, 1] are not finite, first critic/loss after 10 updates: do not trust" in err
+    summary = json.loads((tmp_path / "runs/train/summary.json").read_text())
+    assert summary["losses_not_finite"] == [0, 1]
+    relabelled = ("--relabel", "indicator", "--expert", "best:1", *SMALL)  # whose expert the old rewards choose
+    code, _, err = trajclust("train", "f.npz", "--learner", "iql", "--seeds", 1, *relabelled)
+    assert code == 0, err
+    assert "warning: rewards: 1e+20 appears 2 times" in err
+    assert "losses of seeds" not in err
+    assert json.loads((tmp_path / "runs/train/summary.json").read_text())["losses_not_finite"] == []
+
+
 def test_returns_that_are_not_finite_are_told(trajclust, tmp_path, monkeypatch):
     """As MuJoCo gives them for such policies."""
     plane(tmp_path / "plane.npz", "Pathfollowing-v0")

@@ -15,22 +15,23 @@ def suspicious(trajectories: Trajectories) -> list[str]:
     """One line for each value that seems to mean 'no reading', such as -9999, 32767 or 1e20 beside values near 1.
 
     That is an extreme value which repeats exactly and lies far outside the range of its column's other values, or which
-    lies absurdly far outside. The columns are those of observation vectors and of continuous actions; images have none.
-    Padding does not count.
+    lies absurdly far outside. The columns are those of observation vectors and of continuous actions, and the rewards;
+    images have none. Padding does not count.
     """
     lines = []
-    for name, column, values, counts in _columns(trajectories):
+    for name, values, counts in _columns(trajectories):
+        remedy = "replace it" if name == "rewards" else "replace it or drop the column"
         for value, count, (low, high) in _sentinels(values, counts):
             times = "once" if count == 1 else f"{count} times"
             lines.append(
-                f"{name} column {column}: {value:g} appears {times}, far outside {low:.3g}..{high:.3g} of the "
-                "others. If it means 'no reading', replace it or drop the column"
+                f"{name}: {value:g} appears {times}, far outside {low:.3g}..{high:.3g} of the others. "
+                f"If it means 'no reading', {remedy}"
             )
     return lines
 
 
-def _columns(trajectories: Trajectories) -> Iterator[tuple[str, int, np.ndarray, np.ndarray]]:
-    """Name, number, values `[n]` float64 and their counts `[n]` of every column."""
+def _columns(trajectories: Trajectories) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, values `[n]` float64 and their counts `[n]` of every column."""
     mask = np.arange(trajectories.max_length) < np.asarray(trajectories.lengths)[:, None]
     ones = np.ones(int(mask.sum()), np.int64)
     observations = trajectories.observations
@@ -42,10 +43,12 @@ def _columns(trajectories: Trajectories) -> Iterator[tuple[str, int, np.ndarray,
                 values, counts = values[counts > 0], counts[counts > 0]
             else:
                 values, counts = np.asarray(observations)[..., column][mask], ones
-            yield "observations", column, values.astype(np.float64), counts
+            yield f"observations column {column}", values.astype(np.float64), counts
     if not trajectories.discrete:
         for column in range(trajectories.action_size):
-            yield "actions", column, np.asarray(trajectories.actions)[..., column][mask].astype(np.float64), ones
+            values = np.asarray(trajectories.actions)[..., column][mask]
+            yield f"actions column {column}", values.astype(np.float64), ones
+    yield "rewards", np.asarray(trajectories.rewards)[mask].astype(np.float64), ones
 
 
 def _sentinels(values: np.ndarray, counts: np.ndarray) -> Iterator[tuple[float, int, tuple[float, float]]]:
