@@ -16,7 +16,7 @@ from trajclust_jax.data.episodes import from_episodes, split_episodes
 from trajclust_jax.data.inspection import suspicious
 from trajclust_jax.data.loading import load
 from trajclust_jax.data.minari_io import check_minari_target, load_minari, save_minari
-from trajclust_jax.data.npz import load_npz, save_npz
+from trajclust_jax.data.npz import load_npz, save_npz, stated_by
 from trajclust_jax.data.registry import REGISTRY, make
 from trajclust_jax.data.synthetic import bandit_dataset, colouring_dataset
 from trajclust_jax.data.types import (
@@ -65,6 +65,7 @@ __all__ = [
     "save_minari",
     "save_npz",
     "split_episodes",
+    "stated_by",
     "subset",
     "suspicious",
     "transitions",
