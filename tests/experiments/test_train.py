@@ -109,6 +109,7 @@ def test_a_plug_in_on_reduced_data(trajclust, tmp_path):
     ("arguments", "message"),
     [
         (("--plugin", "c5"), "unknown plug-in 'c5': choose one of c4, dr3, layer_norm"),
+        (("--plugin", "c4+dr3+c4"), "--plugin: c4 is given twice"),
         (("--learner", "bc", "--plugin", "c4"), "--learner bc --plugin c4: bc has no critics of its own"),
         (("--plugin", "c4", "--set", "weight=-1"), "--plugin c4: weight is -1.0: it must be at least 0"),
         (("--set", "weight=1"), "no setting 'weight'"),
