@@ -24,7 +24,7 @@ from trajclust_experiments.cells.evaluation import (
 from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
 from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged
 from trajclust_experiments.commands.printing import number, print_json
-from trajclust_experiments.commands.relabel import Asked, relabelled_for_training
+from trajclust_experiments.commands.relabel import Asked, relabelled_for_training, warn_of_units
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_experiments.usage import UsageError
@@ -198,6 +198,7 @@ def train_on_dataset(
     except ValueError as error:
         with_plugin = "" if plugin is None else f" --plugin {plugin}"
         raise DataError(f"--learner {learner_name}{with_plugin}: {error}") from None
+    warn_of_units(trajectories, offline.normalise, "--set", progress)
     if not offline.bounds and not trajectories.discrete:
         offline = dataclasses.replace(offline, bounds=action_bounds(dataset, environment_name))
         largest = np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max()

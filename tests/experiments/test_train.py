@@ -219,6 +219,28 @@ def test_rewards_that_no_loss_can_hold_are_told(trajclust, tmp_path):
     assert json.loads((tmp_path / "runs/train/summary.json").read_text())["losses_not_finite"] == []
 
 
+def test_units_of_observations_are_warned_of_where_nothing_normalises(trajclust, tmp_path):
+    dataset = plane(tmp_path / "plane.npz")
+    far = dataset.trajectories.replace(
+        observations=dense(dataset.trajectories.observations) + np.float32(1e3),
+        final_observations=dense(dataset.trajectories.final_observations) + np.float32(1e3),
+    )
+    save_npz(build_dataset(far, name="far", source="far"), tmp_path / "far.npz")
+    told = "warning: 2 of 2 columns of observations (0, 1) are far from 0 beside their spread, or this is outside"
+    otr = ("--relabel", "otr", "--expert", "best:1")
+    for arguments, remedies in {
+        ("plane.npz", "--learner", "iql", *SMALL): [],
+        ("far.npz", "--learner", "iql", *SMALL): ["--set"],
+        ("far.npz", "--learner", "iql", *SMALL, "normalise=true"): [],
+        ("far.npz", "--learner", "iql", *otr, *SMALL, "normalise=true"): ["--set-relabel"],
+        ("far.npz", "--learner", "iql", *otr, "--set-relabel", "normalise=true", *SMALL, "normalise=true"): [],
+    }.items():
+        code, _, err = trajclust("train", *arguments, "--seeds", 1)
+        assert code == 0, err
+        assert err.count(told) == len(remedies)
+        assert all(f"give {option} normalise=true, or shift and scale them" in err for option in remedies)
+
+
 def test_returns_that_are_not_finite_are_told(trajclust, tmp_path, monkeypatch):
     """As MuJoCo gives them for such policies."""
     plane(tmp_path / "plane.npz", "Pathfollowing-v0")

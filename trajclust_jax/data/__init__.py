@@ -13,7 +13,7 @@ from trajclust_jax.data.dataset import (
     transitions,
 )
 from trajclust_jax.data.episodes import from_episodes, split_episodes
-from trajclust_jax.data.inspection import suspicious
+from trajclust_jax.data.inspection import ill_scaled, suspicious
 from trajclust_jax.data.loading import load
 from trajclust_jax.data.minari_io import check_minari_target, load_minari, save_minari
 from trajclust_jax.data.npz import load_npz, save_npz, stated_by
@@ -52,6 +52,7 @@ __all__ = [
     "dense",
     "fingerprint",
     "from_episodes",
+    "ill_scaled",
     "load",
     "load_hdf5",
     "load_minari",
