@@ -167,13 +167,15 @@ def plug_in_entries(names: str | None) -> list[PlugInEntry]:
     """The entries of plug-ins: `c4`, or several joined by `+`, of which the last wraps the others; none of None.
 
     Raises:
-        ValueError: for one that is not there.
+        ValueError: for one that is not there, or is there twice.
     """
     found = entries("plug-in")
     chosen = [] if names is None else names.split("+")
     for name in chosen:
         if name not in found:
             raise ValueError(f"unknown plug-in {name!r}: choose one of {', '.join(found)}, or join them, dr3+c4")
+        if chosen.count(name) > 1:
+            raise ValueError(f"{name} is given twice")
     return [found[name] for name in chosen]
 
 

@@ -19,6 +19,7 @@ from trajclust_jax.data import (
     returns,
     save_minari,
     save_npz,
+    stated_by,
     suspicious,
 )
 
@@ -29,6 +30,7 @@ def make_dataset(
     """Makes a registered dataset, writes it, and prints its description."""
     out = f"trajclust/{name}-v0" if out is None else out
     check_target(out, root)
+    check_same(out, name)
     options = {} if noise is None else {"noise": noise}
     with Progress().waiting(f"{name}: collecting episodes"):
         dataset = make(name, size, seed, **options)
@@ -40,6 +42,7 @@ def convert(dataset: str, target: str, labels: Path | None, root: Path | None, j
     check_target(target, root)
     check_unread(target, target, dataset, labels)
     found = labelled(dataset, labels)
+    check_same(target, found.spec.name, found.provenance.parameters.get("relabelled"))
     describe(found, write(found, target, root), json)
 
 
@@ -62,6 +65,15 @@ def check_target(target: str, root: Path | None) -> None:
         check_writable(Path(target).parent, str(Path(target).parent))
     else:
         check_minari_target(target, root)
+
+
+def check_same(target: str, name: str, relabelled: dict[str, Any] | None = None) -> None:
+    """Refuses a file that holds another dataset than that of this name, with the rewards of this relabelling."""
+    if target.endswith(".npz") and Path(target).exists():
+        stated = stated_by(target)
+        if stated is None or (stated[0].name, stated[1].parameters.get("relabelled")) != (name, relabelled):
+            held = "another file" if stated is None else f"the dataset {stated[0].name}"
+            raise UsageError(f"{target} is {held}: remove it, or name another")
 
 
 def write(dataset: Dataset, target: str, root: Path | None) -> str:

@@ -18,8 +18,10 @@ from trajclust_experiments.usage import UsageError
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.data import (
     Dataset,
+    Trajectories,
     build_dataset,
     fingerprint,
+    ill_scaled,
     load,
     offsets_of,
     rebased,
@@ -177,6 +179,7 @@ def relabel_dataset(dataset: Dataset, asked: Asked, out: Path, progress: Progres
         raise UsageError(f"--expert {asked.expert} are {len(data.experts)} experts: give one, such as cluster:0")
     for line in suspicious(data.pooled):
         progress.warn(line)
+    warn_of_units(data.pooled, relabeller.normalise, "--set", progress)
     described = asked.described(dataset, relabeller, expert)
     with staged(folder_of(out), OUTPUTS) as work:
         found = _fitted(relabeller, data, described, work, progress)
@@ -207,14 +210,22 @@ def relabelled_for_training(
     """
     relabeller = asked.relabeller()
     data, expert = asked.expert_data(dataset)
-    if data.demonstrations is not None:  # what is said of the data themselves comes later
-        for line in suspicious(data.demonstrations):
-            progress.warn(line)
+    lines = [] if data.demonstrations is None else suspicious(data.demonstrations)
+    for line in lines + [line for line in suspicious(dataset.trajectories) if line.startswith("rewards")]:
+        progress.warn(line)  # what is said of the data's observations and actions comes later
+    warn_of_units(data.pooled, relabeller.normalise, "--set-relabel", progress)
     described = asked.described(dataset, relabeller, expert)
     found = _fitted(relabeller, data, described, work, progress)
     if len(data.experts) > 1:
         return _dataset_of_copies(dataset, relabeller, data, found.rewards[0], described)
     return relabelled_dataset(dataset, relabeller, data, found.rewards[0, 0], {"relabelled": described}), None
+
+
+def warn_of_units(trajectories: Trajectories, normalised: bool | None, option: str, progress: Progress) -> None:
+    """Warns of observations that are not seen as they are (None: at all), or `normalised`; `option` sets that."""
+    line = None if normalised is None else ill_scaled(trajectories, normalised)
+    if line is not None:
+        progress.warn(f"{line}: {'' if normalised else f'give {option} normalise=true, or '}shift and scale them")
 
 
 def _dataset_of_copies(

@@ -6,6 +6,7 @@ What belongs to which trajectory is said by the column `trajectory`, never by th
 import contextlib
 import csv
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def with_labels(dataset: Dataset, path: Path) -> Dataset:
     policies' likelihoods go: they are of the policies that the dataset had.
 
     Raises:
-        DataError: for a file that is none of these, or has not one label a trajectory.
+        DataError: for a file that is none of these, has not one label a trajectory, or rows whose order is in doubt.
     """
     with _located(path):
         found = _read_labels(path, dataset.trajectories.num_trajectories)
@@ -87,6 +88,8 @@ def _read_labels(path: Path, count: int) -> np.ndarray:
         texts = rows["label"]
         if "trajectory" in rows:
             texts = [texts[row] for row in _order(rows["trajectory"], count)]
+        else:
+            _check_order({name: column for name, column in rows.items() if name != "label"})
     elif kind == ".txt":
         texts = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     else:
@@ -98,24 +101,46 @@ def _read_labels(path: Path, count: int) -> np.ndarray:
     if missing is not None:
         raise DataError(f"label of trajectory {missing} is {texts[missing] or 'empty'}: give one for each")
     numbers = [_whole(text) for text in texts]
-    return np.array(texts if None in numbers else numbers)
+    if None in numbers:
+        return np.array(texts)
+    spelt = [re.sub(r"(?<=\d)\.0*$", "", text) for text in texts]  # spreadsheets write 2 as 2.0
+    return np.array(spelt if len(set(spelt)) > len(set(numbers)) else numbers)  # 01 and 1 are two names
 
 
 def _read_csv(path: Path, *columns: str, optional: str | None = None) -> dict[str, list[str]]:
-    """The named columns as text. Spreadsheets may have written `;` or tabs between them."""
+    """All columns as text, by their names in lower case. Spreadsheets may have written `;` or tabs between them.
+
+    Raises:
+        DataError: where not each of `columns` is there once, or `optional` more often.
+    """
     with open(path, encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         file.seek(0)
         reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), restval="")
         names = reader.fieldnames or ()
         rows = [row for row in reader if any(row.values())]
-    found = [name.strip() for name in names]
-    for name in columns:
-        if found.count(name) != 1:
+    found = [name.strip().lower() for name in names]
+    for name in (*columns, optional):
+        if found.count(name) > 1 or (name in columns and name not in found):
             many = "no column" if name not in found else "several columns"
-            raise DataError(f"has {many} {name!r}, but {', '.join(found) or 'nothing'}: give one")
-    named = dict(zip(found, names, strict=True))
-    return {name: [row[named[name]] for row in rows] for name in (*columns, optional) if name in named}
+            raise DataError(f"has {many} {name!r}, but {', '.join(map(str.strip, names)) or 'nothing'}: give one")
+    return {lower: [row[name] for row in rows] for lower, name in zip(found, names, strict=True)}
+
+
+def _check_order(columns: dict[str, list[str]]) -> None:
+    """Raises DataError where a column, such as a sorted table's index, numbers the rows in another order than theirs.
+
+    It may be called anything, or nothing: its numbers tell, from 0 or 1.
+    """
+    for name, texts in columns.items():
+        numbers = [_whole(text) for text in texts]
+        inorder = [[*range(first, first + len(numbers))] for first in (0, 1)]
+        if numbers not in inorder and None not in numbers and sorted(numbers) in inorder:
+            column = f"column {name!r}" if name else "a column without a name"
+            raise DataError(
+                f"{column} numbers the rows, but not in order: name it 'trajectory' if it numbers the trajectories, "
+                "from 0, or remove it"
+            )
 
 
 def _order(texts: list[str], count: int) -> list[int]:

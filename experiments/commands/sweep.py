@@ -65,6 +65,8 @@ def sweep(
     records = readable(stored, progress.warn)
     left = _side_by_side(missing(tasks, records), tasks, records)
     if write_wandb is not None:
+        if write_wandb.exists() and "\nprogram: trajclust\n" not in write_wandb.read_text(errors="replace"):
+            raise UsageError(f"--write-wandb {write_wandb} is another file: remove it, or name another")
         write_text(write_wandb, wandb_sweep(asked, tasks, set, stored, track))
         print(f"{write_wandb}: {len(tasks)} cells; start it with `wandb sweep {write_wandb}`, then agents")
         return 0

@@ -24,7 +24,7 @@ from trajclust_experiments.cells.evaluation import (
 from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
 from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged
 from trajclust_experiments.commands.printing import number, print_json
-from trajclust_experiments.commands.relabel import Asked, relabelled_for_training
+from trajclust_experiments.commands.relabel import Asked, relabelled_for_training, warn_of_units
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_experiments.usage import UsageError
@@ -198,6 +198,7 @@ def train_on_dataset(
     except ValueError as error:
         with_plugin = "" if plugin is None else f" --plugin {plugin}"
         raise DataError(f"--learner {learner_name}{with_plugin}: {error}") from None
+    warn_of_units(trajectories, offline.normalise, "--set", progress)
     if not offline.bounds and not trajectories.discrete:
         offline = dataclasses.replace(offline, bounds=action_bounds(dataset, environment_name))
         largest = np.abs(np.asarray(trajectories.actions)[np.asarray(trajectories.mask)]).max()
@@ -245,6 +246,12 @@ def train_on_dataset(
             )
         summary = {"id": id, **described, "reference_returns": references}
         summary |= summarise(offline, outcome, environment_name, references)
+        summary["losses_not_finite"], begun = _broken_losses(offline, outcome)
+        if begun:
+            progress.warn(
+                f"losses of seeds {summary['losses_not_finite']} are not finite, first {begun}: do not trust these "
+                "policies; look for mistakes in the rewards, or lower the learning rate"
+            )
         if relabelled is not None:
             summary["relabelled"] = relabelled
         summary["observation_shape"] = list(trajectories.observation_shape)
@@ -334,6 +341,20 @@ def _losses(offline: Offline, outcome: Fit, clusters: list[int] | None) -> "pd.D
                 where |= {} if cluster is None else {"cluster": cluster}
                 rows.append({**where, **{name: value(name) for name in names}})
     return pd.DataFrame(rows)
+
+
+def _broken_losses(offline: Offline, outcome: Fit) -> tuple[list[int], str]:
+    """The seeds of which a loss is not finite at some step, and the name and the updates of the first such loss."""
+    broken, first = set(), ""
+    pausing = offline.learner.PAUSING  # NaN where their part had no turn
+    for entry in outcome.history:
+        for name in (name for name in entry if name.endswith("/loss") and not name.startswith(pausing)):
+            losses = np.array(entry[name], float).reshape(len(outcome.seeds), -1)  # [S, K]; NaN for null
+            bad = np.flatnonzero(~np.isfinite(losses).all(1))
+            if len(bad) and not first:
+                first = f"{name} after {entry['iteration'] * offline.updates_a_step(entry['phase'])} updates"
+            broken |= {outcome.seeds[s] for s in bad}
+    return sorted(broken), first
 
 
 def _rows(

@@ -12,7 +12,10 @@ from trajclust_jax.data import (
     compress,
     dense,
     fingerprint,
+    load_hdf5,
     reduced,
+    save_hdf5,
+    subset,
     transitions,
 )
 
@@ -153,3 +156,21 @@ def test_reduced_data_is_whole_trajectories_drawn_by_seed(continuous):
     for count in (0, int(lengths.sum()) + 1):
         with pytest.raises(DataError, match=f"transitions is {count}: give 1 to {lengths.sum()}"):
             reduced(dataset, count, 0)
+
+
+def test_policies_of_one_name_stay_apart(continuous, tmp_path):
+    names = ("run", "run", "run (2)", "run")
+    data = build_dataset(continuous(12), np.arange(12) % 4, name="runs", source="test", policy_names=names)
+    assert data.spec.policy_names == ("run", "run (3)", "run (2)", "run (4)")
+    save_hdf5(data, tmp_path / "runs.hdf5")  # which has labels by name
+    read = load_hdf5(tmp_path / "runs.hdf5")
+    found = [read.spec.policy_names[label] for label in read.labels]
+    assert found == [data.spec.policy_names[label] for label in data.labels]
+
+
+def test_policies_keep_their_names_where_others_are_gone(continuous):
+    labels = np.array([0, 1, 2, 3, 1, 3])
+    data = build_dataset(continuous(), labels, name="four", source="test", policy_names=tuple("abcd"))
+    part = subset(data, np.array([1, 3, 5]), {})
+    assert part.labels.tolist() == [0, 1, 1]
+    assert part.spec.policy_names == ("b", "d")

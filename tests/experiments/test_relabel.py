@@ -12,7 +12,7 @@ from trajclust_experiments.commands import train
 from trajclust_experiments.commands.relabel import OUTPUTS, Asked
 from trajclust_experiments.models import load_policy, load_relabeller
 from trajclust_experiments.progress import Progress
-from trajclust_jax.data import DataError, build_dataset, from_episodes, load, returns, save_npz, transitions
+from trajclust_jax.data import DataError, build_dataset, dense, from_episodes, load, returns, save_npz, transitions
 from trajclust_jax.relabelling import of_demonstrations, with_rewards
 
 SHORT = ("updates=4", "batch_size=8", "features=[8]")
@@ -77,6 +77,28 @@ def test_train_by_new_rewards(trajclust, tmp_path, files):
     assert not list((tmp_path / "runs").glob(".*")), "no checkpoints are left"
     for a, b in zip(*(np.ravel(p.actor["params"]["Dense_0"]["kernel"]) for p in policies), strict=True):
         assert a == b
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "remedy"),
+    [
+        ("otr", (), "give --set normalise=true, or shift and scale them"),
+        ("otr", ("--set", "normalise=true"), "below 0.01, which networks cannot cope with: shift and scale them"),
+        ("clue", ("--set", *SHORT), "below 0.01, which networks cannot cope with: shift and scale them"),
+        ("indicator", (), None),
+    ],
+)
+def test_units_that_a_relabeller_cannot_cope_with(trajclust, tmp_path, files, method, settings, remedy):
+    small = files[0].replace(
+        observations=1e-4 * dense(files[0].observations), final_observations=1e-4 * dense(files[0].final_observations)
+    )
+    save_npz(build_dataset(small, name="small", source="small"), tmp_path / "small.npz")
+    for name, told in (("some.npz", False), ("small.npz", remedy is not None)):
+        out = f"{name}.hdf5"
+        code, _, err = trajclust("relabel", name, "--expert", "best:1", "--method", method, "--out", out, *settings)
+        assert code == 0, err
+        assert ("3 of 3 columns of observations (0, 1, 2) are far from 0" in err) == told
+        assert not told or remedy in err
 
 
 def test_an_expert_a_cluster(trajclust, tmp_path, files):

@@ -70,6 +70,10 @@ def _write(path, labels):
     match path.name:
         case "sorted.csv":
             rows.sort_values("label", ascending=False).to_csv(path, index=False)
+        case "Title.csv":
+            rows.rename(columns={"trajectory": " Trajectory", "label": "LABEL"}).iloc[::-1].to_csv(path, index=False)
+        case "index.csv":
+            rows[["label"]].to_csv(path)
         case "rows.csv":
             rows[["label"]].to_csv(path, index=False)
         case "lines.txt":
@@ -81,7 +85,9 @@ def _write(path, labels):
     return path
 
 
-@pytest.mark.parametrize("name", ["sorted.csv", "rows.csv", "lines.txt", "array.npy", "bytes.npz"])
+@pytest.mark.parametrize(
+    "name", ["sorted.csv", "Title.csv", "index.csv", "rows.csv", "lines.txt", "array.npy", "bytes.npz"]
+)
 @pytest.mark.parametrize("labels", [["b", "a", "c", "a", "b"], [10, 2, 30, 2, 10]])
 def test_labels_of_every_kind_of_file(dataset, tmp_path, name, labels):
     if name == "bytes.npz" and labels[0] == 10:
@@ -95,6 +101,18 @@ def test_labels_of_every_kind_of_file(dataset, tmp_path, name, labels):
     assert load_npz(tmp_path / "saved.npz").labels.tolist() == [1, 0, 2, 0, 1]
 
 
+def test_names_that_look_like_numbers(dataset, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("label\n01\n1\n1.0\n02\n01\n")
+    labelled = with_labels(dataset, path)
+    assert labelled.labels.tolist() == [0, 2, 2, 1, 0]
+    assert labelled.spec.policy_names == ("01", "02", "1")
+    path.write_text("label\n02\n1.0\n1\n02\n1.\n")  # numbers, of one spelling each
+    labelled = with_labels(dataset, path)
+    assert labelled.labels.tolist() == [1, 0, 0, 1, 0]
+    assert labelled.spec.policy_names == ()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -103,6 +121,13 @@ def test_labels_of_every_kind_of_file(dataset, tmp_path, name, labels):
         ("a.csv", "label\n0\n1\nNaN\n1\n0\n", "label of trajectory 2 is NaN"),
         ("a.csv", "label\n0\n1\n-1\n1\n0\n", "labels at trajectory 2 is -1"),
         ("a.csv", "trajectory,label\n0,a\n1,a\n2,a\n3,a\n3,a\n", "trajectory 3 stands there twice"),
+        (
+            "a.csv",
+            "Trajectory,trajectory,label\n0,0,a\n",
+            "has several columns 'trajectory', but Trajectory, trajectory,",
+        ),
+        ("a.csv", ",label\n4,a\n2,a\n0,a\n3,b\n1,b\n", "a column without a name numbers the rows, but not in order"),
+        ("a.csv", "label,Episode\na,2\na,1\na,3\nb,5\nb,4\n", "column 'episode' numbers the rows, but not in order"),
         ("a.csv", "policy\na\n", "has no column 'label', but policy"),
         ("a.npy", "no array", "cannot be read (ValueError"),
         ("a.npy", np.zeros((5, 1), int), "labels has shape (5, 1): give [5]"),

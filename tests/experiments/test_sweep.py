@@ -220,10 +220,14 @@ def test_the_command_computes_what_a_run_does(trajclust, tmp_path):
 
 def test_the_agents_of_a_wandb_sweep_compute_its_cells(trajclust, tmp_path):
     """Every key's command line, as an agent would write it, computes that cell alone."""
-    code, out, err = trajclust(
-        "sweep", *SMALL, "--write-wandb", "sweep.yaml", "--results", "swept", "--track", "offline"
-    )
-    assert code == 0, err
+    asked = ("sweep", *SMALL, "--write-wandb", "sweep.yaml", "--results", "swept", "--track", "offline")
+    (tmp_path / "sweep.yaml").write_text("mine: 1\n")
+    code, _, err = trajclust(*asked)
+    assert (code, "sweep.yaml is another file: remove it, or name another" in err) == (2, True)
+    (tmp_path / "sweep.yaml").unlink()
+    for _ in range(2):  # its own it writes anew
+        code, out, err = trajclust(*asked)
+        assert code == 0, err
     assert "3 cells" in out
     found = yaml.safe_load((tmp_path / "sweep.yaml").read_text())
     assert (found["program"], found["method"]) == ("trajclust", "grid")

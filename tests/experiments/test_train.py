@@ -109,6 +109,7 @@ def test_a_plug_in_on_reduced_data(trajclust, tmp_path):
     ("arguments", "message"),
     [
         (("--plugin", "c5"), "unknown plug-in 'c5': choose one of c4, dr3, layer_norm"),
+        (("--plugin", "c4+dr3+c4"), "--plugin: c4 is given twice"),
         (("--learner", "bc", "--plugin", "c4"), "--learner bc --plugin c4: bc has no critics of its own"),
         (("--plugin", "c4", "--set", "weight=-1"), "--plugin c4: weight is -1.0: it must be at least 0"),
         (("--set", "weight=1"), "no setting 'weight'"),
@@ -196,6 +197,48 @@ def test_a_training_that_diverges_says_so(trajclust, tmp_path):
     assert "last return, by seed: " in out
     assert "diverged: seeds [0, 1] have policies that are not finite" in out
     assert {path.name for path in (tmp_path / "runs/train").iterdir()} == train.OUTPUTS - {"assignments.csv"}
+
+
+def test_rewards_that_no_loss_can_hold_are_told(trajclust, tmp_path):
+    """A critic's loss overflows while the policy stays finite."""
+    dataset = plane(tmp_path / "plane.npz")
+    rewards = np.asarray(dataset.trajectories.rewards) + 0.01 * np.arange(12, dtype=np.float32)
+    rewards[0, [2, 5]] = 1e20
+    save_npz(build_dataset(dataset.trajectories.replace(rewards=rewards), name="far", source="far"), tmp_path / "f.npz")
+    code, _, err = trajclust("train", "f.npz", "--learner", "iql", "--seeds", 2, *SMALL)
+    assert code == 0, err
+    assert "warning: rewards: 1e+20 appears 2 times, far outside" in err
+    assert "warning: losses of seeds [0, 1] are not finite, first critic/loss after 10 updates: do not trust" in err
+    summary = json.loads((tmp_path / "runs/train/summary.json").read_text())
+    assert summary["losses_not_finite"] == [0, 1]
+    relabelled = ("--relabel", "indicator", "--expert", "best:1", *SMALL)  # whose expert the old rewards choose
+    code, _, err = trajclust("train", "f.npz", "--learner", "iql", "--seeds", 1, *relabelled)
+    assert code == 0, err
+    assert "warning: rewards: 1e+20 appears 2 times" in err
+    assert "losses of seeds" not in err
+    assert json.loads((tmp_path / "runs/train/summary.json").read_text())["losses_not_finite"] == []
+
+
+def test_units_of_observations_are_warned_of_where_nothing_normalises(trajclust, tmp_path):
+    dataset = plane(tmp_path / "plane.npz")
+    far = dataset.trajectories.replace(
+        observations=dense(dataset.trajectories.observations) + np.float32(1e3),
+        final_observations=dense(dataset.trajectories.final_observations) + np.float32(1e3),
+    )
+    save_npz(build_dataset(far, name="far", source="far"), tmp_path / "far.npz")
+    told = "warning: 2 of 2 columns of observations (0, 1) are far from 0 beside their spread, or this is outside"
+    otr = ("--relabel", "otr", "--expert", "best:1")
+    for arguments, remedies in {
+        ("plane.npz", "--learner", "iql", *SMALL): [],
+        ("far.npz", "--learner", "iql", *SMALL): ["--set"],
+        ("far.npz", "--learner", "iql", *SMALL, "normalise=true"): [],
+        ("far.npz", "--learner", "iql", *otr, *SMALL, "normalise=true"): ["--set-relabel"],
+        ("far.npz", "--learner", "iql", *otr, "--set-relabel", "normalise=true", *SMALL, "normalise=true"): [],
+    }.items():
+        code, _, err = trajclust("train", *arguments, "--seeds", 1)
+        assert code == 0, err
+        assert err.count(told) == len(remedies)
+        assert all(f"give {option} normalise=true, or shift and scale them" in err for option in remedies)
 
 
 def test_returns_that_are_not_finite_are_told(trajclust, tmp_path, monkeypatch):

@@ -13,10 +13,10 @@ from trajclust_jax.data.dataset import (
     transitions,
 )
 from trajclust_jax.data.episodes import from_episodes, split_episodes
-from trajclust_jax.data.inspection import suspicious
+from trajclust_jax.data.inspection import ill_scaled, suspicious
 from trajclust_jax.data.loading import load
 from trajclust_jax.data.minari_io import check_minari_target, load_minari, save_minari
-from trajclust_jax.data.npz import load_npz, save_npz
+from trajclust_jax.data.npz import load_npz, save_npz, stated_by
 from trajclust_jax.data.registry import REGISTRY, make
 from trajclust_jax.data.synthetic import bandit_dataset, colouring_dataset
 from trajclust_jax.data.types import (
@@ -52,6 +52,7 @@ __all__ = [
     "dense",
     "fingerprint",
     "from_episodes",
+    "ill_scaled",
     "load",
     "load_hdf5",
     "load_minari",
@@ -65,6 +66,7 @@ __all__ = [
     "save_minari",
     "save_npz",
     "split_episodes",
+    "stated_by",
     "subset",
     "suspicious",
     "transitions",

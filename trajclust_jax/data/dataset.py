@@ -26,12 +26,18 @@ def build_dataset(
 ) -> Dataset:
     """Validates, compresses repeated observations to a codebook and fingerprints.
 
+    Names of policies are those of the labels that are there, in their order, or of all integers up to the largest.
+
     Raises:
         DataError: on anything `validate`, `validate_labels` or `validate_likelihoods` rejects.
     """
     validate(trajectories)
     if labels is not None:
-        labels = validate_labels(labels, trajectories.num_trajectories)
+        given = np.asarray(labels)
+        labels = validate_labels(given, trajectories.num_trajectories)
+        present = np.unique(given) if given.dtype.kind in "iu" else given[:0]
+        if len(present) and len(policy_names) > present[-1]:  # labels are numbered anew without gaps
+            policy_names = tuple(policy_names[label] for label in present)
     if true_log_likelihoods is not None:
         num_policies = None if labels is None else int(labels.max()) + 1
         validate_likelihoods(true_log_likelihoods, trajectories.num_trajectories, num_policies)

@@ -17,7 +17,7 @@ from trajclust_jax.data import metadata
 from trajclust_jax.data.dataset import build_dataset
 from trajclust_jax.data.fields import CODEBOOK, FIELDS, Lazy, assemble, read_fields
 from trajclust_jax.data.files import check_file, check_size, written_whole
-from trajclust_jax.data.types import Codebook, DataError, Dataset
+from trajclust_jax.data.types import Codebook, DataError, Dataset, Provenance, Spec
 from trajclust_jax.data.validation import located, told
 
 _ADVICE = "copy or write the file again"
@@ -96,6 +96,16 @@ def load_npz(path: str | os.PathLike) -> Dataset:
                 parameters=reading.parameters,
                 true_log_likelihoods=fields.get("true_log_likelihoods"),
             )
+
+
+def stated_by(path: str | os.PathLike) -> tuple[Spec, Provenance] | None:
+    """What `save_npz` stated about a file that it wrote; None of any other file. The data are not read."""
+    try:
+        with open(path, "rb") as file:  # which NumPy leaves open where it is damaged
+            described = _described(np.load(file, allow_pickle=False))
+        return None if described is None else metadata.restore(described)
+    except Exception:  # no archive, a damaged one, or another format's
+        return None
 
 
 def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> np.ndarray:

@@ -8,6 +8,7 @@ policies' likelihoods) and what only people read (spec, provenance).
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -97,7 +98,15 @@ class Spec:
     """What the arrays mean."""
 
     name: str
-    policy_names: tuple[str, ...] = ()  # names of the labels 0..k*-1, where known
+    policy_names: tuple[str, ...] = ()  # names of the labels 0..k*-1, where known; a second `a` becomes `a (2)`
+
+    def __post_init__(self) -> None:
+        names: list[str] = []  # unique, since files and tables tell policies apart by them
+        for name in self.policy_names:
+            others = (f"{name} ({count})" for count in itertools.count(2))
+            free = (other for other in others if other not in {*names, *self.policy_names})
+            names.append(next(free) if name in names else name)
+        object.__setattr__(self, "policy_names", tuple(names))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,6 +55,7 @@ class Relabeller(abc.ABC):
     VERSION: ClassVar[int] = 1  # raise it when results change
     NEEDS_EXPERT: ClassVar[bool] = True
     WITH_DEMONSTRATIONS: ClassVar[bool] = False  # demonstrations get rewards, too, and are learned from
+    normalise: ClassVar[bool | None] = None  # whether observations get mean 0 and std 1; None: they do not enter
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -117,6 +118,8 @@ class Model:
 @dataclasses.dataclass(frozen=True)
 class TrainedRelabeller(Relabeller):
     """Settings of a relabeller that is trained on minibatches of all steps beside minibatches of the expert's."""
+
+    normalise: ClassVar[bool | None] = True
 
     updates: int = 10_000
     """Gradient steps."""
