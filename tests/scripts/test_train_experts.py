@@ -66,12 +66,13 @@ def test_shipped_policies_are_the_chosen_ones_and_good(task):
     assert 25 <= record["policies"]["medium"]["score"] <= 55
 
 
-def test_shipped_agents_are_the_last_of_equal_trainings():
+@pytest.mark.parametrize("task", ["hopper", "halfcheetah"])
+def test_shipped_agents_are_the_last_of_equal_trainings(task):
     folder = Path(envs.__file__).parent / "weights"
-    record = json.loads((folder / "hopper-heterogeneous.json").read_text())
-    agents = load_policies(folder / "hopper-heterogeneous.npz")
+    record = json.loads((folder / f"{task}-heterogeneous.json").read_text())
+    agents = load_policies(folder / f"{task}-heterogeneous.npz")
     assert list(agents) == list(record["policies"]) == [f"agent-{i}" for i in range(1, record["agents"] + 1)]
-    last = pd.read_csv(folder / "hopper-heterogeneous.csv").groupby("agent")["step"].max()
+    last = pd.read_csv(folder / f"{task}-heterogeneous.csv").groupby("agent")["step"].max()
     assert set(last) == {record["steps"]} == {policy["step"] for policy in record["policies"].values()}
 
 
