@@ -45,7 +45,7 @@ def test_records_of_rewards(tmp_path):
     text, figures = get_table("clue/figure2").render([record])
     assert "| Point maze | CLUE, means of z |" in text
     assert "spreads trajectories most" in text
-    assert set(figures) == {"latents"}
+    assert set(figures) == {"latents", "temperatures"}
 
 
 def test_the_experts_trajectories_alone():
@@ -146,9 +146,8 @@ def test_amounts_of_data():
     sizes = [cell.size for cell in chosen(few)]
     assert sizes == sorted([10, 20, 30, 40, 50, 200] * 2)
     assert chosen(few)[-2:] == chosen(whole)
-    clue = {"relabeller": "clue", "expert": "success:1"}
-    records = [r for r in committed().all() if (r["cell"]["dataset"], r["cell"]["size"]) == ("pointmaze", 200)]
-    records = [r for r in records if way_of(r) == "iql" or clue.items() <= r["cell"].items()]
+    stored = committed().all()
+    records = [record_of(cell, stored) for cell in chosen(whole)]
     small = [{**r, "cell": {**r["cell"], "size": 10}} for r in records]
     text, figures = few.render([*records, *small])
     lines = [line for line in text.splitlines() if line.startswith("| Point maze")]
