@@ -50,6 +50,7 @@ from trajclust_jax.relabelling import CLUE, OTR, ExpertData, of_trajectories
 from trajclust_jax.training import compile_options
 
 CARTPOLE = 50  # episodes of each of two policies, in a file in D4RL's layout
+MATMUL = "matmul 2048 x 2048"  # whose rate the peak is
 CLUSTERED = {"hopper-medium-expert:size=50": 2, "takeball:size=200": 4, "cartpole": 2}  # by `trajclust cluster`, and K
 
 Part = Literal[
@@ -310,7 +311,7 @@ def autoencoder_flops(data: EncoderData, batch_size: int, latent_size: int, numb
     return 2.0 * total
 
 
-def autoencoder_rows(trajectories: Trajectories, config: Benchmark, matmul: str, peak: float) -> list[Row]:
+def autoencoder_rows(trajectories: Trajectories, config: Benchmark, peak: float) -> list[Row]:
     """CAAE's gradient steps of one seed beside a matmul's rate, and of ten seeds beside ten lone runs."""
     method, num_seeds = CAAE(config.clusters, steps=20), 10
     data = jax.device_put(method.prepare(trajectories, num_seeds))
@@ -321,7 +322,7 @@ def autoencoder_rows(trajectories: Trajectories, config: Benchmark, matmul: str,
     lone = [jax.tree.map(lambda x, s=s: x[s], states) for s in range(num_seeds)]
     ours = timed(one, lone[0], repeats=config.repeats)
     flops = autoencoder_flops(data, method.batch_size, method.latent_size, range(method.steps))
-    rows = [rate_row("CAAE, a seed's gradient steps, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
+    rows = [rate_row("CAAE, a seed's gradient steps, FLOP/s", ours, flops, MATMUL, peak, "FLOP/s")]
 
     single = jax.jit(one).lower(lone[0]).compile(compiler_options=compile_options())
     ours = timed(over_seeds(one, None, (True,)), states, repeats=config.repeats)
@@ -347,7 +348,7 @@ def random_walks() -> Trajectories:
     )
 
 
-def continuous_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
+def continuous_rows(config: Benchmark, peak: float) -> list[Row]:
     """Both steps of EM on continuous data, beside a matmul's rate and loops in NumPy and, if installed, in PyTorch."""
     policies, trajectories = TransitionPolicy(scored_steps=100), random_walks()
     sizes = dataclasses.replace(config, clusters=CONTINUOUS["clusters"], restarts=CONTINUOUS["restarts"])
@@ -358,12 +359,12 @@ def continuous_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
     improve = timed(m_step(policies, data, steps), members, assignments, repeats=config.repeats)
     flops = num_members * steps * mlp_flops(policies.batch_size, data.chunks.inputs.shape[-1], heads, backward=True)
     name = f"continuous M-step, {num_members} members of batch {policies.batch_size}"
-    rows = [rate_row(f"{name}, FLOP/s", improve, flops, matmul, peak, "FLOP/s")]
+    rows = [rate_row(f"{name}, FLOP/s", improve, flops, MATMUL, peak, "FLOP/s")]
     sampled = data.sampled(jax.random.key(3), policies.scored_steps)
     score = timed(e_step(policies, sampled), members.params, repeats=config.repeats)
     seen = data.num_trajectories * policies.scored_steps
     flops = num_members * mlp_flops(seen, data.chunks.inputs.shape[-1], heads, backward=False)
-    rows.append(rate_row(f"continuous E-step, {seen:,} steps, FLOP/s", score, flops, matmul, peak, "FLOP/s"))
+    rows.append(rate_row(f"continuous E-step, {seen:,} steps, FLOP/s", score, flops, MATMUL, peak, "FLOP/s"))
     for library, references in (("NumPy", numpy_references), ("PyTorch", torch_references())):
         if references is not None:
             step, scoring = lone_em(references, data, policies, num_members, steps, config.repeats)
@@ -424,7 +425,7 @@ def updates(learner: Learner, block: int, trajectories: Trajectories, num_seeds:
     return timed(over_seeds(lambda state: phase.step(state, data, jnp.int32(0)), None, (True,)), state, repeats=repeats)
 
 
-def learner_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
+def learner_rows(config: Benchmark, peak: float) -> list[Row]:
     """Gradient steps of the offline learners beside PyTorch, beside the time that their matrix products take at a large
     one's rate, of ten seeds beside ten times one seed, and of LBRAC-v beside BRAC-v: what a set of behaviours costs."""
     trajectories, rows, torch = random_walks(), [], torch_references()
@@ -435,7 +436,7 @@ def learner_rows(config: Benchmark, matmul: str, peak: float) -> list[Row]:
         one, ten = (updates(learner, block, trajectories, seeds, config.repeats) for seeds in (1, 10))
         amount, products = block / one.seconds, learner_flops(name, learner.batch_size, d, a)
         a_seed = f"{name}, updates of a seed"
-        rows.append(rate_row(a_seed, one, block, f"its products at the {matmul}'s rate", peak / products, "updates/s"))
+        rows.append(rate_row(a_seed, one, block, f"its products at the {MATMUL}'s rate", peak / products, "updates/s"))
         if torch is not None:
             batch = Offline(learner).prepare(trajectories, 1).batch
             reference = torch.LEARNERS[name]([*batch[:4], batch.terminated.astype(np.float32)])
@@ -512,7 +513,7 @@ def cpu_seconds(command: list[str], kept: str = "off") -> float:
 
 
 def counted_rows(
-    coded: Trajectories, raw: Trajectories, config: Benchmark, matmul: str, peak: float, facts: dict[str, float]
+    coded: Trajectories, raw: Trajectories, config: Benchmark, peak: float, facts: dict[str, float]
 ) -> Iterator[list[Row]]:
     """E-step and M-step of Markov policies by counts against the dense path; how far apart both are is a fact."""
     repeats, num_members = config.repeats, config.restarts * config.clusters
@@ -540,7 +541,7 @@ def counted_rows(
     yield [row("M-step, MLP, counts, a gradient step", ours, "dense path, full batch", reference.seconds, per=steps)]
 
     flops = num_members * mlp_flops(*data.table.shape, data.action_size, backward=True) * steps
-    yield [rate_row("M-step, MLP, counts, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
+    yield [rate_row("M-step, MLP, counts, FLOP/s", ours, flops, MATMUL, peak, "FLOP/s")]
 
     everyone = assignments[:1] * 0
     lone = [
@@ -556,9 +557,7 @@ def counted_rows(
         yield product_rows(counted, coded, config)
 
 
-def history_rows(
-    coded: Trajectories, raw: Trajectories, config: Benchmark, matmul: str, peak: float
-) -> Iterator[list[Row]]:
+def history_rows(coded: Trajectories, raw: Trajectories, config: Benchmark, peak: float) -> Iterator[list[Row]]:
     """E-step and M-step of GRUs over the observations so far, features on the codebook against those of every step."""
     measure, num_members = functools.partial(timed, repeats=config.repeats), config.restarts * config.clusters
     history, reference_name = HistoryPolicy(), "features of every step"
@@ -567,7 +566,7 @@ def history_rows(
     ours = measure(e_step(history, data), members.params)
     steps_run = float((np.asarray(data.chunks.max_length) * data.chunks.lengths.shape[1]).sum())
     flops = num_members * steps_run * 2 * (64 * 192 + 64 * 128 + 128 * data.action_size)
-    yield [rate_row("E-step, GRU, FLOP/s", ours, flops, matmul, peak, "FLOP/s")]
+    yield [rate_row("E-step, GRU, FLOP/s", ours, flops, MATMUL, peak, "FLOP/s")]
     reference = measure(e_step(history, raw_data), members.params).seconds
     yield [row("E-step, GRU, features on the codebook", ours, reference_name, reference)]
     ours = measure(m_step(history, data, 2), members, assignments)
@@ -586,16 +585,15 @@ def run(config: Benchmark) -> tuple[list[Row], dict[str, float]]:
 
     square = jax.random.normal(jax.random.key(0), (2048, 2048))
     peak = 2 * 2048**3 / timed(lambda a: a @ a, square, repeats=config.repeats).seconds
-    matmul = "matmul 2048 x 2048"
     facts["matmul_flops"] = peak
     parts: dict[Part, Callable[[], Iterable[list[Row]]]] = {
         "commands": lambda: [command_rows(config)],
         "environments": lambda: [environment_rows(config)],
-        "counted": lambda: counted_rows(coded, raw, config, matmul, peak, facts),
-        "histories": lambda: history_rows(coded, raw, config, matmul, peak),
-        "autoencoders": lambda: [autoencoder_rows(coded, config, matmul, peak)],
-        "continuous": lambda: [continuous_rows(config, matmul, peak)],
-        "learners": lambda: [learner_rows(config, matmul, peak)],
+        "counted": lambda: counted_rows(coded, raw, config, peak, facts),
+        "histories": lambda: history_rows(coded, raw, config, peak),
+        "autoencoders": lambda: [autoencoder_rows(coded, config, peak)],
+        "continuous": lambda: [continuous_rows(config, peak)],
+        "learners": lambda: [learner_rows(config, peak)],
         "relabelling": lambda: [relabelling_rows(config)],
     }
 

@@ -211,8 +211,8 @@ def relabelled_for_training(
     relabeller = asked.relabeller()
     data, expert = asked.expert_data(dataset)
     lines = [] if data.demonstrations is None else suspicious(data.demonstrations)
-    for line in lines + [line for line in suspicious(dataset.trajectories) if line.startswith("rewards")]:
-        progress.warn(line)  # what is said of the data's observations and actions comes later
+    for line in lines + suspicious(dataset.trajectories, ("rewards",)):  # that of the rest comes with the training
+        progress.warn(line)
     warn_of_units(data.pooled, relabeller.normalise, "--set-relabel", progress)
     described = asked.described(dataset, relabeller, expert)
     found = _fitted(relabeller, data, described, work, progress)

@@ -1,6 +1,6 @@
 """Suspicious values, and units that learners cannot cope with, in data that are otherwise valid."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -13,17 +13,21 @@ _SPREADS = 1e-2, 1e3  # standard deviations that networks cope with; MuJoCo's ar
 _OFFSET = 25.0  # times the largest deviation from the mean; MuJoCo's means are less than 10 of them from 0
 _ROUNDED = 25e3  # the same of what float32 hardly holds
 _NAMED = 3  # columns that a line names
+_PARTS = "observations", "actions", "rewards"
 
 
-def suspicious(trajectories: Trajectories) -> list[str]:
+def suspicious(trajectories: Trajectories, parts: Collection[str] = _PARTS) -> list[str]:
     """One line for each value that seems to mean 'no reading', such as -9999, 32767 or 1e20 beside values near 1.
 
     That is an extreme value which repeats exactly and lies far outside the range of its column's other values, or which
     lies absurdly far outside. The columns are those of observation vectors and of continuous actions, and the rewards;
     images have none. Padding does not count.
+
+    Args:
+        parts: whose columns are looked at.
     """
     lines = []
-    for name, values, counts in _columns(trajectories):
+    for name, values, counts in _columns(trajectories, parts):
         remedy = "replace it" if name == "rewards" else "replace it or drop the column"
         for value, count, (low, high) in _sentinels(values, counts):
             times = "once" if count == 1 else f"{count} times"
@@ -62,17 +66,19 @@ def ill_scaled(trajectories: Trajectories, normalised: bool) -> str | None:
     )
 
 
-def _columns(trajectories: Trajectories) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, values `[n]` float64 and their counts `[n]` of every column."""
-    for column, values, counts in _observations(trajectories):
-        yield f"observations column {column}", values, counts
+def _columns(trajectories: Trajectories, parts: Collection[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, values `[n]` float64 and their counts `[n]` of every column of the parts."""
+    if "observations" in parts:
+        for column, values, counts in _observations(trajectories):
+            yield f"observations column {column}", values, counts
     mask = _real(trajectories)
     ones = np.ones(int(mask.sum()), np.int64)
-    if not trajectories.discrete:
+    if "actions" in parts and not trajectories.discrete:
         for column in range(trajectories.action_size):
             values = np.asarray(trajectories.actions)[..., column][mask]
             yield f"actions column {column}", values.astype(np.float64), ones
-    yield "rewards", np.asarray(trajectories.rewards)[mask].astype(np.float64), ones
+    if "rewards" in parts:
+        yield "rewards", np.asarray(trajectories.rewards)[mask].astype(np.float64), ones
 
 
 def _observations(trajectories: Trajectories) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

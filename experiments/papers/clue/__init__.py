@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from trajclust_experiments.catalogue import entries
+from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.evaluation import normaliser
 from trajclust_experiments.cells.learners import LearnerCell
@@ -181,6 +181,13 @@ def number_of_experts(record: Mapping[str, Any]) -> int | None:
     """K, as the cell was asked for; None without an expert, or for all that succeed."""
     _, _, count = record["cell"].get("expert", "").partition(":")
     return int(count) if count else None
+
+
+def temperature_of(record: Mapping[str, Any]) -> float | None:
+    """c of a record's relabeller; None where the spread chooses it, or there is none."""
+    described = record["cell"]
+    relabeller = CATALOGUE[described["relabeller"]].build(**described["relabeller_settings"])
+    return getattr(relabeller, "temperature", None)
 
 
 SCORES = (

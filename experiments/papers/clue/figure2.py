@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE, title
+from trajclust_experiments.catalogue import title
 from trajclust_experiments.cells.cell import Cell
-from trajclust_experiments.papers.clue import IMITATION, reward_cell
+from trajclust_experiments.papers.clue import IMITATION, reward_cell, temperature_of
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.figures import captioned, new_figure
@@ -52,11 +52,9 @@ SMALLEST = "1"  # of the values of c that a record has: the expected rewards' ow
 def _lines(records: Records) -> list[_Line]:
     lines = []
     for record in records:
-        described = record["cell"]
-        relabeller = CATALOGUE[described["method"]].build(**described["relabeller_settings"])
-        name, c = title(described["method"]), getattr(relabeller, "temperature", None)
+        name, c = title(record["cell"]["method"]), temperature_of(record)
         lines.append(_Line(record, name, record["scores"], c))
-        if described["method"] == "clue":
+        if record["cell"]["method"] == "clue":
             lines.append(_Line(record, name, record["temperatures"][SMALLEST], float(SMALLEST)))
         if "means" in record:
             lines.append(_Line(record, f"{name}, means of z", record["means"], c))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trajclust_experiments.cells.cell import Cell
-from trajclust_experiments.papers.clue import MAZE, final, learned_cell, number_of_experts
+from trajclust_experiments.papers.clue import MAZE, final, learned_cell, number_of_experts, temperature_of
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.intervals import interval_column
@@ -69,10 +69,7 @@ def _paper(line: _Line) -> str:
 
 
 def render(records: Records):
-    lines = []
-    for record in records:
-        settings = record["cell"]["relabeller_settings"]
-        lines.append(_Line(record, number_of_experts(record), settings.get("temperature", 5.0)))
+    lines = [_Line(record, number_of_experts(record), temperature_of(record)) for record in records]
     lines.sort(key=lambda line: (line.experts, line.temperature is None, line.temperature or 0))
     notes = [
         *provenance(records),
