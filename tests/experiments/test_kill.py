@@ -50,6 +50,11 @@ def _kill(seconds: float, *command: object) -> bool:
     return going
 
 
+def _checkpointed(folder: Path) -> bool:
+    """Whether a sealed checkpoint is there, asked while another process makes and renames folders."""
+    return any("sha256" in files for _, _, files in os.walk(folder))  # passes over a folder that is gone; rglob raises
+
+
 LONG = {
     "train": ("train", "{data}", "--learner", "bc", "--seeds", 1, "--out", "{out}", "--set", "updates=100000000"),
     "cluster": ("cluster", "{data}", "--k", 2, "--method", "sorl", "--iterations", 100000, "--out", "{out}"),
@@ -66,17 +71,21 @@ def test_a_signal_ends_a_command_with_its_state_kept(tmp_path, command, number):
     np.savez(tmp_path / "data.npz", **{k: x.astype(np.float32) for k, x in arrays.items()}, lengths=np.full(20, 9))
     places = {"data": tmp_path / "data.npz", "out": tmp_path / "out"}
     process = _start(*(str(argument).format(**places) for argument in LONG[command]))
-    while not list(tmp_path.rglob("sha256")):  # a sealed checkpoint: it trains
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    try:
+        while not _checkpointed(tmp_path):  # it trains
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    finally:  # what fails here must not leave a process and its pipe to the tests after it
+        process.kill()
+        process.communicate()
     assert process.returncode == 128 + number, err
     lines = err.strip().splitlines()
     assert lines[-1] == "trajclust: interrupted: give the same command again to go on"
     assert f"{number.name}: stopping after this iteration; once more to stop at once" in lines
     assert not list(tmp_path.rglob("*lease")), "another process may go on at once"
-    assert list(tmp_path.rglob("sha256"))
+    assert _checkpointed(tmp_path)
 
 
 @pytest.mark.slow

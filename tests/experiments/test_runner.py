@@ -220,7 +220,7 @@ def test_two_processes_compute_each_cell_once(tmp_path):
         )
         for _ in range(2)
     ]
-    while not list(tmp_path.rglob("*.lease")) and all(process.poll() is None for process in processes):
+    while not list(tmp_path.glob("cells/*.lease")) and all(process.poll() is None for process in processes):
         time.sleep(0.05)
     assert all(process.poll() is None for process in processes), "both are at work"
     outputs = [process.communicate(timeout=300) for process in processes]
