@@ -86,7 +86,9 @@ PRESETS = {
     "smoke": _scale("smoke", on_gates=_TINY, gates_episodes=16, on_heterogeneous=_TINY, transitions=500),
     "cpu": _scale(
         "cpu",
-        summary="a fifth of the paper's gradient steps, of heterogeneous sets 20,000 a stage, 3 seeds; on Gates 10",
+        summary="a fifth of the paper's gradient steps, of LBRAC-v and heterogeneous sets 20,000 a stage, 3 seeds; "
+        "on Gates 10",
+        settings={**_SHORT, "lbrac_v": _SHORTER["lbrac_v"]},
         gates_seeds=10,
         on_heterogeneous=_SHORTER,
         transitions=200_000,
