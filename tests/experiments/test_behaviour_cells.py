@@ -17,6 +17,8 @@ from trajclust_experiments.cells.cell import record_id
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.papers import lbrac_v
 from trajclust_experiments.papers.lbrac_v import brac_v
+from trajclust_experiments.papers.lbrac_v._results import Line
+from trajclust_experiments.papers.lbrac_v.table1 import at_fewest
 from trajclust_experiments.tables import get_table
 from trajclust_jax.records import Results
 
@@ -92,6 +94,21 @@ def test_presets_reach_every_cell(name):
         cells = table.cells(preset, table.datasets[:2], table.methods, (0,))
         described = [json.dumps(each.essential(), sort_keys=True) for each in cells]
         assert len(set(described)) == len(described) > 0
+
+
+def test_scores_are_compared_after_equal_gradient_steps():
+    """Of a learner trained for longer the evaluation where the other ends; of a sweep its K's own."""
+
+    def line(updates, sweep, scores, k=None):
+        history = [{"iteration": i, "return": np.zeros((2, 3)), "score": score} for i, score in enumerate(scores, 1)]
+        config = {"block": 10, "sweep": sweep, "learner": {"updates": updates}}
+        return Line({"cell": {"dataset": "hopper"}, "config": config, "history": history}, *np.zeros((2, 2)), k)
+
+    long = line(30, [], [[1, 2], [3, 5], [8, 8]])
+    short = line(20, [["k", [1, 5]]], [[[0, 9], [0, 9]], [[0, 6], [0, 8]]], k=5)
+    shown = at_fewest([long, short])
+    assert shown(long) == "4.0 ± 1.4 (20)"  # between samples: n - 1
+    assert shown(short) == "7.0 ± 1.4 (20)"
 
 
 def test_a_heterogeneous_set_is_as_large_whatever_k():

@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trajclust_experiments.cells.behaviours import swept
 from trajclust_experiments.papers import lbrac_v
 from trajclust_experiments.papers.lbrac_v import COUNTS, Scale, by_k, title_of
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.markdown import spread
+from trajclust_experiments.rendering.scores import updates
 
 SWEEP = {"sweep": (("k", COUNTS),), "room": max(COUNTS)}
 
@@ -44,6 +46,18 @@ def lines(record: dict[str, Any]) -> Iterator[Line]:
         yield Line(record, score, relative, k, nmi, homogeneity, used)
 
 
+def evaluations(line: Line) -> dict[int, np.ndarray]:
+    """Scores (returns where there are none) `[S]` of a training's evaluations, by the gradient steps of the policy."""
+    config, history = line.record["config"], line.record["history"]
+    place = [row["k"] for row in swept(config)].index(line.k) if config["sweep"] else None
+    found = {}
+    for entry in history:
+        if "return" in entry:  # [S, E], of a sweep [S, K, E]
+            values = np.array(entry["score"] if "score" in entry else np.mean(entry["return"], -1), float)
+            found[entry["iteration"] * config["block"]] = values if place is None else values[:, place]
+    return found
+
+
 def spread_of(name: str, digits: int = 2) -> Any:
     """A cell's text: a line's numbers over seeds."""
     return lambda line: "" if getattr(line, name) is None else spread(getattr(line, name), digits)
@@ -58,6 +72,7 @@ COLUMNS = [
     Column("NMI", spread_of("nmi")),
     Column("homogeneity", spread_of("homogeneity")),
     Column("used codes", spread_of("used", 1)),
+    Column("gradient steps", lambda line: f"{updates(line.record):,}"),
     columns.num_seeds(),
     columns.seconds("seconds, all seeds and K (compile + run)", "compile", "run"),
 ]

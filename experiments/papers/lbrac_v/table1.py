@@ -14,11 +14,11 @@ from trajclust_experiments import catalogue
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers import lbrac_v
 from trajclust_experiments.papers.lbrac_v import D4RL, PRESETS, PUBLISHED, Scale
-from trajclust_experiments.papers.lbrac_v._results import COLUMNS, Line, lines, sweep_cell
+from trajclust_experiments.papers.lbrac_v._results import COLUMNS, Line, evaluations, lines, sweep_cell
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.comparisons import comparison_figures
-from trajclust_experiments.rendering.markdown import provenance
+from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Records, Standing, Table
 
 METHODS = ("bc", "brac_v", "cql", "bcq", "plas", "lbrac_v")
@@ -48,10 +48,26 @@ def _best(records: Records) -> list[Line]:
     return [max(lines(record), key=lambda line: line.score.mean()) for record in records]
 
 
+def at_fewest(best: list[Line]) -> Callable[[Line], str]:
+    """Of each line the evaluation after as many gradient steps as the dataset's shortest training of a policy has."""
+    fewest: dict[str, int] = {}
+    for line in best:
+        dataset, steps = line.record["cell"]["dataset"], line.record["config"]["learner"]["updates"]
+        fewest[dataset] = min(steps, fewest.get(dataset, steps))
+
+    def shown(line: Line) -> str:
+        steps = fewest[line.record["cell"]["dataset"]]
+        found = evaluations(line).get(steps)
+        return "-" if found is None else f"{spread(found, 1)} ({steps:,})"
+
+    return shown
+
+
 def render(records: Records):
     best = _best(records)
     header = [
         *COLUMNS[:5],
+        Column("score at equal steps", at_fewest(best)),
         *columns.published(published, lambda line: float(np.mean(line.score)), digits=1),
         *(Column(f"{title}, paper", _quoted(name)) for name, title in QUOTED.items()),
         *COLUMNS[5:],
@@ -59,6 +75,8 @@ def render(records: Records):
     notes = [
         *provenance(records),
         "LBRAC-v: the K whose mean over seeds is highest, as the paper reports it; it flatters. All K: table4.",
+        "Gradient steps: of both stages, where a learner has two. Score at equal steps: of the evaluation after as "
+        "many of the policy's, in brackets, as the learner with the fewest on these data has.",
         "Paper: scores on D4RL's own files; F-BRC, MOPP and MOPO are not built.",
     ]
     scores: dict[str, dict[str, np.ndarray]] = {}
