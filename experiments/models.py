@@ -252,9 +252,10 @@ class Policies:
     clusters: tuple[int, ...] | None  # numbers of those learned from; None: one policy a seed
     observation_shape: tuple[int, ...]
     offsets: dict[int, float] = dataclasses.field(default_factory=dict)  # subtracted from columns of observations
+    action_parts: tuple[tuple[int, ...], ...] = ()  # of actions that are combinations, see `Trajectories`
 
     def predict(self, observations: Any, seed: int = 0, cluster: int | None = None) -> np.ndarray:
-        """Actions in the environment's unit, float32; discrete ones are numbers, int32.
+        """Actions in the environment's unit, float32; discrete ones are numbers, int32, combinations their F parts.
 
         Args:
             observations: one `[*D]`, several `[n, *D]`, for the policy of `seed`; or `[S, n, *D]` for the policies of
@@ -263,7 +264,7 @@ class Policies:
             cluster: of a training on several clusters, which one's policy.
 
         Returns:
-            `[A]`, `[n, A]` or `[S, n, A]`; of discrete actions without A.
+            `[A]`, `[n, A]` or `[S, n, A]`; of discrete actions without A, of combinations with F in its place.
 
         Raises:
             ValueError: for other shapes, and for a seed or a cluster that was not trained.
@@ -287,6 +288,8 @@ class Policies:
             rows[..., list(self.offsets)] -= list(self.offsets.values())
         rows = rows.astype(np.float32)
         actions = np.asarray(act(self.learner, policy, rows))
+        if self.action_parts:
+            actions = np.array(self.action_parts, np.int32)[actions]
         return actions.reshape((*lead, *actions.shape[2:]))
 
     def _of_cluster(self, cluster: int | None) -> TrainedPolicy:
@@ -318,7 +321,8 @@ def load_policy(folder: str | os.PathLike) -> Policies:
         clusters = summary["clusters"] if summary["clusters"] is None else tuple(summary["clusters"])
         offsets = summary.get("offsets", {}).get("observation_offsets", {})
         offsets = {int(column): offset for column, offset in offsets.items()}
-        return Policies(learner, policy, tuple(summary["seeds"]), clusters, tuple(shape), offsets)
+        parts = tuples(summary.get("action_parts", ()))
+        return Policies(learner, policy, tuple(summary["seeds"]), clusters, tuple(shape), offsets, parts)
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
 

@@ -1,6 +1,7 @@
 """What options of several commands mean: settings, and the clusters of an earlier clustering."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,27 @@ from trajclust_experiments.cells.evaluation import best_clusters
 from trajclust_experiments.commands.rows import read_assignments
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.data import DataError, Dataset, fingerprint, returns
+from trajclust_jax.records import tuples
+
+
+def parsed(text: str) -> Any:
+    """A JSON value (number, true, null, list), or a number as Python has it: 1. or .5. Raises ValueError for others."""
+    if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
+        return float(text)
+    return tuples(json.loads(text))
 
 
 def parsed_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`name=value` pairs; values are JSON (numbers, true, null, lists)."""
+    """`name=value` pairs, whose values are `parsed`."""
     settings = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         try:
-            value = json.loads(text)
+            settings[name] = parsed(text)
         except ValueError:
-            value, equals = None, ""
+            equals = ""
         if not equals:
             raise UsageError(f"--set {pair}: give name=value with a number, true, false, null or a list [256,256]")
-        settings[name] = tuple(value) if isinstance(value, list) else value
     return settings
 
 

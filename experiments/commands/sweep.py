@@ -1,8 +1,6 @@
 """`trajclust sweep`: the missing cells of tables, as tasks of an engine."""
 
-import json as json_module
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from trajclust_experiments import costs
 from trajclust_experiments.cells.learners import side_by_side
 from trajclust_experiments.cells.runner import key
 from trajclust_experiments.commands.expected import print_cells
+from trajclust_experiments.commands.given import parsed
 from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.commands.run import check_results, results_in, track_table
 from trajclust_experiments.launchers import local, on_ray, slurm
@@ -26,7 +25,7 @@ from trajclust_experiments.sweeps import Sweep, missing
 from trajclust_experiments.tables import get_table
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.lazy import lazy
-from trajclust_jax.records import Results, tuples
+from trajclust_jax.records import Results
 
 yaml = lazy("yaml")
 
@@ -217,7 +216,6 @@ def _parts(text: str) -> list[str]:
 
 def _value(text: str) -> Any:
     try:
-        value = json_module.loads(text)
-    except ValueError:  # a word, or a number as Python has it: 1. or .5
-        return float(text) if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE) else text
-    return tuples(value)
+        return parsed(text)
+    except ValueError:
+        return text  # a word

@@ -255,6 +255,8 @@ def train_on_dataset(
         if relabelled is not None:
             summary["relabelled"] = relabelled
         summary["observation_shape"] = list(trajectories.observation_shape)
+        if trajectories.action_parts:
+            summary["action_parts"] = trajectories.action_parts
         summary["offsets"] = offsets_of(dataset)
         summary["data_return"] = None  # of other rewards than the environment's: they are no measure of its returns
         if relabelled is None:

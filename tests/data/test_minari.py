@@ -343,6 +343,11 @@ def test_actions_of_discrete_parts_are_combinations(plain, root, same):
         "actions": "combinations that occur, numbered",
         "last_observation_repeated": 1,
     }
+    save_minari(load("b-v0"), "own-b-v0", root)
+    for others in ("ours-v0 + own-b-v0", "ours-v0 + b-v0"):  # whose combinations have other numbers
+        same_mix = load(others).trajectories
+        assert same_mix.action_parts == mixed.trajectories.action_parts
+        np.testing.assert_array_equal(same_mix.actions, mixed.trajectories.actions)
     plain("c-v0", actions=lambda n, t: np.ones((t, 2), np.int8), action_space=spaces.MultiBinary(2))
     assert load("c-v0").trajectories.num_actions == 1
     plain("box-v0")

@@ -150,6 +150,23 @@ def test_a_learner_that_finds_clusters_says_which(trajclust, tmp_path):
     assert losses[losses["phase"] == "critic"]["updates"].max() == 20
 
 
+def test_policies_of_combinations_answer_with_their_parts(trajclust, tmp_path):
+    """What an environment of several discrete parts is stepped with, not our number of the combination."""
+    parts = np.array([[0, 20], [0, 30], [2, 20]])
+    actions = np.random.default_rng(0).integers(0, 3, (4, 5))
+    observations = parts[actions].astype(np.float32)  # that they are cloned from
+    np.savez(tmp_path / "data.npz", observations=observations, actions=actions, lengths=[5] * 4, action_parts=parts)
+    given = ("train", str(tmp_path / "data.npz"), "--learner", "bc", "--seeds", 2, "--set", "updates=300")
+    code, _, err = trajclust(*given, "actor_features=[16]", "learning_rate=.01")
+    assert code == 0, err
+    trained = load_policy(tmp_path / "runs/train")
+    found = trained.predict(parts.astype(np.float32), seed=1)
+    assert found.tolist() == parts.tolist()
+    assert found.dtype == np.int32
+    assert trained.predict(parts[0].astype(np.float32)).tolist() == [0, 20]
+    assert trained.predict(np.stack([parts, parts]).astype(np.float32)).shape == (2, 3, 2)
+
+
 def test_clusters_are_told_of_what_was_learned_from():
     """LBRAC-v on each cluster of another clustering: a column a learner, empty where it saw nothing."""
     found = np.array([[[0, 1, 1], [1, 0, 0]]])  # a seed, two learners, three trajectories

@@ -20,7 +20,7 @@ from trajclust_jax.data.dataset import build_dataset
 from trajclust_jax.data.episodes import Episode, Offsets, column_offsets, from_episodes
 from trajclust_jax.data.fields import offset_parameters
 from trajclust_jax.data.files import check_size
-from trajclust_jax.data.spaces import ActionReader, ObservationReader, join_actions, numbers
+from trajclust_jax.data.spaces import ActionReader, CombinationReader, ObservationReader, join_actions, numbers
 from trajclust_jax.data.types import Codebook, DataError, Dataset
 from trajclust_jax.data.validation import located, told
 
@@ -111,7 +111,7 @@ def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = No
     Raises:
         DataError: one line naming the dataset and what is wrong.
     """
-    parts = [_Part(source, root) for source in sources]
+    parts = [_Part(source, root, mixed=len(sources) > 1) for source in sources]
     first, where = parts[0], " + ".join(map(str, sources))
     for part in parts[1:]:
         if part.shape != first.shape:
@@ -154,7 +154,7 @@ def load_minari(*sources: str | os.PathLike, root: str | os.PathLike | None = No
 class _Part:
     """A stored dataset: what is known before its episodes are read."""
 
-    def __init__(self, source: str | os.PathLike, root: str | os.PathLike | None):
+    def __init__(self, source: str | os.PathLike, root: str | os.PathLike | None, mixed: bool):
         self.source = source
         with located(source), _told():
             minari = _import()
@@ -169,6 +169,9 @@ class _Part:
                 self.name, self.ours = _text(self.stored.id), described.get("trajclust")
                 self.observed = ObservationReader(self.stored.observation_space)
                 self.acted = ActionReader(self.stored.action_space)
+                combinations = self.ours and self.ours.get("action_parts")
+                if combinations and mixed:  # each dataset has numbers of its own for them
+                    self.acted = CombinationReader(self.stored.action_space, combinations)
             with _quiet():
                 _check_arrays(folder / "data" / "main_data.hdf5")
                 self.details = list(self.stored.storage.get_episode_metadata(self.stored.episode_indices))

@@ -162,6 +162,20 @@ class ActionReader:
         return np.concatenate([flat(array) if leaf.kind == "Box" else leaf.one_hot(array) for leaf, array in pairs], 1)
 
 
+class CombinationReader:
+    """An `ActionReader` of numbers that `join_actions` gave, read as the combinations that they stand for."""
+
+    kind, mixed, num_actions = "joint", False, 0
+
+    def __init__(self, space: Any, action_parts: Any):
+        self._number = ActionReader(space)
+        self._parts = np.array(action_parts, np.int64)  # [A, F]
+        self.shape = self._parts.shape[1:]
+
+    def __call__(self, values: Any) -> np.ndarray:
+        return self._parts[self._number(values)]
+
+
 @dataclass(frozen=True)
 class _Leaf:
     """A space that is not made of other spaces, and the keys that lead to it."""
