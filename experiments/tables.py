@@ -7,9 +7,10 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from trajclust_experiments import papers
+from trajclust_experiments.usage import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +29,12 @@ class Preset:
     seeds: int
     settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by method name
     long_size: int = 50  # trajectories a policy, where they are long
+
+    def with_seeds(self, seeds: int | None) -> Self:
+        """With so many seeds everywhere; as it is for None. Raises UsageError for fewer than one."""
+        if seeds is not None and seeds < 1:
+            raise UsageError(f"--seeds is {seeds}: at least 1 is needed")
+        return self if seeds is None else dataclasses.replace(self, seeds=seeds)
 
 
 class Standing(NamedTuple):

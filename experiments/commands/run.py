@@ -51,11 +51,8 @@ def run_table(
         raise UsageError(str(error)) from None
     if preset not in found.presets:
         raise UsageError(f"unknown preset {preset!r}: choose one of {', '.join(found.presets)}")
-    scale = found.presets[preset]
-    num_seeds = scale.seeds if seeds is None else seeds
-    if num_seeds < 1:
-        raise UsageError(f"--seeds is {num_seeds}: at least 1 is needed")
-    cells, stored = found.cells(scale, datasets, methods, tuple(range(num_seeds))), results_in(results)
+    scale = found.presets[preset].with_seeds(seeds)
+    cells, stored = found.cells(scale, datasets, methods, tuple(range(scale.seeds))), results_in(results)
     if not dry_run:
         join(hosts)
         check_results(stored)

@@ -19,6 +19,7 @@ from trajclust_experiments.papers import lbrac_v
 from trajclust_experiments.papers.lbrac_v import brac_v
 from trajclust_experiments.papers.lbrac_v._results import Line
 from trajclust_experiments.papers.lbrac_v.table1 import at_fewest
+from trajclust_experiments.sweeps import Sweep
 from trajclust_experiments.tables import get_table
 from trajclust_jax.records import Results
 
@@ -109,6 +110,14 @@ def test_scores_are_compared_after_equal_gradient_steps():
     shown = at_fewest([long, short])
     assert shown(long) == "4.0 ± 1.4 (20)"  # between samples: n - 1
     assert shown(short) == "7.0 ± 1.4 (20)"
+
+
+@pytest.mark.parametrize("asked", [None, 2, 3])
+def test_seeds_that_are_asked_for_are_taken_on_gates_too(asked):
+    """By default it has ten where other tasks have three."""
+    sweep = Sweep(("lbrac_v/figure4",), "cpu", ("gates-2", "hopper-heterogeneous-3"), ("brac_v",), asked)
+    counts = [len(task.cell.seeds) for task in sweep.tasks()]
+    assert counts == ([10, 3] if asked is None else [asked, asked])
 
 
 def test_a_heterogeneous_set_is_as_large_whatever_k():

@@ -6,7 +6,7 @@ that we have does not hold its appendix, and so none of the numbers of its Table
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -70,6 +70,11 @@ class Scale(Preset):
     gates_seeds: int | None = None  # in place of the preset's
     on_heterogeneous: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     transitions: int = 1_000_000  # of a heterogeneous set, in all
+
+    def with_seeds(self, seeds: int | None) -> Self:
+        """See `Preset`: on Gates, too."""
+        chosen = super().with_seeds(seeds)
+        return self if seeds is None else dataclasses.replace(chosen, gates_seeds=None)
 
 
 def _scale(name: str, **more: Any) -> Scale:
