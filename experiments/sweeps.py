@@ -53,8 +53,8 @@ class Sweep:
         datasets, methods = _chosen(self.datasets, table.datasets), _chosen(self.methods, table.methods)
         if self.preset not in table.presets:
             raise UsageError(f"unknown preset {self.preset!r} of {name}: choose one of {', '.join(table.presets)}")
-        scale = table.presets[self.preset].with_seeds(self.seeds)
-        return table.cells(scale, datasets, methods, tuple(range(scale.seeds)))
+        scale, seeds = table.presets[self.preset].seeded(self.seeds)
+        return table.cells(scale, datasets, methods, seeds)
 
     def _check_names(self) -> None:
         """Raises UsageError for a table that is not there, a dataset or method that none of the tables has."""

@@ -30,11 +30,11 @@ class Preset:
     settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by method name
     long_size: int = 50  # trajectories a policy, where they are long
 
-    def with_seeds(self, seeds: int | None) -> Self:
-        """With so many seeds everywhere; as it is for None. Raises UsageError for fewer than one."""
+    def seeded(self, seeds: int | None) -> tuple[Self, tuple[int, ...]]:
+        """The scale where so many seeds are asked for (None: its own number), and those. UsageError for none."""
         if seeds is not None and seeds < 1:
             raise UsageError(f"--seeds is {seeds}: at least 1 is needed")
-        return self if seeds is None else dataclasses.replace(self, seeds=seeds)
+        return self, tuple(range(self.seeds if seeds is None else seeds))
 
 
 class Standing(NamedTuple):

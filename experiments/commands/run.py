@@ -51,8 +51,8 @@ def run_table(
         raise UsageError(str(error)) from None
     if preset not in found.presets:
         raise UsageError(f"unknown preset {preset!r}: choose one of {', '.join(found.presets)}")
-    scale = found.presets[preset].with_seeds(seeds)
-    cells, stored = found.cells(scale, datasets, methods, tuple(range(scale.seeds))), results_in(results)
+    scale, numbers = found.presets[preset].seeded(seeds)
+    cells, stored = found.cells(scale, datasets, methods, numbers), results_in(results)
     if not dry_run:
         join(hosts)
         check_results(stored)

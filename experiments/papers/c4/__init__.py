@@ -115,22 +115,28 @@ def transitions_of(preset: Preset, transitions: int = REDUCED) -> int:
     return min(transitions, 1_000) if preset is PRESETS["smoke"] else transitions
 
 
+def _cell(
+    preset: Preset, dataset: str, learner: str, seeds: Sequence[int], transitions: int, plugin: str | None, **own: Any
+) -> LearnerCell:
+    return LearnerCell(
+        dataset,
+        preset.long_size,
+        learner,
+        tuple(seeds),
+        settings_of(preset, learner, plugged=plugin is not None, **own),
+        plugin=plugin,
+        transitions=transitions_of(preset, transitions),
+        evaluate_every=max(1, dict(preset.settings[learner])["updates"] // 10),
+    )
+
+
 def variant_cell(
     preset: Preset, dataset: str, method: str, seeds: Sequence[int], transitions: int = REDUCED, **settings: Any
 ) -> LearnerCell:
     """One of `METHODS` on reduced data, 0: on all of it."""
     learner, variant = split(method)
     _, plug_in, own = VARIANTS[variant]
-    return LearnerCell(
-        dataset,
-        preset.long_size,
-        learner,
-        tuple(seeds),
-        settings_of(preset, learner, **{**own, **settings}),
-        plugin=plug_in,
-        transitions=transitions_of(preset, transitions),
-        evaluate_every=max(1, dict(preset.settings[learner])["updates"] // 10),
-    )
+    return _cell(preset, dataset, learner, seeds, transitions, plug_in, **{**own, **settings})
 
 
 def of_kind(kind: type[Kind], cell: LearnerCell, **more: Any) -> Kind:
@@ -138,25 +144,11 @@ def of_kind(kind: type[Kind], cell: LearnerCell, **more: Any) -> Kind:
     return kind(**{field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}, **more)
 
 
-def plain_cell(
-    preset: Preset, dataset: str, learner: str, seeds: Sequence[int], transitions: int = REDUCED
-) -> LearnerCell:
-    """A learner without a plug-in."""
-    return LearnerCell(
-        dataset,
-        preset.long_size,
-        learner,
-        tuple(seeds),
-        settings_of(preset, learner, plugged=False),
-        transitions=transitions_of(preset, transitions),
-        evaluate_every=max(1, dict(preset.settings[learner])["updates"] // 10),
-    )
-
-
 def cell_of(preset: Preset, dataset: str, method: str, seeds: Sequence[int], transitions: int = REDUCED) -> LearnerCell:
-    """One of `METHODS`, or a learner that has no variants."""
-    make = plain_cell if method in ("bc", "iql") else variant_cell
-    return make(preset, dataset, method, seeds, transitions)
+    """One of `METHODS`, or a learner that has no variants, without a plug-in."""
+    if method in ("bc", "iql"):
+        return _cell(preset, dataset, method, seeds, transitions, None)
+    return variant_cell(preset, dataset, method, seeds, transitions)
 
 
 def cells(preset: Preset, datasets: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:

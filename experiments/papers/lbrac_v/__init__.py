@@ -71,10 +71,10 @@ class Scale(Preset):
     on_heterogeneous: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     transitions: int = 1_000_000  # of a heterogeneous set, in all
 
-    def with_seeds(self, seeds: int | None) -> Self:
-        """See `Preset`: on Gates, too."""
-        chosen = super().with_seeds(seeds)
-        return self if seeds is None else dataclasses.replace(chosen, gates_seeds=None)
+    def seeded(self, seeds: int | None) -> tuple[Self, tuple[int, ...]]:
+        """See `Preset`: those asked for are Gates', too."""
+        own, numbers = super().seeded(seeds)
+        return own if seeds is None else dataclasses.replace(own, gates_seeds=None), numbers
 
 
 def _scale(name: str, **more: Any) -> Scale:
