@@ -69,6 +69,14 @@ def updates(record: dict[str, Any]) -> int:
     return chosen["updates"] + chosen.get("behaviour_updates", 0)
 
 
+def evaluated(record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient steps `[I]` of the policy at a training's evaluations, and scores `[I, S]`, of a sweep `[I, S, C]`;
+    returns where there are no scores."""
+    found = [entry for entry in record["history"] if "return" in entry]
+    steps = np.array([entry["iteration"] * record["config"]["block"] for entry in found])
+    return steps, np.array([entry["score"] if "score" in entry else np.mean(entry["return"], -1) for entry in found])
+
+
 def shown_score(record: dict[str, Any]) -> np.ndarray:
     """`[S]`: the last evaluation of a learner; of a clustering the policy of the cluster with the best data."""
     return np.array(record["scores"]["chosen_score" if "chosen_score" in record["scores"] else "last_score"])

@@ -18,6 +18,7 @@ from trajclust_experiments.rendering.comparisons import comparison_figures
 from trajclust_experiments.rendering.figures import captioned, panels
 from trajclust_experiments.rendering.intervals import draw_curve, interval_column
 from trajclust_experiments.rendering.markdown import provenance, spread
+from trajclust_experiments.rendering.scores import evaluated
 from trajclust_experiments.tables import Preset, Records, Standing, Table
 from trajclust_jax.lazy import lazy
 from trajclust_jax.metrics import probability_of_improvement
@@ -390,11 +391,6 @@ def course_figure(
             ax.set_yscale("symlog", linthresh=1e-3)
     axes[0].set_ylabel(label, fontsize=7)
     return captioned(figure, f"Over the training, {label}: means over seeds, with their range.")
-
-
-def evaluated(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores `[I, S]` of a training's evaluations and their gradient steps `[I]`."""
-    return steps_of(record, "score"), course(record, "score")
 
 
 NOTES = [

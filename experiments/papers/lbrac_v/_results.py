@@ -11,7 +11,7 @@ from trajclust_experiments.papers.lbrac_v import COUNTS, Scale, by_k, title_of
 from trajclust_experiments.rendering import columns
 from trajclust_experiments.rendering.columns import Column
 from trajclust_experiments.rendering.markdown import spread
-from trajclust_experiments.rendering.scores import updates
+from trajclust_experiments.rendering.scores import evaluated, updates
 
 SWEEP = {"sweep": (("k", COUNTS),), "room": max(COUNTS)}
 
@@ -48,14 +48,10 @@ def lines(record: dict[str, Any]) -> Iterator[Line]:
 
 def evaluations(line: Line) -> dict[int, np.ndarray]:
     """Scores (returns where there are none) `[S]` of a training's evaluations, by the gradient steps of the policy."""
-    config, history = line.record["config"], line.record["history"]
-    place = [row["k"] for row in swept(config)].index(line.k) if config["sweep"] else None
-    found = {}
-    for entry in history:
-        if "return" in entry:  # [S, E], of a sweep [S, K, E]
-            values = np.array(entry["score"] if "score" in entry else np.mean(entry["return"], -1), float)
-            found[entry["iteration"] * config["block"]] = values if place is None else values[:, place]
-    return found
+    steps, scores = evaluated(line.record)
+    if line.k is not None:
+        scores = scores[..., [row["k"] for row in swept(line.record["config"])].index(line.k)]
+    return dict(zip(steps.tolist(), scores, strict=True))
 
 
 def spread_of(name: str, digits: int = 2) -> Any:

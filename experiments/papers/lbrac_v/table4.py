@@ -3,12 +3,24 @@
 trajclust run lbrac_v/table4 --preset cpu --datasets hopper-medium-expert
 """
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from trajclust_experiments import catalogue
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.papers.lbrac_v import D4RL, PRESETS, Scale
-from trajclust_experiments.papers.lbrac_v._results import COLUMNS, lines, sweep_cell
+from trajclust_experiments.papers.lbrac_v._results import COLUMNS, Line, lines, sweep_cell
 from trajclust_experiments.rendering import columns
+from trajclust_experiments.rendering.figures import captioned, panels
+from trajclust_experiments.rendering.intervals import draw_curve
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Records, Table
+from trajclust_jax.lazy import lazy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+plotting = lazy("trajclust_envs.plotting")
 
 
 def cells(preset: Scale, datasets, methods, seeds) -> list[Cell]:
@@ -22,8 +34,19 @@ def render(records: Records):
         "All K of a dataset are one program, with codes out of use. The text of the paper that we have does not hold "
         "its numbers.",
     ]
-    shown = [line for record in records for line in lines(record)]
-    return columns.table("LBRAC-v paper, Table 4", COLUMNS, shown, notes), {}
+    shown = {record["cell"]["dataset"]: list(lines(record)) for record in records}
+    every = [line for of_dataset in shown.values() for line in of_dataset]
+    return columns.table("LBRAC-v paper, Table 4", COLUMNS, every, notes), {"score-against-k": _figure(shown)}
+
+
+def _figure(shown: Mapping[str, Sequence[Line]]) -> "Figure":
+    figure, axes = panels(shown, 2.6)
+    for ax, of_dataset in zip(axes, shown.values(), strict=True):
+        found = [line.score for line in of_dataset]
+        draw_curve(ax, [str(line.k) for line in of_dataset], found, plotting.PALETTE[0], catalogue.title("lbrac_v"))
+        ax.set_xlabel("K", fontsize=7)
+    axes[0].set_ylabel("score", fontsize=7)
+    return captioned(figure, "LBRAC-v's score against the number of codes: means over seeds, 95% bootstrap intervals.")
 
 
 TABLE = Table(

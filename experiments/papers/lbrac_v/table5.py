@@ -14,8 +14,8 @@ from trajclust_experiments.papers.lbrac_v.table4 import render as render4
 
 
 def render(records):
-    text, _ = render4(records)
-    return text.replace("Table 4", "Table 5", 1), map_figures(records)
+    text, figures = render4(records)
+    return text.replace("Table 4", "Table 5", 1), {**figures, **map_figures(records)}
 
 
 TABLE = dataclasses.replace(
