@@ -249,6 +249,7 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
         pass
     elif isinstance(default, float) or field.type == float | None:
         wanted = "a number" if isinstance(value, bool) or not isinstance(value, (int, float)) else None
+        wanted = "a finite number" if wanted is None and not math.isfinite(value) else wanted
         value = float(value) if wanted is None else value
     elif isinstance(default, tuple) and field.name != "sweep":
         kind, least, like = int, 1, "a list of sizes [256,256]"
@@ -256,7 +257,7 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
             kind, least, like = (int, float), -math.inf, "a list of numbers [1,0.5]"
         elif not default:
             least, like = 0, "a list of whole numbers [0,1]"
-        each = lambda item: isinstance(item, kind) and not isinstance(item, bool) and item >= least
+        each = lambda item: isinstance(item, kind) and not isinstance(item, bool) and item >= least and item < math.inf
         wanted = None if isinstance(value, (tuple, list)) and all(map(each, value)) else like
     if wanted is not None:
         raise ValueError(f"{field.name} is {value!r}: give {wanted}")

@@ -88,7 +88,7 @@ class Run:
     """Several hosts that compute each cell together, all given this command and one results folder: auto where the
     cluster tells them apart (Slurm, TPU pods), else COORDINATOR:PORT,NUMBER,INDEX, as in node0:9876,2,0."""
     json: bool = False
-    """Print JSON: the files, and every record's scores."""
+    """Print JSON: the files, and every record's scores; with --dry-run the cells."""
 
     def run(self) -> int | None:
         from trajclust_experiments.commands.run import run_table
@@ -152,7 +152,7 @@ class Sweep:
     project: str | None = None
     """W&B project; $WANDB_PROJECT or trajclust by default."""
     json: bool = False
-    """Print JSON: how many cells, which failed and why, the files."""
+    """Print JSON: how many cells, which failed and why, the files; with --dry-run the cells."""
 
     def run(self) -> int | None:
         from trajclust_experiments.commands.sweep import sweep
@@ -333,7 +333,7 @@ class Relabel:
     set: tuple[str, ...] = ()
     """Settings to change, e.g. updates=100000 temperature=3 returns_range=null."""
     out: Path = Path("relabelled.hdf5")
-    """A file name ending in .hdf5 or .npz; the folder is NAME-relabeller."""
+    """A file name ending in .hdf5 or .npz; the model is in OUT-relabeller beside it."""
     json: bool = False
     """Print the summary as JSON."""
 

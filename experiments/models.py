@@ -11,20 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajclust_experiments.catalogue import CATALOGUE, learner_entry
+from trajclust_experiments.catalogue import CATALOGUE, learner_entry, revisions
 from trajclust_jax.checkpoint import CheckpointError, load_tree, save_tree
 from trajclust_jax.clustering import Clusterer, Clustering
 from trajclust_jax.clustering.images import ImageInputs
 from trajclust_jax.clustering.preprocessing import Preprocessing
-from trajclust_jax.data import Codebook, DataError, Observations, Trajectories
-from trajclust_jax.data.spaces import numbered_parts
+from trajclust_jax.data import Codebook, DataError, Observations, Trajectories, other_units
+from trajclust_jax.data.spaces import renumbered
 from trajclust_jax.data.transforms import ActionScaling, Inputs, action_scaling, input_transform
 from trajclust_jax.evaluation import act
-from trajclust_jax.learners import Learner, Scaling, TrainedPolicy
+from trajclust_jax.learners import Learner, Offline, Scaling, TrainedPolicy
 from trajclust_jax.records import tuples
 from trajclust_jax.relabelling import Model, TrainedRelabeller
 
-FAR, WIDE = 5.0, 10.0  # stds of the data trained on: a mean so far away, a std so large, is another unit
+STRANGE = 0.25  # share of new trajectories; of fewer, little data to train on may have the policies sure of too much
 # What may be wrong with a folder that another program, or another version, wrote.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointError)
 
@@ -45,6 +45,8 @@ class ClusteringModel:
     # what columns of the data trained on were read less (`data.offsets_of`); `data.rebased` gives others the same
     offsets: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     classifier: Any = None  # parameters of q(cluster | observation), where the method trains one
+    # nats a step of the actions trained on, under the likeliest policy: their mean, and a trajectory's least
+    likelihood: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, method: Clusterer, clustering: Clustering, trajectories: Trajectories) -> Self:
@@ -58,6 +60,7 @@ class ClusteringModel:
             trajectories.discrete,
             trajectories.action_parts,
             classifier=clustering.classifier,
+            likelihood=_likelihood(clustering, trajectories),
         )
 
     def classify(self, observations: Observations) -> np.ndarray:
@@ -108,8 +111,9 @@ class ClusteringModel:
             raise DataError(str(error)) from None
         return jax.tree.map(np.asarray, jax.jit(self.method.assign)(self.model, data))
 
-    def doubts(self, trajectories: Trajectories) -> list[str]:
-        """Lines for columns of observations and actions that are far from those trained on, or were constant there."""
+    def doubts(self, trajectories: Trajectories, clustering: Clustering | None = None) -> list[str]:
+        """Lines for columns of observations and actions that are far from those trained on, or were constant there;
+        and, with their `clustering`, for actions that no policy of the model explains."""
         inputs, actions = self.preprocessing.inputs, self.preprocessing.actions
         lines = []
         if isinstance(inputs, Inputs):
@@ -124,6 +128,16 @@ class ClusteringModel:
             columns, there, here = np.intersect1d(new.columns, actions.columns, return_indices=True)
             lines += _unseen("actions", "constant", len(new.columns) - len(there))
             lines += _far("actions", new.shift[columns], new.scale[there], actions.shift[columns], actions.scale[here])
+        if self.likelihood is not None and clustering is not None:
+            mean, least = self.likelihood
+            found = _per_step(clustering, trajectories)
+            unlikely = ~(found >= 2 * least - mean - max(1, 0 if self.discrete else self.action_size))
+            if unlikely.mean() > STRANGE:
+                lines.append(
+                    f"actions of {unlikely.sum()} of {len(found)} trajectories are unlike all that the model was "
+                    f"trained on ({found[unlikely].mean():.3g} nats a step; there {mean:.3g}, no trajectory's below "
+                    f"{least:.3g}): are they in the same unit and order, and of the same policies?"
+                )
         return lines
 
     def save(self, folder: Path) -> None:
@@ -134,8 +148,8 @@ class ClusteringModel:
         save_tree(folder, {"model": self.model, "preprocessing": fitted, **found})
 
     def described(self) -> dict[str, Any]:
-        """What data it takes, as JSON."""
-        names = ("observation_shape", "action_size", "discrete", "action_parts")
+        """What data it takes, and how likely those trained on were, as JSON."""
+        names = ("observation_shape", "action_size", "discrete", "action_parts", "likelihood")
         return {name: getattr(self, name) for name in names}
 
     def _as_trained(self, trajectories: Trajectories) -> Trajectories:
@@ -154,24 +168,8 @@ class ClusteringModel:
                     f"actions have {trajectories.action_size} numbers: the model was trained on {self.action_size}"
                 )
             return trajectories
-        actions = np.where(np.asarray(trajectories.mask), np.asarray(trajectories.actions), 0)
-        if trajectories.action_parts != self.action_parts:
-            actions = self._renumbered(trajectories)
-        if actions.max() >= self.action_size:
-            raise DataError(f"action {actions.max()} is new: the model was trained on {self.action_size} actions")
-        return trajectories.replace(actions=actions, num_actions=self.action_size, action_parts=self.action_parts)
-
-    def _renumbered(self, trajectories: Trajectories) -> np.ndarray:
-        """Actions `[N, T]` as the model numbers them: every dataset numbers the combinations of categories, or the
-        values of a single part, that it has."""
-        parts = trajectories.action_parts or numbered_parts(trajectories.num_actions)
-        numbers = {part: number for number, part in enumerate(self.action_parts or numbered_parts(self.action_size))}
-        actions, mask = np.asarray(trajectories.actions), np.asarray(trajectories.mask)
-        unknown = [parts[action] for action in np.unique(actions[mask]).tolist() if parts[action] not in numbers]
-        if unknown:
-            what = f"the combination {list(unknown[0])}" if len(unknown[0]) > 1 else f"the value {unknown[0][0]}"
-            raise DataError(f"actions: {what} is new to the model, whose policies have no probability for it")
-        return np.array([numbers.get(part, 0) for part in parts], np.int32)[np.where(mask, actions, 0)]
+        others = "the model, whose policies have no probability for it"
+        return renumbered(trajectories, self.action_size, self.action_parts, others)
 
     def _check_binary(self, observations: Observations, mask: Any = ...) -> None:
         """`mask` tells which are real."""
@@ -183,6 +181,19 @@ class ClusteringModel:
                 raise DataError("observations have other values than 0 and 1, which alone the model was trained on")
 
 
+def _per_step(clustering: Clustering, trajectories: Trajectories) -> np.ndarray:
+    """`[N]` float64: each trajectory's log-likelihood a step under the policy that explains it best."""
+    return np.asarray(clustering.log_likelihoods, np.float64).max(1) / np.asarray(trajectories.lengths)
+
+
+def _likelihood(clustering: Clustering, trajectories: Trajectories) -> tuple[float, float] | None:
+    """Mean and least of `_per_step`; None where the method has no likelihoods, or diverged."""
+    if clustering.log_likelihoods is None:
+        return None
+    found = _per_step(clustering, trajectories)
+    return (float(found.mean()), float(found.min())) if np.isfinite(found).all() else None
+
+
 def _unseen(what: str, value: str, count: int) -> list[str]:
     if not count:
         return []
@@ -190,7 +201,7 @@ def _unseen(what: str, value: str, count: int) -> list[str]:
 
 
 def _far(what: str, mean: np.ndarray, std: np.ndarray, old_mean: np.ndarray, old_std: np.ndarray) -> list[str]:
-    far = (np.abs(mean - old_mean) > FAR * old_std) | (std > WIDE * old_std)
+    far = other_units(mean, std, old_mean, old_std)
     if not far.any():
         return []
     return [
@@ -267,7 +278,7 @@ class Policies:
             `[A]`, `[n, A]` or `[S, n, A]`; of discrete actions without A, of combinations with F in its place.
 
         Raises:
-            ValueError: for other shapes, and for a seed or a cluster that was not trained.
+            ValueError: for other shapes, numbers that are not finite, a seed or a cluster that was not trained.
         """
         given = np.asarray(observations)
         lead = leading_axes(given.shape, self.observation_shape)
@@ -287,6 +298,8 @@ class Policies:
             rows = rows.astype(np.float64)
             rows[..., list(self.offsets)] -= list(self.offsets.values())
         rows = rows.astype(np.float32)
+        if not np.isfinite(rows).all():
+            raise ValueError("observations have a NaN or an infinite number, which no policy has an action for")
         actions = np.asarray(act(self.learner, policy, rows))
         if self.action_parts:
             actions = np.array(self.action_parts, np.int32)[actions]
@@ -309,22 +322,26 @@ def load_policy(folder: str | os.PathLike) -> Policies:
     """The policies, of all seeds (and clusters), that `trajclust train` left in a folder.
 
     Raises:
-        DataError: for a folder without them.
+        DataError: for a folder without them, or with those of another version of the learner.
     """
     try:
         summary = json.loads((Path(folder) / "summary.json").read_text())
         settings = {name: tuples(value) for name, value in summary["settings"]["learner"].items()}
         entry = learner_entry(summary["learner"], summary.get("plugin")).on(summary.get("discrete", False))
         learner, stored = entry.algorithm(**settings), load_tree(Path(folder) / "policy")
+        saved = summary["version"], summary.get("revisions", [])
         policy = TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
         shape = summary.get("observation_shape", policy.scaling.mean.shape[-1:])
         clusters = summary["clusters"] if summary["clusters"] is None else tuple(summary["clusters"])
         offsets = summary.get("offsets", {}).get("observation_offsets", {})
         offsets = {int(column): offset for column, offset in offsets.items()}
         parts = tuples(summary.get("action_parts", ()))
-        return Policies(learner, policy, tuple(summary["seeds"]), clusters, tuple(shape), offsets, parts)
+        found = Policies(learner, policy, tuple(summary["seeds"]), clusters, tuple(shape), offsets, parts)
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
+    if saved != ([Offline.VERSION, learner.VERSION], revisions(summary.get("plugin"))):
+        raise DataError(f"{folder}: policies of another version of {summary['learner']}: train again")
+    return found
 
 
 def load_relabeller(folder: str | os.PathLike) -> tuple[TrainedRelabeller, Model]:

@@ -58,7 +58,7 @@ def assign_dataset(
             "dataset": dataset.spec.name,
             "fingerprint": dataset.provenance.fingerprint,
             **describe_clusters(dataset, clustering),
-            "warnings": [*suspicious(trajectories), *model.doubts(trajectories)],
+            "warnings": [*suspicious(trajectories), *model.doubts(trajectories, clustering)],
             "environment": environment(),
         }
         (work / "new").mkdir()

@@ -22,6 +22,7 @@ from trajclust_experiments.commands.clusters import (
     write_clusters,
 )
 from trajclust_experiments.commands.data import labelled
+from trajclust_experiments.commands.given import check_seed
 from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged
 from trajclust_experiments.commands.printing import pairs, print_json
 from trajclust_experiments.models import ClusteringModel
@@ -64,6 +65,7 @@ def cluster(
     name, left = _named(method, policy)
     settings = {"policy": left, "extra_clusters": extra_clusters, "restarts": restarts, "iterations": iterations}
     settings = {option: value for option, value in settings.items() if value is not None}
+    check_seed(seed)
     for option in settings:
         if option not in CATALOGUE[name].settings():
             raise UsageError(f"--{option.replace('_', '-')} is no setting of {method}")
@@ -226,7 +228,7 @@ def cluster_dataset(
 def _built(
     name: str, num_clusters: int, trajectories: Trajectories, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], Clusterer]:
-    """The settings that suit the data, and the method with them; `settings` come first.
+    """The settings that suit the data, but for those that `settings` has, and the method with both.
 
     Raises:
         DataError: for settings or data that the method does not allow.
@@ -237,4 +239,4 @@ def _built(
         method.check(trajectories)
     except ValueError as error:
         raise DataError(f"--method {name}: {error}") from None
-    return suiting, method
+    return {name: value for name, value in suiting.items() if name not in settings}, method

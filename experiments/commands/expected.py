@@ -2,23 +2,41 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from trajclust_experiments import costs
 from trajclust_experiments.cells.cell import Cell
 from trajclust_experiments.cells.runner import key
+from trajclust_experiments.commands.printing import print_json
 from trajclust_experiments.launchers.task import Task
 
 
-def print_cells(tasks: Sequence[Task], expected: Mapping[Cell, costs.Costs]) -> None:
-    """A line a cell: whether it is stored, or what it will cost; its key, its table and what it is.
+def print_cells(tasks: Sequence[Task], expected: Mapping[Cell, costs.Costs], json: bool) -> None:
+    """A line a cell: whether it is stored, or what it will cost; its key, its table and what it is. The same as JSON.
 
     Args:
         tasks: all cells.
         expected: of those that are missing.
     """
+    if json:
+        return print_json([_told(task, expected.get(task.cell)) for task in tasks])
     for task in tasks:
         state = f"missing  {in_short(expected[task.cell]):26}" if task.cell in expected else f"{'stored':35}"
         print(f"{state}  {key(task.cell)}  {task.table}  {task.cell.title}")
+    return None
+
+
+def _told(task: Task, cost: costs.Costs | None) -> dict[str, Any]:
+    """A cell as JSON; what it costs is null where it is stored, or not known."""
+    seconds, size = (None, None) if cost is None else (cost.seconds, cost.bytes)
+    return {
+        "key": key(task.cell),
+        "table": task.table,
+        "cell": task.cell.title,
+        "stored": cost is None,
+        "seconds": None if seconds is None else seconds.estimate,
+        "bytes": size.estimate if size else None,
+    }
 
 
 def in_short(cost: costs.Costs) -> str:

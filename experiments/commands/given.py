@@ -21,18 +21,33 @@ def parsed(text: str) -> Any:
     return tuples(json.loads(text))
 
 
-def parsed_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`name=value` pairs, whose values are `parsed`."""
+def parsed_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, Any]:
+    """`name=value` pairs, whose values are `parsed`, or else a word.
+
+    Raises:
+        UsageError: for what is no pair, and for a name that is given twice.
+    """
     settings = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
+        if name in settings:
+            raise UsageError(f"{option} {name} is given twice: give it once")
         try:
             settings[name] = parsed(text)
         except ValueError:
-            equals = ""
+            settings[name] = text
+            equals = equals if re.fullmatch(r"[A-Za-z_][\w+-]*", text) else ""
         if not equals:
-            raise UsageError(f"--set {pair}: give name=value with a number, true, false, null or a list [256,256]")
+            raise UsageError(
+                f"{option} {pair}: give name=value with a number, true, false, null, a list [256,256] or a word"
+            )
     return settings
+
+
+def check_seed(seed: int) -> None:
+    """Raises UsageError for a seed that is another one's in 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed is {seed}: give 0 to {2**32 - 1}")
 
 
 def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndarray, list[int]]:
@@ -49,10 +64,12 @@ def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndar
     try:
         summary = json.loads((folder / "summary.json").read_text("utf-8"))
         count, of = len(summary["clusters"]), {summary["fingerprint"], summary.get("trajectories_fingerprint")}
+        relabelled = dataset.provenance.parameters.get("relabelled") or {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"--clusters {folder}: no result of trajclust cluster there ({error})") from None
     trajectories = dataset.trajectories
-    if dataset.provenance.fingerprint not in of and fingerprint(trajectories) not in of:
+    ours = {dataset.provenance.fingerprint, fingerprint(trajectories), relabelled.get("made_from_fingerprint")}
+    if not ours & of:
         raise DataError(f"--clusters {folder}: a clustering of other trajectories than {dataset.spec.name}")
     assignments = read_assignments(folder / "assignments.csv", trajectories.num_trajectories, count)
     episode_returns = returns(trajectories)

@@ -31,7 +31,7 @@ def check_out(out: Path, outputs: set[str]) -> None:
     folder = resolve_out(out)
     check_writable(folder, f"--out {out}")
     names = {path.name for path in folder.iterdir()} - {_INSIDE, _OF_DISKS} if folder.exists() else set()
-    interrupted = any((_work_folder(folder) / name).exists() for name in (_WHOLE, _CLEARED))
+    interrupted = any((work_folder(folder) / name).exists() for name in (_WHOLE, _CLEARED))
     if names and not (names <= outputs and ("summary.json" in names or interrupted)):
         raise DataError(f"--out {out} holds other files: give a new folder")
 
@@ -77,7 +77,7 @@ def staged(out: Path, outputs: set[str]) -> Iterator[Path]:
     """
     check_out(out, outputs)
     folder = resolve_out(out)
-    work = _work_folder(folder)
+    work = work_folder(folder)
     try:
         work.mkdir(parents=True, exist_ok=True)
         lease = Lease.watch(work / "lease")
@@ -95,7 +95,8 @@ def staged(out: Path, outputs: set[str]) -> Iterator[Path]:
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _work_folder(folder: Path) -> Path:
+def work_folder(folder: Path) -> Path:
+    """Where the work for a resolved `out` is done, until that is whole."""
     return folder / _INSIDE if folder.is_dir() else folder.with_name(f".{folder.name}.work")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.cell import checkpoint_seconds
-from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
+from trajclust_experiments.commands.given import check_seed, chosen_clusters, parsed_settings
 from trajclust_experiments.commands.output import check_out, check_unread, check_writable, resolve_out, staged
 from trajclust_experiments.commands.printing import number, print_json
 from trajclust_experiments.progress import Progress
@@ -17,6 +17,7 @@ from trajclust_experiments.rendering.figures import new_figure, save_figure
 from trajclust_experiments.usage import UsageError
 from trajclust_jax.checkpoint import save_tree
 from trajclust_jax.data import (
+    DataError,
     Dataset,
     Trajectories,
     build_dataset,
@@ -65,13 +66,14 @@ class Asked:
     clusters: Path | None  # the clustering that cluster:K is of
     settings: tuple[str, ...]
     seed: int
+    option: str = "--set"  # that gives the settings
 
     def relabeller(self) -> Relabeller:
         """Raises UsageError for a method or settings that there are not."""
         if self.method not in entries("relabeller"):
             raise UsageError(f"unknown relabeller {self.method!r}: choose one of {', '.join(entries('relabeller'))}")
         try:
-            relabeller = CATALOGUE[self.method].build(**parsed_settings(self.settings))
+            relabeller = CATALOGUE[self.method].build(**parsed_settings(self.settings, self.option))
         except ValueError as error:
             raise UsageError(f"{self.method}: {error}") from None
         if relabeller.NEEDS_EXPERT and self.expert is None:
@@ -99,6 +101,8 @@ class Asked:
             assignments, numbers = chosen_clusters(self.clusters, text or "all", dataset)
             described |= {"clusters": numbers, "assignments": cell_id({"assignments": assignments.tolist()})}
             return of_clusters(trajectories, assignments, list(range(len(numbers)))), described
+        if kind.lower() in ("best", "success", "cluster") and not Path(self.expert).exists():
+            raise UsageError(f"--expert {self.expert}: did you mean {self.expert.lower()}?")
         given = load(self.expert)
         described["expert_fingerprint"] = fingerprint(given.trajectories)
         return of_demonstrations(trajectories, rebased(given, offsets_of(dataset))), described
@@ -133,6 +137,7 @@ def relabel(
     json: bool,
 ) -> None:
     """Relabels a dataset and prints what the rewards are like; arguments as the command has them."""
+    check_seed(seed)
     asked = Asked(method, expert, clusters, set, seed)
     asked.relabeller()
     if out.suffix not in (".hdf5", ".npz"):
@@ -161,7 +166,7 @@ def relabel(
 
 def folder_of(out: Path) -> Path:
     """Where the model of a dataset's rewards is, beside it."""
-    return out.with_name(f"{out.stem}-relabeller")
+    return out.with_name(f"{out.name}-relabeller")
 
 
 def relabel_dataset(dataset: Dataset, asked: Asked, out: Path, progress: Progress) -> dict[str, Any]:
@@ -179,10 +184,10 @@ def relabel_dataset(dataset: Dataset, asked: Asked, out: Path, progress: Progres
         raise UsageError(f"--expert {asked.expert} are {len(data.experts)} experts: give one, such as cluster:0")
     for line in suspicious(data.pooled):
         progress.warn(line)
-    warn_of_units(data.pooled, relabeller.normalise, "--set", progress)
+    warn_of_units(data.pooled, relabeller.normalise, asked.option, progress)
     described = asked.described(dataset, relabeller, expert)
     with staged(folder_of(out), OUTPUTS) as work:
-        found = _fitted(relabeller, data, described, work, progress)
+        found = _fitted(relabeller, data, described, asked, work, progress)
         rewards = found.rewards[0, 0]
         made = relabelled_dataset(dataset, relabeller, data, rewards, {"relabelled": described})
         (save_npz if out.suffix == ".npz" else save_hdf5)(made, resolve_out(out.parent) / out.name)
@@ -213,9 +218,9 @@ def relabelled_for_training(
     lines = [] if data.demonstrations is None else suspicious(data.demonstrations)
     for line in lines + suspicious(dataset.trajectories, ("rewards",)):  # that of the rest comes with the training
         progress.warn(line)
-    warn_of_units(data.pooled, relabeller.normalise, "--set-relabel", progress)
+    warn_of_units(data.pooled, relabeller.normalise, asked.option, progress)
     described = asked.described(dataset, relabeller, expert)
-    found = _fitted(relabeller, data, described, work, progress)
+    found = _fitted(relabeller, data, described, asked, work, progress)
     if len(data.experts) > 1:
         return _dataset_of_copies(dataset, relabeller, data, found.rewards[0], described)
     return relabelled_dataset(dataset, relabeller, data, found.rewards[0, 0], {"relabelled": described}), None
@@ -246,6 +251,19 @@ def _dataset_of_copies(
 
 
 def _fitted(
+    relabeller: Relabeller, data: ExpertData, described: dict[str, Any], asked: Asked, work: Path, progress: Progress
+) -> Relabelled:
+    """Raises DataError for rewards that are not finite."""
+    found = _rewarded(relabeller, data, described, work, progress)
+    if not np.isfinite(found.rewards).all():
+        remedy = f"give {asked.option} a lower learning_rate"
+        raise DataError(f"{asked.method} diverged: its rewards are not finite; {remedy}")
+    if not found.rewards.any():
+        progress.warn(f"every reward by {asked.method} is 0, which tells nothing: look at what {asked.option} gives it")
+    return found
+
+
+def _rewarded(
     relabeller: Relabeller, data: ExpertData, described: dict[str, Any], work: Path, progress: Progress
 ) -> Relabelled:
     title = f"{described['made_from']} {described['method']}"

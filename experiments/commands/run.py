@@ -57,13 +57,13 @@ def run_table(
         join(hosts)
         check_results(stored)
     progress, track = Progress(quiet=not leads()), track if leads() else "off"
-    there = readable(stored)
+    there = readable(stored, progress.warn if dry_run else None)
     left = [cell for cell in dict.fromkeys(cells) if record_of(cell, there) is None]
     expected = dict(zip(left, costs.of_cells(left, there, device_kind()), strict=True))
     text = f": {costs.together(list(expected.values()), 1)}" if left else ""
     progress.note(f"{len(set(cells))} cells, {len(left)} of them missing{text}")
     if dry_run:
-        return print_cells([Task(table, preset, cell) for cell in dict.fromkeys(cells)], expected)
+        return print_cells([Task(table, preset, cell) for cell in dict.fromkeys(cells)], expected, json)
     shared = {"preset": preset, "track": track, "tags": [f"table:{table}"], "progress": progress}
     records = run_cells(cells, stored, begins=Schedule(expected, progress.note).begins, draw=record_figures, **shared)
     if not leads():

@@ -82,8 +82,8 @@ def sweep(
         memory_gb=engine["memory_gb"],
     )
     if dry_run:
-        print_cells(tasks, {task.cell: cost for task, cost in expected.items()})
-        if launcher == "slurm" and left:  # an array of no job has no script
+        print_cells(tasks, {task.cell: cost for task, cost in expected.items()}, json)
+        if launcher == "slurm" and left and not json:  # an array of no job has no script
             print(slurm.script(len(left), str(stored.folder), array))
         return 0
     asked.save(stored)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from trajclust_experiments.cells.evaluation import (
     summarise,
 )
 from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
-from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged
+from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged, work_folder
 from trajclust_experiments.commands.printing import number, print_json
 from trajclust_experiments.commands.relabel import Asked, relabelled_for_training, warn_of_units
 from trajclust_experiments.progress import Progress
@@ -89,7 +88,7 @@ def train(
         raise UsageError("--set sweep: sweeps are for Python (Offline); here give each value a run of its own")
     if relabel is None and (expert is not None or set_relabel):
         raise UsageError("--expert and --set-relabel are for a relabeller: name one with --relabel")
-    asked = None if relabel is None else Asked(relabel, expert, clusters, set_relabel, seed=0)
+    asked = None if relabel is None else Asked(relabel, expert, clusters, set_relabel, seed=0, option="--set-relabel")
     if asked is not None:
         asked.relabeller()
         if clusters is not None and (cluster is not None or not (expert or "").startswith("cluster:")):
@@ -99,8 +98,8 @@ def train(
     loaded, chosen = load(dataset), None
     if transitions is not None:
         loaded = reduced(loaded, transitions, draw)
-    work = resolve_out(out).with_name(f".{resolve_out(out).name}.relabeller")
     if asked is not None:
+        work = work_folder(resolve_out(out)) / "relabeller"
         loaded, chosen = relabelled_for_training(loaded, asked, work, Progress())
     elif clusters is not None:
         chosen = chosen_clusters(clusters, cluster or "all", loaded)
@@ -118,7 +117,6 @@ def train(
         evaluate_every=evaluate_every,
         settings=settings,
     )
-    shutil.rmtree(work, ignore_errors=True)
     print_json(summary) if json else _print(summary)
     return int(bool(summary["diverged"]))
 

@@ -36,6 +36,7 @@ from trajclust_jax.records import RecordError, Results, plain
 pd = lazy("pandas")
 
 INDEX, RECORDS = "report.html", "records.html"  # the pages beside those of papers
+FILES = INDEX, RECORDS, "report.md", "scores.csv"
 NOT_RUN, MORE = "What was not run", "More figures"  # sections that are folded
 FIGURES = 4  # of a table, that are not folded
 

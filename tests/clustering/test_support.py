@@ -79,6 +79,7 @@ def test_the_warning_says_beside_what():
     assert "random clusters" in Support(1.0, 0.1, 0.1, 0.1, 1.0).warning
     assert "NMI of 0.645" in Support(1.0, 0.1, 1.0, 0.1, 0.645).warning
     assert Support(1.0, 0.1, 1.0, 0.1, 0.94).warning is None
+    assert "no better at any time than the one policy that they begin as" in Support(0.0, 0.0, 0.0, 0.0, 0.5).warning
 
 
 def test_right_clusters_of_trajectories_that_are_hard_to_tell_apart_are_supported_and_warned_of():

@@ -210,6 +210,21 @@ def test_another_unit_is_told(trajclust, tmp_path):
     assert "warning: 2 of 2 columns of actions are far from those that the model was trained on" in out
 
 
+def test_actions_that_no_policy_explains_are_told(trajclust, tmp_path):
+    """Columns that were swapped are neither far nor constant."""
+    old = walks(40)
+    save_npz(subset(old, np.arange(20), {}), tmp_path / "old.npz")
+    new = subset(old, np.arange(20, 40), {})
+    swapped = new.trajectories.replace(actions=new.trajectories.actions[..., ::-1])
+    save_npz(build_dataset(swapped, None, name="new", source="new"), tmp_path / "new.npz")
+    clustered(load(tmp_path / "old.npz"), "pg_kmeans_mlp", tmp_path / "c", polish_iterations=3, polish_steps=100)
+    code, out, err = trajclust("assign", "new.npz", "--model", "c")
+    assert code == 0, err
+    assert "actions of 20 of 20 trajectories are unlike all that the model was trained on" in out
+    model, right = load_clustering(tmp_path / "c"), new.trajectories
+    assert model.doubts(right, model.assign(right)) == []
+
+
 def test_columns_that_were_constant_are_told(tmp_path):
     old = walks()
     given = old.trajectories
@@ -248,7 +263,7 @@ def test_what_a_model_does_not_take(tmp_path, trajclust):
         (plane, walked.replace(actions=walked.actions[..., :1]), "actions have 1 numbers.*trained on 2"),
         (plane, given.replace(observations=walked.observations), "observations|discrete"),
         (maps, given.replace(observations=2.0 * shown), "other values than 0 and 1"),
-        (maps, given.replace(actions=given.actions + 3, num_actions=9), "action . is new"),
+        (maps, given.replace(actions=given.actions + 3, num_actions=9), "the value . is new"),
     ]
     for model, trajectories, message in cases:
         with pytest.raises(DataError, match=message):

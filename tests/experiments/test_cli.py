@@ -521,6 +521,8 @@ def test_run_and_report(trajclust, tmp_path):
     code, out, err = trajclust(*arguments, "--dry-run")
     assert code == 0, err
     assert [line.split()[0] for line in out.splitlines()] == ["missing"] * 4
+    cells = json.loads(trajclust(*arguments, "--dry-run", "--json")[1])
+    assert [cell["key"] for cell in cells] == [line.split("  pgkmeans")[0].split()[-1] for line in out.splitlines()]
     assert not (tmp_path / "results").exists()
     code, out, err = trajclust(*arguments)
     assert code == 0, err
@@ -541,8 +543,14 @@ def test_run_and_report(trajclust, tmp_path):
     no_answer = ("--datasets", "halfcheetah", "--methods", "pg_kmeans_tabular")  # counts are for discrete steps
     code, out, err = trajclust("run", "pgkmeans/table3", "--preset", "smoke", *no_answer)
     assert code == 0, err
-    code, out, _ = trajclust("report", "--out", "report")
-    assert code == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "scores.csv").write_text("mine")
+    code, _, err = trajclust("report", "--out", "mine")
+    assert (code, "has a scores.csv that is no report of trajclust" in err) == (2, True)
+    assert (tmp_path / "mine" / "scores.csv").read_text() == "mine"
+    for _ in range(2):  # a report is made anew in its place
+        code, out, err = trajclust("report", "--out", "report")
+        assert code == 0, err
     text = (tmp_path / "report" / "report.md").read_text()
     assert "Table 1" in text
     assert "Table 3" in text

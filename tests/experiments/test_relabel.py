@@ -36,8 +36,8 @@ def test_relabel_writes_a_dataset_and_its_model(trajclust, tmp_path, files):
     )
     assert code == 0, err
     summary = json.loads(out)
-    assert {path.name for path in (tmp_path / "new-relabeller").iterdir()} == OUTPUTS
-    relabeller, model = load_relabeller(tmp_path / "new-relabeller")
+    assert {path.name for path in (tmp_path / "new.hdf5-relabeller").iterdir()} == OUTPUTS
+    relabeller, model = load_relabeller(tmp_path / "new.hdf5-relabeller")
     both = of_demonstrations(data, demonstration)
     rewards = relabeller.rewards(model, both)[0, 0]
     assert summary["rewards"]["mean"] == pytest.approx(rewards.mean(), rel=1e-5)
@@ -167,6 +167,11 @@ def test_the_relabellers_range_of_returns_holds(tmp_path, monkeypatch, own, want
         (("some.npz", "--expert", "best:1", "--method", "magic"), "unknown relabeller 'magic': choose one of clue"),
         (("some.npz", "--expert", "best:1", "--set", "temperature=-1"), "temperature is -1.0: it must be above 0"),
         (("some.npz", "--expert", "best:1", "--set", "heat=1"), "no setting 'heat'"),
+        (("some.npz", "--expert", "best:1", "--set", "temperature=inf"), "temperature is 'inf': give a number"),
+        (("some.npz", "--expert", "best:1", "--set", "temperature=Infinity"), "give a finite number"),
+        (("some.npz", "--expert", "best:1", "--set", "beta=1", "beta=2"), "--set beta is given twice: give it once"),
+        (("some.npz", "--expert", "best:1", "--seed", str(2**32)), "--seed is 4294967296: give 0 to 4294967295"),
+        (("some.npz", "--expert", "Best:1"), "--expert Best:1: did you mean best:1?"),
         (("some.npz", "--expert", "best:1", "--out", "new.csv"), "give a file name that ends in .hdf5 or .npz"),
         (("some.npz", "--expert", "best:1", "--out", "demo.npz"), "--out demo.npz is another file: give a new name"),
         (("takeball:size=1", "--expert", "best:1"), "all returns are equal"),
@@ -190,6 +195,38 @@ def test_what_cannot_be_trained(trajclust, files, arguments, text):
     code, _, err = trajclust("train", "some.npz", *arguments)
     assert code == 2
     assert text in err
+
+
+def test_each_file_has_a_model_of_its_own(trajclust, files, tmp_path):
+    """Another file of the same stem is neither this one's nor replaced."""
+    given = ("relabel", "some.npz", "--expert", "demo.npz", "--method", "indicator", "--out")
+    code, _, err = trajclust(*given, "new.hdf5")
+    assert code == 0, err
+    (tmp_path / "new.npz").write_text("mine")
+    code, _, err = trajclust(*given, "new.npz")
+    assert (code, "--out new.npz is another file: give a new name" in err) == (2, True)
+    assert (tmp_path / "new.npz").read_text() == "mine"
+
+
+def test_rewards_that_tell_nothing_are_told(trajclust, files):
+    given = ("some.npz", "--expert", "demo.npz", "--set", *SHORT, "learning_rate=1e30")
+    code, _, err = trajclust("relabel", *given)
+    assert (code, "clue diverged: its rewards are not finite; give --set a lower learning_rate" in err) == (2, True)
+    given = ("some.npz", "--expert", "demo.npz", "--set", *SHORT, "temperature=1e6")
+    code, _, err = trajclust("relabel", *given)
+    assert code == 0, err
+    assert "every reward by clue is 0, which tells nothing: look at what --set gives it" in err
+
+
+def test_the_relabelled_data_takes_the_datas_clustering(trajclust, files):
+    given = ("cluster", "some.npz", "--k", 2, "--method", "mean_kmeans", "--out", "c")
+    code, _, err = trajclust(*given)
+    assert code == 0, err
+    code, _, err = trajclust("relabel", "some.npz", "--expert", "best:1", "--method", "indicator", "--out", "new.npz")
+    assert code == 0, err
+    small = ("--learner", "bc", "--seeds", 1, "--set", "updates=20", "block=10", "actor_features=[8]")
+    code, _, err = trajclust("train", "new.npz", *small, "--clusters", "c", "--out", "t")
+    assert code == 0, err
 
 
 def test_every_relabeller_is_built_by_its_name():

@@ -215,6 +215,9 @@ def test_the_command_computes_what_a_run_does(trajclust, tmp_path):
     assert (nothing[0], "0 of them missing" in nothing[2]) == (0, True)
     dry = trajclust("sweep", *SMALL, "--results", "swept", "--seeds", "3", "--dry-run")
     assert [line.split()[0] for line in dry[1].splitlines()] == ["stored", "missing", "missing"]
+    cells = json.loads(trajclust("sweep", *SMALL, "--results", "swept", "--seeds", "3", "--dry-run", "--json")[1])
+    assert [cell["stored"] for cell in cells] == [True, False, False]
+    assert [cell["seconds"] is None for cell in cells] == [True, False, False]
     assert trajclust("sweep", *SMALL, "--jobs", "0")[0] == 2
 
 

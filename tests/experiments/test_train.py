@@ -81,6 +81,12 @@ def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
     assert policy["scaling"]["mean"].shape == (2, 2)
     with pytest.raises(DataError, match="no result of trajclust train there"):
         load_policy(tmp_path)
+    with pytest.raises(ValueError, match="observations have a NaN"):
+        load_policy(tmp_path / "runs/train").predict([np.nan, 0])
+    told = json.loads((tmp_path / "runs/train/summary.json").read_text())
+    (tmp_path / "runs/train/summary.json").write_text(json.dumps({**told, "version": [0, 0]}))
+    with pytest.raises(DataError, match="policies of another version of bc: train again"):
+        load_policy(tmp_path / "runs/train")
     again = trajclust("train", "plane.npz", "--learner", "bc", "--seeds", 2, *SMALL)
     assert again[0] == 0
     assert "last return, by seed: 0.0, 0.0" in again[1]
@@ -314,7 +320,8 @@ def test_train_on_clusters(trajclust, tmp_path, which, numbers):
         (("--learner", "sarsa"), "unknown learner 'sarsa': choose one of bc"),
         (("--set", "expectil=0.9"), "--learner iql: no setting 'expectil': choose from"),
         (("--set", "expectile"), "--set expectile: give name=value"),
-        (("--set", "expectile=high"), "--set expectile=high: give name=value"),
+        (("--set", "expectile=high"), "expectile is 'high': give a number"),
+        (("--set", "expectile=<.9>"), "--set expectile=<.9>: give name=value"),
         (("--set", "updates=1000", "block=7"), "block is 7: it must divide 1000 updates"),
         (("--seeds", 0), "--seeds is 0"),
         (

@@ -198,6 +198,17 @@ def test_actions_beyond_one_are_scaled_and_come_back():
     np.testing.assert_allclose(found[0, 0], [1.0, 0.5], atol=0.05)
 
 
+def test_a_cluster_of_which_nothing_can_be_learned():
+    """It would keep the policy that it began with: steps that were cut off have no successor."""
+    data = one_step(np.arange(4.0)[:, None], np.zeros((4, 1)), np.ones(4))
+    data = data.replace(terminated=np.array([True, True, False, False]), final_observations=data.observations[:, 0])
+    clustered = Clustered(data, np.array([0, 0, 1, 1]), 2)
+    with pytest.raises(DataError, match="of no step of cluster 1 it is known what followed"):
+        Offline(IQL(1)).prepare(clustered, 1)
+    assert Offline(BC(1)).prepare(clustered, 1).count.tolist() == [2, 2]
+    assert Offline(IQL(1)).prepare(Clustered(data, np.array([0, 0, -1, -1]), 2), 1).count.tolist() == [2, 0]
+
+
 def test_a_mistaken_action_decides_no_bound(caplog):
     actions = np.tile([[2.0, 0.5]], (40, 1))
     actions[7, 0] = 1e6
@@ -312,6 +323,11 @@ def test_bad_settings(settings, message):
         ("cql", {"gap": True}, "gap is True: give a number"),
         ("cql", {"conservatism": -1}, "conservatism is -1.0: it must be at least 0"),
         ("td3_bc", {"noise_clip": -0.5}, "noise_clip is -0.5: it must be at least 0"),
+        ("iql", {"dropout": 1}, "dropout is 1.0: it must be at least 0 and below 1"),
+        ("iql", {"dropout": -1}, "dropout is -1.0: it must be at least 0 and below 1"),
+        ("iql", {"reward_scale": 0}, "reward_scale is 0: nothing would be left of the rewards"),
+        ("iql", {"learning_rate": float("nan")}, "learning_rate is nan: give a finite number"),
+        ("iql", {"bounds": [float("inf")]}, "give a list of numbers"),
         ("iql", {"temperature": -3}, "temperature is -3.0: it must be at least 0"),
         ("brac_v", {"penalty": -1}, "penalty is -1.0: it must be at least 0"),
         ("brac_v", {"actor_rate": 0}, "actor_rate is 0.0: it must be above 0"),

@@ -1,5 +1,6 @@
 """Which steps are an expert's, and what is none."""
 
+import jax
 import numpy as np
 import pytest
 from relabelling_data import some_data
@@ -94,7 +95,7 @@ def test_an_expert_of_another_environment_or_the_data_itself():
     other = DATA.replace(rewards=np.zeros_like(DATA.rewards))
     with pytest.raises(DataError, match="expert is all of the data"):
         of_demonstrations(DATA, other)
-    with pytest.raises(DataError, match="actions 1, of the data 2"):
+    with pytest.raises(DataError, match="actions of 1 numbers, of the data of 2"):
         of_demonstrations(DATA, DATA.replace(actions=DATA.actions[..., :1]))
 
 
@@ -107,10 +108,37 @@ def test_an_expert_in_another_unit(caplog):
     assert caplog.messages == [
         "expert: 1 of 3 columns of observations are far from the data's: are they in the same unit?"
     ]
+    of_demonstrations(DATA, demonstration.replace(actions=100 * demonstration.actions))
+    of_demonstrations(DATA.replace(actions=100 * DATA.actions), demonstration)
+    told = "expert: 2 of 2 columns of actions are far from the data's: are they in the same unit?"
+    assert caplog.messages[1:] == [told, told]
     discrete = DATA.replace(actions=(DATA.actions[..., 0] > 0).astype(np.int32), num_actions=2)
     for own, other in ((((0, 0), (1, 1)), ((0, 1), (1, 0))), (((10,), (20,)), ((20,), (30,))), ((), ((20,), (30,)))):
-        with pytest.raises(DataError, match="expert: its actions have other values than the data's"):
+        with pytest.raises(DataError, match=r"expert: actions: the (value|combination) .* is new to the data"):
             of_demonstrations(discrete.replace(action_parts=own), discrete.replace(action_parts=other))
+
+
+def test_a_discrete_expert_numbers_its_actions_as_the_data():
+    """It need not take every action that the data has."""
+    actions = (DATA.actions[..., 0] > 0).astype(np.int32)
+    discrete = DATA.replace(actions=actions, num_actions=3)
+    found = of_demonstrations(discrete, discrete.replace(observations=DATA.observations + 1, num_actions=2))
+    assert (found.pooled.num_actions, found.demonstrations.num_actions) == (3, 3)
+    parts = ((0, 0), (0, 1), (1, 1))
+    own = discrete.replace(observations=DATA.observations + 1, num_actions=2, action_parts=((0, 1), (1, 1)))
+    found = of_demonstrations(discrete.replace(action_parts=parts), own)
+    mask = np.asarray(DATA.mask)
+    np.testing.assert_array_equal(found.demonstrations.actions[mask], actions[mask] + 1)
+
+
+def test_an_expert_that_is_among_the_data_is_told(caplog):
+    one = lambda each: jax.tree.map(lambda x: np.asarray(x)[:1], each)
+    of_demonstrations(DATA, one(DATA))
+    assert caplog.messages == [
+        "expert: 1 of its 1 trajectories are the data's, too, where they count as others': take them out there"
+    ]
+    with pytest.raises(DataError, match="expert best:1: the expert is all of the data"):
+        of_best(one(DATA), 1)
 
 
 def test_clusters_and_classes():

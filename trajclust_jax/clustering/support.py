@@ -33,7 +33,7 @@ from trajclust_jax.metrics import nmi
 from trajclust_jax.networks import ensemblize, ensemblize_wide, member_keys
 from trajclust_jax.training import Callback, Info, Phase, fit
 
-SUPPORT_VERSION = 2  # raise it when what is warned of changes
+SUPPORT_VERSION = 3  # raise it when what is warned of changes
 ERRORS = 3.0  # standard errors that a gain must exceed
 AGREEMENT = 0.9  # below it some trajectories are likely in a wrong cluster
 LEAST = 4  # trajectories of which some can be held out
@@ -63,9 +63,15 @@ class Support:
         if self.supported and self.agreement >= AGREEMENT:
             return None
         if self.supported:
+            many = "most" if self.agreement < AGREEMENT / 2 else "some"
             return (
-                "some trajectories may be in a wrong cluster: policies that did not see them put them in these "
+                f"{many} trajectories may be in a wrong cluster: policies that did not see them put them in these "
                 f"clusters with an NMI of {self.agreement:.3f}; more or longer trajectories would tell"
+            )
+        if not any(value for name, value in vars(self).items() if name != "agreement"):
+            return (
+                "not supported by the data: policies for the clusters predict held-out actions no better at any time "
+                "than the one policy that they begin as; of right clusters more or longer trajectories would show it"
             )
         worse_than_one = not self.over_one > ERRORS * self.over_one_error
         beside = "under one policy" if worse_than_one else "under those of random clusters"
@@ -114,10 +120,9 @@ class Comparison:
     assignments: np.ndarray  # [N] int32
     num_clusters: int
     policies: Any  # a policy class
-    iterations: int = 5
-    """Iterations of each of the two phases; after each one the prediction of held-out actions is scored."""
-    steps: int = 60
-    """Gradient steps an iteration."""
+    steps: tuple[int, ...] = (8, 12, 20, 40, 80, 140)
+    """Gradient steps of each iteration of the two phases, after which the prediction of held-out actions is scored:
+    few at first, as on little data policies predict best soon."""
 
     def prepare(self, trajectories: Trajectories, num_seeds: int = 1) -> Prepared:
         """Folds and random clusters are drawn by a fixed generator (host-side)."""
@@ -133,8 +138,8 @@ class Comparison:
 
     def phases(self) -> tuple[Phase, ...]:
         """One policy for each fold; then clusters' policies, which begin as that one."""
-        one = Phase("one", self._start, self._step, self.iterations, light_start=True)
-        return one, Phase("compare", self._branch, self._step, self.iterations, light_start=True)
+        one = Phase("one", self._start, self._step, len(self.steps), light_start=True)
+        return one, Phase("compare", self._branch, self._step, len(self.steps), light_start=True)
 
     def result(self, state: State, prepared: Prepared) -> tuple[jax.Array, jax.Array]:
         """`[3, N]`: each trajectory's log-likelihood under policies that did not see it; `[N]`: its cluster by them."""
@@ -162,7 +167,8 @@ class Comparison:
         given = jnp.where(prepared.fold == jnp.arange(2)[:, None, None], num_clusters, groups)  # held out: in none
         given = given.reshape(2 * num_groups, data.num_slots)
         keys = jnp.broadcast_to(jax.random.fold_in(state.key, iteration), len(given))
-        m_step = lambda members, given, key: policies.fit(members, given, data, key, self.steps)
+        steps = jnp.array(self.steps)[iteration]
+        m_step = lambda members, given, key: policies.fit(members, given, data, key, steps)
         members = ensemblize_wide(m_step, 1)(state.members, given, keys)
 
         explained, told = self._explained(members, num_groups, prepared)

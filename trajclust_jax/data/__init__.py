@@ -13,7 +13,7 @@ from trajclust_jax.data.dataset import (
     transitions,
 )
 from trajclust_jax.data.episodes import from_episodes, split_episodes
-from trajclust_jax.data.inspection import ill_scaled, suspicious
+from trajclust_jax.data.inspection import ill_scaled, other_units, suspicious
 from trajclust_jax.data.loading import load
 from trajclust_jax.data.minari_io import check_minari_target, load_minari, save_minari
 from trajclust_jax.data.npz import load_npz, save_npz, stated_by
@@ -59,6 +59,7 @@ __all__ = [
     "load_npz",
     "make",
     "offsets_of",
+    "other_units",
     "rebased",
     "reduced",
     "returns",

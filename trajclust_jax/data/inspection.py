@@ -14,6 +14,7 @@ _OFFSET = 25.0  # times the largest deviation from the mean; MuJoCo's means are 
 _ROUNDED = 25e3  # the same of what float32 hardly holds
 _NAMED = 3  # columns that a line names
 _PARTS = "observations", "actions", "rewards"
+_ELSEWHERE, _WIDE = 5.0, 10.0  # stds of other data: a mean so far away, and times its std, is another unit
 
 
 def suspicious(trajectories: Trajectories, parts: Collection[str] = _PARTS) -> list[str]:
@@ -36,6 +37,20 @@ def suspicious(trajectories: Trajectories, parts: Collection[str] = _PARTS) -> l
                 f"If it means 'no reading', {remedy}"
             )
     return lines
+
+
+def other_units(mean: np.ndarray, std: np.ndarray, others_mean: np.ndarray, others_std: np.ndarray) -> np.ndarray:
+    """`[D]` bool: columns that seem to have another unit than the same ones of other data.
+
+    Their mean is far away, or their std ten times as large. A tenth of the std is a sign only where most columns have
+    it: one may stand still.
+
+    Args:
+        mean, std, others_mean, others_std: `[D]`, of columns of both.
+    """
+    far = (np.abs(mean - others_mean) > _ELSEWHERE * others_std) | (std > _WIDE * others_std)
+    narrow = _WIDE * std < others_std
+    return far | narrow if 2 * narrow.sum() > len(narrow) else far
 
 
 def ill_scaled(trajectories: Trajectories, normalised: bool) -> str | None:

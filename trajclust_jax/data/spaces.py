@@ -90,6 +90,31 @@ def numbered_parts(num_actions: int) -> tuple[tuple[int], ...]:
     return tuple((number,) for number in range(num_actions))
 
 
+def renumbered(
+    trajectories: Trajectories, num_actions: int, action_parts: tuple[tuple[int, ...], ...], others: str
+) -> Trajectories:
+    """Trajectories with discrete actions, numbered as other data number theirs.
+
+    Every dataset numbers the combinations of parts, or the values of a single part, that it has.
+
+    Args:
+        num_actions, action_parts: of the other data.
+        others: what that is, for the error.
+
+    Raises:
+        DataError: for an action that the other data does not have.
+    """
+    parts = trajectories.action_parts or numbered_parts(trajectories.num_actions)
+    numbers = {part: number for number, part in enumerate(action_parts or numbered_parts(num_actions))}
+    actions, mask = np.asarray(trajectories.actions), np.asarray(trajectories.mask)
+    unknown = [parts[action] for action in np.unique(actions[mask]).tolist() if parts[action] not in numbers]
+    if unknown:
+        what = f"the combination {list(unknown[0])}" if len(unknown[0]) > 1 else f"the value {unknown[0][0]}"
+        raise DataError(f"actions: {what} is new to {others}")
+    actions = np.array([numbers.get(part, 0) for part in parts], np.int32)[np.where(mask, actions, 0)]
+    return trajectories.replace(actions=actions, num_actions=num_actions, action_parts=action_parts)
+
+
 # --- Gymnasium's spaces ----------------------------------------------------------------------------------
 
 

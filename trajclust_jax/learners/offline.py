@@ -119,6 +119,8 @@ class Offline:
                 raise ValueError(f"block is {self.block}: it must divide {stage.updates} updates")
         if self.reward_range is not None:
             check_above(self, 0, "reward_range")
+        if not self.reward_scale:
+            raise ValueError("reward_scale is 0: nothing would be left of the rewards")
         if not 0 < self.best <= 1:
             raise ValueError(f"best is {self.best}: give a share above 0, at most 1")
         if len({len(values) for _, values in self.sweep}) > 1:
@@ -161,7 +163,7 @@ class Offline:
 
         Raises:
             ValueError: what `check` says.
-            DataError: if no trajectory is in any cluster, or nothing is left of them.
+            DataError: if no trajectory is in any cluster, or nothing is left of those in one.
         """
         clustered = isinstance(data, Clustered)
         trajectories = data.trajectories if clustered else data
@@ -184,8 +186,10 @@ class Offline:
             parts.append(batch if frames is not None else batch.observed(scaling.observations))
             scalings.append(scaling)
         count = np.array([len(part.rewards) for part in parts], np.int32)
-        if not count.any():
-            raise DataError("final_observations: of no step it is known what followed")
+        lacking = [k for k, group in enumerate(groups) if len(group) and not count[k]]
+        if lacking:
+            named = f" of cluster {', '.join(map(str, lacking))}" if clustered else ""
+            raise DataError(f"final_observations: of no step{named} it is known what followed")
         first = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32)
         batch = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
         if not clustered:

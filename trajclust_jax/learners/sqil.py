@@ -59,6 +59,11 @@ class SQIL(TD3BC):
         return Balanced()
 
     def advise(self, trajectories: Trajectories) -> None:
-        rewarded = np.asarray(trajectories.rewards)[np.asarray(trajectories.mask)] > 0
+        """Warns of rewards that are not an expert's and others'."""
+        rewards = np.asarray(trajectories.rewards)[np.asarray(trajectories.mask)]
+        rewarded, remedy = rewards > 0, "relabel with 1 on the expert's steps, 0 elsewhere (--relabel indicator)"
         if rewarded.all() or not rewarded.any():
-            log.warning("SQIL: rewards tell no expert from others: relabel with 1 on the expert's steps, 0 elsewhere")
+            log.warning("SQIL: rewards tell no expert from others: %s", remedy)
+        elif len(np.unique(rewards)) > 2:
+            taken = f"{rewarded.sum()} of {rewarded.size} steps, those with a reward above 0,"
+            log.warning("SQIL: %s are taken for the expert's: %s", taken, remedy)

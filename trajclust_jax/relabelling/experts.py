@@ -6,16 +6,18 @@ Experts are sets of steps: of successful trajectories (sparse rewards), of demon
 
 import dataclasses
 import functools
+import hashlib
 import logging
 import operator
+from collections.abc import Iterator
 
 import numpy as np
 
 from trajclust_jax.data.dataset import returns, spread_of_returns, transitions
+from trajclust_jax.data.inspection import other_units
 from trajclust_jax.data.preparation import normalisation
+from trajclust_jax.data.spaces import renumbered
 from trajclust_jax.data.types import DataError, Trajectories, Transitions, dense
-
-FAR = 5.0  # stds of the data: a demonstration's mean so far away is in another unit
 
 log = logging.getLogger(__name__)
 
@@ -77,34 +79,44 @@ def of_demonstrations(trajectories: Trajectories, demonstrations: Trajectories) 
     Raises:
         DataError: where they are of another environment, or are the data.
     """
+    actions = lambda of: "discrete" if of.discrete else f"of {of.action_size} numbers"
     for what, ours, theirs in (
         ("observations", list(trajectories.observation_shape), list(demonstrations.observation_shape)),
-        ("actions", trajectories.action_size, demonstrations.action_size),
-        ("the number of discrete actions", trajectories.num_actions, demonstrations.num_actions),
+        ("actions", actions(trajectories), actions(demonstrations)),
     ):
         if ours != theirs:
             raise DataError(f"expert: {what} {theirs}, of the data {ours}: give an expert of the same environment")
-    if trajectories.action_parts != demonstrations.action_parts:
-        raise DataError("expert: its actions have other values than the data's: give one with the same ones")
-    if _same(trajectories, demonstrations):
+    if trajectories.discrete:
+        own = trajectories.num_actions, trajectories.action_parts
+        try:
+            demonstrations = renumbered(demonstrations, *own, "the data")
+        except DataError as error:
+            raise DataError(f"expert: {error}: give an expert of the same environment") from None
+    known, given = set(_episodes(trajectories)), list(_episodes(demonstrations))
+    if known <= set(given):
         raise DataError("expert is all of the data: there is nothing to tell it from")
     count = int(np.asarray(trajectories.lengths).sum())
     steps = count + np.arange(int(np.asarray(demonstrations.lengths).sum()))
     found = _checked(ExpertData(trajectories, (steps,), demonstrations))
+    shared = sum(episode in known for episode in given)
+    if shared:
+        log.warning(
+            "expert: %d of its %d trajectories are the data's, too, where they count as others': take them out there",
+            *(shared, len(given)),
+        )
     _warn_of_other_units(found.flat, count)
     return found
 
 
 def _warn_of_other_units(flat: Transitions, count: int) -> None:
-    """Of demonstrations, the steps from `count` on, columns whose mean is far from that of the others."""
+    """Of demonstrations, the steps from `count` on, columns that are far from those of the others."""
     columns = {"observations": dense(flat.observations), "actions": flat.actions}
     for name, values in columns.items():
         values = np.asarray(values)
         if values.dtype.kind != "f":
             continue
         values = values.reshape(len(values), -1)
-        mean, std = normalisation(values[:count])
-        far = np.abs(values[count:].mean(0, np.float64) - mean) > FAR * std
+        far = other_units(*normalisation(values[count:]), *normalisation(values[:count]))
         if far.any():
             log.warning(
                 "expert: %d of %d columns of %s are far from the data's: are they in the same unit?",
@@ -121,6 +133,8 @@ def of_best(trajectories: Trajectories, count: int) -> ExpertData:
     found = returns(trajectories)
     if count < 1:
         raise DataError(f"expert best:{count}: give at least 1")
+    if len(found) <= count:
+        raise DataError(f"expert best:{count}: the expert is all of the data, and there is nothing to tell it from")
     if not spread_of_returns(trajectories):
         raise DataError("expert best: all returns are equal, and do not tell which is best")
     order = np.argsort(-found, kind="stable")
@@ -207,9 +221,10 @@ def _steps_of(trajectories: Trajectories, chosen: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.repeat(inside, lengths))
 
 
-def _same(one: Trajectories, other: Trajectories) -> bool:
-    """Whether both have the same steps, whatever their rewards."""
-    if not np.array_equal(np.asarray(one.lengths), np.asarray(other.lengths)):
-        return False
-    both = [(flat.actions, dense(flat.observations)) for flat in map(transitions, (one, other))]
-    return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(*both, strict=True))
+def _episodes(trajectories: Trajectories) -> Iterator[bytes]:
+    """Of each trajectory what tells it from others: its observations and actions."""
+    flat = transitions(trajectories)
+    parts = [np.asarray(part).reshape(len(flat.actions), -1) for part in (dense(flat.observations), flat.actions)]
+    ends = np.cumsum(np.asarray(trajectories.lengths))[:-1]
+    for steps in zip(*(np.split(part, ends) for part in parts), strict=True):
+        yield hashlib.sha256(b"".join(part.astype(np.float32).tobytes() for part in steps)).digest()

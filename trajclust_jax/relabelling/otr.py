@@ -53,7 +53,7 @@ class OTR(Relabeller):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_above(self, 0, "alpha", "epsilon")
+        check_above(self, 0, "alpha", "beta", "epsilon")
         check_at_least(self, 1, "iterations")
 
     def check(self, data: ExpertData) -> None:
