@@ -141,8 +141,8 @@ class Sweep:
     partition: str | None = None
     """slurm: the partition."""
     dry_run: bool = False
-    """List the cells, which are stored, and how long the others will take; slurm: print the sbatch script, too. Compute
-    nothing."""
+    """List the cells, which are stored, and how long the others will take; slurm: print the sbatch script, too (not
+    with --json). Compute nothing."""
     write_wandb: Path | None = None
     """Write a W&B sweep whose agents compute these cells (`wandb sweep FILE`), and compute nothing."""
     results: Path | None = None
@@ -269,7 +269,8 @@ class Train:
     plugin: str | None = None
     """c4, dr3 or layer_norm, or several (dr3+c4): what changes the critics; `--set` has their settings, too."""
     clusters: Path | None = None
-    """The folder of an earlier `trajclust cluster` on the same dataset: learn from clusters, not from everything."""
+    """The folder of an earlier `trajclust cluster` on the same trajectories, whatever their rewards: learn from
+    clusters, not from everything."""
     cluster: str | None = None
     """With --clusters: all (a learner for each; the default), best (the highest mean return) or a number, as in
     assignments.csv."""
@@ -327,7 +328,7 @@ class Relabel:
     method: str = "clue"
     """clue, oril, otr, and what else `trajclust list` shows."""
     clusters: Path | None = None
-    """The folder of an earlier `trajclust cluster` on the same dataset, one of whose clusters is the expert."""
+    """The folder of an earlier `trajclust cluster` on the same trajectories, one of whose clusters is the expert."""
     seed: int = 0
     """Seed of everything random."""
     set: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -24,7 +25,8 @@ from trajclust_jax.learners import Learner, Offline, Scaling, TrainedPolicy
 from trajclust_jax.records import tuples
 from trajclust_jax.relabelling import Model, TrainedRelabeller
 
-STRANGE = 0.25  # share of new trajectories; of fewer, little data to train on may have the policies sure of too much
+WORSE, SHARE = 0.5, 0.25  # nats a step and action dimension below the reference; of how many trajectories
+log = logging.getLogger(__name__)
 # What may be wrong with a folder that another program, or another version, wrote.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointError)
 
@@ -45,8 +47,6 @@ class ClusteringModel:
     # what columns of the data trained on were read less (`data.offsets_of`); `data.rebased` gives others the same
     offsets: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     classifier: Any = None  # parameters of q(cluster | observation), where the method trains one
-    # nats a step of the actions trained on, under the likeliest policy: their mean, and a trajectory's least
-    likelihood: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, method: Clusterer, clustering: Clustering, trajectories: Trajectories) -> Self:
@@ -60,7 +60,6 @@ class ClusteringModel:
             trajectories.discrete,
             trajectories.action_parts,
             classifier=clustering.classifier,
-            likelihood=_likelihood(clustering, trajectories),
         )
 
     def classify(self, observations: Observations) -> np.ndarray:
@@ -113,7 +112,8 @@ class ClusteringModel:
 
     def doubts(self, trajectories: Trajectories, clustering: Clustering | None = None) -> list[str]:
         """Lines for columns of observations and actions that are far from those trained on, or were constant there;
-        and, with their `clustering`, for actions that no policy of the model explains."""
+        and, with their `clustering`, for actions that are less likely under every policy than whatever the
+        observation: under a Gaussian with the mean and std trained on, or one chance for each discrete action."""
         inputs, actions = self.preprocessing.inputs, self.preprocessing.actions
         lines = []
         if isinstance(inputs, Inputs):
@@ -128,17 +128,30 @@ class ClusteringModel:
             columns, there, here = np.intersect1d(new.columns, actions.columns, return_indices=True)
             lines += _unseen("actions", "constant", len(new.columns) - len(there))
             lines += _far("actions", new.shift[columns], new.scale[there], actions.shift[columns], actions.scale[here])
-        if self.likelihood is not None and clustering is not None:
-            mean, least = self.likelihood
-            found = _per_step(clustering, trajectories)
-            unlikely = ~(found >= 2 * least - mean - max(1, 0 if self.discrete else self.action_size))
-            if unlikely.mean() > STRANGE:
-                lines.append(
-                    f"actions of {unlikely.sum()} of {len(found)} trajectories are unlike all that the model was "
-                    f"trained on ({found[unlikely].mean():.3g} nats a step; there {mean:.3g}, no trajectory's below "
-                    f"{least:.3g}): are they in the same unit and order, and of the same policies?"
-                )
+        if clustering is not None and clustering.log_likelihoods is not None:
+            lines += self._unlikely(trajectories, np.asarray(clustering.log_likelihoods, np.float64).max(1))
         return lines
+
+    def _unlikely(self, trajectories: Trajectories, found: np.ndarray) -> list[str]:
+        """`found [N]` are log-likelihoods under the policy that explains a trajectory best."""
+        actions, lengths = self.preprocessing.actions, np.asarray(trajectories.lengths)
+        reference, size = np.full(len(lengths), -np.log(self.action_size)), 1
+        if actions is not None:
+            scaled = actions(np.where(np.asarray(trajectories.mask)[..., None], trajectories.actions, actions.shift))
+            size = scaled.shape[-1]
+            least = 0.5 * size * np.log(2 * np.pi) + float(actions.log_volume)
+            reference = -0.5 * (scaled.astype(np.float64) ** 2).sum((1, 2)) / lengths - least
+        elif not self.discrete:
+            return []
+        unlikely = ~(found / lengths >= reference - WORSE * size)
+        if unlikely.mean() <= SHARE:
+            return []
+        return [
+            f"actions of {unlikely.sum()} of {len(found)} trajectories are less likely under every cluster's policy "
+            f"({found[unlikely].sum() / lengths[unlikely].sum():.3g} nats a step) than without looking at observations "
+            f"({(reference * lengths)[unlikely].sum() / lengths[unlikely].sum():.3g}): are they in the same unit and "
+            "order, of the same policies, and were there enough trajectories to train on?"
+        ]
 
     def save(self, folder: Path) -> None:
         """Writes parameters and preprocessing to a folder; `load_clustering` reads the rest from summary.json."""
@@ -148,8 +161,8 @@ class ClusteringModel:
         save_tree(folder, {"model": self.model, "preprocessing": fitted, **found})
 
     def described(self) -> dict[str, Any]:
-        """What data it takes, and how likely those trained on were, as JSON."""
-        names = ("observation_shape", "action_size", "discrete", "action_parts", "likelihood")
+        """What data it takes, as JSON."""
+        names = ("observation_shape", "action_size", "discrete", "action_parts")
         return {name: getattr(self, name) for name in names}
 
     def _as_trained(self, trajectories: Trajectories) -> Trajectories:
@@ -179,19 +192,6 @@ class ClusteringModel:
             shown = np.asarray(observations.table) if coded else np.asarray(observations)[mask]
             if not np.isin(shown, (0, 1)).all():
                 raise DataError("observations have other values than 0 and 1, which alone the model was trained on")
-
-
-def _per_step(clustering: Clustering, trajectories: Trajectories) -> np.ndarray:
-    """`[N]` float64: each trajectory's log-likelihood a step under the policy that explains it best."""
-    return np.asarray(clustering.log_likelihoods, np.float64).max(1) / np.asarray(trajectories.lengths)
-
-
-def _likelihood(clustering: Clustering, trajectories: Trajectories) -> tuple[float, float] | None:
-    """Mean and least of `_per_step`; None where the method has no likelihoods, or diverged."""
-    if clustering.log_likelihoods is None:
-        return None
-    found = _per_step(clustering, trajectories)
-    return (float(found.mean()), float(found.min())) if np.isfinite(found).all() else None
 
 
 def _unseen(what: str, value: str, count: int) -> list[str]:
@@ -321,27 +321,28 @@ class Policies:
 def load_policy(folder: str | os.PathLike) -> Policies:
     """The policies, of all seeds (and clusters), that `trajclust train` left in a folder.
 
+    Warns of those of another version of the learner.
+
     Raises:
-        DataError: for a folder without them, or with those of another version of the learner.
+        DataError: for a folder without them.
     """
     try:
         summary = json.loads((Path(folder) / "summary.json").read_text())
         settings = {name: tuples(value) for name, value in summary["settings"]["learner"].items()}
         entry = learner_entry(summary["learner"], summary.get("plugin")).on(summary.get("discrete", False))
-        learner, stored = entry.algorithm(**settings), load_tree(Path(folder) / "policy")
         saved = summary["version"], summary.get("revisions", [])
+        if saved != ([Offline.VERSION, entry.algorithm.VERSION], revisions(summary.get("plugin"))):
+            log.warning("%s: policies that another version of %s trained; train again if in doubt", folder, entry.title)
+        learner, stored = entry.algorithm(**settings), load_tree(Path(folder) / "policy")
         policy = TrainedPolicy(stored["actor"], Scaling(**stored["scaling"]))
         shape = summary.get("observation_shape", policy.scaling.mean.shape[-1:])
         clusters = summary["clusters"] if summary["clusters"] is None else tuple(summary["clusters"])
         offsets = summary.get("offsets", {}).get("observation_offsets", {})
         offsets = {int(column): offset for column, offset in offsets.items()}
         parts = tuples(summary.get("action_parts", ()))
-        found = Policies(learner, policy, tuple(summary["seeds"]), clusters, tuple(shape), offsets, parts)
+        return Policies(learner, policy, tuple(summary["seeds"]), clusters, tuple(shape), offsets, parts)
     except _UNREADABLE as error:
         raise DataError(f"{folder}: no result of trajclust train there ({error})") from None
-    if saved != ([Offline.VERSION, learner.VERSION], revisions(summary.get("plugin"))):
-        raise DataError(f"{folder}: policies of another version of {summary['learner']}: train again")
-    return found
 
 
 def load_relabeller(folder: str | os.PathLike) -> tuple[TrainedRelabeller, Model]:

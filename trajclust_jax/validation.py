@@ -24,7 +24,7 @@ def check_inner_share(settings: Any, *names: str) -> None:
     _check(settings, names, lambda value: 0 < value < 1, "between 0 and 1")
 
 
-def check_below_one(settings: Any, *names: str) -> None:
+def check_fraction(settings: Any, *names: str) -> None:
     """Raises ValueError if one of these fields is not at least 0 and below 1."""
     _check(settings, names, lambda value: 0 <= value < 1, "at least 0 and below 1")
 

@@ -22,7 +22,6 @@ from trajclust_experiments.commands.clusters import (
     write_clusters,
 )
 from trajclust_experiments.commands.data import labelled
-from trajclust_experiments.commands.given import check_seed
 from trajclust_experiments.commands.output import check_out, check_unread, resolve_out, staged
 from trajclust_experiments.commands.printing import pairs, print_json
 from trajclust_experiments.models import ClusteringModel
@@ -34,7 +33,7 @@ from trajclust_jax.clustering.ambiguity import ambiguity
 from trajclust_jax.clustering.health import diagnose
 from trajclust_jax.clustering.images import describe_inputs
 from trajclust_jax.clustering.support import LEAST, UNTOLD, support_of
-from trajclust_jax.data import DataError, Dataset, Trajectories, offsets_of, suspicious
+from trajclust_jax.data import DataError, Dataset, Trajectories, check_seed, offsets_of, suspicious
 from trajclust_jax.metrics import batch_scores
 from trajclust_jax.records import cell_id, environment
 from trajclust_jax.tracking import make_tracker, track_cell
@@ -65,7 +64,7 @@ def cluster(
     name, left = _named(method, policy)
     settings = {"policy": left, "extra_clusters": extra_clusters, "restarts": restarts, "iterations": iterations}
     settings = {option: value for option, value in settings.items() if value is not None}
-    check_seed(seed)
+    check_seed(seed, "--seed")
     for option in settings:
         if option not in CATALOGUE[name].settings():
             raise UsageError(f"--{option.replace('_', '-')} is no setting of {method}")
@@ -228,7 +227,7 @@ def cluster_dataset(
 def _built(
     name: str, num_clusters: int, trajectories: Trajectories, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], Clusterer]:
-    """The settings that suit the data, but for those that `settings` has, and the method with both.
+    """The method, with `settings` and in place of what they leave open what suits the data; and the latter.
 
     Raises:
         DataError: for settings or data that the method does not allow.

@@ -17,11 +17,11 @@ from trajclust_jax.clustering.oracle import oracle
 from trajclust_jax.data import (
     Dataset,
     Trajectories,
-    fingerprint,
     returns,
     save_hdf5,
     save_minari,
     save_npz,
+    steps_fingerprint,
     subset,
 )
 from trajclust_jax.lazy import lazy
@@ -65,7 +65,7 @@ def describe_clusters(dataset: Dataset, clustering: Clustering) -> dict[str, Any
     labels, truth = dataset.labels, dataset.true_log_likelihoods
     example = examples(trajectories, clustering)
     return {
-        "trajectories_fingerprint": fingerprint(trajectories),  # the same whatever labels are given
+        "trajectories_fingerprint": steps_fingerprint(trajectories),  # the same whatever rewards and labels are given
         "num_trajectories": trajectories.num_trajectories,
         "num_steps": int(lengths.sum()),
         "objective": float(clustering.objective),

@@ -12,11 +12,12 @@ from trajclust_experiments.launchers.task import Task
 
 
 def print_cells(tasks: Sequence[Task], expected: Mapping[Cell, costs.Costs], json: bool) -> None:
-    """A line a cell: whether it is stored, or what it will cost; its key, its table and what it is. The same as JSON.
+    """A line a cell: whether it is stored, or what it will cost; its key, its table and what it is.
 
     Args:
         tasks: all cells.
         expected: of those that are missing.
+        json: print the same as JSON.
     """
     if json:
         return print_json([_told(task, expected.get(task.cell)) for task in tasks])

@@ -10,19 +10,29 @@ import numpy as np
 from trajclust_experiments.cells.evaluation import best_clusters
 from trajclust_experiments.commands.rows import read_assignments
 from trajclust_experiments.usage import UsageError
-from trajclust_jax.data import DataError, Dataset, fingerprint, returns
+from trajclust_jax.data import DataError, Dataset, returns, steps_fingerprint
 from trajclust_jax.records import tuples
 
 
 def parsed(text: str) -> Any:
-    """A JSON value (number, true, null, list), or a number as Python has it: 1. or .5. Raises ValueError for others."""
+    """A JSON value (number, true, null, list), a number as Python has it (1. or .5), or a word.
+
+    Raises:
+        ValueError: for others, and in lists for NaN and infinity, which alone are words.
+    """
     if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
         return float(text)
-    return tuples(json.loads(text))
+    if re.fullmatch(r"[+-]?[A-Za-z_][\w.+-]*", text) and text not in ("true", "false", "null"):
+        return text
+    return tuples(json.loads(text, parse_constant=_refused))
+
+
+def _refused(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 def parsed_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, Any]:
-    """`name=value` pairs, whose values are `parsed`, or else a word.
+    """`name=value` pairs, whose values are `parsed`.
 
     Raises:
         UsageError: for what is no pair, and for a name that is given twice.
@@ -35,19 +45,12 @@ def parsed_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, 
         try:
             settings[name] = parsed(text)
         except ValueError:
-            settings[name] = text
-            equals = equals if re.fullmatch(r"[A-Za-z_][\w+-]*", text) else ""
+            equals = ""
         if not equals:
             raise UsageError(
                 f"{option} {pair}: give name=value with a number, true, false, null, a list [256,256] or a word"
             )
     return settings
-
-
-def check_seed(seed: int) -> None:
-    """Raises UsageError for a seed that is another one's in 32 bits."""
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"--seed is {seed}: give 0 to {2**32 - 1}")
 
 
 def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndarray, list[int]]:
@@ -64,12 +67,10 @@ def chosen_clusters(folder: Path, which: str, dataset: Dataset) -> tuple[np.ndar
     try:
         summary = json.loads((folder / "summary.json").read_text("utf-8"))
         count, of = len(summary["clusters"]), {summary["fingerprint"], summary.get("trajectories_fingerprint")}
-        relabelled = dataset.provenance.parameters.get("relabelled") or {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"--clusters {folder}: no result of trajclust cluster there ({error})") from None
     trajectories = dataset.trajectories
-    ours = {dataset.provenance.fingerprint, fingerprint(trajectories), relabelled.get("made_from_fingerprint")}
-    if not ours & of:
+    if not {dataset.provenance.fingerprint, steps_fingerprint(trajectories)} & of:
         raise DataError(f"--clusters {folder}: a clustering of other trajectories than {dataset.spec.name}")
     assignments = read_assignments(folder / "assignments.csv", trajectories.num_trajectories, count)
     episode_returns = returns(trajectories)

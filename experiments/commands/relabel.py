@@ -9,8 +9,15 @@ import numpy as np
 
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.cell import checkpoint_seconds
-from trajclust_experiments.commands.given import check_seed, chosen_clusters, parsed_settings
-from trajclust_experiments.commands.output import check_out, check_unread, check_writable, resolve_out, staged
+from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
+from trajclust_experiments.commands.output import (
+    check_out,
+    check_unread,
+    check_writable,
+    resolve_out,
+    staged,
+    work_folder,
+)
 from trajclust_experiments.commands.printing import number, print_json
 from trajclust_experiments.progress import Progress
 from trajclust_experiments.rendering.figures import new_figure, save_figure
@@ -21,6 +28,7 @@ from trajclust_jax.data import (
     Dataset,
     Trajectories,
     build_dataset,
+    check_seed,
     fingerprint,
     ill_scaled,
     load,
@@ -137,7 +145,7 @@ def relabel(
     json: bool,
 ) -> None:
     """Relabels a dataset and prints what the rewards are like; arguments as the command has them."""
-    check_seed(seed)
+    check_seed(seed, "--seed")
     asked = Asked(method, expert, clusters, set, seed)
     asked.relabeller()
     if out.suffix not in (".hdf5", ".npz"):
@@ -149,7 +157,7 @@ def relabel(
     check_out(folder, OUTPUTS)
     for target in (out, folder):
         check_unread(target, f"--out {out}", dataset, expert, clusters)
-    ours = (folder / "summary.json", folder.with_name(f".{folder.name}.work"))  # of a run that is done, or was killed
+    ours = (folder / "summary.json", work_folder(resolve_out(folder)))  # of a run that is done, or was killed
     if out.exists() and not any(path.exists() for path in ours):
         raise UsageError(f"--out {out} is another file: give a new name")
     summary = relabel_dataset(load(dataset), asked, out, Progress())
@@ -256,10 +264,10 @@ def _fitted(
     """Raises DataError for rewards that are not finite."""
     found = _rewarded(relabeller, data, described, work, progress)
     if not np.isfinite(found.rewards).all():
-        remedy = f"give {asked.option} a lower learning_rate"
-        raise DataError(f"{asked.method} diverged: its rewards are not finite; {remedy}")
-    if not found.rewards.any():
-        progress.warn(f"every reward by {asked.method} is 0, which tells nothing: look at what {asked.option} gives it")
+        remedy = "lower the learning_rate" if hasattr(relabeller, "phases") else "look at its settings"
+        raise DataError(f"{asked.method} gave rewards that are not finite: {remedy} ({asked.option})")
+    if relabeller.NEEDS_EXPERT and not np.ptp(found.rewards, axis=-1).all():
+        progress.warn(f"{asked.method} gave every step the same reward: look at its settings ({asked.option})")
     return found
 
 

@@ -198,7 +198,10 @@ def crossed(pairs: tuple[str, ...]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
             raise UsageError(f"--set {pair}: give name=value, or several values with commas between them")
         if name in found:
             raise UsageError(f"--set {name} is given twice: give all its values after one, {name}=A,B")
-        found[name] = tuple(_value(part) for part in _parts(text))
+        try:
+            found[name] = tuple(map(parsed, _parts(text)))
+        except ValueError:
+            raise UsageError(f"--set {pair}: give numbers, true, false, null, lists [256,256] or words") from None
     return tuple(found.items())
 
 
@@ -212,10 +215,3 @@ def _parts(text: str) -> list[str]:
         else:
             parts[-1] += character
     return parts
-
-
-def _value(text: str) -> Any:
-    try:
-        return parsed(text)
-    except ValueError:
-        return text  # a word

@@ -225,7 +225,9 @@ def train_on_dataset(
     evaluate = None
     if described["environment"]:
         evaluate = evaluator(offline, environment_name, episodes, evaluate_every, references)
-    data = trajectories if clusters is None else Clustered(trajectories, clusters[0], len(clusters[1]))
+    data: Trajectories | Clustered = trajectories
+    if clusters is not None:
+        data = Clustered(trajectories, clusters[0], len(clusters[1]), tuple(clusters[1]))
     out = resolve_out(out)
     place = {"name": f"{dataset.spec.name}-{learner_name}", "id": id, "directory": out.parent, "config": described}
     place["tags"] = [f"dataset:{dataset.spec.name}", f"learner:{learner_name}"]

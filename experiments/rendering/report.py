@@ -36,7 +36,8 @@ from trajclust_jax.records import RecordError, Results, plain
 pd = lazy("pandas")
 
 INDEX, RECORDS = "report.html", "records.html"  # the pages beside those of papers
-FILES = INDEX, RECORDS, "report.md", "scores.csv"
+TEXT, SCORES = "report.md", "scores.csv"
+TITLE = "Trajclust report"
 NOT_RUN, MORE = "What was not run", "More figures"  # sections that are folded
 FIGURES = 4  # of a table, that are not folded
 
@@ -113,7 +114,7 @@ def write_report(results: Results, out: Path, skip: Callable[[str], None] | None
         headers.update(table_of(text)[0])
         written.append({"table": section.table.name, "preset": section.preset, "files": list(map(str, files))})
     _write_pages(records, planned, chapters, headers, out)
-    scores_frame(records).to_csv(out / "scores.csv", index=False)
+    scores_frame(records).to_csv(out / SCORES, index=False)
     return written
 
 
@@ -141,10 +142,18 @@ def _write_pages(
         texts.setdefault(chapter.page, [f"# {plain_text(names[chapter.page])}\n"]).append(chapter.text)
     names[RECORDS], texts[RECORDS] = "All records", ["# All records\n", every]
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "report.md", "\n".join(in_file))
+    write_text(out / TEXT, "\n".join(in_file))
     pages = [(name, quote(file)) for file, name in names.items()]
     for file, parts in texts.items():
         write_text(out / file, page("\n".join(parts), out, folded=(NOT_RUN, MORE), pages=pages, here=quote(file)))
+
+
+def in_the_way(out: Path) -> str | None:
+    """A file in `out` that a report would replace and that is no report's; None without one."""
+    if any(TITLE in (out / name).read_text("utf-8", "replace") for name in (INDEX, TEXT) if (out / name).is_file()):
+        return None
+    names = (INDEX, RECORDS, TEXT, SCORES, *(_page_of(get_table(name)) for name in table_names()))
+    return next((name for name in names if (out / name).exists()), None)
 
 
 def _paper(table: Table) -> str:
@@ -217,7 +226,7 @@ def _standings(table: Table, found: Sequence[Standing]) -> str:
 
 def _introduction() -> str:
     lines = [
-        "# Trajclust report",
+        f"# {TITLE}",
         "",
         "Which policy made which trajectory? Every table and figure of the papers that stored records fill, ours",
         "beside the published numbers, made from the records alone. A column `difference` is ours minus the paper's:",

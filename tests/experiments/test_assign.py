@@ -220,7 +220,7 @@ def test_actions_that_no_policy_explains_are_told(trajclust, tmp_path):
     clustered(load(tmp_path / "old.npz"), "pg_kmeans_mlp", tmp_path / "c", polish_iterations=3, polish_steps=100)
     code, out, err = trajclust("assign", "new.npz", "--model", "c")
     assert code == 0, err
-    assert "actions of 20 of 20 trajectories are unlike all that the model was trained on" in out
+    assert "actions of 20 of 20 trajectories are less likely under every cluster's policy" in out
     model, right = load_clustering(tmp_path / "c"), new.trajectories
     assert model.doubts(right, model.assign(right)) == []
 

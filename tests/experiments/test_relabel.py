@@ -157,9 +157,9 @@ def test_the_relabellers_range_of_returns_holds(tmp_path, monkeypatch, own, want
     ("arguments", "text"),
     [
         (("some.npz",), "clue needs an expert: give --expert FILE, best:1, success:1 or cluster:K"),
-        (("some.npz", "--expert", "some.npz"), "expert is all of the data: there is nothing to tell it from"),
-        (("some.npz", "--expert", "pathfollowing:size=1"), "observations [2], of the data [3]: give an expert of the"),
-        (("some.npz", "--expert", "best:9"), "expert is all of the data"),
+        (("some.npz", "--expert", "some.npz"), "expert holds all of the data: there is nothing to tell it from"),
+        (("some.npz", "--expert", "pathfollowing:size=1"), "observations are [2], the data's [3]: give an expert of"),
+        (("some.npz", "--expert", "best:9"), "expert best:9 holds all of the data"),
         (("some.npz", "--expert", "best:some"), "give a number of trajectories, such as best:1"),
         (("some.npz", "--expert", "success:1"), "a sparse task's two: give best:K"),
         (("some.npz", "--expert", "cluster:1"), "of which clustering? Give its folder with --clusters"),
@@ -168,7 +168,7 @@ def test_the_relabellers_range_of_returns_holds(tmp_path, monkeypatch, own, want
         (("some.npz", "--expert", "best:1", "--set", "temperature=-1"), "temperature is -1.0: it must be above 0"),
         (("some.npz", "--expert", "best:1", "--set", "heat=1"), "no setting 'heat'"),
         (("some.npz", "--expert", "best:1", "--set", "temperature=inf"), "temperature is 'inf': give a number"),
-        (("some.npz", "--expert", "best:1", "--set", "temperature=Infinity"), "give a finite number"),
+        (("some.npz", "--expert", "best:1", "--set", "temperature=Infinity"), "give a number, or null"),
         (("some.npz", "--expert", "best:1", "--set", "beta=1", "beta=2"), "--set beta is given twice: give it once"),
         (("some.npz", "--expert", "best:1", "--seed", str(2**32)), "--seed is 4294967296: give 0 to 4294967295"),
         (("some.npz", "--expert", "Best:1"), "--expert Best:1: did you mean best:1?"),
@@ -211,11 +211,11 @@ def test_each_file_has_a_model_of_its_own(trajclust, files, tmp_path):
 def test_rewards_that_tell_nothing_are_told(trajclust, files):
     given = ("some.npz", "--expert", "demo.npz", "--set", *SHORT, "learning_rate=1e30")
     code, _, err = trajclust("relabel", *given)
-    assert (code, "clue diverged: its rewards are not finite; give --set a lower learning_rate" in err) == (2, True)
+    assert (code, "clue gave rewards that are not finite: lower the learning_rate (--set)" in err) == (2, True)
     given = ("some.npz", "--expert", "demo.npz", "--set", *SHORT, "temperature=1e6")
     code, _, err = trajclust("relabel", *given)
     assert code == 0, err
-    assert "every reward by clue is 0, which tells nothing: look at what --set gives it" in err
+    assert "clue gave every step the same reward: look at its settings (--set)" in err
 
 
 def test_the_relabelled_data_takes_the_datas_clustering(trajclust, files):

@@ -119,6 +119,17 @@ def written(results, tmp_path):
     return pages["report.html"], pages
 
 
+def test_what_is_no_report_is_in_the_way(tmp_path):
+    """A report that was ended on the way is none of it: report.md comes first."""
+    assert report.in_the_way(tmp_path) is None
+    (tmp_path / "clue.html").write_text("mine")
+    assert report.in_the_way(tmp_path) == "clue.html"
+    (tmp_path / "report.md").write_text("what I reported on trajclust")
+    assert report.in_the_way(tmp_path) == "report.md"
+    (tmp_path / "report.md").write_text(report._introduction())
+    assert report.in_the_way(tmp_path) is None
+
+
 def section(text: str, title: str) -> str:
     """A section of report.md, without its heading."""
     return text.partition(f"## {title}\n\n")[2].partition("\n## ")[0]

@@ -56,7 +56,7 @@ def _check_tracked(folder, summary):
     assert [files for _, files in whole.artifacts.values() if files == ["record.json"]]
 
 
-def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
+def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path, caplog):
     plane(tmp_path / "plane.npz", "Pathfollowing-v0")
     code, out, err = trajclust(
         *("train", "plane.npz", "--learner", "bc", "--seeds", 2, "--episodes", 3, "--evaluate-every", 20),
@@ -85,8 +85,8 @@ def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path):
         load_policy(tmp_path / "runs/train").predict([np.nan, 0])
     told = json.loads((tmp_path / "runs/train/summary.json").read_text())
     (tmp_path / "runs/train/summary.json").write_text(json.dumps({**told, "version": [0, 0]}))
-    with pytest.raises(DataError, match="policies of another version of bc: train again"):
-        load_policy(tmp_path / "runs/train")
+    load_policy(tmp_path / "runs/train")
+    assert "policies that another version of BC trained" in caplog.text
     again = trajclust("train", "plane.npz", "--learner", "bc", "--seeds", 2, *SMALL)
     assert again[0] == 0
     assert "last return, by seed: 0.0, 0.0" in again[1]

@@ -203,8 +203,10 @@ def test_a_cluster_of_which_nothing_can_be_learned():
     data = one_step(np.arange(4.0)[:, None], np.zeros((4, 1)), np.ones(4))
     data = data.replace(terminated=np.array([True, True, False, False]), final_observations=data.observations[:, 0])
     clustered = Clustered(data, np.array([0, 0, 1, 1]), 2)
-    with pytest.raises(DataError, match="of no step of cluster 1 it is known what followed"):
+    with pytest.raises(DataError, match=r"no step has a known successor: .* leave out cluster 1"):
         Offline(IQL(1)).prepare(clustered, 1)
+    with pytest.raises(DataError, match="or leave out cluster 7"):
+        Offline(IQL(1)).prepare(clustered._replace(numbers=(4, 7)), 1)
     assert Offline(BC(1)).prepare(clustered, 1).count.tolist() == [2, 2]
     assert Offline(IQL(1)).prepare(Clustered(data, np.array([0, 0, -1, -1]), 2), 1).count.tolist() == [2, 0]
 
@@ -325,7 +327,7 @@ def test_bad_settings(settings, message):
         ("td3_bc", {"noise_clip": -0.5}, "noise_clip is -0.5: it must be at least 0"),
         ("iql", {"dropout": 1}, "dropout is 1.0: it must be at least 0 and below 1"),
         ("iql", {"dropout": -1}, "dropout is -1.0: it must be at least 0 and below 1"),
-        ("iql", {"reward_scale": 0}, "reward_scale is 0: nothing would be left of the rewards"),
+        ("iql", {"reward_scale": 0}, "reward_scale is 0: all rewards would be equal"),
         ("iql", {"learning_rate": float("nan")}, "learning_rate is nan: give a finite number"),
         ("iql", {"bounds": [float("inf")]}, "give a list of numbers"),
         ("iql", {"temperature": -3}, "temperature is -3.0: it must be at least 0"),
@@ -369,7 +371,7 @@ def test_what_follows_a_cut_must_be_known():
     assert tiny("iql", 1).prepare(known, 1).count == 3
     assert tiny("iql", 1).prepare(repeated, 1).count == 2
     assert tiny("bc", 1).prepare(repeated, 1).count == 3
-    with pytest.raises(DataError, match="of no step it is known what followed"):
+    with pytest.raises(DataError, match="no step has a known successor: give final_observations"):
         tiny("iql", 1).prepare(from_episodes([(states[[0, 0]], np.zeros((1, 1)), np.ones(1), False)]), 1)
 
 

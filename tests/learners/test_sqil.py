@@ -50,10 +50,13 @@ def test_rewards_that_tell_nothing_are_warned_of(caplog):
     assert "rewards tell no expert from others" in caplog.text
     caplog.clear()
     rewards = np.array(data.rewards)
-    rewards[0, 0] = 0.3
+    rewards[1, 0] = 0.3
     learner.advise(data.replace(rewards=rewards))
     assert "those with a reward above 0, are taken for the expert's" in caplog.text
     caplog.clear()
+    rewards[1] = 3 * np.array(data.rewards)[1]
+    learner.advise(data.replace(rewards=rewards))
+    assert not caplog.text, "of two experts, each scaled by itself"
     Offline(learner, reward_shift=-1.0).prepare(data, 1)
     assert "rewards tell no expert from others" in caplog.text, "shifted, none is above 0"
     view, _ = next(views())

@@ -42,7 +42,7 @@ def test_the_best_trajectories(caplog):
     assert not caplog.text
     assert whose(of_best(sparse(), 1)) == [0]
     assert caplog.messages == ["expert best:1: 2 have a return of 1; the first are taken"]
-    for count, text in ((0, "give at least 1"), (6, "is all of the data")):
+    for count, text in ((0, "give at least 1"), (6, "holds all of the data")):
         with pytest.raises(DataError, match=text):
             of_best(DATA, count)
     with pytest.raises(DataError, match="all returns are equal"):
@@ -90,12 +90,12 @@ def test_demonstrations_come_after_the_data():
 
 
 def test_an_expert_of_another_environment_or_the_data_itself():
-    with pytest.raises(DataError, match=r"observations \[2\], of the data \[3\]: give an expert of the same"):
+    with pytest.raises(DataError, match=r"observations are \[2\], the data's \[3\]: give an expert of the same"):
         of_demonstrations(DATA, sparse())
     other = DATA.replace(rewards=np.zeros_like(DATA.rewards))
-    with pytest.raises(DataError, match="expert is all of the data"):
+    with pytest.raises(DataError, match="expert holds all of the data"):
         of_demonstrations(DATA, other)
-    with pytest.raises(DataError, match="actions of 1 numbers, of the data of 2"):
+    with pytest.raises(DataError, match=r"actions are \[1\], the data's \[2\]"):
         of_demonstrations(DATA, DATA.replace(actions=DATA.actions[..., :1]))
 
 
@@ -112,6 +112,10 @@ def test_an_expert_in_another_unit(caplog):
     of_demonstrations(DATA.replace(actions=100 * DATA.actions), demonstration)
     told = "expert: 2 of 2 columns of actions are far from the data's: are they in the same unit?"
     assert caplog.messages[1:] == [told, told]
+    caplog.clear()
+    still = demonstration.observations * np.float32([0.01, 0.001, 0])  # in columns of its own
+    of_demonstrations(DATA, demonstration.replace(observations=still, actions=0.05 * demonstration.actions))
+    assert not caplog.text, "an expert may balance where others fall"
     discrete = DATA.replace(actions=(DATA.actions[..., 0] > 0).astype(np.int32), num_actions=2)
     for own, other in ((((0, 0), (1, 1)), ((0, 1), (1, 0))), (((10,), (20,)), ((20,), (30,))), ((), ((20,), (30,)))):
         with pytest.raises(DataError, match=r"expert: actions: the (value|combination) .* is new to the data"):
@@ -135,9 +139,10 @@ def test_an_expert_that_is_among_the_data_is_told(caplog):
     one = lambda each: jax.tree.map(lambda x: np.asarray(x)[:1], each)
     of_demonstrations(DATA, one(DATA))
     assert caplog.messages == [
-        "expert: 1 of its 1 trajectories are the data's, too, where they count as others': take them out there"
+        "expert: 1 of its 1 trajectories are also in the data, where they count as not the expert's; if they are the "
+        "same episodes, remove them from the data"
     ]
-    with pytest.raises(DataError, match="expert best:1: the expert is all of the data"):
+    with pytest.raises(DataError, match="expert best:1 holds all of the data"):
         of_best(one(DATA), 1)
 
 

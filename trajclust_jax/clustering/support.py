@@ -63,15 +63,15 @@ class Support:
         if self.supported and self.agreement >= AGREEMENT:
             return None
         if self.supported:
-            many = "most" if self.agreement < AGREEMENT / 2 else "some"
             return (
-                f"{many} trajectories may be in a wrong cluster: policies that did not see them put them in these "
+                "some trajectories may be in a wrong cluster: policies that did not see them put them in these "
                 f"clusters with an NMI of {self.agreement:.3f}; more or longer trajectories would tell"
             )
         if not any(value for name, value in vars(self).items() if name != "agreement"):
             return (
                 "not supported by the data: policies for the clusters predict held-out actions no better at any time "
-                "than the one policy that they begin as; of right clusters more or longer trajectories would show it"
+                "than the one policy that they begin as; if the clusters are right, more or longer trajectories would "
+                "show it"
             )
         worse_than_one = not self.over_one > ERRORS * self.over_one_error
         beside = "under one policy" if worse_than_one else "under those of random clusters"

@@ -9,6 +9,7 @@ from trajclust_jax.data.dataset import (
     rebased,
     reduced,
     returns,
+    steps_fingerprint,
     subset,
     transitions,
 )
@@ -31,7 +32,7 @@ from trajclust_jax.data.types import (
     apply,
     dense,
 )
-from trajclust_jax.data.validation import validate, validate_labels
+from trajclust_jax.data.validation import check_seed, validate, validate_labels
 
 __all__ = [
     "REGISTRY",
@@ -47,6 +48,7 @@ __all__ = [
     "bandit_dataset",
     "build_dataset",
     "check_minari_target",
+    "check_seed",
     "colouring_dataset",
     "compress",
     "dense",
@@ -68,6 +70,7 @@ __all__ = [
     "save_npz",
     "split_episodes",
     "stated_by",
+    "steps_fingerprint",
     "subset",
     "suspicious",
     "transitions",

@@ -8,7 +8,7 @@ import numpy as np
 
 from trajclust_jax.data.codebook import compress
 from trajclust_jax.data.types import Codebook, DataError, Dataset, Provenance, Spec, Trajectories, Transitions
-from trajclust_jax.data.validation import validate, validate_labels, validate_likelihoods
+from trajclust_jax.data.validation import check_seed, validate, validate_labels, validate_likelihoods
 
 OFFSETS = ("observation_offsets", "action_offsets")  # in a provenance's parameters: by a column's number
 
@@ -86,8 +86,7 @@ def reduced(dataset: Dataset, transitions: int, seed: int) -> Dataset:
     lengths = np.asarray(dataset.trajectories.lengths)
     if not 1 <= transitions <= lengths.sum():
         raise DataError(f"transitions is {transitions}: give 1 to {lengths.sum()}, which {dataset.spec.name} has")
-    if not 0 <= seed < 2**32:
-        raise DataError(f"draw is {seed}: give 0 to {2**32 - 1}")
+    check_seed(seed, "draw")
     order = np.random.default_rng(seed).permutation(len(lengths))
     count = int(np.searchsorted(np.cumsum(lengths[order]), transitions)) + 1
     rows = np.sort(order[:count])
@@ -173,6 +172,11 @@ def transitions(trajectories: Trajectories) -> Transitions:
         truncated=last & ~terminated,
         trajectory=n.astype(np.int32),
     )
+
+
+def steps_fingerprint(trajectories: Trajectories) -> str:
+    """`fingerprint` whatever rewards and labels are given."""
+    return fingerprint(trajectories.replace(rewards=np.zeros(np.shape(trajectories.rewards), np.float32)))
 
 
 def fingerprint(trajectories: Trajectories, labels: np.ndarray | None = None) -> str:

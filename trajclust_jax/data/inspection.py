@@ -14,7 +14,9 @@ _OFFSET = 25.0  # times the largest deviation from the mean; MuJoCo's means are 
 _ROUNDED = 25e3  # the same of what float32 hardly holds
 _NAMED = 3  # columns that a line names
 _PARTS = "observations", "actions", "rewards"
-_ELSEWHERE, _WIDE = 5.0, 10.0  # stds of other data: a mean so far away, and times its std, is another unit
+_ELSEWHERE = 5.0  # stds of other data, by which a mean is off in another unit
+_WIDER, _NARROWER = 10.0, 30.0  # ratios of stds in another unit: an expert's may well be a tenth
+_COMMON = 3.0  # between the largest and the smallest of such ratios
 
 
 def suspicious(trajectories: Trajectories, parts: Collection[str] = _PARTS) -> list[str]:
@@ -42,15 +44,17 @@ def suspicious(trajectories: Trajectories, parts: Collection[str] = _PARTS) -> l
 def other_units(mean: np.ndarray, std: np.ndarray, others_mean: np.ndarray, others_std: np.ndarray) -> np.ndarray:
     """`[D]` bool: columns that seem to have another unit than the same ones of other data.
 
-    Their mean is far away, or their std ten times as large. A tenth of the std is a sign only where most columns have
-    it: one may stand still.
+    Their mean is far away, or their std many times as large. A std that is many times smaller is a sign only where most
+    columns have it, two at least, and about the same ratio of stds: some may stand still.
 
     Args:
         mean, std, others_mean, others_std: `[D]`, of columns of both.
     """
-    far = (np.abs(mean - others_mean) > _ELSEWHERE * others_std) | (std > _WIDE * others_std)
-    narrow = _WIDE * std < others_std
-    return far | narrow if 2 * narrow.sum() > len(narrow) else far
+    far = (np.abs(mean - others_mean) > _ELSEWHERE * others_std) | (std > _WIDER * others_std)
+    narrow = (_NARROWER * std < others_std) & (std > 0)
+    ratios = (std / np.maximum(others_std, np.finfo(np.float32).tiny))[narrow]
+    common = 2 * len(ratios) > len(narrow) > 1 and ratios.max() < _COMMON * ratios.min()
+    return far | narrow if common else far
 
 
 def ill_scaled(trajectories: Trajectories, normalised: bool) -> str | None:

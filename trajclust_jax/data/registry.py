@@ -15,6 +15,7 @@ from trajclust_jax.data.d4rl import ENVIRONMENTS, files_of, load_hdf5
 from trajclust_jax.data.dataset import build_dataset, subset
 from trajclust_jax.data.mujoco import AGENTS, MIXTURES, has_agents, heterogeneous, rolled_out
 from trajclust_jax.data.types import Codebook, DataError, Dataset, Observations, Trajectories
+from trajclust_jax.data.validation import check_seed
 from trajclust_jax.lazy import lazy
 
 envs = lazy("trajclust_envs")
@@ -288,8 +289,7 @@ def make(name: str, size: int | None = None, seed: int = 0, **options: Any) -> D
         raise DataError(f"size is {size}: at least 1 trajectory a policy is needed")
     if size > _MOST:
         raise DataError(f"size is {size}: at most {_MOST} trajectories a policy are made")
-    if not 0 <= seed < 2**32:
-        raise DataError(f"seed is {seed}: give 0 to {2**32 - 1}")
+    check_seed(seed)
     for option in options:
         if option not in REGISTRY[name].options:
             raise DataError(f"{name} has no option {option}")

@@ -14,6 +14,12 @@ _MANY_ACTIONS = 2**12  # discrete actions; more of them must mostly occur: every
 _ACTIONS_PER_DISTINCT = 16
 
 
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raises DataError for a seed that does not fit in 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise DataError(f"{name} is {seed}: give 0 to {2**32 - 1}")
+
+
 def validate(trajectories: Trajectories) -> None:
     """Checks shapes, dtypes and values; only real steps count, padding may hold anything.
 

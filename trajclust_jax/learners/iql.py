@@ -19,7 +19,7 @@ from trajclust_jax.learners.learner import ActorCritic, Backup, LearnerState, Pa
 from trajclust_jax.learners.sampling import Batch
 from trajclust_jax.networks import ORTHOGONAL, STANDARD, CategoricalActor, Critic, GaussianActor
 from trajclust_jax.training import Info
-from trajclust_jax.validation import check_at_least, check_below_one, check_inner_share
+from trajclust_jax.validation import check_at_least, check_fraction, check_inner_share
 
 MAX_WEIGHT = 100.0
 
@@ -49,7 +49,7 @@ class IQL(ActorCritic):
         super().check()
         check_inner_share(self, "expectile")
         check_at_least(self, 0, "temperature")
-        check_below_one(self, "dropout")
+        check_fraction(self, "dropout")
 
     @property
     def kernel_init(self) -> nn.initializers.Initializer:

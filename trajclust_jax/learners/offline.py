@@ -50,6 +50,7 @@ class Clustered(NamedTuple):
     trajectories: Trajectories
     assignments: np.ndarray  # [N] int, 0..num_clusters-1; others belong nowhere
     num_clusters: int
+    numbers: tuple[int, ...] = ()  # what users call the clusters, for errors; (): 0, 1, ...
 
 
 @struct.dataclass
@@ -120,7 +121,7 @@ class Offline:
         if self.reward_range is not None:
             check_above(self, 0, "reward_range")
         if not self.reward_scale:
-            raise ValueError("reward_scale is 0: nothing would be left of the rewards")
+            raise ValueError("reward_scale is 0: all rewards would be equal")
         if not 0 < self.best <= 1:
             raise ValueError(f"best is {self.best}: give a share above 0, at most 1")
         if len({len(values) for _, values in self.sweep}) > 1:
@@ -188,8 +189,11 @@ class Offline:
         count = np.array([len(part.rewards) for part in parts], np.int32)
         lacking = [k for k, group in enumerate(groups) if len(group) and not count[k]]
         if lacking:
-            named = f" of cluster {', '.join(map(str, lacking))}" if clustered else ""
-            raise DataError(f"final_observations: of no step{named} it is known what followed")
+            remedy = "give final_observations"
+            if clustered:
+                numbers = ", ".join(str(data.numbers[k] if data.numbers else k) for k in lacking)
+                remedy += f", or leave out cluster {numbers}"
+            raise DataError(f"no step has a known successor: {remedy}")
         first = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32)
         batch = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
         if not clustered:

@@ -60,10 +60,12 @@ class SQIL(TD3BC):
 
     def advise(self, trajectories: Trajectories) -> None:
         """Warns of rewards that are not an expert's and others'."""
-        rewards = np.asarray(trajectories.rewards)[np.asarray(trajectories.mask)]
-        rewarded, remedy = rewards > 0, "relabel with 1 on the expert's steps, 0 elsewhere (--relabel indicator)"
+        rewards, mask = np.asarray(trajectories.rewards), np.asarray(trajectories.mask)
+        remedy = "relabel with 1 on the expert's steps, 0 elsewhere (--relabel indicator)"
+        rewarded = (rewards > 0)[mask]
+        graded = np.where(mask, rewards, -np.inf).max(1) > np.where(mask & (rewards > 0), rewards, np.inf).min(1)
         if rewarded.all() or not rewarded.any():
             log.warning("SQIL: rewards tell no expert from others: %s", remedy)
-        elif len(np.unique(rewards)) > 2:
+        elif graded.any():  # several rewards above 0 in a trajectory are of a task
             taken = f"{rewarded.sum()} of {rewarded.size} steps, those with a reward above 0,"
             log.warning("SQIL: %s are taken for the expert's: %s", taken, remedy)

@@ -79,29 +79,30 @@ def of_demonstrations(trajectories: Trajectories, demonstrations: Trajectories) 
     Raises:
         DataError: where they are of another environment, or are the data.
     """
-    actions = lambda of: "discrete" if of.discrete else f"of {of.action_size} numbers"
+    actions = lambda of: "discrete" if of.discrete else [of.action_size]
     for what, ours, theirs in (
         ("observations", list(trajectories.observation_shape), list(demonstrations.observation_shape)),
         ("actions", actions(trajectories), actions(demonstrations)),
     ):
         if ours != theirs:
-            raise DataError(f"expert: {what} {theirs}, of the data {ours}: give an expert of the same environment")
+            raise DataError(f"expert: {what} are {theirs}, the data's {ours}: give an expert of the same environment")
     if trajectories.discrete:
         own = trajectories.num_actions, trajectories.action_parts
         try:
-            demonstrations = renumbered(demonstrations, *own, "the data")
+            demonstrations = renumbered(demonstrations, *own, "the data, which never have it: leave its trajectory out")
         except DataError as error:
-            raise DataError(f"expert: {error}: give an expert of the same environment") from None
+            raise DataError(f"expert: {error}") from None
     known, given = set(_episodes(trajectories)), list(_episodes(demonstrations))
     if known <= set(given):
-        raise DataError("expert is all of the data: there is nothing to tell it from")
+        raise DataError("expert holds all of the data: there is nothing to tell it from")
     count = int(np.asarray(trajectories.lengths).sum())
     steps = count + np.arange(int(np.asarray(demonstrations.lengths).sum()))
     found = _checked(ExpertData(trajectories, (steps,), demonstrations))
     shared = sum(episode in known for episode in given)
     if shared:
         log.warning(
-            "expert: %d of its %d trajectories are the data's, too, where they count as others': take them out there",
+            "expert: %d of its %d trajectories are also in the data, where they count as not the expert's; if they are "
+            "the same episodes, remove them from the data",
             *(shared, len(given)),
         )
     _warn_of_other_units(found.flat, count)
@@ -116,7 +117,8 @@ def _warn_of_other_units(flat: Transitions, count: int) -> None:
         if values.dtype.kind != "f":
             continue
         values = values.reshape(len(values), -1)
-        far = other_units(*normalisation(values[count:]), *normalisation(values[:count]))
+        own = values[count:]
+        far = other_units(own.mean(0, np.float64), own.std(0, np.float64), *normalisation(values[:count]))
         if far.any():
             log.warning(
                 "expert: %d of %d columns of %s are far from the data's: are they in the same unit?",
@@ -134,11 +136,11 @@ def of_best(trajectories: Trajectories, count: int) -> ExpertData:
     if count < 1:
         raise DataError(f"expert best:{count}: give at least 1")
     if len(found) <= count:
-        raise DataError(f"expert best:{count}: the expert is all of the data, and there is nothing to tell it from")
+        raise DataError(f"expert best:{count} holds all of the data: there is nothing to tell it from")
     if not spread_of_returns(trajectories):
         raise DataError("expert best: all returns are equal, and do not tell which is best")
     order = np.argsort(-found, kind="stable")
-    least = found[order[min(count, len(found)) - 1]]
+    least = found[order[count - 1]]
     if (found[order[count:]] == least).any():
         log.warning("expert best:%d: %d have a return of %g; the first are taken", count, (found == least).sum(), least)
     return of_trajectories(trajectories, np.sort(order[:count]))

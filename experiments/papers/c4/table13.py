@@ -15,7 +15,7 @@ from trajclust_experiments.rendering.columns import Column, Entry
 from trajclust_experiments.rendering.markdown import provenance
 from trajclust_experiments.tables import Preset, Records, Table
 
-SIZES = (1_000, 10_000, 0)  # transitions; 0: all, a million or so of these many trajectories a policy
+SIZES = (1_000, 10_000, 0)  # transitions; 0: all, about a million, of MANY trajectories a policy
 MANY = 1_000
 # By task, of about a thousand and about a million transitions.
 PUBLISHED = {
