@@ -61,7 +61,12 @@ def render(records: Records):
         *provenance(records),
         "Scores as in Table 3. The paper's are means, on D4RL's data with a million gradient steps; its rows of medium "
         "and medium-replay data are left out here.",
-        *(line for other in ("bc_expert", "sqil", "oril") for line in against(records, "clue", other)),
+        *(
+            f"K = {k}, {line}"
+            for k in (1, 10)
+            for other in ("bc_expert", "sqil", "oril")
+            for line in against(records, "clue", other, k)
+        ),
     ]
     shown = [found[place] for place in places if place in found]
     text = columns.table("CLUE paper, Table 4: offline imitation", ROWS, rows, notes)
