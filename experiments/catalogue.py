@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -64,9 +63,9 @@ class MethodEntry:
 
     def build(self, num_clusters: int, **settings: Any) -> Any:
         """The algorithm with this entry's settings; `settings` override them."""
-        plain = (bool, int, float)
-        fields = {field.name: field for field in dataclasses.fields(self.algorithm) if isinstance(field.default, plain)}
-        settings = {name: _typed(fields[name], value) if name in fields else value for name, value in settings.items()}
+        fields = {field.name: field for field in dataclasses.fields(self.algorithm)}
+        numbers = {name for name, field in fields.items() if isinstance(field.default, bool | int | float)}
+        settings = {name: _typed(fields[name], value) if name in numbers else value for name, value in settings.items()}
         return (self.factory or self.algorithm)(num_clusters, **{**self.defaults, **settings})
 
     def settings(self) -> set[str]:
@@ -259,11 +258,12 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
     elif isinstance(default, tuple) and field.name != "sweep":
         kind, least, like = int, 1, "a list of sizes [256,256]"
         if field.type == tuple[float, ...]:
-            kind, least, like = (int, float), -sys.float_info.max, "a list of numbers [1,0.5]"
+            kind, least, like = (int, float), -math.inf, "a list of numbers [1,0.5]"
         elif not default:
             least, like = 0, "a list of whole numbers [0,1]"
-        each = lambda item: isinstance(item, kind) and not isinstance(item, bool) and least <= item < math.inf
-        wanted = None if isinstance(value, (tuple, list)) and all(map(each, value)) else like
+        each = lambda item: isinstance(item, kind) and not isinstance(item, bool) and math.isfinite(item)
+        listed = isinstance(value, (tuple, list)) and all(each(item) and item >= least for item in value)
+        wanted = None if listed else like
     if wanted is not None:
         raise ValueError(f"{field.name} is {value!r}: give {wanted}")
     return value

@@ -261,31 +261,30 @@ def _dataset_of_copies(
 def _fitted(
     relabeller: Relabeller, data: ExpertData, described: dict[str, Any], asked: Asked, work: Path, progress: Progress
 ) -> Relabelled:
-    """Raises DataError for rewards that are not finite."""
-    found = _rewarded(relabeller, data, described, work, progress)
+    """The rewards, of a relabeller that is trained where it has `phases`; warns where an expert's are all equal.
+
+    Raises:
+        DataError: for rewards that are not finite.
+    """
+    trained, title = hasattr(relabeller, "phases"), f"{described['made_from']} {described['method']}"
+    if trained:
+        with progress.task(title) as show:
+            found = relabeller.relabel(
+                data,
+                (described["seed"],),
+                callbacks=[show],
+                checkpoint_dir=work / described["id"],
+                checkpoint_seconds=checkpoint_seconds(),
+            )
+    else:
+        with progress.waiting(title):
+            found = relabeller.relabel(data, (described["seed"],))
     if not np.isfinite(found.rewards).all():
-        remedy = "lower the learning_rate" if hasattr(relabeller, "phases") else "look at its settings"
+        remedy = "lower the learning_rate" if trained else "look at its settings"
         raise DataError(f"{asked.method} gave rewards that are not finite: {remedy} ({asked.option})")
     if relabeller.NEEDS_EXPERT and not np.ptp(found.rewards, axis=-1).all():
         progress.warn(f"{asked.method} gave every step the same reward: look at its settings ({asked.option})")
     return found
-
-
-def _rewarded(
-    relabeller: Relabeller, data: ExpertData, described: dict[str, Any], work: Path, progress: Progress
-) -> Relabelled:
-    title = f"{described['made_from']} {described['method']}"
-    if not hasattr(relabeller, "phases"):
-        with progress.waiting(title):
-            return relabeller.relabel(data, (described["seed"],))
-    with progress.task(title) as show:
-        return relabeller.relabel(
-            data,
-            (described["seed"],),
-            callbacks=[show],
-            checkpoint_dir=work / described["id"],
-            checkpoint_seconds=checkpoint_seconds(),
-        )
 
 
 def compared(dataset: Dataset, rewards: np.ndarray) -> dict[str, Any]:

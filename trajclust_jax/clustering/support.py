@@ -67,7 +67,7 @@ class Support:
                 "some trajectories may be in a wrong cluster: policies that did not see them put them in these "
                 f"clusters with an NMI of {self.agreement:.3f}; more or longer trajectories would tell"
             )
-        if not any(value for name, value in vars(self).items() if name != "agreement"):
+        if self.over_one == self.over_one_error == 0:  # nothing was kept that training the clusters' policies changed
             return (
                 "not supported by the data: policies for the clusters predict held-out actions no better at any time "
                 "than the one policy that they begin as; if the clusters are right, more or longer trajectories would "
