@@ -357,6 +357,7 @@ def load_relabeller(folder: str | os.PathLike) -> tuple[TrainedRelabeller, Model
     try:
         summary = json.loads((Path(folder) / "summary.json").read_text())
         settings = {name: tuples(value) for name, value in summary["settings"].items()}
+        settings |= {name: values[0] for name, values in summary.get("chosen", {}).items()}
         relabeller = CATALOGUE[summary["method"]].algorithm(**settings)
         model = Model(**load_tree(Path(folder) / "model"))
     except _UNREADABLE as error:

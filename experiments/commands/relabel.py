@@ -47,6 +47,7 @@ from trajclust_jax.relabelling import (
     ExpertData,
     Relabelled,
     Relabeller,
+    expert_auc,
     of_best,
     of_clusters,
     of_demonstrations,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 plotting = lazy("trajclust_envs.plotting")
 pd = lazy("pandas")
 
+CHANCE = 0.55  # an AUC below it is hardly better than .5
 MODEL = ("params", "centre", "seed", "mean", "std", "bound")  # of a trained relabeller
 OUTPUTS = {"summary.json", "model", "losses.csv", "rewards.png"}
 
@@ -86,6 +88,8 @@ class Asked:
             raise UsageError(f"{self.method}: {error}") from None
         if relabeller.NEEDS_EXPERT and self.expert is None:
             raise UsageError(f"{self.method} needs an expert: give --expert FILE, best:1, success:1 or cluster:K")
+        if self.clusters is not None and not (self.expert or "").startswith("cluster:"):
+            raise UsageError("--clusters are the experts' of a relabeller: give --expert cluster:K")
         return relabeller
 
     def expert_data(self, dataset: Dataset) -> tuple[ExpertData, dict[str, Any]]:
@@ -112,6 +116,11 @@ class Asked:
         if kind.lower() in ("best", "success", "cluster") and not Path(self.expert).exists():
             raise UsageError(f"--expert {self.expert}: did you mean {self.expert.lower()}?")
         given = load(self.expert)
+        ours, theirs = (each.provenance.parameters.get("environment") for each in (dataset, given))
+        if ours and theirs and _task(ours) != _task(theirs):
+            raise DataError(
+                f"--expert {self.expert} is of {theirs}, the data of {ours}: give one of the same environment"
+            )
         described["expert_fingerprint"] = fingerprint(given.trajectories)
         return of_demonstrations(trajectories, rebased(given, offsets_of(dataset))), described
 
@@ -131,7 +140,14 @@ class Asked:
             "made_from": dataset.provenance.source,
             "made_from_fingerprint": dataset.provenance.fingerprint,
         }
+        if "relabelled" in dataset.provenance.parameters:  # again
+            given["earlier"] = dataset.provenance.parameters["relabelled"]
         return plain({"id": cell_id(given), **given})
+
+
+def _task(environment: str) -> str:
+    """Of an environment's name what all its versions and options share."""
+    return environment.partition("{")[0].rpartition("-v")[0].casefold() or environment.casefold()
 
 
 def relabel(
@@ -166,6 +182,11 @@ def relabel(
     print(f"rewards {number(summary['rewards']['mean'], 3)} ± {number(summary['rewards']['std'], 3)} a step")
     if summary["rank_correlation"] is not None:
         print(f"rank correlation of returns with those of the data's rewards: {summary['rank_correlation']:.2f}")
+    for name, values in summary.get("chosen", {}).items():
+        print(f"chosen without true rewards: {name} {values[0]:g}")
+    for value in summary.get("expert_auc", []):
+        if value is not None:
+            print(f"steps of the expert above others with probability {value:.2f} (AUC)")
     for name, value in (summary["auc"] or {}).items():
         print(f"steps of {name} above others with probability {value:.2f} (AUC)")
     print(f"{summary['timing']['run_seconds']:.0f} s; written to {out}, the model to {folder}")
@@ -196,6 +217,7 @@ def relabel_dataset(dataset: Dataset, asked: Asked, out: Path, progress: Progres
     described = asked.described(dataset, relabeller, expert)
     with staged(folder_of(out), OUTPUTS) as work:
         found = _fitted(relabeller, data, described, asked, work, progress)
+        described |= _judged(relabeller, found, data, progress)
         rewards = found.rewards[0, 0]
         made = relabelled_dataset(dataset, relabeller, data, rewards, {"relabelled": described})
         (save_npz if out.suffix == ".npz" else save_hdf5)(made, resolve_out(out.parent) / out.name)
@@ -229,6 +251,7 @@ def relabelled_for_training(
     warn_of_units(data.pooled, relabeller.normalise, asked.option, progress)
     described = asked.described(dataset, relabeller, expert)
     found = _fitted(relabeller, data, described, asked, work, progress)
+    described |= _judged(relabeller, found, data, progress)
     if len(data.experts) > 1:
         return _dataset_of_copies(dataset, relabeller, data, found.rewards[0], described)
     return relabelled_dataset(dataset, relabeller, data, found.rewards[0, 0], {"relabelled": described}), None
@@ -285,6 +308,21 @@ def _fitted(
     if relabeller.NEEDS_EXPERT and not np.ptp(found.rewards, axis=-1).all():
         progress.warn(f"{asked.method} gave every step the same reward: look at its settings ({asked.option})")
     return found
+
+
+def _judged(relabeller: Relabeller, found: Relabelled, data: ExpertData, progress: Progress) -> dict[str, Any]:
+    """What training chose, and whether the rewards tell each expert's steps, which is warned of where they do not."""
+    if not data.experts:
+        return {}
+    told = expert_auc(relabeller, found, data)
+    for place, value in enumerate(told):
+        if value is not None and value < CHANCE:
+            named = "the expert" if len(told) == 1 else f"expert {place}"
+            progress.warn(
+                f"the rewards tell steps of {named} from others hardly better than chance (AUC {value:.2f}): try more "
+                "updates or another expert"
+            )
+    return plain({"expert_auc": told, "chosen": relabeller.chosen(found, data)})
 
 
 def compared(dataset: Dataset, rewards: np.ndarray) -> dict[str, Any]:

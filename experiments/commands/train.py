@@ -91,7 +91,7 @@ def train(
     asked = None if relabel is None else Asked(relabel, expert, clusters, set_relabel, seed=0, option="--set-relabel")
     if asked is not None:
         asked.relabeller()
-        if clusters is not None and (cluster is not None or not (expert or "").startswith("cluster:")):
+        if cluster is not None:
             raise UsageError("--clusters with --relabel are the experts': give --expert cluster:K, or cluster:all")
     check_out(out, OUTPUTS)
     check_unread(out, f"--out {out}", dataset, clusters, expert)

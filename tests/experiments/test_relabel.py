@@ -175,6 +175,7 @@ def test_the_relabellers_range_of_returns_holds(tmp_path, monkeypatch, own, want
         (("some.npz", "--expert", "best:1", "--out", "new.csv"), "give a file name that ends in .hdf5 or .npz"),
         (("some.npz", "--expert", "best:1", "--out", "demo.npz"), "--out demo.npz is another file: give a new name"),
         (("takeball:size=1", "--expert", "best:1"), "all returns are equal"),
+        (("some.npz", "--expert", "best:1", "--clusters", "c"), "--clusters are the experts' of a relabeller: give"),
     ],
 )
 def test_what_cannot_be_relabelled(trajclust, files, arguments, text):
@@ -188,7 +189,11 @@ def test_what_cannot_be_relabelled(trajclust, files, arguments, text):
     ("arguments", "text"),
     [
         (("--expert", "best:1"), "--expert and --set-relabel are for a relabeller: name one with --relabel"),
-        (("--relabel", "clue", "--expert", "best:1", "--clusters", "c"), "give --expert cluster:K, or cluster:all"),
+        (("--relabel", "clue", "--expert", "best:1", "--clusters", "c"), "give --expert cluster:K"),
+        (
+            ("--relabel", "clue", "--expert", "cluster:1", "--clusters", "c", "--cluster", "1"),
+            "give --expert cluster:K, or cluster:all",
+        ),
     ],
 )
 def test_what_cannot_be_trained(trajclust, files, arguments, text):
@@ -216,6 +221,53 @@ def test_rewards_that_tell_nothing_are_told(trajclust, files):
     code, _, err = trajclust("relabel", *given)
     assert code == 0, err
     assert "clue gave every step the same reward: look at its settings (--set)" in err
+
+
+def test_an_expert_of_another_environment_is_refused(tmp_path):
+    """Also where its shapes are the data's; versions and options may differ."""
+    data, demonstration = some_data(), some_data(1, seed=9)
+    of = lambda trajectories, name: build_dataset(
+        trajectories, name="some", source="some", parameters={"environment": name} if name else {}
+    )
+    asked = Asked("clue", str(tmp_path / "demo.npz"), None, (), 0)
+    for ours, theirs in (
+        *(("HalfCheetah-v4", "HalfCheetah-v5"), ("HalfCheetah-v4", None), (None, "Walker2d-v5"), ("mine", "Mine")),
+        ('PointMaze_UMaze-v3{"continuing_task": false}', "PointMaze_UMaze-v3"),
+    ):
+        save_npz(of(demonstration, theirs), tmp_path / "demo.npz")
+        asked.expert_data(of(data, ours))
+    for ours, theirs in (("HalfCheetah-v4", "Walker2d-v4"), ("PointMaze_UMaze-v3", "PointMaze_Large-v3")):
+        save_npz(of(demonstration, theirs), tmp_path / "demo.npz")
+        with pytest.raises(DataError, match=f"is of {theirs}, the data of {ours}: give one of the same environment"):
+            asked.expert_data(of(data, ours))
+
+
+def test_what_the_data_chose_is_kept(trajclust, files, tmp_path):
+    """c by the spread holds for other data, too; and a second relabelling says what was before it."""
+    given = ("some.npz", "--expert", "demo.npz", "--method", "clue_spread", "--set", *SHORT, "--out", "new.npz")
+    code, out, err = trajclust("relabel", *given)
+    assert code == 0, err
+    summary = json.loads((tmp_path / "new.npz-relabeller/summary.json").read_text())
+    (chosen,) = summary["chosen"]["temperature"]
+    assert f"chosen without true rewards: temperature {chosen:g}" in out
+    assert load_relabeller(tmp_path / "new.npz-relabeller")[0].temperature == chosen
+    code, _, err = trajclust("relabel", "new.npz", "--expert", "best:1", "--method", "indicator", "--out", "two.npz")
+    assert code == 0, err
+    said = load("two.npz").provenance.parameters["relabelled"]
+    assert (said["method"], said["earlier"]["method"]) == ("indicator", "clue_spread")
+    assert said["expert_auc"] == [1.0]
+
+
+def test_rewards_that_do_not_tell_the_expert(trajclust, files):
+    """By chance alone, as without the calibration: said, by the expert's steps, whatever the labels."""
+    given = ("some.npz", "--expert", "best:1", "--json", "--set", *SHORT, "learning_rate=1e-9", "calibration=0")
+    code, out, err = trajclust("relabel", *given)
+    assert code == 0, err
+    (told,) = json.loads(out)["expert_auc"]
+    assert (told < 0.55) == ("hardly better than chance" in err)
+    code, _, err = trajclust("relabel", *given[:3], "--method", "indicator")
+    assert code == 0, err
+    assert "chance" not in err
 
 
 def test_the_relabelled_data_takes_the_datas_clustering(trajclust, files):

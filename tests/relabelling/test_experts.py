@@ -71,8 +71,18 @@ def test_the_successful_trajectories(caplog):
     with pytest.raises(DataError, match="every reward is 0, so no trajectory succeeded"):
         of_successes(sparse().replace(rewards=np.zeros((3, 5), np.float32)))
     crashes = sparse().replace(rewards=0 - np.eye(3, 5, 2, dtype=np.float32))
-    with pytest.raises(DataError, match="all begin with the reward 0, which is no goal's"):
+    with pytest.raises(DataError, match="most begin with the reward 0, which is no goal's"):
         of_successes(crashes, 1)
+    at_once = crashes.replace(rewards=np.float32([[-1, 0, 0, 0, 0], [0, 0, -1, 0, 0], [0, 0, 0, 0, -1]]))
+    with pytest.raises(DataError, match="most begin with the reward 0, which is no goal's"):
+        of_successes(at_once, 1)  # one crashes at its first step
+    caplog.clear()
+    together = sparse().replace(rewards=np.eye(3, 5, 2, dtype=np.float32)[[0, 0, 1]])
+    assert whose(of_successes(together, 1)) == [0]
+    assert caplog.messages == ["expert success:1: 2 succeed at step 2; the first are taken"]
+    caplog.clear()
+    assert whose(of_successes(together, 2)) == [0, 1]
+    assert not caplog.text
     with pytest.raises(DataError, match="success:0: give at least 1"):
         of_successes(sparse(), 0)
 

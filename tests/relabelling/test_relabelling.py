@@ -12,9 +12,12 @@ from trajclust_jax.metrics import auc
 from trajclust_jax.relabelling import (
     CLUE,
     ORIL,
+    OTR,
     Constant,
     ExpertData,
     Indicator,
+    Relabelled,
+    expert_auc,
     of_clusters,
     of_demonstrations,
     of_trajectories,
@@ -232,6 +235,20 @@ def test_the_temperature_that_spreads_trajectories_most():
     scores = np.array([[0, 0, 0.1, 0.1], [0.3, 0.3, 3, 3]], np.float32)
     expected = np.exp(-np.array([[10.0], [1.0]]) * scores)
     np.testing.assert_allclose(agent.rewards_of(scores, trajectory), expected, rtol=1e-5)
+
+
+def test_how_well_rewards_tell_the_expert():
+    """By pairs of steps; an expert's steps that are no part of the data are rewarded for it."""
+    data = some_data()
+    for both in (of_demonstrations(data, some_data(1, seed=9)), of_trajectories(data, [2])):
+        found = AGENT.relabel(both, (0,))
+        rewards = AGENT.rewards(found.model, ExpertData(both.pooled))[0, 0]
+        own = both.members()[0]
+        above = np.sign(rewards[own][:, None] - rewards[~own])
+        assert expert_auc(AGENT, found, both) == [pytest.approx((above.mean() + 1) / 2)]
+    assert expert_auc(Indicator(), Indicator().relabel(both, (0,)), both) == [1]
+    apart = of_demonstrations(data, some_data(1, seed=9))
+    assert expert_auc(OTR(), Relabelled(np.zeros((1, 1, apart.num_steps))), apart) == [None]
 
 
 def test_plain_rewards():

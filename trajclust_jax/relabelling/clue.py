@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trajclust_jax.data.dataset import transitions
 from trajclust_jax.networks import CVAE, divergence
-from trajclust_jax.relabelling.relabeller import CHUNK, Steps, TrainedRelabeller
+from trajclust_jax.relabelling.experts import ExpertData
+from trajclust_jax.relabelling.relabeller import CHUNK, Relabelled, Steps, TrainedRelabeller
 from trajclust_jax.training import Info
 from trajclust_jax.validation import check_above, check_at_least
 
@@ -113,6 +115,13 @@ class CLUE(TrainedRelabeller):
             return np.exp(-np.float32(self.temperature) * scores)
         chosen = np.array([temperature_by_spread(each, trajectory) for each in scores], np.float32)
         return np.exp(-chosen[:, None] * scores)
+
+    def chosen(self, found: Relabelled, data: ExpertData) -> dict[str, list[Any]]:
+        """c, where the spread chooses it."""
+        if self.temperature is not None:
+            return {}
+        trajectory = transitions(self.rewarded(data)).trajectory
+        return {"temperature": [temperature_by_spread(each, trajectory) for each in self.scores(found.model, data)[0]]}
 
 
 def temperature_by_spread(distances: np.ndarray, trajectory: np.ndarray) -> float:

@@ -149,10 +149,12 @@ def of_best(trajectories: Trajectories, count: int) -> ExpertData:
 def of_successes(trajectories: Trajectories, count: int | None = None) -> ExpertData:
     """The trajectories that meet the reward of a sparse task: the `count` that do so soonest, or all.
 
-    Rewards are sparse where they have two values, such as 0 and, at the goal, 1.
+    Rewards are sparse where they have two values, such as 0 and, at the goal, 1. Of equally soon ones the first are
+    taken, which is warned of.
 
     Raises:
-        DataError: for rewards that are not sparse, a count below 1, no success, or nothing else from the first step on.
+        DataError: for rewards that are not sparse, a count below 1, no success, or most trajectories at the goal from
+            their first step on: theirs is the reward of all steps but mistakes.
     """
     rewards, mask = np.asarray(trajectories.rewards), np.asarray(trajectories.mask)
     values = np.unique(rewards[mask])
@@ -164,11 +166,16 @@ def of_successes(trajectories: Trajectories, count: int | None = None) -> Expert
         raise DataError(f"expert success:{count}: give at least 1")
     met = (rewards == values[1]) & mask
     soonest = np.where(met.any(1), met.argmax(1), np.iinfo(np.int64).max)
-    if not soonest.any():
-        raise DataError(f"expert success: all begin with the reward {values[1]:g}, which is no goal's: give best:K")
+    if 2 * (soonest == 0).sum() > len(soonest):
+        raise DataError(f"expert success: most begin with the reward {values[1]:g}, which is no goal's: give best:K")
     order = np.argsort(soonest, kind="stable")[: int(met.any(1).sum())]
     if count is not None and count > len(order):
         log.warning("expert success:%d: only %d trajectories succeeded, and all are taken", count, len(order))
+    elif count is not None and (soonest[order[count:]] == soonest[order[count - 1]]).any():
+        last = soonest[order[count - 1]]
+        log.warning(
+            "expert success:%d: %d succeed at step %d; the first are taken", count, (soonest == last).sum(), last
+        )
     return of_trajectories(trajectories, np.sort(order[:count]))
 
 

@@ -18,6 +18,7 @@ from trajclust_jax.data.dataset import build_dataset, transitions
 from trajclust_jax.data.preparation import ScaleReturns, action_bound, normalisation
 from trajclust_jax.data.types import DataError, Dataset, Trajectories, dense
 from trajclust_jax.documented import documented
+from trajclust_jax.metrics import auc
 from trajclust_jax.networks import member_keys
 from trajclust_jax.relabelling.experts import ExpertData, joined
 from trajclust_jax.training import Fit, Info, Phase, fit
@@ -77,6 +78,11 @@ class Relabeller(abc.ABC):
     @abc.abstractmethod
     def relabel(self, data: ExpertData, seeds: tuple[int, ...], **options: Any) -> Relabelled:
         """Rewards of the steps of `rewarded`; `options` are those of `fit` for what is trained."""
+
+    def chosen(self, found: Relabelled, data: ExpertData) -> dict[str, list[Any]]:
+        """Settings that were left to the data: of the first seed, by expert."""
+        del found, data
+        return {}
 
 
 @struct.dataclass
@@ -299,6 +305,18 @@ def with_rewards(trajectories: Trajectories, rewards: np.ndarray, returns_range:
         return changed
     scaled = ScaleReturns(returns_range)(changed)
     return scaled.replace(rewards=np.asarray(scaled.rewards, np.float32))
+
+
+def expert_auc(relabeller: Relabeller, found: Relabelled, data: ExpertData) -> list[float | None]:
+    """Of each expert the probability that a step of it is rewarded above one that is not; .5 is chance.
+
+    Of the first seed; None where nothing rewards the expert's steps, which are no part of the data.
+    """
+    rewards = found.rewards[0]
+    if isinstance(relabeller, TrainedRelabeller):
+        rewards = relabeller.rewards(found.model, ExpertData(data.pooled))[0]
+    members = data.members()[:, : rewards.shape[-1]]
+    return [auc(row, own) if own.any() else None for row, own in zip(rewards, members, strict=True)]
 
 
 def rewarded_copies(relabeller: Relabeller, data: ExpertData, rewards: np.ndarray) -> tuple[Trajectories, np.ndarray]:
