@@ -59,6 +59,7 @@ class Table:
     cells: "Callable[[Preset, tuple[str, ...], tuple[str, ...], tuple[int, ...]], list[Cell]]"
     render: "Callable[[Records], tuple[str, dict[str, Figure]]]"  # records -> Markdown, figures by file stem
     standings: Callable[[Records], list[Standing]] | None = None  # by method: a table that the report's summary has
+    holds: tuple[str, ...] = ()  # other tables and figures of the paper that it has, too
 
 
 _REGISTERED: dict[str, Table] = {}
@@ -93,7 +94,11 @@ def get_table(name: str) -> Table:
     if name in _REGISTERED:
         return _REGISTERED[name]
     if name not in table_names():
-        raise ValueError(f"unknown table {name!r}: choose one of {', '.join(table_names())}")
+        own = [each for each in table_names() if each.partition("/")[0] == name.partition("/")[0]]
+        for other in own:
+            if name in get_table(other).holds:
+                raise ValueError(f"{name} is part of {other}: give that")
+        raise ValueError(f"unknown table {name!r}: choose one of {', '.join(own or table_names())}")
     return importlib.import_module(_module_of(name)).TABLE
 
 

@@ -32,7 +32,7 @@ from trajclust_jax.relabelling.experts import joined
 
 DEMONSTRATION_SEED = 2**31  # of the data that demonstrations are taken from: no dataset of a table has it
 SHOWN_OF = 4  # episodes that are rolled out for each demonstration: who shows how does not show a fall
-LATENTS = 1_500  # steps whose latents a record keeps, for a picture
+SHOWN = 1_500  # steps that a record keeps, for pictures
 
 
 def demonstrations(name: str, count: int) -> Trajectories:
@@ -111,7 +111,12 @@ class RewardCell(_Relabelling):
         found = self.relabelled(data, job)
         seconds = time.perf_counter() - began
         rewards = found.rewards[:, 0, : data.num_steps]
-        body = {"scores": judged(dataset, rewards), "temperatures": {}, "timing": _timing(found, seconds)}
+        body = {
+            "scores": judged(dataset, rewards),
+            "temperatures": {},
+            "steps": _steps(dataset, rewards[0]),
+            "timing": _timing(found, seconds),
+        }
         relabeller = self.build_relabeller()
         if isinstance(relabeller, CLUE) and not relabeller.expected:  # whose latents are the same
             means = dataclasses.replace(relabeller, sampled=False).rewards(found.model, data)[:, 0]
@@ -191,8 +196,8 @@ class RelabelledCell(LearnerCell, _Relabelling):
 def judged(dataset: Dataset, rewards: np.ndarray) -> dict[str, list[float | None]]:
     """Of each seed's rewards `[S, P]`: how well they tell the last label's policy, or who succeeded; what they are.
 
-    `auc`: a step of it above another's. `trajectory_auc`: by mean rewards of trajectories. `rank_correlation` and
-    `step_correlation` (Pearson's): with true returns and rewards.
+    `auc`: a step of it above another's. `trajectory_auc`: by mean rewards of trajectories. `rank_correlation`,
+    `step_correlation` (Pearson's) and `step_rank_correlation`: with true returns and rewards.
     """
     flat, lengths = transitions(dataset.trajectories), np.asarray(dataset.trajectories.lengths)
     true = returns(dataset.trajectories)
@@ -209,6 +214,7 @@ def judged(dataset: Dataset, rewards: np.ndarray) -> dict[str, list[float | None
                 "rank_correlation": rank_correlation(means * lengths, true),
                 "mean_rank_correlation": rank_correlation(means, true),
                 "step_correlation": _correlation(row, flat.rewards),
+                "step_rank_correlation": rank_correlation(row, flat.rewards),
                 "mean": float(row.mean(dtype=np.float64)),
                 "std": float(row.std(dtype=np.float64)),
                 "spread": float(means.std()),
@@ -229,6 +235,23 @@ def _by_temperature(dataset: Dataset, relabeller: CLUE, found: Relabelled, data:
     return {f"{c:g}": judged(dataset, np.exp(-np.float32(c) * distances)) for c in TEMPERATURES}
 
 
+def _steps(dataset: Dataset, rewards: np.ndarray) -> dict[str, Any]:
+    """Some steps of each label: their true rewards and the new ones, of `[P]`."""
+    flat = transitions(dataset.trajectories)
+    group = dataset.labels[flat.trajectory]
+    rng = np.random.default_rng(0)
+    rows = [np.flatnonzero(group == k) for k in range(group.max() + 1)]
+    rows = np.concatenate([rng.permutation(each)[: SHOWN // len(rows)] for each in rows])
+    names = list(dataset.spec.policy_names) or [f"label {k}" for k in range(group.max() + 1)]
+    rounded = lambda x: [float(f"{each:.4g}") for each in x[rows]]
+    return {
+        "true": rounded(flat.rewards),
+        "new": rounded(rewards),
+        "groups": group[rows].tolist(),
+        "names": names,
+    }
+
+
 def _latents(dataset: Dataset, relabeller: CLUE, found: Relabelled, data: ExpertData) -> dict[str, Any]:
     """Two principal axes of the first seed's latent means: some steps of each label and of the expert."""
     one = jax.tree.map(lambda x: x[0], found.model)
@@ -238,7 +261,7 @@ def _latents(dataset: Dataset, relabeller: CLUE, found: Relabelled, data: Expert
     group[: data.num_steps] = dataset.labels[transitions(dataset.trajectories).trajectory]
     group[data.experts[0]] = int(dataset.labels.max()) + 1
     rows = [np.flatnonzero(group == k) for k in range(group.max() + 1)]
-    rows = np.concatenate([rng.permutation(each)[: LATENTS // len(rows)] for each in rows])
+    rows = np.concatenate([rng.permutation(each)[: SHOWN // len(rows)] for each in rows])
     params = jax.tree.map(lambda x: x[0], one.params)
     network = relabeller.network(steps.actions.shape[-1])
     mean, _ = network.apply(params, steps.observations[rows], steps.actions[rows], method="encode")

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from trajclust_experiments.cells.learners import LearnerCell
-from trajclust_experiments.cells.relabelling import RelabelledCell, RewardCell, demonstrations, expert_data, judged
+from trajclust_experiments.cells.relabelling import (
+    SHOWN,
+    RelabelledCell,
+    RewardCell,
+    demonstrations,
+    expert_data,
+    judged,
+)
 from trajclust_experiments.cells.runner import run_cells
 from trajclust_experiments.cells.skills import SkillCell, classes_of, spread_out
 from trajclust_experiments.papers.clue import IMITATION, learned_cell, way_of
@@ -45,7 +52,15 @@ def test_records_of_rewards(tmp_path):
     text, figures = get_table("clue/figure2").render([record])
     assert "| Point maze | CLUE, means of z |" in text
     assert "spreads trajectories most" in text
-    assert set(figures) == {"latents", "temperatures"}
+    assert set(figures) == {"latents", "rewards", "temperatures"}
+    flat = transitions(make("pointmaze", 20).trajectories)
+    share = np.mean(np.array(record["steps"]["true"]) == 1)
+    assert share == pytest.approx(np.mean(flat.rewards == 1), abs=0.02), "some of all steps"
+    assert len(record["steps"]["new"]) == len(record["steps"]["groups"]) <= SHOWN
+    (panel,) = figures["rewards"].axes
+    assert sum(len(line.get_xdata()) for line in panel.lines) == len(record["steps"]["true"])
+    before = {name: value for name, value in record.items() if name != "steps"}
+    assert set(get_table("clue/figure2").render([before])[1]) == {"latents", "temperatures"}, "of an older record"
 
 
 def test_the_experts_trajectories_alone():
@@ -127,6 +142,14 @@ def test_classes_that_are_spread_out():
     labels, found = classes_of(make("pathfollowing", 2).trajectories, 5)
     assert labels.shape == (300,)
     assert found.shape == (5, 6)
+
+
+def test_a_table_that_another_holds_is_found_by_its_name():
+    for held, name in (("figure7", "figure2"), ("table5", "table1"), ("figure10", "figure3")):
+        with pytest.raises(ValueError, match=f"clue/{held} is part of clue/{name}: give that"):
+            get_table(f"clue/{held}")
+    with pytest.raises(ValueError, match="unknown table 'clue/figure99': choose one of clue/table1, clue/table3"):
+        get_table("clue/figure99")
 
 
 @pytest.mark.parametrize("name", [name for name in table_names() if name.startswith("clue/")])

@@ -63,7 +63,7 @@ def _lines(records: Records) -> list[_Line]:
 
 def _value(name: str, digits: int = 2):
     def text(line: _Line) -> str:
-        values = [value for value in line.judged[name] if value is not None]
+        values = [value for value in line.judged.get(name, []) if value is not None]
         return spread(values, digits) if values else "-"
 
     return text
@@ -78,6 +78,7 @@ COLUMNS = [
     Column("rank correlation, returns", _value("rank_correlation")),
     Column("rank correlation, mean rewards", _value("mean_rank_correlation")),
     Column("correlation step by step", _value("step_correlation")),
+    Column("rank correlation step by step", _value("step_rank_correlation")),
     Column("mean", _value("mean", 3)),
     Column("std", _value("std", 3)),
     columns.num_seeds(),
@@ -97,7 +98,9 @@ def render(records: Records):
     drawn = [record for record in records if "latents" in record]
     figures = {"latents": _latents(drawn)} if drawn else {}
     by_c = [record for record in records if record["cell"]["method"] == "clue"]
-    return text, figures | ({"temperatures": _against_c(by_c)} if by_c else {})
+    figures |= {"temperatures": _against_c(by_c)} if by_c else {}
+    kept = [record for record in records if "steps" in record]
+    return text, figures | ({"rewards": _against_true(kept)} if kept else {})
 
 
 def _calibration_pays(records: Records) -> list[str]:
@@ -152,6 +155,36 @@ def _against_c(records: Records):
     return captioned(figure, "Rewards by draws of z, judged by labels and true rewards, against c: means over seeds.")
 
 
+def _against_true(records: Records):
+    """Figure 7: a row a dataset, a panel a relabeller; a dot a step, its true reward across, the new one up."""
+    rows = {dataset: [r for r in records if r["cell"]["dataset"] == dataset] for dataset in _datasets(records)}
+    width = max(map(len, rows.values()))
+    figure = new_figure(2.1 * width, 2.2 * len(rows))
+    for row, (dataset, own) in enumerate(rows.items()):
+        for column, record in enumerate(own):
+            ax = figure.add_subplot(len(rows), width, row * width + column + 1)
+            steps = {name: np.array(record["steps"][name]) for name in ("true", "new", "groups")}
+            for k, name in enumerate(record["steps"]["names"]):
+                of_policy = steps["groups"] == k
+                places = (steps["true"][of_policy], steps["new"][of_policy])
+                ax.plot(*places, ".", ms=1.2, color=plotting.PALETTE[k], label=name)
+            correlation = _value("step_rank_correlation")(_Line(record, "", record["scores"]))
+            ax.set_title(f"{title(record['cell']['method'])}\nrank correlation {correlation}", fontsize=6)
+            ax.tick_params(labelsize=5)
+            if column == 0:
+                ax.set_ylabel(f"{columns.dataset_title(dataset)}\nnew reward", fontsize=6)
+            if row == len(rows) - 1:
+                ax.set_xlabel("true reward", fontsize=6)
+    figure.axes[0].legend(fontsize=5, markerscale=3)
+    return captioned(
+        figure, "Rewards of steps against true ones: some steps of the first seed; rank correlations over all steps."
+    )
+
+
+def _datasets(records: Records) -> list[str]:
+    return list(dict.fromkeys(record["cell"]["dataset"] for record in records))
+
+
 def _latents(records: Records):
     """A panel a dataset and relabeller: latent means on two principal axes, the expert's mean as a cross."""
     per_row = 4
@@ -185,4 +218,5 @@ TABLE = Table(
     presets=PRESETS,
     cells=cells,
     render=render,
+    holds=("clue/figure7",),
 )

@@ -178,4 +178,5 @@ TABLE = Table(
     presets=PRESETS,
     cells=cells,
     render=render,
+    holds=tuple(f"clue/figure{n}" for n in range(8, 14)),
 )

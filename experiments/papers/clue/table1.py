@@ -101,4 +101,5 @@ TABLE = Table(
     presets=MAZE,
     cells=cells,
     render=render,
+    holds=("clue/table2", "clue/table5"),
 )

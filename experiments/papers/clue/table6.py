@@ -86,4 +86,5 @@ TABLE = Table(
     presets=MAZE,
     cells=cells,
     render=render,
+    holds=("clue/table7",),
 )
