@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -94,7 +95,7 @@ class LearnerEntry:
     summary: str
     algorithm: "type[Learner]" = Imported()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    in_environments: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by Gymnasium id
+    in_environments: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # by Gymnasium name
     imitates: bool = False  # it learns from a relabeller's rewards alone
     discrete: "type[Learner] | None" = Imported(None)  # the algorithm for discrete actions
 
@@ -124,8 +125,8 @@ class LearnerEntry:
         return {name: value for name, value in values.items() if name not in ("action_size", "learner", "sweep")}
 
     def suited(self, environment: str | None) -> dict[str, Any]:
-        """Settings that differ in an environment (a Gymnasium id)."""
-        return dict(self.in_environments.get(environment or "", {}))
+        """Settings that differ in an environment (a Gymnasium id), alike in its versions and of all mazes."""
+        return dict(self.in_environments.get(re.split("[-_{]", environment or "")[0], {}))
 
     def build(self, action_size: int, **settings: Any) -> "Offline":
         """The learner's training; `settings` of the algorithm or of `Offline` override those of the entry.
@@ -335,8 +336,15 @@ def _grid(num_clusters: int, settings: tuple[tuple[int, int, float], ...] = HEUR
 
 # CAAE as printed: its warm-up stays off on long data too, where `suited` would turn it on.
 _PRINTED = {"alpha": 1.0, "warmup_iterations": 0, "iterations": 11}
-# IQL's authors scale the rewards of these environments alone.
-_SCALED = {name: {"reward_range": 1000.0} for name in ("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4")}
+# IQL's authors' settings, by environment; they scale the rewards of locomotion alone.
+_IQL = {
+    **{name: {"reward_range": 1000.0} for name in ("HalfCheetah", "Hopper", "Walker2d")},
+    "AntMaze": {"expectile": 0.9, "temperature": 10.0, "reward_shift": -1.0},
+    **{
+        name: {"temperature": 0.5, "dropout": 0.1}
+        for name in (*(f"AdroitHand{task}" for task in ("Pen", "Hammer", "Door", "Relocate")), "FrankaKitchen")
+    },
+}
 # EMPO's paper, Table 4, didactic; N_V is 10 epochs of two million transitions. Rewards are scaled so that values of
 # episodes of 750 steps, each of which costs 1, are of the size of 1.
 _DIDACTIC = {
@@ -347,10 +355,10 @@ _DIDACTIC = {
 # Small networks, for one dimension. The behaviours' actions have a std of .01, so that policies between two of them are
 # tens of nats from both: the penalty is small beside that.
 _GATES_NETWORKS = {"features": (64, 64, 64), "actor_features": (64, 64, 64)}
-_GATES = {"Gates-v0": {**_GATES_NETWORKS, "updates": 5_000}}
-_GATES_TWO_STAGES = {"Gates-v0": {**_GATES["Gates-v0"], "behaviour_updates": 5_000}}
-_GATES_PENALTY = {"Gates-v0": {**_GATES_TWO_STAGES["Gates-v0"], "penalty": 0.01}}
-_GATES_SET = {"Gates-v0": {**_GATES_PENALTY["Gates-v0"], "scale": 0.005, "behaviour_rate": 5e-4}}
+_GATES = {"Gates": {**_GATES_NETWORKS, "updates": 5_000}}
+_GATES_TWO_STAGES = {"Gates": {**_GATES["Gates"], "behaviour_updates": 5_000}}
+_GATES_PENALTY = {"Gates": {**_GATES_TWO_STAGES["Gates"], "penalty": 0.01}}
+_GATES_SET = {"Gates": {**_GATES_PENALTY["Gates"], "scale": 0.005, "behaviour_rate": 5e-4}}
 _CORL_CQL = {
     "conservatism": 10.0,
     "actor_rate": 3e-5,
@@ -508,7 +516,7 @@ CATALOGUE.update(
         "expectiles of Q, then advantage-weighted cloning (the authors' settings)",
         learners.IQL,
         {"normalise": False, "orthogonal": True},
-        in_environments=_SCALED,
+        in_environments=_IQL,
         discrete=learners.DiscreteIQL,
     ),
     iql_corl=LearnerEntry(
@@ -528,7 +536,7 @@ CATALOGUE.update(
         "EMPO",
         "each behaviour found and improved, and the best of them chosen at every step",
         learners.EMPO,
-        in_environments={"Navigation-v0": _DIDACTIC},
+        in_environments={"Navigation": _DIDACTIC},
     ),
     brac_v=LearnerEntry(
         "BRAC-v",

@@ -181,21 +181,28 @@ def train_on_dataset(
     for line in suspicious(trajectories):
         progress.warn(line)
     given = environment_name
-    environment_name = environment_name or dataset.provenance.parameters.get("environment")
-    environment_name = _where(dataset, environment_name, given, progress)
     stated = dataset.provenance.parameters
+    named = environment_name or stated.get("environment")
+    environment_name = _where(dataset, named, given, progress)
     references = stated.get("reference_returns") if environment_name == stated.get("environment") else None
     relabelled = stated.get("relabelled")
     try:
         entry = learner_entry(learner_name, plugin).on(trajectories.discrete)
-        suited = entry.suited(environment_name)
-        if (relabelled or {}).get("settings", {}).get("returns_range") is not None:
-            suited.pop("reward_range", None)  # that of the relabeller holds, for each expert's rewards by themselves
-        offline = entry.build(trajectories.action_size, **{**suited, **(settings or {})})
+        suited = entry.suited(named)  # also where it cannot be evaluated in
+        if relabelled is not None:
+            suited.pop("reward_shift", None)  # that of its own rewards
+            if relabelled.get("settings", {}).get("returns_range") is not None:
+                suited.pop("reward_range", None)  # the relabeller's holds, for each expert's rewards by themselves
+        for name in settings or {}:
+            suited.pop(name, None)
+        offline = entry.build(trajectories.action_size, **suited, **(settings or {}))
         offline.check(trajectories)
     except ValueError as error:
         with_plugin = "" if plugin is None else f" --plugin {plugin}"
         raise DataError(f"--learner {learner_name}{with_plugin}: {error}") from None
+    if suited:
+        told = " ".join(f"{name}={value}" for name, value in suited.items())
+        progress.note(f"{learner_name}'s settings for {named}: {told}; --set gives others")
     warn_of_units(trajectories, offline.normalise, "--set", progress)
     if not offline.bounds and not trajectories.discrete:
         offline = dataclasses.replace(offline, bounds=action_bounds(dataset, environment_name))

@@ -56,6 +56,23 @@ def _check_tracked(folder, summary):
     assert [files for _, files in whole.artifacts.values() if files == ["record.json"]]
 
 
+def test_the_settings_of_an_environment_hold_where_it_is_not_installed(trajclust, tmp_path):
+    """And are told; those of its rewards do not hold for a relabeller's."""
+    plane(tmp_path / "plane.npz", "AntMaze_UMaze-v99")
+    code, _, err = trajclust(
+        "train", "plane.npz", "--learner", "iql", "--seeds", 1, *SMALL, "expectile=0.8", "--out", "a"
+    )
+    assert code == 0, err
+    assert "iql's settings for AntMaze_UMaze-v99: temperature=10.0 reward_shift=-1.0; --set gives others" in err
+    settings = json.loads((tmp_path / "a/summary.json").read_text())["settings"]
+    assert (settings["reward_shift"], settings["learner"]["expectile"]) == (-1, 0.8)
+    relabelled = ("--relabel", "indicator", "--expert", "best:1", "--out", "b")
+    code, _, err = trajclust("train", "plane.npz", "--learner", "iql", "--seeds", 1, *relabelled, *SMALL)
+    assert code == 0, err
+    settings = json.loads((tmp_path / "b/summary.json").read_text())["settings"]
+    assert (settings["reward_shift"], settings["learner"]["temperature"]) == (0, 10)
+
+
 def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path, caplog):
     plane(tmp_path / "plane.npz", "Pathfollowing-v0")
     code, out, err = trajclust(

@@ -387,6 +387,13 @@ def test_settings_by_environment():
     assert LEARNERS["iql"].suited("Hopper-v4") == {"reward_range": 1000.0}
     assert LEARNERS["iql"].suited("Ant-v4") == LEARNERS["iql"].suited(None) == LEARNERS["bc"].suited("Hopper-v4") == {}
     assert LEARNERS["iql_corl"].suited("Hopper-v4") == {}
+    iql = LEARNERS["iql"].suited
+    assert iql("Hopper-v5") == iql('Hopper-v4{"max_episode_steps": 100}') == iql("Hopper-v4"), "of every version"
+    of_mazes = {"expectile": 0.9, "temperature": 10.0, "reward_shift": -1.0}
+    assert iql("AntMaze") == iql('AntMaze_UMaze-v4{"continuing_task": true}') == of_mazes
+    assert LEARNERS["iql"].build(1, **iql("AdroitHandPen-v1")).learner.dropout == 0.1
+    assert LEARNERS["bcq"].suited("Gates-v0")["updates"] == 5_000
+    assert entries("learner")["empo"].suited("Navigation-v0")["discount"] == 0.999
     assert [LEARNERS[name].build(1).normalise for name in ("iql", "iql_corl")] == [False, True]
 
 
