@@ -17,7 +17,7 @@ from trajclust_jax.learners.sampling import View
 from trajclust_jax.training import compile_options
 
 REPEATS = 20  # of each measurement, in turn
-STEPS = 5  # gradient steps of a measurement
+STEPS = 6  # gradient steps of a measurement, one after the other: an actor may take part in each second one only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class CostCell(LearnerCell):
     """
 
     def essential(self) -> dict[str, Any]:
-        return {**super().essential(), "measures": "cost"}
+        return {**super().essential(), "measures": f"cost of {STEPS} steps"}
 
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         began = time.perf_counter()
@@ -42,13 +42,14 @@ class CostCell(LearnerCell):
         }
         compiled = time.perf_counter()
         found: dict[str, list[float]] = {name: [] for name in programs}
+        steps = [jnp.int32(step) for step in range(STEPS)]
         for _ in range(REPEATS):
             job.guard()
             for name, run in programs.items():
                 count = 1 if name == "clustering" else STEPS
                 start = time.perf_counter()
-                for _ in range(count):
-                    out = run()
+                for step in steps[:count]:
+                    out = run(step)
                 jax.block_until_ready(out)
                 found[name].append((time.perf_counter() - start) / count)
         least = {name: min(values) for name, values in found.items()}
@@ -73,8 +74,8 @@ class CostCell(LearnerCell):
         return tuple((name, value) for name, value in self.settings if name in names)
 
 
-def _program(offline: Offline, dataset: Dataset, make: Callable) -> Callable[[], Any]:
-    """A compiled program of one run, with its arguments."""
+def _program(offline: Offline, dataset: Dataset, make: Callable) -> Callable[[jax.Array], Any]:
+    """A compiled program of one run, with its arguments: of the step's number alone."""
     data = jax.tree.map(jnp.asarray, offline.prepare(dataset.trajectories, 1))
     learner, view = offline.learner, View(data, data.first, data.count, data.scaling)
     state = learner.init(jax.random.key(0), data.scaling.mean.shape[-1])
@@ -82,7 +83,7 @@ def _program(offline: Offline, dataset: Dataset, make: Callable) -> Callable[[],
     renew = jax.jit(lambda state: _renew(learner, view)(state, 0))
     state = renew(state)
     compiled = jax.jit(make(learner, view)).lower(state, jnp.int32(1)).compile(compiler_options=compile_options())
-    return lambda: compiled(state, jnp.int32(1))
+    return lambda step: compiled(state, step)
 
 
 def _step(learner: Any, view: View) -> Callable:

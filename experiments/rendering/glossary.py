@@ -31,6 +31,11 @@ SCORES = {
     "bias of Q": "Estimated value minus the return that was then got.",
     "AUC": "Probability that an expert's step (or trajectory) is rewarded more than another's: .5 by chance.",
     "rank correlation": "Spearman's, of the two orders: 1 for the same, 0 for unrelated ones.",
+    "tr C / M": "Trace of the cross-covariance of the gradients of Q at a step and of the target at the next one, by "
+    "their number.",
+    "within clusters": "The same within clusters of gradients, mean over them by their shares.",
+    "var Q": "Variance of Q over the data.",
+    "effective clusters": "Clusters of gradients that hold a hundredth of the transitions or more.",
     "used codes": "Codes, of those offered, that any trajectory is assigned to.",
     "calibration error": "Mean gap between a clustering's confidence and the share of it that is right.",
     "mean NMI between restarts": "How far restarts agree with each other, without labels.",
@@ -48,7 +53,8 @@ def glossary(records: Sequence[dict[str, Any]], headers: Collection[str]) -> str
         if name in names
     ]
     used = {record["cell"]["method"] for record in records}
-    used |= {record["cell"]["plugin"]["name"] for record in records if "plugin" in record["cell"]}
+    for record in records:
+        used |= set(record["cell"].get("plugin", {}).get("name", "").split("+"))
     methods = [[entry.title, name, entry.kind, entry.summary] for name, entry in CATALOGUE.items() if name in used]
     methods += [[_ORACLE[0], ORACLE, "ceiling", _ORACLE[1]]] if ORACLE in used else []
     scores = [[name, text] for name, text in SCORES.items() if any(header.startswith(name) for header in headers)]

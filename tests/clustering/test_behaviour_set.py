@@ -111,6 +111,33 @@ def test_finds_the_policies(dataset, outcome):
             one.assignments, (one.latents @ unit(one.params["codes"]).T.astype(np.float32)).argmax(1)
         )
         np.testing.assert_allclose(one.posterior.sum(1), 1, atol=1e-5)
+        apart = [
+            (row[code] - np.delete(row, code).mean()) / length
+            for row, code, length in zip(
+                wide(one.log_likelihoods), one.assignments, np.asarray(dataset.trajectories.lengths), strict=True
+            )
+        ]
+        np.testing.assert_allclose(one.separation, np.median(apart), rtol=1e-4)
+        assert diagnose(one)[1] == []
+
+
+def test_a_network_that_does_without_its_codes_is_told(dataset):
+    """As the release's scale and rate have it, whatever the embeddings look like."""
+    released = BehaviourSet.released(3, **{**SMALL, "iterations": 1})
+    one = jax.tree.map(lambda x: np.asarray(x[0]), fit(released, dataset.trajectories, 1).result)
+    assert nmi(dataset.labels, one.assignments) < 0.5
+    assert "collapsed: a trajectory is" in " ".join(diagnose(one)[1])
+
+
+def test_trajectories_that_are_hardly_seen_are_told(caplog):
+    ones = [(np.zeros((n + 1, 2), np.float32), np.full((n, 1), 0.1 * n), np.zeros(n), False) for n in (1, 2, 400)]
+    data = from_episodes(ones)
+    BehaviourSet(2, batch_size=20, steps=10, iterations=11).prepare(data)
+    (told,) = caplog.messages
+    assert told.startswith("behaviour set: 1 of 3 trajectories will be drawn from less than 10 times, and their")
+    caplog.clear()
+    BehaviourSet(2, batch_size=20, steps=10, iterations=30).prepare(data)
+    assert not caplog.messages
 
 
 def test_likelihoods_are_the_codes_policies(dataset, outcome):

@@ -41,6 +41,21 @@ def test_bad_runs(latents, assignments, objective, words):
     assert all(any(word in warning for warning in warnings) for word in words), warnings
 
 
+def test_policies_that_are_alike():
+    """Are told, and what is apart has groups, however its latents are scattered."""
+    scattered = np.random.default_rng(1).normal(size=(40, 3))
+    for latents in (GROUPS, scattered):
+        health, warnings = diagnose(_run(latents, np.arange(40) % 2).replace(separation=np.float32(2.0)))
+        assert (health["separation"], warnings) == (2.0, [])
+        _, warnings = diagnose(_run(latents, np.arange(40) % 2).replace(separation=np.float32(0.016)))
+        assert warnings[-1:] == [
+            "collapsed: a trajectory is 0.016 nats a step likelier by its cluster's policy than by the others', which "
+            "are nearly alike"
+        ]
+    health, warnings = diagnose(_run(GROUPS, np.zeros(40, int)).replace(separation=np.float32(np.nan)))
+    assert (health["separation"], warnings) == (None, ["1 of 2 clusters are used"])
+
+
 def test_the_silhouettes_sample_is_fixed():
     latents = np.random.default_rng(2).normal(size=(2500, 2)) + 8 * (np.arange(2500) % 2)[:, None]
     runs = [diagnose(_run(latents, np.arange(2500) % 2))[0]["silhouette"] for _ in range(2)]

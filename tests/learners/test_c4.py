@@ -261,6 +261,20 @@ def test_what_makes_no_sense_is_refused():
         Offline(C4(TD3BC(A), cluster_by="age"))
     with pytest.raises(ValueError, match="C4 takes a learner"):
         C4(3)
+    for settings, text in (
+        ({"clusters_used": 20.0}, "clusters_used is 20: give a whole number, at most 5"),
+        ({"clusters_used": 1.5}, "clusters_used is 1.5: give a whole number"),
+        ({"clusters_used": 2.0, "cluster_by": "sorl"}, "with sorl set clusters"),
+        ({"recluster_wait": 0.5}, "recluster_wait is 0.5: give a whole number, at least 1"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            Offline(C4(TD3BC(A), **settings))
+    with pytest.raises(ValueError, match="clusters_used is 20"):
+        Offline(C4(TD3BC(A)), sweep=(("clusters_used", (1.0, 20.0)),))
+    with pytest.raises(ValueError, match="C4: the learner has it already"):
+        C4(LayerNorm(C4(TD3BC(A))))
+    with pytest.raises(ValueError, match="layer_norm is false: leave the plug-in out"):
+        Offline(LayerNorm(TD3BC(A), layer_norm=False))
     assert C4(LayerNorm(TD3BC(A))).layer_norm
     assert plugged(C4, TD3BC)(A) == C4(TD3BC(A))
     assert dataclasses.replace(C4(TD3BC(A)), weight=0.2) == C4(TD3BC(A), weight=0.2)

@@ -152,6 +152,25 @@ def test_begins_at_the_best_code_that_has_trajectories(state):
     assert not np.asarray(codes[2:]).any()
 
 
+def test_a_code_that_emptied_before_the_policy_begins_stays_unused():
+    """Whatever Adam remembers of it; the others go on."""
+    agent = tiny(nearest=True).learner
+    state = agent.init(jax.random.key(0), D, N)
+    state = state.replace(params={**state.params, "actor": {**state.params["actor"], "codes": 0.1 * jnp.eye(3)}})
+    for step in range(3):
+        state, _ = agent.update_behaviours(state, BATCH, jnp.int32(step))
+    emptied = int(agent.code(state.params["actor"], BATCH.trajectory)[0])
+    codes = state.params["actor"]["codes"].at[emptied].set(0)  # as `begin_at_best` does
+    state = state.replace(params={**state.params, "actor": {**state.params["actor"], "codes": codes}})
+    remembered = [x for x in jax.tree.leaves(state.optimizer) if x.shape == codes.shape]
+    assert any(np.abs(x[emptied]).max() > 0 for x in remembered)
+    for step in range(3):
+        state, _ = agent.update(state, BATCH, jnp.int32(step))
+    after = np.asarray(state.params["actor"]["codes"])
+    assert not after[emptied].any()
+    assert (after != np.asarray(codes)).any(-1).sum() >= 1
+
+
 @pytest.mark.slow
 def test_k_is_swept_in_one_program():
     """With codes out of use, each as it would be alone."""

@@ -383,6 +383,13 @@ def test_every_learner_is_built_at_full_size(name):
     assert [phase.budget for phase in method.phases()][-1] in (500, 1000)
 
 
+def test_plas_takes_no_choices():
+    for name in ("choices", "acting_choices"):
+        with pytest.raises(ValueError, match="are BCQ's: this policy gives one action"):
+            LEARNERS["plas"].build(1, **{name: 5})
+    assert LEARNERS["bcq"].build(1, choices=5).learner.choices == 5
+
+
 def test_settings_by_environment():
     assert LEARNERS["iql"].suited("Hopper-v4") == {"reward_range": 1000.0}
     assert LEARNERS["iql"].suited("Ant-v4") == LEARNERS["iql"].suited(None) == LEARNERS["bc"].suited("Hopper-v4") == {}

@@ -23,6 +23,7 @@ it is .1.
 """
 
 import dataclasses
+import logging
 from typing import Any, ClassVar
 
 import chex
@@ -42,9 +43,12 @@ from trajclust_jax.networks import EmbeddedActor, direction, member_keys, squash
 from trajclust_jax.training import Info, Phase
 from trajclust_jax.validation import check_above, check_at_least
 
+SEEN = 10  # draws of a trajectory's transitions, below which its embedding is hardly moved from where it began
 SCORED = 4096  # transitions whose likelihoods are computed at a time
 SCALE = 0.005
 """Initial scale of the embeddings: a learning rate of 5e-4 then turns them by a tenth in a step."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +104,10 @@ class BehaviourModel:
         """The parameters with the first `k` codes in use, which may be a traced number."""
         used = (jnp.arange(self.codes) < k)[:, None]
         return {**params, "codes": jnp.where(used, params["codes"], 0)}
+
+    def unused_kept(self, before: jax.Array, after: jax.Array) -> jax.Array:
+        """Codes `[K, d]` after a gradient step, in which Adam may have moved an unused one by what it remembers."""
+        return jnp.where((before != 0).any(-1, keepdims=True), after, before)
 
     def matched(self, codes: jax.Array, embeddings: jax.Array) -> jax.Array:
         """`[..., n]` int32: of the codes `[..., K, d]` in use, that closest to each embedding `[..., n, d]` (Eq. 3)."""
@@ -234,9 +242,11 @@ class BehaviourSet(Clusterer):
     def prepare(
         self, trajectories: Trajectories, num_seeds: int = 1, preprocessing: Preprocessing | None = None
     ) -> Steps:
-        """All transitions (host-side, once)."""
+        """All transitions (host-side, once); warns of trajectories that the training will hardly see."""
         del num_seeds
         self.check(trajectories)
+        if preprocessing is None:
+            self._warn_of_rare(np.asarray(trajectories.lengths))
         seen = self.preprocessing(trajectories) if preprocessing is None else preprocessing
         flat = transitions(trajectories)
         return Steps(
@@ -246,6 +256,16 @@ class BehaviourSet(Clusterer):
             np.asarray(trajectories.lengths, np.int32),
             np.float32(np.log(seen.actions.scale).sum()),
         )
+
+    def _warn_of_rare(self, lengths: np.ndarray) -> None:
+        draws = lengths * (self.iterations * self.steps * self.batch_size / lengths.sum())
+        rare = int((draws < SEEN).sum())
+        if rare:
+            log.warning(
+                "behaviour set: %d of %d trajectories will be drawn from less than %d times, and their clusters are "
+                "chance: raise iterations, or leave them out",
+                *(rare, len(lengths), SEEN),
+            )
 
     def phases(self) -> tuple[Phase, ...]:
         """Training; with extra codes, merging."""
@@ -335,6 +355,7 @@ class BehaviourSet(Clusterer):
             {**state.params, "used": self._used(state)},
             log_likelihoods=log_likelihoods,
             latents=direction(state.params["trajectories"]),
+            separation=_separation(log_likelihoods, state.assignments, self._used(state), data.lengths),
         )
 
     def _log_likelihoods(self, params: dict[str, Any], data: Steps) -> jax.Array:
@@ -367,6 +388,14 @@ class BehaviourSet(Clusterer):
             model,
             log_likelihoods=log_likelihoods,
         )
+
+
+def _separation(log_likelihoods: jax.Array, assignments: jax.Array, used: jax.Array, lengths: jax.Array) -> jax.Array:
+    """`[]`: see `Grouping.separation`; NaN where one cluster alone is used."""
+    found = jnp.where(used, log_likelihoods, 0)
+    own = jnp.take_along_axis(found, assignments[:, None], axis=1)[:, 0]
+    others = (found.sum(1) - own) / (used.sum() - 1)
+    return jnp.where(used.sum() > 1, jnp.median((own - others) / lengths), jnp.nan)
 
 
 def dense_rows(trajectories: Trajectories) -> Any:

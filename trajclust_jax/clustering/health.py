@@ -10,6 +10,8 @@ from trajclust_jax.clustering.types import Grouping
 
 SAMPLE = 2000  # trajectories of the silhouette: a fixed random sample, since its cost is quadratic
 LEAST_SPREAD = 1e-2  # total variance of latents below which they are one point; Eq. 4 gives a cluster variance up to d
+LEAST_SEPARATION = 0.1  # nats a step: of a behaviour set whose network does without its codes .02, of one that told two
+APART = 0.5  # of Hopper's policies apart 2, of ten codes for the two 1: groups, whatever the latents look like
 LEAST_SILHOUETTE = 0.25  # below it groups are hardly apart (Kaufman and Rousseeuw, 1990, call it no structure)
 
 
@@ -17,7 +19,8 @@ def diagnose(clustering: Grouping) -> tuple[dict[str, float | None], list[str]]:
     """Health of one run (no seed axis), and its problems, a line each.
 
     Health holds used_clusters; where there are latents also their spread (total variance) and silhouette (mean over
-    `SAMPLE` trajectories drawn by NumPy's generator 0; None where one cluster alone is used there).
+    `SAMPLE` trajectories drawn by NumPy's generator 0; None where one cluster alone is used there); where it is known
+    the separation of the clusters' policies, too.
     """
     assignments, num_clusters = np.asarray(clustering.assignments), clustering.posterior.shape[-1]
     used = len(np.unique(assignments))
@@ -27,14 +30,22 @@ def diagnose(clustering: Grouping) -> tuple[dict[str, float | None], list[str]]:
         warnings.append("diverged: the objective is not finite")
     if used < num_clusters:
         warnings.append(f"{used} of {num_clusters} clusters are used")
+    apart = clustering.separation is not None and clustering.separation >= APART
     if clustering.latents is not None:
         latents = np.asarray(clustering.latents, np.float64)
         health["spread"] = spread = float(latents.var(0).sum())
         health["silhouette"] = silhouette = _silhouette(latents, assignments)
         if spread < LEAST_SPREAD:
             warnings.append(f"collapsed: the latents are one point (total variance {spread:.2g})")
-        elif silhouette is not None and silhouette < LEAST_SILHOUETTE:
+        elif silhouette is not None and silhouette < LEAST_SILHOUETTE and not apart:
             warnings.append(f"no clear groups: the latents' silhouette is {silhouette:.2f}")
+    if clustering.separation is not None:
+        health["separation"] = separation = float(clustering.separation) if used > 1 else None
+        if separation is not None and separation < LEAST_SEPARATION:
+            warnings.append(
+                f"collapsed: a trajectory is {separation:.2g} nats a step likelier by its cluster's policy than by the "
+                "others', which are nearly alike"
+            )
     return health, warnings
 
 

@@ -17,6 +17,8 @@ class Grouping:
     params: Any  # of the groups' policies, [K, ...]; of representation methods networks and centres
     log_likelihoods: jax.Array | None = None  # [N, K] float32, log P(actions | group's policy)
     latents: jax.Array | None = None  # [N, d] float32
+    separation: jax.Array | None = None  # [] float32, nats a step, median over trajectories: how much likelier a
+    # trajectory is by its group's policy than by the others', where it is not likelihoods that assign
 
     @property
     def chosen_restart(self) -> jax.Array:

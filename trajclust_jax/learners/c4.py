@@ -12,7 +12,8 @@ the target and x' = (s', a') follows x = (s, a) in the data; minimising the erro
 
 **What the weight means.** ||C||_F^2 grows with the fourth power of Q's scale, the TD loss with the second: a weight of
 one task is another's ruin. Here Eq. 14 holds of values in units of their own standard deviation sigma over the data
-(measured whenever clusters are): the term added is lambda R / sigma^2. Rewards times 10 change nothing.
+(measured whenever clusters are): the term added is lambda R / sigma^2. Of values times 10 it is the same share of the
+TD loss. How large a share depends on the task, still: on g's size beside Q's, and on how far the TD loss falls.
 
 **Divergences** (section 6), an option: the value that a TD target bootstraps from is less by
 sigma (1 - gamma) sum_z p_z (alpha chi^2(pi || nu_z) + beta KL(pi || nu_z)) at s', where nu_z is a Gaussian whose mean
@@ -149,8 +150,14 @@ class C4(PlugIn):
         super().check()
         check_at_least(self, 1, "clusters", "recluster_every", "pool_size", "cluster_points")
         check_at_least(self, 1, "em_iterations")
-        check_at_least(self, 0, "weight", "trace_weight", "clusters_used", "ridge", "recluster_wait")
+        check_at_least(self, 0, "weight", "trace_weight", "clusters_used", "ridge")
         check_at_least(self, 0, "kl_weight", "pearson_weight")
+        if self.clusters_used % 1 or self.clusters_used > self.clusters:
+            raise ValueError(f"clusters_used is {self.clusters_used:g}: give a whole number, at most {self.clusters}")
+        if self.recluster_wait % 1 or self.recluster_wait < 1:
+            raise ValueError(f"recluster_wait is {self.recluster_wait:g}: give a whole number, at least 1")
+        if self.clusters_used and self.cluster_by in _TRAJECTORIES:
+            raise ValueError(f"clusters_used is of clusters of transitions: with {self.cluster_by} set clusters")
         check_one_of("cluster_by", self.cluster_by, ("gradients", "features", *_TRAJECTORIES))
         if self.cluster_by == "features" and not hasattr(self, "penultimate"):
             raise ValueError("cluster_by is features: this learner does not say what its critic's last layer sees")
@@ -283,7 +290,7 @@ class OneCluster:
     def renew(self, state: Clusters, learner: C4, learner_state: LearnerState, view: View, step: jax.Array) -> Clusters:
         """A clustering, where one is due."""
         new = self._clustered(state, learner, learner_state, view, step)
-        wait = jnp.maximum(jnp.round(learner.recluster_wait), 1).astype(jnp.int32) * self.period
+        wait = jnp.round(learner.recluster_wait).astype(jnp.int32) * self.period
         due = ~state.begun | (step % wait == 0)
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), new, state)
 

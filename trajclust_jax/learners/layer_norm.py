@@ -16,3 +16,5 @@ class LayerNorm(PlugIn):
         super().check()
         if not isinstance(self, ActorCritic):
             raise ValueError("layer_norm needs a learner whose critics have it")
+        if not self.layer_norm:
+            raise ValueError("layer_norm is false: leave the plug-in out")

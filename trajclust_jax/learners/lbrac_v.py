@@ -59,7 +59,8 @@ class LBRACv(BRACv):
     """The penalty's gradient moves the behaviours towards the policy, too, as in the release."""
     nearest: bool = False
     """The policy is held to the behaviour that it is nearest to, in place of its sample's own (not in the paper). Where
-    behaviours meet, the mean divergence from the samples' own has its minimum between them, as that from one clone."""
+    behaviours meet, the mean divergence from the samples' own has its minimum between them, as that from one clone.
+    Behaviours are the codes that have trajectories when the policy begins."""
     given: tuple[int, ...] = ()
     """The cluster of each trajectory, found elsewhere, in place of the codes' own; k of them."""
 
@@ -264,6 +265,8 @@ class LBRACv(BRACv):
         )
         actor, actor_info = gradient(self.actor_and_behaviour_loss, params["actor"], params, batch, key_actor)
         state = self.descend(state, {"critics": critics, "actor": actor}, step)
+        codes = self.model.unused_kept(params["actor"]["codes"], state.params["actor"]["codes"])
+        state = state.replace(params={**state.params, "actor": {**state.params["actor"], "codes": codes}})
         return self.lag(state), critic_info | actor_info
 
     def assignments(self, actor: dict[str, Any]) -> jax.Array:

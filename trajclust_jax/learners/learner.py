@@ -317,6 +317,8 @@ class _Wrapping(abc.ABCMeta):
         if len(args) != 1 or not isinstance(args[0], Learner):
             raise ValueError(f"{cls.__name__} takes a learner, and its own settings by name")
         (learner,) = args
+        if isinstance(learner, cls):
+            raise ValueError(f"{cls.__name__}: the learner has it already")
         own = {field.name for field in dataclasses.fields(cls)}
         names = [field.name for field in dataclasses.fields(learner) if field.name not in own]
         return plugged(cls, type(learner))(**{name: getattr(learner, name) for name in names}, **settings)

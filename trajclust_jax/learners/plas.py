@@ -42,6 +42,8 @@ class PLAS(BCQ):
     def check(self) -> None:
         super().check()
         check_above(self, 0, "actor_rate", "latent_bound")
+        if (self.choices, self.acting_choices) != (BCQ.choices, BCQ.acting_choices):
+            raise ValueError("choices and acting_choices are BCQ's: this policy gives one action")
 
     @property
     def latent_actor(self) -> DeterministicActor:

@@ -16,16 +16,19 @@ from trajclust_jax.lazy import lazy
 
 plotting = lazy("trajclust_envs.plotting")
 
-SIZES = (3_000, 5_000, 10_000, 20_000)  # the paper's go on to 50,000 and 100,000
+SIZES = (3_000, 5_000, 10_000, 20_000)
+LARGER = (50_000, 100_000)  # which small presets' data do not have
 
 
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset, learner and size."""
+    sizes = {"smoke": SIZES[:1], "cpu": SIZES, "paper": SIZES + LARGER}
+    (own,) = (sizes[name] for name, each in c4.PRESETS.items() if each is preset)
     return [
         c4.variant_cell(preset, dataset, method, seeds, size)
         for dataset in datasets
         for method in methods
-        for size in (SIZES if preset is not c4.PRESETS["smoke"] else SIZES[:1])
+        for size in own
     ]
 
 
