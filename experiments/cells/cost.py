@@ -29,7 +29,7 @@ class CostCell(LearnerCell):
     """
 
     def essential(self) -> dict[str, Any]:
-        return {**super().essential(), "measures": f"cost of {STEPS} steps"}
+        return {**super().essential(), "measures": "cost"}
 
     def compute(self, dataset: Dataset, job: Job) -> dict[str, Any]:
         began = time.perf_counter()
