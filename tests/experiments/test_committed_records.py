@@ -9,7 +9,7 @@ import update_docs
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.cell import record_id
 from trajclust_experiments.cells.methods import ORACLE
-from trajclust_experiments.papers import pgkmeans
+from trajclust_experiments.papers import c4, pgkmeans
 from trajclust_experiments.papers.pgkmeans import table4
 from trajclust_experiments.rendering.intervals import difference_interval
 from trajclust_experiments.rendering.scores import shown_score
@@ -177,6 +177,25 @@ def test_mujoco_is_clustered(task):
     if task in ("halfcheetah", "hopper"):  # two late checkpoints of one training
         assert _mean(cells, f"{task}-late-expert", "pg_kmeans_mlp") >= 0.95
         assert _mean(cells, f"{task}-late-expert", "caae") >= 0.95
+
+
+@pytest.mark.parametrize("learner", ["td3_bc", "cql"])
+@pytest.mark.parametrize("dataset", ["hopper-medium-expert", "halfcheetah-medium-expert"])
+def test_c4_lowers_the_trace_and_leaves_q(dataset, learner):
+    """Late in the training: the trace of the cross-covariance in every seed, Q within 3 %."""
+    found = {(r["cell"]["dataset"], c4.method_of(r)): r for r in table_records(get_table("c4/table1"), "cpu", RECORDS)}
+    base, ours = (found[dataset, f"{learner}_{variant}"] for variant in ("base", "c4"))
+    late = lambda record, name: c4.course(record, name)[-2:].mean(0)
+    assert (late(ours, "clusters/c") < late(base, "clusters/c")).all()
+    np.testing.assert_allclose(late(ours, "clusters/value").mean(), late(base, "clusters/value").mean(), rtol=0.03)
+
+
+@pytest.mark.parametrize("learner", ["td3_bc", "cql"])
+def test_what_c4_costs(learner):
+    for record in table_records(get_table("c4/table13"), "cpu", RECORDS):
+        if record["cell"]["method"] == learner:
+            assert record["scores"]["times_base"][0] < 3
+            assert record["scores"]["share"][0] < (0.025 if record["transitions"] < 20_000 else 0.2)
 
 
 @pytest.mark.parametrize("dataset", table4.DATASETS)

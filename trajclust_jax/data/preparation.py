@@ -1,7 +1,8 @@
 """From trajectories to what a learner draws from: small independent transforms, which a training chains.
 
-Rewards first (`DataTransform`: trajectories in, trajectories out; a model that relabels rewards is one, too), then the
-choice of trajectories and transitions, then the scaling of observations and actions.
+Rewards first (`DataTransform`: trajectories in, trajectories out; what a relabeller learned gives them before, as a
+dataset of its own: `relabelling.relabelled_dataset`), then the choice of trajectories and transitions, then the scaling
+of observations and actions.
 """
 
 import dataclasses

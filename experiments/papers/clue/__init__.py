@@ -88,7 +88,7 @@ MAZE = {
         "seconds: does everything run? The numbers mean nothing", 20, 2, _TINY_IQL, _TINY | {"calibration": 0.8}
     ),
     "cpu": _maze(
-        "half an hour on one core: 200 trajectories a policy, 10,000 gradient steps, 10 seeds",
+        "an hour on one core: 200 trajectories a policy, 10,000 gradient steps, 10 seeds",
         *(200, 10, {**_MAZE_IQL, "updates": 10_000}, {**_MAZE_CVAE, "updates": 3_000}),
     ),
     "paper": _maze(
