@@ -313,7 +313,7 @@ def expert_auc(relabeller: Relabeller, found: Relabelled, data: ExpertData) -> l
     Of the first seed; None where nothing rewards the expert's steps, which are no part of the data.
     """
     rewards = found.rewards[0]
-    if isinstance(relabeller, TrainedRelabeller):
+    if rewards.shape[-1] < len(data.flat.rewards) and isinstance(relabeller, TrainedRelabeller):
         rewards = relabeller.rewards(found.model, ExpertData(data.pooled))[0]
     members = data.members()[:, : rewards.shape[-1]]
     return [auc(row, own) if own.any() else None for row, own in zip(rewards, members, strict=True)]
