@@ -27,8 +27,8 @@ plotting = lazy("trajclust_envs.plotting")
 
 DATASETS = ("pathfollowing", "halfcheetah-medium-replay", "walker2d-medium-replay", "ant-medium-replay")
 METHODS = (TRANSITIONS, "pg_kmeans_mlp", "caae", "empo_mlp")
-SKILLS = {"pathfollowing": 6}
-_MANY = 8
+SKILLS = {"pathfollowing": (6, 3)}  # of classes of transitions, and of clusters: as many as the data's policies
+_MANY = (8, 8)
 # Which observation is what, of MuJoCo's walkers: height and pitch of the torso, pace along x.
 _DRAWN = {
     "halfcheetah": {"height, m": 0, "pitch, rad": 1, "pace, m/s": 8},
@@ -63,7 +63,7 @@ def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
                     cluster_settings=_clustering(dataset, method, preset),
                     relabeller_settings=tuple(sorted(preset.settings["clue"].items())),
                     expert=method,
-                    skills=SKILLS.get(dataset, _MANY),
+                    skills=SKILLS.get(dataset, _MANY)[method != TRANSITIONS],
                 )
             )
     return chosen
