@@ -125,8 +125,8 @@ class LearnerEntry:
         return {name: value for name, value in values.items() if name not in ("action_size", "learner", "sweep")}
 
     def suited(self, environment: str | None) -> dict[str, Any]:
-        """Settings that differ in an environment (a Gymnasium id), alike in its versions and of all mazes."""
-        return dict(self.in_environments.get(re.split("[-_{]", environment or "")[0], {}))
+        """Settings that differ in an environment (a Gymnasium id), the same for all its versions and mazes."""
+        return dict(self.in_environments.get(re.split("[-_{]|Sparse|Dense", environment or "")[0], {}))
 
     def build(self, action_size: int, **settings: Any) -> "Offline":
         """The learner's training; `settings` of the algorithm or of `Offline` override those of the entry.

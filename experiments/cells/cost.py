@@ -17,7 +17,7 @@ from trajclust_jax.learners.sampling import View
 from trajclust_jax.training import compile_options
 
 REPEATS = 20  # of each measurement, in turn
-STEPS = 6  # gradient steps of a measurement, one after the other: an actor may take part in each second one only
+STEPS = 6  # gradient steps of a measurement, one after the other: an actor may take part in every second one only
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from trajclust_experiments.catalogue import CATALOGUE, entries
 from trajclust_experiments.cells.cell import checkpoint_seconds
+from trajclust_experiments.cells.evaluation import environment_names
 from trajclust_experiments.commands.given import chosen_clusters, parsed_settings
 from trajclust_experiments.commands.output import (
     check_out,
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
 plotting = lazy("trajclust_envs.plotting")
 pd = lazy("pandas")
 
+log = logging.getLogger(__name__)
+
 CHANCE = 0.55  # an AUC below it is hardly better than .5
 MODEL = ("params", "centre", "seed", "mean", "std", "bound")  # of a trained relabeller
 OUTPUTS = {"summary.json", "model", "losses.csv", "rewards.png"}
@@ -88,8 +93,8 @@ class Asked:
             raise UsageError(f"{self.method}: {error}") from None
         if relabeller.NEEDS_EXPERT and self.expert is None:
             raise UsageError(f"{self.method} needs an expert: give --expert FILE, best:1, success:1 or cluster:K")
-        if self.clusters is not None and not (self.expert or "").startswith("cluster:"):
-            raise UsageError("--clusters are the experts' of a relabeller: give --expert cluster:K")
+        if self.clusters is not None and (self.expert or "").partition(":")[0].lower() != "cluster":
+            raise UsageError("--clusters needs --expert cluster:K, whose clusters they are")
         return relabeller
 
     def expert_data(self, dataset: Dataset) -> tuple[ExpertData, dict[str, Any]]:
@@ -116,11 +121,7 @@ class Asked:
         if kind.lower() in ("best", "success", "cluster") and not Path(self.expert).exists():
             raise UsageError(f"--expert {self.expert}: did you mean {self.expert.lower()}?")
         given = load(self.expert)
-        ours, theirs = (each.provenance.parameters.get("environment") for each in (dataset, given))
-        if ours and theirs and _task(ours) != _task(theirs):
-            raise DataError(
-                f"--expert {self.expert} is of {theirs}, the data of {ours}: give one of the same environment"
-            )
+        _check_environments(self.expert, *(each.provenance.parameters.get("environment") for each in (given, dataset)))
         described["expert_fingerprint"] = fingerprint(given.trajectories)
         return of_demonstrations(trajectories, rebased(given, offsets_of(dataset))), described
 
@@ -145,9 +146,20 @@ class Asked:
         return plain({"id": cell_id(given), **given})
 
 
-def _task(environment: str) -> str:
-    """Of an environment's name what all its versions and options share."""
-    return environment.partition("{")[0].rpartition("-v")[0].casefold() or environment.casefold()
+def _check_environments(expert: str, theirs: str | None, ours: str | None) -> None:
+    """Warns of an expert of another environment than the data's; where both are known ones, raises DataError.
+
+    Versions, options and kinds of reward, which are not read, may differ.
+    """
+    if theirs is None or ours is None:
+        return
+    task = lambda name: re.sub(r"(sparse|dense)?(-v\d+)?$", "", name.partition("{")[0].split(":")[-1].casefold())
+    if task(theirs) == task(ours):
+        return
+    told = f"--expert {expert} is of {theirs}, the data of {ours}"
+    if {task(theirs), task(ours)} <= set(map(task, environment_names())):
+        raise DataError(f"{told}: give one of the same environment")
+    log.warning("%s: are they the same environment?", told)
 
 
 def relabel(
@@ -217,7 +229,7 @@ def relabel_dataset(dataset: Dataset, asked: Asked, out: Path, progress: Progres
     described = asked.described(dataset, relabeller, expert)
     with staged(folder_of(out), OUTPUTS) as work:
         found = _fitted(relabeller, data, described, asked, work, progress)
-        described |= _judged(relabeller, found, data, progress)
+        described |= _judged(relabeller, found, data, expert.get("clusters"), progress)
         rewards = found.rewards[0, 0]
         made = relabelled_dataset(dataset, relabeller, data, rewards, {"relabelled": described})
         (save_npz if out.suffix == ".npz" else save_hdf5)(made, resolve_out(out.parent) / out.name)
@@ -251,7 +263,7 @@ def relabelled_for_training(
     warn_of_units(data.pooled, relabeller.normalise, asked.option, progress)
     described = asked.described(dataset, relabeller, expert)
     found = _fitted(relabeller, data, described, asked, work, progress)
-    described |= _judged(relabeller, found, data, progress)
+    described |= _judged(relabeller, found, data, expert.get("clusters"), progress)
     if len(data.experts) > 1:
         return _dataset_of_copies(dataset, relabeller, data, found.rewards[0], described)
     return relabelled_dataset(dataset, relabeller, data, found.rewards[0, 0], {"relabelled": described}), None
@@ -310,17 +322,22 @@ def _fitted(
     return found
 
 
-def _judged(relabeller: Relabeller, found: Relabelled, data: ExpertData, progress: Progress) -> dict[str, Any]:
-    """What training chose, and whether the rewards tell each expert's steps, which is warned of where they do not."""
-    if not data.experts:
+def _judged(
+    relabeller: Relabeller, found: Relabelled, data: ExpertData, clusters: list[int] | None, progress: Progress
+) -> dict[str, Any]:
+    """What training chose, and whether the rewards tell each expert's steps, which is warned of where they do not.
+
+    `clusters`: the numbers of those that are experts.
+    """
+    if not relabeller.NEEDS_EXPERT:
         return {}
     told = expert_auc(relabeller, found, data)
     for place, value in enumerate(told):
         if value is not None and value < CHANCE:
-            named = "the expert" if len(told) == 1 else f"expert {place}"
+            named = "the expert's" if clusters is None else f"cluster {clusters[place]}'s"
             progress.warn(
-                f"the rewards tell steps of {named} from others hardly better than chance (AUC {value:.2f}): try more "
-                "updates or another expert"
+                f"the rewards tell {named} steps from others hardly better than chance (AUC {value:.2f}), as where it "
+                "does as the others do, or was learned too briefly"
             )
     return plain({"expert_auc": told, "chosen": relabeller.chosen(found, data)})
 

@@ -189,10 +189,10 @@ def train_on_dataset(
     try:
         entry = learner_entry(learner_name, plugin).on(trajectories.discrete)
         suited = entry.suited(named)  # also where it cannot be evaluated in
-        if relabelled is not None:
-            suited.pop("reward_shift", None)  # that of its own rewards
-            if relabelled.get("settings", {}).get("returns_range") is not None:
-                suited.pop("reward_range", None)  # the relabeller's holds, for each expert's rewards by themselves
+        if relabelled is not None or not np.isin(np.asarray(trajectories.rewards), (0, 1)).all():
+            suited.pop("reward_shift", None)  # that of rewards of 0 and, at the goal, 1
+        if (relabelled or {}).get("settings", {}).get("returns_range") is not None:
+            suited.pop("reward_range", None)  # that of the relabeller holds, for each expert's rewards by themselves
         for name in settings or {}:
             suited.pop(name, None)
         offline = entry.build(trajectories.action_size, **suited, **(settings or {}))

@@ -31,8 +31,8 @@ SCORES = {
     "bias of Q": "Estimated value minus the return that was then got.",
     "AUC": "Probability that an expert's step (or trajectory) is rewarded more than another's: .5 by chance.",
     "rank correlation": "Spearman's, of the two orders: 1 for the same, 0 for unrelated ones.",
-    "tr C / M": "Trace of the cross-covariance of the gradients of Q at a step and of the target at the next one, by "
-    "their number.",
+    "tr C / M": "Trace of the cross-covariance of the gradients of Q at a step and of the target at the next one, "
+    "divided by their number.",
     "within clusters": "The same within clusters of gradients, mean over them by their shares.",
     "var Q": "Variance of Q over the data.",
     "effective clusters": "Clusters of gradients that hold a hundredth of the transitions or more.",

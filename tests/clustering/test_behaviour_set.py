@@ -134,7 +134,7 @@ def test_trajectories_that_are_hardly_seen_are_told(caplog):
     data = from_episodes(ones)
     BehaviourSet(2, batch_size=20, steps=10, iterations=11).prepare(data)
     (told,) = caplog.messages
-    assert told.startswith("behaviour set: 1 of 3 trajectories will be drawn from less than 10 times, and their")
+    assert told.startswith("behaviour set: 1 of 3 trajectories will be drawn from fewer than 10 times, and their")
     caplog.clear()
     BehaviourSet(2, batch_size=20, steps=10, iterations=30).prepare(data)
     assert not caplog.messages

@@ -175,7 +175,7 @@ def test_the_relabellers_range_of_returns_holds(tmp_path, monkeypatch, own, want
         (("some.npz", "--expert", "best:1", "--out", "new.csv"), "give a file name that ends in .hdf5 or .npz"),
         (("some.npz", "--expert", "best:1", "--out", "demo.npz"), "--out demo.npz is another file: give a new name"),
         (("takeball:size=1", "--expert", "best:1"), "all returns are equal"),
-        (("some.npz", "--expert", "best:1", "--clusters", "c"), "--clusters are the experts' of a relabeller: give"),
+        (("some.npz", "--expert", "best:1", "--clusters", "c"), "--clusters needs --expert cluster:K, whose clusters"),
     ],
 )
 def test_what_cannot_be_relabelled(trajclust, files, arguments, text):
@@ -189,7 +189,7 @@ def test_what_cannot_be_relabelled(trajclust, files, arguments, text):
     ("arguments", "text"),
     [
         (("--expert", "best:1"), "--expert and --set-relabel are for a relabeller: name one with --relabel"),
-        (("--relabel", "clue", "--expert", "best:1", "--clusters", "c"), "give --expert cluster:K"),
+        (("--relabel", "clue", "--expert", "best:1", "--clusters", "c"), "--clusters needs --expert cluster:K"),
         (
             ("--relabel", "clue", "--expert", "cluster:1", "--clusters", "c", "--cluster", "1"),
             "give --expert cluster:K, or cluster:all",
@@ -223,8 +223,9 @@ def test_rewards_that_tell_nothing_are_told(trajclust, files):
     assert "clue gave every step the same reward: look at its settings (--set)" in err
 
 
-def test_an_expert_of_another_environment_is_refused(tmp_path):
-    """Also where its shapes are the data's; versions and options may differ."""
+def test_an_expert_of_another_environment(tmp_path, caplog):
+    """Is refused also where its shapes are the data's, or warned of where nothing is known of either; versions, options
+    and kinds of reward may differ."""
     data, demonstration = some_data(), some_data(1, seed=9)
     of = lambda trajectories, name: build_dataset(
         trajectories, name="some", source="some", parameters={"environment": name} if name else {}
@@ -232,14 +233,20 @@ def test_an_expert_of_another_environment_is_refused(tmp_path):
     asked = Asked("clue", str(tmp_path / "demo.npz"), None, (), 0)
     for ours, theirs in (
         *(("HalfCheetah-v4", "HalfCheetah-v5"), ("HalfCheetah-v4", None), (None, "Walker2d-v5"), ("mine", "Mine")),
-        ('PointMaze_UMaze-v3{"continuing_task": false}', "PointMaze_UMaze-v3"),
+        ('PointMaze_UMaze-v3{"continuing_task": false}', "PointMaze_UMazeDense-v3"),
+        ('my_module:Mine{"size": 3}', "my_module:Mine"),
     ):
         save_npz(of(demonstration, theirs), tmp_path / "demo.npz")
         asked.expert_data(of(data, ours))
-    for ours, theirs in (("HalfCheetah-v4", "Walker2d-v4"), ("PointMaze_UMaze-v3", "PointMaze_Large-v3")):
+    assert not caplog.messages
+    for ours, theirs in (("HalfCheetah-v4", "Walker2d-v5"), ("PointMaze-v0", "Pathfollowing-v0")):
         save_npz(of(demonstration, theirs), tmp_path / "demo.npz")
         with pytest.raises(DataError, match=f"is of {theirs}, the data of {ours}: give one of the same environment"):
             asked.expert_data(of(data, ours))
+    save_npz(of(demonstration, "PointMaze_Large-v3"), tmp_path / "demo.npz")
+    asked.expert_data(of(data, "PointMaze_UMaze-v3"))
+    (told,) = caplog.messages
+    assert told.endswith("is of PointMaze_Large-v3, the data of PointMaze_UMaze-v3: are they the same environment?")
 
 
 def test_what_the_data_chose_is_kept(trajclust, files, tmp_path):
@@ -265,9 +272,10 @@ def test_rewards_that_do_not_tell_the_expert(trajclust, files):
     assert code == 0, err
     (told,) = json.loads(out)["expert_auc"]
     assert (told < 0.55) == ("hardly better than chance" in err)
-    code, _, err = trajclust("relabel", *given[:3], "--method", "indicator")
-    assert code == 0, err
-    assert "chance" not in err
+    for method in ("indicator", "constant"):
+        code, _, err = trajclust("relabel", *given[:3], "--method", method, "--out", f"{method}.npz")
+        assert code == 0, err
+        assert "chance" not in err
 
 
 def test_the_relabelled_data_takes_the_datas_clustering(trajclust, files):

@@ -71,6 +71,13 @@ def test_the_settings_of_an_environment_hold_where_it_is_not_installed(trajclust
     assert code == 0, err
     settings = json.loads((tmp_path / "b/summary.json").read_text())["settings"]
     assert (settings["reward_shift"], settings["learner"]["temperature"]) == (0, 10)
+    dense = plane(tmp_path / "plane.npz", "AntMaze_UMazeDense-v99")
+    trajectories = dense.trajectories.replace(rewards=0.5 * np.asarray(dense.trajectories.rewards))
+    parameters = dense.provenance.parameters
+    save_npz(build_dataset(trajectories, name="plane", source="plane", parameters=parameters), tmp_path / "plane.npz")
+    code, _, err = trajclust("train", "plane.npz", "--learner", "iql", "--seeds", 1, *SMALL, "--out", "c")
+    assert code == 0, err
+    assert json.loads((tmp_path / "c/summary.json").read_text())["settings"]["reward_shift"] == 0
 
 
 def test_train_evaluates_where_the_data_is_from(trajclust, tmp_path, caplog):

@@ -79,7 +79,7 @@ def test_the_successful_trajectories(caplog):
     caplog.clear()
     together = sparse().replace(rewards=np.eye(3, 5, 2, dtype=np.float32)[[0, 0, 1]])
     assert whose(of_successes(together, 1)) == [0]
-    assert caplog.messages == ["expert success:1: 2 succeed at step 2; the first are taken"]
+    assert caplog.messages == ["expert success:1: 2 succeed after 2 steps; the first are taken"]
     caplog.clear()
     assert whose(of_successes(together, 2)) == [0, 1]
     assert not caplog.text

@@ -262,7 +262,7 @@ class BehaviourSet(Clusterer):
         rare = int((draws < SEEN).sum())
         if rare:
             log.warning(
-                "behaviour set: %d of %d trajectories will be drawn from less than %d times, and their clusters are "
+                "behaviour set: %d of %d trajectories will be drawn from fewer than %d times, and their clusters are "
                 "chance: raise iterations, or leave them out",
                 *(rare, len(lengths), SEEN),
             )

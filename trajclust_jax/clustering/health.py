@@ -10,8 +10,8 @@ from trajclust_jax.clustering.types import Grouping
 
 SAMPLE = 2000  # trajectories of the silhouette: a fixed random sample, since its cost is quadratic
 LEAST_SPREAD = 1e-2  # total variance of latents below which they are one point; Eq. 4 gives a cluster variance up to d
-LEAST_SEPARATION = 0.1  # nats a step: of a behaviour set whose network does without its codes .02, of one that told two
-APART = 0.5  # of Hopper's policies apart 2, of ten codes for the two 1: groups, whatever the latents look like
+LEAST_SEPARATION = 0.1  # nats a step; of a behaviour set whose network does without its codes .02
+APART = 0.5  # nats a step, above which there are groups, whatever the latents look like; of two Hopper policies 2
 LEAST_SILHOUETTE = 0.25  # below it groups are hardly apart (Kaufman and Rousseeuw, 1990, call it no structure)
 
 

@@ -174,7 +174,7 @@ def of_successes(trajectories: Trajectories, count: int | None = None) -> Expert
     elif count is not None and (soonest[order[count:]] == soonest[order[count - 1]]).any():
         last = soonest[order[count - 1]]
         log.warning(
-            "expert success:%d: %d succeed at step %d; the first are taken", count, (soonest == last).sum(), last
+            "expert success:%d: %d succeed after %d steps; the first are taken", count, (soonest == last).sum(), last
         )
     return of_trajectories(trajectories, np.sort(order[:count]))
 

@@ -22,8 +22,8 @@ LARGER = (50_000, 100_000)  # which small presets' data do not have
 
 def cells(preset: Preset, datasets, methods, seeds) -> list[Cell]:
     """A cell a dataset, learner and size."""
-    sizes = {"smoke": SIZES[:1], "cpu": SIZES, "paper": SIZES + LARGER}
-    (own,) = (sizes[name] for name, each in c4.PRESETS.items() if each is preset)
+    own = SIZES[:1] if preset is c4.PRESETS["smoke"] else SIZES
+    own += LARGER if preset is c4.PRESETS["paper"] else ()
     return [
         c4.variant_cell(preset, dataset, method, seeds, size)
         for dataset in datasets

@@ -167,7 +167,7 @@ def _against_true(records: Records):
             for k, name in enumerate(record["steps"]["names"]):
                 of_policy = steps["groups"] == k
                 places = (steps["true"][of_policy], steps["new"][of_policy])
-                ax.plot(*places, ".", ms=1.2, color=plotting.PALETTE[k], label=name)
+                ax.plot(*places, ".", ms=1.2, color=plotting.PALETTE[k % len(plotting.PALETTE)], label=name)
             correlation = _value("step_rank_correlation")(_Line(record, "", record["scores"]))
             ax.set_title(f"{title(record['cell']['method'])}\nrank correlation {correlation}", fontsize=6)
             ax.tick_params(labelsize=5)
