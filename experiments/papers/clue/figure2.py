@@ -171,6 +171,7 @@ def _against_true(records: Records):
             correlation = _value("step_rank_correlation")(_Line(record, "", record["scores"]))
             ax.set_title(f"{title(record['cell']['method'])}\nrank correlation {correlation}", fontsize=6)
             ax.tick_params(labelsize=5)
+            ax.yaxis.get_offset_text().set_fontsize(5)
             if column == 0:
                 ax.set_ylabel(f"{columns.dataset_title(dataset)}\nnew reward", fontsize=6)
             if row == len(rows) - 1:
