@@ -235,13 +235,18 @@ def _by_temperature(dataset: Dataset, relabeller: CLUE, found: Relabelled, data:
     return {f"{c:g}": judged(dataset, np.exp(-np.float32(c) * distances)) for c in TEMPERATURES}
 
 
+def _some_of_each(group: np.ndarray) -> np.ndarray:
+    """Rows of `group [n]` int, as many of each number from 0 on, at most `SHOWN`; -1 is none."""
+    rng = np.random.default_rng(0)
+    rows = [np.flatnonzero(group == k) for k in range(group.max() + 1)]
+    return np.concatenate([rng.permutation(each)[: SHOWN // len(rows)] for each in rows])
+
+
 def _steps(dataset: Dataset, rewards: np.ndarray) -> dict[str, Any]:
     """Some steps of each label: their true rewards and the new ones, of `[P]`."""
     flat = transitions(dataset.trajectories)
     group = dataset.labels[flat.trajectory]
-    rng = np.random.default_rng(0)
-    rows = [np.flatnonzero(group == k) for k in range(group.max() + 1)]
-    rows = np.concatenate([rng.permutation(each)[: SHOWN // len(rows)] for each in rows])
+    rows = _some_of_each(group)
     names = list(dataset.spec.policy_names) or [f"label {k}" for k in range(group.max() + 1)]
     rounded = lambda x: [float(f"{each:.4g}") for each in x[rows]]
     return {
@@ -256,12 +261,10 @@ def _latents(dataset: Dataset, relabeller: CLUE, found: Relabelled, data: Expert
     """Two principal axes of the first seed's latent means: some steps of each label and of the expert."""
     one = jax.tree.map(lambda x: x[0], found.model)
     steps = relabeller.prepare(data, 1)
-    rng = np.random.default_rng(0)
     group = np.full(len(steps.actions), -1)
     group[: data.num_steps] = dataset.labels[transitions(dataset.trajectories).trajectory]
     group[data.experts[0]] = int(dataset.labels.max()) + 1
-    rows = [np.flatnonzero(group == k) for k in range(group.max() + 1)]
-    rows = np.concatenate([rng.permutation(each)[: SHOWN // len(rows)] for each in rows])
+    rows = _some_of_each(group)
     params = jax.tree.map(lambda x: x[0], one.params)
     network = relabeller.network(steps.actions.shape[-1])
     mean, _ = network.apply(params, steps.observations[rows], steps.actions[rows], method="encode")

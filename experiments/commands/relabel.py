@@ -229,7 +229,7 @@ def relabel_dataset(dataset: Dataset, asked: Asked, out: Path, progress: Progres
     described = asked.described(dataset, relabeller, expert)
     with staged(folder_of(out), OUTPUTS) as work:
         found = _fitted(relabeller, data, described, asked, work, progress)
-        described |= _judged(relabeller, found, data, expert.get("clusters"), progress)
+        described |= _judged(relabeller, found, data, described, asked, progress)
         rewards = found.rewards[0, 0]
         made = relabelled_dataset(dataset, relabeller, data, rewards, {"relabelled": described})
         (save_npz if out.suffix == ".npz" else save_hdf5)(made, resolve_out(out.parent) / out.name)
@@ -263,7 +263,7 @@ def relabelled_for_training(
     warn_of_units(data.pooled, relabeller.normalise, asked.option, progress)
     described = asked.described(dataset, relabeller, expert)
     found = _fitted(relabeller, data, described, asked, work, progress)
-    described |= _judged(relabeller, found, data, expert.get("clusters"), progress)
+    described |= _judged(relabeller, found, data, described, asked, progress)
     if len(data.experts) > 1:
         return _dataset_of_copies(dataset, relabeller, data, found.rewards[0], described)
     return relabelled_dataset(dataset, relabeller, data, found.rewards[0, 0], {"relabelled": described}), None
@@ -296,7 +296,7 @@ def _dataset_of_copies(
 def _fitted(
     relabeller: Relabeller, data: ExpertData, described: dict[str, Any], asked: Asked, work: Path, progress: Progress
 ) -> Relabelled:
-    """The rewards, of a relabeller that is trained where it has `phases`; warns where an expert's are all equal.
+    """The rewards, of a relabeller that is trained where it has `phases`.
 
     Raises:
         DataError: for rewards that are not finite.
@@ -317,24 +317,30 @@ def _fitted(
     if not np.isfinite(found.rewards).all():
         remedy = "lower the learning_rate" if trained else "look at its settings"
         raise DataError(f"{asked.method} gave rewards that are not finite: {remedy} ({asked.option})")
-    if relabeller.NEEDS_EXPERT and not np.ptp(found.rewards, axis=-1).all():
-        progress.warn(f"{asked.method} gave every step the same reward: look at its settings ({asked.option})")
     return found
 
 
 def _judged(
-    relabeller: Relabeller, found: Relabelled, data: ExpertData, clusters: list[int] | None, progress: Progress
+    relabeller: Relabeller,
+    found: Relabelled,
+    data: ExpertData,
+    described: dict[str, Any],
+    asked: Asked,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """What training chose, and whether the rewards tell each expert's steps, which is warned of where they do not.
-
-    `clusters`: the numbers of those that are experts.
-    """
+    """What training chose, and whether the rewards tell each expert's steps, which is warned of where they do not."""
     if not relabeller.NEEDS_EXPERT:
         return {}
     told = expert_auc(relabeller, found, data)
-    for place, value in enumerate(told):
-        if value is not None and value < CHANCE:
-            named = "the expert's" if clusters is None else f"cluster {clusters[place]}'s"
+    clusters = described.get("clusters")
+    for place, (value, rewards) in enumerate(zip(told, found.rewards[0], strict=True)):
+        named = "the expert's" if clusters is None else f"cluster {clusters[place]}'s"
+        if not np.ptp(rewards):
+            progress.warn(
+                f"{asked.method} gave every step the same reward, {named} among them: look at its settings "
+                f"({asked.option})"
+            )
+        elif value is not None and value < CHANCE:
             progress.warn(
                 f"the rewards tell {named} steps from others hardly better than chance (AUC {value:.2f}), as where it "
                 "does as the others do, or was learned too briefly"

@@ -185,17 +185,19 @@ def test_c4_lowers_the_trace_and_leaves_q(dataset, learner):
     """Late in the training: the trace of the cross-covariance in every seed, Q within 3 %."""
     found = {(r["cell"]["dataset"], c4.method_of(r)): r for r in table_records(get_table("c4/table1"), "cpu", RECORDS)}
     base, ours = (found[dataset, f"{learner}_{variant}"] for variant in ("base", "c4"))
-    late = lambda record, name: c4.course(record, name)[-2:].mean(0)
-    assert (late(ours, "clusters/c") < late(base, "clusters/c")).all()
-    np.testing.assert_allclose(late(ours, "clusters/value").mean(), late(base, "clusters/value").mean(), rtol=0.03)
+    late = lambda record: c4.course(record, "clusters/c")[-2:].mean(0)  # [S]
+    assert (late(ours) < late(base)).all()
+    np.testing.assert_allclose(c4.last(ours, "clusters/value"), c4.last(base, "clusters/value"), rtol=0.03)
 
 
 @pytest.mark.parametrize("learner", ["td3_bc", "cql"])
 def test_what_c4_costs(learner):
-    for record in table_records(get_table("c4/table13"), "cpu", RECORDS):
-        if record["cell"]["method"] == learner:
-            assert record["scores"]["times_base"][0] < 3
-            assert record["scores"]["share"][0] < (0.025 if record["transitions"] < 20_000 else 0.2)
+    measured = table_records(get_table("c4/table13"), "cpu", RECORDS)
+    own = [record for record in measured if record["cell"]["method"] == learner]
+    assert len(own) == 3
+    for record in own:
+        assert record["scores"]["times_base"][0] < 3
+        assert record["scores"]["share"][0] < (0.025 if record["transitions"] < 20_000 else 0.2)
 
 
 @pytest.mark.parametrize("dataset", table4.DATASETS)

@@ -220,7 +220,8 @@ def test_rewards_that_tell_nothing_are_told(trajclust, files):
     given = ("some.npz", "--expert", "demo.npz", "--set", *SHORT, "temperature=1e6")
     code, _, err = trajclust("relabel", *given)
     assert code == 0, err
-    assert "clue gave every step the same reward: look at its settings (--set)" in err
+    assert "clue gave every step the same reward, the expert's among them: look at its settings (--set)" in err
+    assert "chance" not in err
 
 
 def test_an_expert_of_another_environment(tmp_path, caplog):
@@ -266,12 +267,13 @@ def test_what_the_data_chose_is_kept(trajclust, files, tmp_path):
 
 
 def test_rewards_that_do_not_tell_the_expert(trajclust, files):
-    """By chance alone, as without the calibration: said, by the expert's steps, whatever the labels."""
+    """By chance alone, as with latents that nothing trained: said, by the expert's steps, whatever the labels."""
     given = ("some.npz", "--expert", "best:1", "--json", "--set", *SHORT, "learning_rate=1e-9", "calibration=0")
     code, out, err = trajclust("relabel", *given)
     assert code == 0, err
     (told,) = json.loads(out)["expert_auc"]
-    assert (told < 0.55) == ("hardly better than chance" in err)
+    assert told < 0.55
+    assert f"the expert's steps from others hardly better than chance (AUC {told:.2f})" in err
     for method in ("indicator", "constant"):
         code, _, err = trajclust("relabel", *given[:3], "--method", method, "--out", f"{method}.npz")
         assert code == 0, err

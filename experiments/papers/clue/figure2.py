@@ -19,6 +19,7 @@ from trajclust_experiments.rendering.figures import captioned, new_figure
 from trajclust_experiments.rendering.markdown import provenance, spread
 from trajclust_experiments.tables import Preset, Records, Table
 from trajclust_jax.lazy import lazy
+from trajclust_jax.metrics import rank_correlation
 
 plotting = lazy("trajclust_envs.plotting")
 
@@ -93,6 +94,7 @@ def render(records: Records):
         "is no part of the data. Rank correlations: of trajectories' summed or mean rewards with true returns.",
         *_calibration_pays(records),
         *_temperatures(records),
+        *_within_policies(records),
     ]
     text = columns.table("CLUE's rewards before any learner: Figures 2 and 7", COLUMNS, _lines(records), notes)
     drawn = [record for record in records if "latents" in record]
@@ -113,6 +115,22 @@ def _calibration_pays(records: Records) -> list[str]:
             where = columns.dataset_title(dataset)
             lines.append(f"{where}: the calibration adds {ours - theirs:+.2f} to the AUC of steps by draws of z.")
     return lines
+
+
+def _within_policies(records: Records) -> list[str]:
+    """How rewards follow true ones among one policy's steps, where they cannot tell whose a step is."""
+    by_dataset: dict[str, list[str]] = {}
+    for record in records:
+        if "steps" in record and record["cell"]["method"] in ("clue", "clue_expected", "oril", "otr"):
+            true, new, groups = (np.array(record["steps"][name]) for name in ("true", "new", "groups"))
+            found = [rank_correlation(new[groups == k], true[groups == k]) for k in range(groups.max() + 1)]
+            told = " and ".join(f"{each:.2f}" for each in found)
+            by_dataset.setdefault(record["cell"]["dataset"], []).append(f"{title(record['cell']['method'])} {told}")
+    return [
+        f"{columns.dataset_title(dataset)}: rank correlations step by step within each policy (of the steps drawn, "
+        f"first seed): {'; '.join(told)}."
+        for dataset, told in by_dataset.items()
+    ]
 
 
 def _temperatures(records: Records) -> list[str]:
@@ -157,7 +175,9 @@ def _against_c(records: Records):
 
 def _against_true(records: Records):
     """Figure 7: a row a dataset, a panel a relabeller; a dot a step, its true reward across, the new one up."""
-    rows = {dataset: [r for r in records if r["cell"]["dataset"] == dataset] for dataset in _datasets(records)}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        rows.setdefault(record["cell"]["dataset"], []).append(record)
     width = max(map(len, rows.values()))
     figure = new_figure(2.1 * width, 2.2 * len(rows))
     for row, (dataset, own) in enumerate(rows.items()):
@@ -180,10 +200,6 @@ def _against_true(records: Records):
     return captioned(
         figure, "Rewards of steps against true ones: some steps of the first seed; rank correlations over all steps."
     )
-
-
-def _datasets(records: Records) -> list[str]:
-    return list(dict.fromkeys(record["cell"]["dataset"] for record in records))
 
 
 def _latents(records: Records):
